@@ -1,0 +1,47 @@
+"""One row a cell: did guidance work, and how did the gradients behave."""
+
+import numpy as np
+import xarray as xr
+
+from gradscope.intervals import wilson
+
+TRAJECTORY_MEANS = ("gradient_cosine", "update_cosine", "effective_strength")
+
+
+def summary(ds: xr.Dataset) -> xr.Dataset:
+    """Summarise a run over its cells.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over the cell dimensions: ``samples`` (finished ones); the mean over samples of each trajectory's mean
+        ``gradient_cosine``, ``update_cosine`` and ``effective_strength``, where they were recorded;
+        ``nonfinite_steps``, the number of steps whose gradient was not finite; and, after an evaluation,
+        ``own_accuracy``, ``judge_accuracy`` with Wilson's 95 % bounds over ``bound``, and ``class_accuracy`` by the
+        judge over ``class``. Only what is written enters.
+    """
+    done = (ds["written"] > 0).all("timestep")
+    out = xr.Dataset({"samples": done.sum("sample")})
+    for name in TRAJECTORY_MEANS:
+        if name in ds:
+            out[name] = ds[name].mean("timestep", skipna=True).mean("sample", skipna=True)
+    out["nonfinite_steps"] = (ds["finite_fraction"] < 1).sum(("sample", "timestep"))
+    for name in ("own", "judge"):
+        if f"{name}_prediction" in ds:
+            right = (ds[f"{name}_prediction"] == ds["label"]) & done
+            hits = right.sum("sample")
+            out[f"{name}_accuracy"] = hits / out["samples"].where(out["samples"] > 0)
+            low, high = xr.apply_ufunc(wilson, hits.compute(), out["samples"].compute(), output_core_dims=[[], []])
+            out[f"{name}_interval"] = xr.concat([low, high], xr.Variable("bound", ["low", "high"]))
+    if "judge_prediction" in ds:
+        out["class_accuracy"] = _by_class(ds, done)
+    return out.compute()
+
+
+def _by_class(ds: xr.Dataset, done: xr.DataArray) -> xr.DataArray:
+    """The judge's accuracy on the samples of each target class, over cells and ``class``."""
+    names = ds.attrs["classes"]
+    of_class = ds["label"] == xr.DataArray(np.arange(len(names)), dims="class", coords={"class": names})
+    right = (ds["judge_prediction"] == ds["label"]) & done & of_class
+    count = (done & of_class).sum("sample")
+    return right.sum("sample") / count.where(count > 0)

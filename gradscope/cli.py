@@ -1,0 +1,184 @@
+"""The command line. Everything heavy is imported inside the commands, so that --help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradscope.errors import GradscopeError
+
+_EXAMPLES = """
+Examples:
+
+  gradscope record --config both.yaml
+
+  gradscope record --config both.yaml --store b.zarr --set sampling.samples=4
+
+  gradscope report b.zarr
+
+  gradscope train classifier --config mine.yaml
+"""
+
+app = typer.Typer(
+    name="gradscope",
+    help="Record every gradient of classifier guidance, and see why it fails.",
+    epilog=_EXAMPLES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+train = typer.Typer(help="Train a denoiser or a classifier; writes weights with a card.", no_args_is_help=True)
+app.add_typer(train, name="train")
+
+Config = Annotated[
+    str, typer.Option("--config", help="YAML file: as given, or in runs/, or the name of a preset (both.yaml).")
+]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override one key: sampling.samples=4. Repeatable.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A recorded zarr store.")]
+
+
+@app.command(epilog=_EXAMPLES)
+def record(
+    config: Config,
+    store: Annotated[str | None, typer.Option("--store", help="Where to record; default: recording.path.")] = None,
+    overrides: Set = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    stop_on_nonfinite: Annotated[
+        bool, typer.Option("--stop-on-nonfinite", help="End with status 3 at the first gradient that is not finite.")
+    ] = False,
+) -> None:
+    """Record a run: every cell of the configuration's grid, into one store; then judge the samples."""
+    from rich.console import Console
+
+    from gradscope import console as display
+    from gradscope.config import RunConfig, load
+    from gradscope.evaluation.judge import judge_store
+    from gradscope.models.classifiers import load_classifier
+    from gradscope.recording import check_classes, prepare, record_run
+
+    console = Console()
+    run = prepare(load(RunConfig, config, overrides or ()), device, store, overwrite)
+    judge = None
+    if run.config.judge != "none":
+        judge = load_classifier(run.config.judge, "judge", run.grid.image_shape, run.device)
+        check_classes({f"classifiers.{k}": c for k, c in run.classifiers.items()} | {"judge": judge})
+    cells = len(list(run.cells()))
+    console.print(
+        f"{cells} cells x {run.grid.samples} samples x {run.grid.timesteps} timesteps on {run.device}; "
+        f"the store takes up to {_size(run.schema.bytes())}"
+    )
+    with display.recording_progress(console, run.grid) as on_step:
+        outcome = record_run(
+            run, overwrite=overwrite, stop_on_nonfinite=stop_on_nonfinite, on_step=on_step, command=sys.argv
+        )
+    judge_store(
+        outcome.path,
+        {name: classifier.module for name, classifier in run.classifiers.items()},
+        None if judge is None else judge.module,
+        run.device,
+    )
+    rate = _size(outcome.bytes / outcome.write_seconds) if outcome.write_seconds else "-"
+    console.print(
+        f"recorded {outcome.path}: {_size(outcome.bytes)} written at {rate}/s, writer stalled {outcome.stalled:.1f} s"
+    )
+    for line in outcome.nonfinite[:10]:
+        console.print(f"[red]{line}[/red]")
+    if len(outcome.nonfinite) > 10:
+        console.print(f"[red]and {len(outcome.nonfinite) - 10} more; see finite_fraction in the store[/red]")
+    _report(console, outcome.path)
+
+
+@app.command()
+def report(store: StorePath) -> None:
+    """Print the table of a store's cells again."""
+    from rich.console import Console
+
+    _report(Console(), store)
+
+
+@app.command()
+def info(store: StorePath) -> None:
+    """Print what a store holds and where it comes from."""
+    from rich.console import Console
+
+    from gradscope import console as display
+    from gradscope.store import open_store
+
+    display.print_info(Console(), open_store(store))
+
+
+@train.command("ddpm")
+def train_ddpm(config: Config, overrides: Set = None, device: Device = "auto", overwrite: Overwrite = False) -> None:
+    """Train an unconditional U-Net; an interrupted training goes on where it was."""
+    from gradscope.config import TrainDenoiserConfig, load
+    from gradscope.device import set_device
+    from gradscope.evaluation.cards import measure_denoiser
+    from gradscope.models.training import train_denoiser
+
+    settings = load(TrainDenoiserConfig, config, overrides or ())
+    where = set_device(device)
+    path = train_denoiser(settings, where, overwrite)
+    _print_card(path, measure_denoiser(path, settings.evaluation, where))
+
+
+@train.command("classifier")
+def train_classifier(
+    config: Config, overrides: Set = None, device: Device = "auto", overwrite: Overwrite = False
+) -> None:
+    """Train a timm classifier on clean images or on x_t; an interrupted training goes on where it was."""
+    from gradscope.config import TrainClassifierConfig, load
+    from gradscope.device import set_device
+    from gradscope.evaluation.cards import measure_classifier
+    from gradscope.models import training
+
+    settings = load(TrainClassifierConfig, config, overrides or ())
+    where = set_device(device)
+    path = training.train_classifier(settings, where, overwrite)
+    _print_card(path, measure_classifier(path, where))
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"gradscope {metadata.version('gradscope')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one paragraph on standard error."""
+    try:
+        app()
+    except GradscopeError as error:
+        typer.echo(f"gradscope: {error}", err=True)
+        sys.exit(error.exit_status)
+
+
+def _report(console: Any, path: Path) -> None:
+    from gradscope import console as display
+    from gradscope.analysis import summary
+    from gradscope.store import open_store
+
+    console.print(display.summary_table(summary(open_store(path))))
+
+
+def _print_card(path: Path, card: Any) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(f"wrote {path.with_suffix('.safetensors')} and {path}")
+    for name, metric in card.metrics.items():
+        interval = f" [{metric.interval[0]:.4f}, {metric.interval[1]:.4f}]" if metric.interval else ""
+        console.print(f"  {name}: {metric.value:.4f}{interval}, N = {metric.n} ({metric.about})", highlight=False)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,253 @@
+"""The configuration: strict models, read from YAML, with errors that name the key."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gradscope.errors import GradscopeError, one_of
+
+ClassifierInput = Literal["x_t", "x0", "x0_detached"]
+Objective = Literal["log_prob", "logit"]
+Normalize = Literal["l2", "none"]
+Weight = Literal["one", "sigma", "variance"]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Strict(BaseModel):
+    """No unknown keys, no conversions, no change after the check."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class TimmClassifier(Strict):
+    """A classifier by its timm name."""
+
+    timm: str
+    """Name of a timm architecture."""
+    checkpoint: str | None = None
+    """Safetensors file (or a .pt file that loads with `weights_only`); without it, timm's pretrained weights."""
+    num_classes: Positive
+    mean: list[float] | None = None
+    """Per channel, of images in [0, 1]; default: what timm's card of the model says."""
+    std: list[Annotated[float, Field(gt=0)]] | None = None
+    options: dict[str, Any] = {}
+    """Further keyword arguments of `timm.create_model`."""
+
+
+class GuidanceConfig(Strict):
+    classifier_input: Annotated[list[ClassifierInput], Field(min_length=1)] = ["x_t"]
+    guidance_scale: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+    objective: Objective = "log_prob"
+    normalize: Normalize = "l2"
+    weight: Weight = "one"
+    interval: Annotated[list[int], Field(min_length=2, max_length=2)] = [0, 1000]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key in ("classifier_input", "guidance_scale"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key} names a value twice: {values}")
+        if self.interval[0] >= self.interval[1]:
+            raise ValueError(f"interval is [first, end) and first must be below end, got {self.interval}")
+        return self
+
+
+class SamplingConfig(Strict):
+    scheduler: Literal["ddpm", "ddim"] = "ddpm"
+    num_inference_steps: Positive = 50
+    samples: Positive = 64
+    batch_size: Positive = 32
+    labels: Literal["cycle"] | Annotated[list[int], Field(min_length=1)] = "cycle"
+    seed: Seed = 0
+
+
+class RecordingConfig(Strict):
+    path: str
+    dtype: Literal["float32", "float16"] = "float32"
+    codec: Literal["auto", "none", "lz4"] = "auto"
+    tensor_samples: Annotated[int, Field(ge=0)] = 64
+    tensor_every: Positive = 1
+
+
+class RunConfig(Strict):
+    """One run: a grid of cells over the same samples."""
+
+    denoiser: str
+    classifiers: Annotated[dict[str, str | TimmClassifier], Field(min_length=1)]
+    judge: str | TimmClassifier = "none"
+    guidance: GuidanceConfig
+    stabilizers: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {"none": {}}
+    sampling: SamplingConfig = SamplingConfig()
+    probes: list[str] = ["gradient", "update", "norms", "cosines", "strength", "belief"]
+    recording: RecordingConfig
+
+    def hash(self) -> str:
+        """SHA-256 of the configuration as canonical JSON, without the store's path; 16 hex digits."""
+        content = self.model_dump(mode="json")
+        del content["recording"]["path"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class DataConfig(Strict):
+    """A data set by one key; see `gradscope.data.datasets`."""
+
+    name: str
+    """`sportballs`, `fashion_mnist`, `image_folder`, or `torchvision/NAME`."""
+    size: Positive = 32
+    channels: Literal[1, 3] = 3
+    path: str | None = None
+    samples: Positive = 100_000
+    """Number of training images (SportBalls only)."""
+    seed: Seed = 0
+
+
+class TrainingConfig(Strict):
+    steps: Positive
+    batch_size: Positive = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    checkpoint_every: Positive = 500
+    seed: Seed = 0
+
+
+class DenoiserEvaluation(Strict):
+    judge: str
+    extractor: str
+    samples: Positive = 1000
+    num_inference_steps: Positive = 100
+
+
+class TrainDenoiserConfig(Strict):
+    """`gradscope train ddpm`."""
+
+    data: DataConfig
+    unet: dict[str, Any]
+    """Keyword arguments of `diffusers.UNet2DModel`; size and channels come from `data`."""
+    scheduler: dict[str, Any] = {}
+    """Keyword arguments of `diffusers.DDPMScheduler`."""
+    training: TrainingConfig
+    evaluation: DenoiserEvaluation | None = None
+    output: str
+    """Path without suffix: writes OUTPUT.safetensors and its card OUTPUT.yaml."""
+
+
+class TrainClassifierConfig(Strict):
+    """`gradscope train classifier`."""
+
+    data: DataConfig
+    timm: str
+    options: dict[str, Any] = {}
+    train_on: Literal["clean", "x_t"] = "clean"
+    """`x_t`: noised by the scheduler's forward process, t uniform over all timesteps."""
+    scheduler: dict[str, Any] = {}
+    training: TrainingConfig
+    output: str
+
+
+Model = TypeVar("Model", bound=Strict)
+
+
+def load(model: type[Model], name: str, overrides: Sequence[str] = ()) -> Model:
+    """Read the YAML file `name`, apply ``key.sub=value`` overrides (values are YAML) and check it.
+
+    Raises
+    ------
+    GradscopeError
+        Naming every wrong key, what was got and what is possible.
+    """
+    path = find(name)
+    content = _parse(path.read_text(), str(path))
+    if not isinstance(content, dict):
+        raise GradscopeError(f"{path}: a configuration is a mapping of keys, got {type(content).__name__}")
+    for override in overrides:
+        _override(content, override)
+    return check(model, content, str(path))
+
+
+def check(model: type[Model], content: dict[str, Any], where: str) -> Model:
+    """Check a mapping against a configuration model; `where` stands before each error."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = dict.fromkeys(_line(model, e) for e in error.errors())
+        raise GradscopeError(f"{where}: " + "; ".join(lines)) from None
+
+
+def find(name: str) -> Path:
+    """Find a configuration: as given, then in ``runs/``, then among the presets inside the package."""
+    candidates = [Path(name), Path("runs") / name]
+    for path in candidates:
+        if path.is_file():
+            return path
+    presets = preset_folder()
+    if (presets / name).is_file():
+        return presets / name
+    names = sorted(str(path.relative_to(presets)) for path in presets.rglob("*.yaml"))
+    raise GradscopeError(f"--config: no file {name!r} here, in runs/ or among the presets; {one_of(name, names)}")
+
+
+def preset_folder() -> Path:
+    """Where the presets lie: inside the installed package, or ``runs/`` of the checkout it is run from."""
+    package = Path(str(resources.files("gradscope")))
+    inside = package / "presets"
+    return inside if inside.is_dir() else package.parent / "runs"
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise GradscopeError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise GradscopeError(f"--set takes key=value, for example sampling.samples=4; got {override!r}")
+    *parents, last = key.split(".")
+    for i, parent in enumerate(parents):
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise GradscopeError(f"--set {override}: {'.'.join(parents[: i + 1])} is a value, it has no keys")
+    content[last] = _parse(value, f"--set {override}")
+
+
+def _line(model: type[Strict], error: Any) -> str:
+    path = [
+        str(part) for part in error["loc"] if not str(part).startswith(("constrained-", "literal[", "list[", "dict["))
+    ]
+    key = ".".join(part for part in path if part not in ("str", "TimmClassifier"))
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {one_of(path[-1], _keys(model, path[:-1]))}"
+    if error["type"] == "missing":
+        return f"{key}: this key is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "literal_error":
+        possible = [text.strip("'") for text in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        return f"{key}: got {error['input']!r}; {one_of(error['input'], possible)}"
+    if error["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+
+
+def _keys(model: type[Strict], path: Sequence[str]) -> list[str]:
+    """The keys that are possible at `path` below `model`."""
+    for part in path:
+        if part == "TimmClassifier":
+            return list(TimmClassifier.model_fields)
+        field = model.model_fields.get(part)
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, Strict):
+            model = field.annotation
+    return list(model.model_fields)

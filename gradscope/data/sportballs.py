@@ -1,0 +1,164 @@
+"""SportBalls: one of four balls on a white canvas, drawn by code.
+
+The data set of GradCheck (arXiv 2406.17399) in a version without files: every image is a function of ``(seed, index)``.
+Class, radius, position and rotation are five independent uniform draws, each from a hash stream of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLASSES = ("baseball", "basketball", "soccer ball", "volleyball")
+RADIUS = (0.20, 0.36)
+"""Range of the ball's radius, as a share of the canvas side."""
+POSITION = (0.37, 0.63)
+"""Range of the centre, per axis, as a share of the canvas side: the largest ball fits wherever it lies."""
+
+Array = NDArray[np.float32]
+
+_WHITE, _BLACK, _SEAM = (0.97, 0.97, 0.95), (0.08, 0.08, 0.10), (0.62, 0.62, 0.62)
+_RED, _ORANGE, _BLUE, _YELLOW = (0.78, 0.10, 0.12), (0.93, 0.46, 0.13), (0.10, 0.25, 0.66), (0.98, 0.80, 0.12)
+_LIGHT = np.array([-0.40, -0.45, 0.80], dtype=np.float32)
+_SUPERSAMPLING = 2
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What an image shows; every field has shape ``(n,)``."""
+
+    label: NDArray[np.int64]
+    """Index into `CLASSES`."""
+    radius: NDArray[np.float64]
+    """Share of the canvas side, uniform in `RADIUS`."""
+    x: NDArray[np.float64]
+    """Centre's column, share of the canvas side, uniform in `POSITION`."""
+    y: NDArray[np.float64]
+    """Centre's row, likewise."""
+    rotation: NDArray[np.float64]
+    """In-plane rotation in radians, uniform in [0, 2 pi)."""
+
+
+def factors(seed: int, index: NDArray[np.integer]) -> Factors:
+    """Draw the factors of the images with these indices; each depends on ``(seed, index)`` alone."""
+    index = np.asarray(index, dtype=np.uint64)
+    u = [_uniform(seed, stream, index) for stream in range(5)]
+    return Factors(
+        label=np.floor(u[0] * len(CLASSES)).astype(np.int64),
+        radius=RADIUS[0] + u[1] * (RADIUS[1] - RADIUS[0]),
+        x=POSITION[0] + u[2] * (POSITION[1] - POSITION[0]),
+        y=POSITION[0] + u[3] * (POSITION[1] - POSITION[0]),
+        rotation=2 * np.pi * u[4],
+    )
+
+
+def render(drawn: Factors, size: int) -> Array:
+    """Draw images of shape ``(n, 3, size, size)``, float32 in [0, 1].
+
+    Pixels are the mean of 2 x 2 subpixels. The ball is the orthographic view of a shaded sphere.
+    """
+    side = size * _SUPERSAMPLING
+    grid = ((np.arange(side, dtype=np.float32) + 0.5) / side)[None]
+    radius = drawn.radius[:, None].astype(np.float32)
+    dx = (grid - drawn.x[:, None].astype(np.float32)) / radius
+    dy = (grid - drawn.y[:, None].astype(np.float32)) / radius
+    image, row, column = np.nonzero(dx[:, None, :] ** 2 + dy[:, :, None] ** 2 < 1)
+
+    px, py = dx[image, column], dy[image, row]
+    pz = np.sqrt(np.maximum(1 - px**2 - py**2, 0))
+    shade = np.float32(0.45) + np.float32(0.55) * np.clip(px * _LIGHT[0] + py * _LIGHT[1] + pz * _LIGHT[2], 0, 1)
+    cos, sin = (f(drawn.rotation).astype(np.float32)[image] for f in (np.cos, np.sin))
+    point = np.stack([cos * px + sin * py, cos * py - sin * px, pz])
+
+    label = drawn.label[image]
+    colour = np.empty((len(image), 3), dtype=np.float32)
+    for k, texture in enumerate(_TEXTURES):
+        chosen = np.flatnonzero(label == k)
+        colour[chosen] = texture(point[:, chosen])
+    colour *= shade[:, None]
+
+    canvas = np.ones((len(drawn.label), side, side, 3), dtype=np.float32)
+    canvas[image, row, column] = colour
+    blocks = canvas.reshape(-1, size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3)
+    return np.ascontiguousarray(blocks.mean(axis=(2, 4)).transpose(0, 3, 1, 2))
+
+
+def _uniform(seed: int, stream: int, index: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1) by the finaliser of SplitMix64 over (seed, stream, index)."""
+    with np.errstate(over="ignore"):
+        key = _mix(np.uint64(seed % 2**64) * np.uint64(8) + np.uint64(stream))
+        return (_mix(key ^ _mix(index)) >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(z):
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+# A texture maps points of the unit sphere, shape (3, n), z towards the viewer, to colours of shape (n, 3).
+
+
+def _paint(shape: int, base: tuple[float, ...], *layers: tuple[NDArray[np.bool_], tuple[float, ...]]) -> Array:
+    colour = np.empty((shape, 3), dtype=np.float32)
+    colour[:] = base
+    for where, paint in layers:
+        colour[where] = paint
+    return colour
+
+
+def _baseball(p: Array) -> Array:
+    distance = np.hypot(np.abs(p[0]) - 1.30, p[1]) - 0.82
+    stitch = np.sin(26 * np.arctan2(p[1], 1.30 - np.abs(p[0]))) > 0
+    return _paint(p.shape[1], _WHITE, (np.abs(distance) < np.where(stitch, 0.13, 0.055), _RED))
+
+
+def _basketball(p: Array) -> Array:
+    arcs = np.abs(np.hypot(np.abs(p[0]) - 1.25, p[1]) - 0.80)
+    seams = np.minimum(np.minimum(np.abs(p[0]), np.abs(p[1])), arcs) < 0.055
+    return _paint(p.shape[1], _ORANGE, (seams, _BLACK))
+
+
+def _soccer_ball(p: Array) -> Array:
+    pentagon = (_ICOSAHEDRON @ p).max(axis=0) > 0.925
+    hexagons = np.partition(_DODECAHEDRON @ p, -2, axis=0)
+    return _paint(p.shape[1], _WHITE, (hexagons[-1] - hexagons[-2] < 0.035, _SEAM), (pentagon, _BLACK))
+
+
+def _volleyball(p: Array) -> Array:
+    q = _DIAGONAL @ p
+    face = np.abs(q).argmax(axis=0)
+    n = np.arange(q.shape[1])
+    across = np.abs(q[(face + 1) % 3, n] / q[face, n])
+    along = np.abs(q[(face + 2) % 3, n] / q[face, n])
+    seam = np.maximum(across, along) > 0.92
+    return _paint(p.shape[1], _BLUE, (across < 0.36, _YELLOW), (seam, _WHITE))
+
+
+def _polyhedra() -> tuple[Array, Array]:
+    """Unit vertices of an icosahedron with one vertex towards the viewer, (12, 3), and of its dual, (20, 3)."""
+    ring = np.arange(5) * 2 * np.pi / 5
+    z = 1 / np.sqrt(5)
+    upper = np.stack([np.cos(ring), np.sin(ring), np.full(5, 0.5)], axis=1) * 2 * z
+    icosahedron = np.concatenate([[[0, 0, 1]], upper, -upper, [[0, 0, -1]]])
+    near = icosahedron @ icosahedron.T > 0.4
+    faces = [
+        icosahedron[[i, j, k]].sum(axis=0)
+        for i in range(12)
+        for j in range(i + 1, 12)
+        for k in range(j + 1, 12)
+        if near[i, j] and near[j, k] and near[i, k]
+    ]
+    dodecahedron = np.array(faces) / np.linalg.norm(faces, axis=1, keepdims=True)
+    return icosahedron.astype(np.float32), dodecahedron.astype(np.float32)
+
+
+_ICOSAHEDRON, _DODECAHEDRON = _polyhedra()
+# Rotation that turns a cube's corner towards the viewer: three faces of the volleyball are seen.
+_DIAGONAL = np.array(
+    [[1 / 2**0.5, 1 / 6**0.5, 1 / 3**0.5], [-1 / 2**0.5, 1 / 6**0.5, 1 / 3**0.5], [0, -2 / 6**0.5, 1 / 3**0.5]],
+    dtype=np.float32,
+)
+_TEXTURES: tuple[Callable[[Array], Array], ...] = (_baseball, _basketball, _soccer_ball, _volleyball)

@@ -1,0 +1,33 @@
+"""The device of a run."""
+
+import platform
+
+import torch
+
+from gradscope.errors import GradscopeError
+
+
+def set_device(name: str) -> torch.device:
+    """The device by name (``auto``: CUDA where there is one), set up for reproducible runs.
+
+    On the CPU denormals are flushed: gradients of saturated classifiers are full of them, and they are slow. On CUDA
+    deterministic algorithms are on.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+        raise GradscopeError(f"--device: got {name!r}; one of: auto, cpu, cuda, cuda:INDEX")
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(index or 0) >= available:
+        raise GradscopeError(
+            f"--device: {name} is not there; CUDA devices seen: {available}. `--device cpu` works anywhere"
+        )
+    if kind == "cpu" or not available:
+        torch.set_flush_denormal(True)
+        return torch.device("cpu")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return torch.device("cuda", int(index or 0))
+
+
+def device_name(device: torch.device) -> str:
+    """The device's kind, for cards and stores."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"

@@ -1,0 +1,1 @@
+"""What came out: verdicts on samples, distances between sets of images, metrics of models."""

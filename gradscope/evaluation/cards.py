@@ -1,0 +1,135 @@
+"""The metrics on a card, measured on the weights as stored, on held-out data."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from gradscope.config import DenoiserEvaluation
+from gradscope.data import datasets
+from gradscope.evaluation.distances import Features, frechet_distance
+from gradscope.intervals import wilson
+from gradscope.models import cards
+from gradscope.models.cards import Card, Metric
+from gradscope.models.classifiers import load_classifier
+from gradscope.models.diffusion import Denoiser, load_denoiser
+from gradscope.models.training import noised, target
+
+_BATCH = 256
+_HELD_OUT = 8192
+"""At most so many held-out images."""
+_DEFAULT_PROCESS = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+
+
+def measure_classifier(path: Path, device: torch.device) -> Card:
+    """Accuracy on clean images and on x_t (t uniform), added to the card at `path`."""
+    card = cards.read(path)
+    shape = (card.data.channels, card.data.size, card.data.size)
+    module = load_classifier(str(path), str(path), shape, device).module
+    process = card.architecture.get("scheduler", _DEFAULT_PROCESS)
+    scheduler = DDPMScheduler(**process)
+    torch.manual_seed(card.seed)
+    right = {"accuracy_clean": 0, "accuracy_x_t": 0}
+    n = 0
+    for images, labels in _held_out(card, device):
+        for name, x in {"accuracy_clean": images, "accuracy_x_t": noised(scheduler, images)[0]}.items():
+            with torch.no_grad():
+                right[name] += int((module(x).argmax(dim=1) == labels).sum())
+        n += len(labels)
+    about = {"accuracy_clean": "clean images", "accuracy_x_t": f"x_t, t uniform, {process}"}
+    metrics = {name: _share(k, n, about[name]) for name, k in right.items()}
+    return _write(path, card, metrics)
+
+
+def measure_denoiser(path: Path, evaluation: DenoiserEvaluation | None, device: torch.device) -> Card:
+    """Loss on held-out data and, where an evaluation is configured, properties of unguided samples.
+
+    Class shares by the judge, the mean pixel against the data's, and the Frechet distance to held-out images beside the
+    same distance of other held-out images (the floor).
+    """
+    card = cards.read(path)
+    denoiser = load_denoiser(str(path), device)
+    torch.manual_seed(card.seed)
+    losses = []
+    for images, _ in _held_out(card, device):
+        x_t, noise, t = noised(denoiser.scheduler, images)
+        with torch.no_grad():
+            wanted = target(denoiser.scheduler, images, noise, t)
+            losses.append((denoiser.unet(x_t, t).sample - wanted).square().mean(dim=(1, 2, 3)))
+    loss = torch.cat(losses).double()
+    half = 1.96 * float(loss.std()) / len(loss) ** 0.5
+    mean = float(loss.mean())
+    metrics = {
+        "loss": Metric(
+            value=mean, n=len(loss), interval=[mean - half, mean + half], about="mean squared, as in training"
+        )
+    }
+    if evaluation is not None:
+        metrics |= _samples(card, denoiser, evaluation, device)
+    return _write(path, card, metrics)
+
+
+def unguided_samples(denoiser: Denoiser, n: int, num_inference_steps: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches of unguided DDPM (or DDIM) samples of the denoiser, n in all, by diffusers' own loop."""
+    scheduler = type(denoiser.scheduler).from_config(denoiser.scheduler.config)
+    scheduler.set_timesteps(num_inference_steps)
+    generator = torch.Generator().manual_seed(0)
+    config: Any = denoiser.unet.config
+    for first in range(0, n, _BATCH):
+        shape = (min(_BATCH, n - first), config.in_channels, config.sample_size, config.sample_size)
+        x = torch.randn(shape, generator=generator).to(device)
+        for t in scheduler.timesteps:
+            with torch.no_grad():
+                x = scheduler.step(denoiser.unet(x, t).sample, t, x, generator=generator).prev_sample
+        yield x
+
+
+def _samples(card: Card, denoiser: Denoiser, evaluation: DenoiserEvaluation, device: torch.device) -> dict[str, Metric]:
+    shape = (card.data.channels, card.data.size, card.data.size)
+    judge = load_classifier(evaluation.judge, "evaluation.judge", shape, device).module
+    extractor = Features(load_classifier(evaluation.extractor, "evaluation.extractor", shape, device).module)
+    fake = list(unguided_samples(denoiser, evaluation.samples, evaluation.num_inference_steps, device))
+    with torch.no_grad():
+        verdict = torch.cat([judge(batch).argmax(dim=1) for batch in fake]).cpu().numpy()
+    real = [images for images, _ in _held_out(card, device)]
+    floor, reference = torch.cat(real)[: evaluation.samples], torch.cat(real)[evaluation.samples :]
+    n, name = len(verdict), evaluation.extractor.rpartition("/")[2].removesuffix(".yaml")
+    batches = reference.split(_BATCH)
+    about = f"{n} samples against {len(reference)} held-out images"
+    metrics = {
+        f"share_{label}": _share(int((verdict == k).sum()), n, "of unguided samples, by the judge")
+        for k, label in enumerate(card.classes)
+    }
+    metrics["mean_pixel"] = Metric(value=float(torch.cat(fake).mean()), n=n, about="unguided samples, range [-1, 1]")
+    metrics["mean_pixel_data"] = Metric(value=float(torch.cat(real).mean()), n=len(torch.cat(real)), about="held-out")
+    metrics[f"fd_{name}"] = Metric(value=frechet_distance(extractor, batches, fake, shape), n=n, about=about)
+    metrics[f"fd_{name}_floor"] = Metric(
+        value=frechet_distance(extractor, batches, floor.split(_BATCH), shape),
+        n=len(floor),
+        about=f"{len(floor)} other held-out images instead of samples",
+    )
+    return metrics
+
+
+def _held_out(card: Card, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    data = datasets.load(card.data, "test")
+    chosen = np.random.default_rng(0).permutation(len(data))[:_HELD_OUT]
+    for index in np.array_split(chosen, max(1, len(chosen) // _BATCH)):
+        images, labels = data.batch(index.tolist())
+        yield images.to(device), labels.to(device)
+
+
+def _share(successes: int, n: int, about: str) -> Metric:
+    low, high = wilson(successes, n)
+    return Metric(value=successes / n, n=n, interval=[round(float(low), 5), round(float(high), 5)], about=about)
+
+
+def _write(path: Path, card: Card, metrics: dict[str, Metric]) -> Card:
+    rounded = {k: m.model_copy(update={"value": round(m.value, 5)}) for k, m in metrics.items()}
+    measured = card.model_copy(update={"metrics": rounded})
+    cards.write(path, measured)
+    return measured

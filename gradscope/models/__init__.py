@@ -1,0 +1,1 @@
+"""Denoisers and classifiers: building, loading, training, and the shipped zoo."""

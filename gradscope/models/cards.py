@@ -1,0 +1,109 @@
+"""Weights with a card: NAME.safetensors beside NAME.yaml, which says what the weights are and what they can do."""
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from gradscope.config import DataConfig, Strict, check
+from gradscope.errors import GradscopeError, one_of
+
+
+class Metric(Strict):
+    value: float
+    n: int
+    """Number of images, or of images and timesteps drawn together."""
+    interval: list[float] | None = None
+    """95 %; Wilson's for shares, None where there is none."""
+    about: str = ""
+
+
+class Card(Strict):
+    """What a weights file holds."""
+
+    kind: Literal["denoiser", "classifier"]
+    architecture: dict[str, Any]
+    """denoiser: `unet` and `scheduler`; classifier: `timm` and `options`."""
+    classes: list[str]
+    data: DataConfig
+    train_on: Literal["clean", "x_t"]
+    seed: int
+    steps: int
+    batch_size: int
+    duration: float
+    """Seconds of training."""
+    device: str
+    versions: dict[str, str]
+    sha256: str
+    """Of the weights file."""
+    metrics: dict[str, Metric] = {}
+    """Measured on the weights as stored (float16), on held-out data."""
+
+
+def resolve(name: str, where: str) -> Path:
+    """The card's path of ``zoo:SET/NAME`` or ``PATH.yaml``; `where` is the configuration key, for errors."""
+    if not name.startswith("zoo:"):
+        path = Path(name)
+    else:
+        zoo = Path(str(resources.files("gradscope"))) / "models" / "zoo"
+        path = zoo / f"{name.removeprefix('zoo:')}.yaml"
+        if not path.is_file():
+            names = sorted(f"zoo:{p.relative_to(zoo).with_suffix('')}" for p in zoo.rglob("*.yaml"))
+            raise GradscopeError(f"{where}: no {name!r} in the zoo; {one_of(name, names)}")
+    if not path.is_file():
+        raise GradscopeError(f"{where}: no card at {name!r}")
+    return path
+
+
+def read(path: Path) -> Card:
+    return check(Card, YAML(typ="safe", pure=True).load(path), str(path))
+
+
+def write(path: Path, card: Card) -> None:
+    yaml = YAML()
+    yaml.width = 120
+    yaml.dump(card.model_dump(mode="json"), path)
+
+
+def save_weights(path: Path, model: nn.Module) -> str:
+    """Write the model's state as float16 safetensors beside the card `path`; return the file's SHA-256."""
+    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    weights = path.with_suffix(".safetensors")
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, weights)
+    weights.chmod(0o644)
+    return file_hash(weights)
+
+
+def load_weights(path: Path, card: Card, model: nn.Module) -> None:
+    """Load the weights beside the card `path` into `model` as float32, after checking their hash."""
+    weights = path.with_suffix(".safetensors")
+    if not weights.is_file():
+        raise GradscopeError(f"{path}: its weights {weights.name} are missing")
+    if file_hash(weights) != card.sha256:
+        raise GradscopeError(f"{weights}: SHA-256 differs from the card's; the file is damaged or is another one")
+    load_state(model, load_file(weights), str(weights))
+
+
+def load_state(model: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
+    """Load `state` into `model`; an error names the layers that are missing, left over or of another shape."""
+    own = model.state_dict()
+    wrong = [f"{k} is missing" for k in own if k not in state]
+    wrong += [f"{k} is left over" for k in state if k not in own]
+    wrong += [
+        f"{k} has shape {tuple(state[k].shape)}, the model wants {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise GradscopeError(f"{where} does not fit the model: {'; '.join(wrong[:3])}{more}")
+    model.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
+
+
+def file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,133 @@
+"""Loading a classifier: a shipped one, one trained here, a timm name with weights, or the user's own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gradscope.config import TimmClassifier
+from gradscope.errors import GradscopeError
+from gradscope.models import cards, foreign
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier of images in [-1, 1]."""
+
+    module: nn.Module
+    """``(n, channel, height, width)`` -> logits ``(n, num_classes)``."""
+    num_classes: int
+    classes: tuple[str, ...] | None
+    """Names of the classes, where they are known."""
+
+
+class Normalized(nn.Module):
+    """A classifier of images in [-1, 1] made of one that wants ``((x + 1) / 2 - mean) / std``."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, module: nn.Module, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.module = module
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(((x + 1) / 2 - self.mean) / self.std)
+
+
+def load_classifier(
+    spec: str | TimmClassifier, where: str, image_shape: tuple[int, int, int], device: torch.device | str = "cpu"
+) -> Classifier:
+    """Load a classifier and check it on an image of `image_shape` (channel, height, width).
+
+    Parameters
+    ----------
+    spec
+        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable`` (no arguments, gives the module), or a timm model.
+    where
+        The configuration's key, for errors.
+
+    Raises
+    ------
+    GradscopeError
+        It cannot be loaded, or it does not take such images.
+    """
+    classes = None
+    if isinstance(spec, TimmClassifier):
+        module = _from_timm(spec, where, image_shape[0])
+    elif spec.startswith("zoo:") or spec.endswith(".yaml"):
+        module, classes = _from_card(cards.resolve(spec, where), where)
+    elif foreign.is_spec(spec):
+        module = foreign.load(spec, where)()
+    else:
+        raise GradscopeError(
+            f"{where}: got {spec!r}; possible: zoo:SET/NAME, a card CARD.yaml, package.module:callable, or a mapping "
+            "{timm: NAME, checkpoint: FILE, num_classes: N}"
+        )
+    module = module.to(device).eval()
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(2, *image_shape, device=device))
+    except Exception as error:
+        shape = " x ".join(map(str, image_shape))
+        raise GradscopeError(
+            f"{where}: the classifier does not take images of {shape} (channel, height, width), which the denoiser "
+            f"makes: {error}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise GradscopeError(f"{where}: a classifier gives logits of shape (n, classes), this one gave {got} for n = 2")
+    return Classifier(module, logits.shape[1], classes)
+
+
+def build_classifier(name: str, num_classes: int, channels: int, options: dict, pretrained: bool = False) -> nn.Module:
+    """A timm model."""
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **options)
+    except Exception as error:
+        raise GradscopeError(f"timm: cannot build {name!r} with options {options}: {error}") from error
+
+
+def _from_card(path: Path, where: str) -> tuple[nn.Module, tuple[str, ...]]:
+    card = cards.read(path)
+    if card.kind != "classifier":
+        raise GradscopeError(f"{where}: {path} is the card of a {card.kind}")
+    module = build_classifier(
+        card.architecture["timm"], len(card.classes), card.data.channels, card.architecture["options"]
+    )
+    cards.load_weights(path, card, module)
+    return module, tuple(card.classes)
+
+
+def _from_timm(spec: TimmClassifier, where: str, channels: int) -> nn.Module:
+    module = build_classifier(spec.timm, spec.num_classes, channels, spec.options, pretrained=spec.checkpoint is None)
+    if spec.checkpoint is not None:
+        cards.load_state(module, _checkpoint(Path(spec.checkpoint), where), f"{where}.checkpoint: {spec.checkpoint}")
+    data = timm.data.resolve_model_data_config(module)
+    normalisation = {}
+    for key in ("mean", "std"):
+        given = getattr(spec, key)
+        values = list(data[key]) if given is None else given
+        if len(values) != channels:
+            raise GradscopeError(
+                f"{where}.{key}: one number a channel; the denoiser makes {channels} channels, got {values}"
+            )
+        normalisation[key] = values
+    return Normalized(module, **normalisation)
+
+
+def _checkpoint(path: Path, where: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise GradscopeError(f"{where}.checkpoint: no file {str(path)!r}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise GradscopeError(f"{where}.checkpoint: {path} cannot be read as weights: {error}") from error
+    return content.get("state_dict", content)

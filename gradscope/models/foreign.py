@@ -1,0 +1,36 @@
+"""``package.module:callable``: the one door to a user's own code."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from gradscope.errors import GradscopeError, one_of
+
+
+def load(spec: str, where: str) -> Any:
+    """Import what ``package.module:name`` names; the current folder is on the path. `where` is the configuration key.
+
+    Raises
+    ------
+    GradscopeError
+        There is no such module or name.
+    """
+    module_name, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise GradscopeError(f"{where}: cannot import {module_name!r} of {spec!r}: {error}") from error
+    if not hasattr(module, name):
+        names = [n for n in dir(module) if not n.startswith("_")]
+        raise GradscopeError(f"{where}: {module_name} has no {name!r}; {one_of(name, names)}")
+    return getattr(module, name)
+
+
+def is_spec(text: str) -> bool:
+    """Whether `text` has the form ``package.module:name``."""
+    module, separator, name = text.partition(":")
+    return bool(separator) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))

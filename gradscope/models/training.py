@@ -1,0 +1,223 @@
+"""Training of denoisers (DDPM, arXiv 2006.11239) and classifiers, with EMA and exact resumption."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from gradscope.config import TrainClassifierConfig, TrainDenoiserConfig, TrainingConfig
+from gradscope.data import datasets
+from gradscope.device import device_name
+from gradscope.errors import GradscopeError
+from gradscope.models import cards
+from gradscope.models.classifiers import build_classifier
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def train_denoiser(config: TrainDenoiserConfig, device: torch.device, overwrite: bool = False) -> Path:
+    """Train a U-Net as a denoiser; write weights and card, and return the card's path."""
+    data = datasets.load(config.data, "train")
+    torch.manual_seed(config.training.seed)
+    try:
+        unet = UNet2DModel(
+            sample_size=config.data.size,
+            in_channels=config.data.channels,
+            out_channels=config.data.channels,
+            **config.unet,
+        )
+        scheduler = DDPMScheduler(**config.scheduler)
+    except (TypeError, ValueError) as error:
+        raise GradscopeError(f"unet or scheduler: diffusers refused these arguments: {error}") from None
+
+    def loss(model: nn.Module, x_0: Tensor, label: Tensor) -> Tensor:
+        x_t, noise, t = noised(scheduler, x_0)
+        return nn.functional.mse_loss(model(x_t, t).sample.float(), target(scheduler, x_0, noise, t))
+
+    fitted = _fit(unet, loss, data, config, device, overwrite)
+    architecture = {"unet": config.unet, "scheduler": config.scheduler}
+    return _save(fitted, config, "denoiser", architecture, data.classes, "x_t", device)
+
+
+def train_classifier(config: TrainClassifierConfig, device: torch.device, overwrite: bool = False) -> Path:
+    """Train a timm classifier on clean images or on x_t; write weights and card, and return the card's path."""
+    data = datasets.load(config.data, "train")
+    torch.manual_seed(config.training.seed)
+    model = build_classifier(config.timm, len(data.classes), config.data.channels, config.options)
+    scheduler = DDPMScheduler(**config.scheduler)
+
+    def loss(model: nn.Module, x_0: Tensor, label: Tensor) -> Tensor:
+        x = noised(scheduler, x_0)[0] if config.train_on == "x_t" else x_0
+        return nn.functional.cross_entropy(model(x).float(), label)
+
+    fitted = _fit(model, loss, data, config, device, overwrite)
+    architecture = {"timm": config.timm, "options": config.options}
+    if config.train_on == "x_t":
+        architecture["scheduler"] = config.scheduler
+    return _save(fitted, config, "classifier", architecture, data.classes, config.train_on, device)
+
+
+def noised(scheduler: Any, x_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Forward process at t uniform over all timesteps, from torch's global generator: x_t, noise, t."""
+    noise = torch.randn_like(x_0)
+    t = torch.randint(scheduler.config.num_train_timesteps, x_0.shape[:1], device=x_0.device)
+    return scheduler.add_noise(x_0, noise, t), noise, t
+
+
+def target(scheduler: Any, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What a denoiser learns to give, by the scheduler's prediction type: epsilon, v (arXiv 2202.00512) or x0."""
+    match scheduler.config.prediction_type:
+        case "epsilon":
+            return noise
+        case "v_prediction":
+            return scheduler.get_velocity(x_0, noise, t)
+        case _:
+            return x_0
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    model: nn.Module
+    seconds: float
+    checkpoint: Path
+
+
+def _fit(
+    model: nn.Module,
+    loss: Loss,
+    data: datasets.Images,
+    config: TrainDenoiserConfig | TrainClassifierConfig,
+    device: torch.device,
+    overwrite: bool,
+) -> _Fitted:
+    """AdamW, cosine schedule with warm-up, gradient clipping at 1, EMA of weights and buffers.
+
+    Every random number of a step comes from (seed, step): a resumed training goes on as if never interrupted.
+    """
+    training = config.training
+    checkpoint = Path(f"{config.output}.checkpoint.pt")
+    _refuse_overwriting(config, checkpoint, overwrite)
+    model = model.to(device).train()
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
+    optimizer = torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+    schedule = get_cosine_schedule_with_warmup(optimizer, training.warmup_steps, training.steps)
+    parts: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "schedule": schedule}
+
+    first, seconds = 0, 0.0
+    if checkpoint.is_file():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        if saved["config"] != config.model_dump_json():
+            raise GradscopeError(
+                f"output: {checkpoint} is from another configuration; finish that one, choose another output, "
+                "or start anew with --overwrite"
+            )
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        first, seconds = saved["step"], saved["seconds"]
+
+    workers = 0 if device.type == "cpu" else 4
+    loader = DataLoader(data, batch_sampler=_Batches(len(data), training, first), num_workers=workers)
+    start = time.monotonic() - seconds
+    with Progress(
+        *Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[loss]}")
+    ) as bar:
+        task = bar.add_task(str(config.output), total=training.steps, completed=first, loss="")
+        for step, (images, labels) in enumerate(loader, first):
+            torch.manual_seed(_step_seed(training.seed, step))
+            with torch.autocast(device.type, torch.bfloat16, enabled=_bfloat16(training, device)):
+                value = loss(model, images.to(device), labels.to(device))
+            optimizer.zero_grad()
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            ema.update_parameters(model)
+            done = step + 1
+            if done % 50 == 0:
+                bar.update(task, completed=done, loss=f"loss {value.item():.4f}")
+            if done % training.checkpoint_every == 0 or done == training.steps:
+                states = {name: part.state_dict() for name, part in parts.items()}
+                progress = {"step": done, "seconds": time.monotonic() - start, "config": config.model_dump_json()}
+                _replace(checkpoint, states | progress)
+    return _Fitted(ema.module.eval(), time.monotonic() - start, checkpoint)
+
+
+class _Batches:
+    """Indices of each step's batch, drawn with replacement by (seed, step)."""
+
+    def __init__(self, samples: int, training: TrainingConfig, first: int) -> None:
+        self.samples, self.training, self.first = samples, training, first
+
+    def __len__(self) -> int:
+        return self.training.steps - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first, self.training.steps):
+            rng = np.random.default_rng([self.training.seed, step])
+            yield rng.integers(self.samples, size=self.training.batch_size).tolist()
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step, 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _bfloat16(training: TrainingConfig, device: torch.device) -> bool:
+    if training.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return training.precision == "bfloat16"
+
+
+def _refuse_overwriting(config: TrainDenoiserConfig | TrainClassifierConfig, checkpoint: Path, overwrite: bool) -> None:
+    card = Path(f"{config.output}.yaml")
+    card.parent.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        checkpoint.unlink(missing_ok=True)
+    elif card.exists() and not checkpoint.exists():
+        raise GradscopeError(f"output: {card} exists; choose another output, or --overwrite")
+
+
+def _replace(path: Path, content: dict) -> None:
+    """Write beside, then rename: an interruption leaves the old checkpoint whole."""
+    beside = path.with_suffix(".new")
+    torch.save(content, beside)
+    beside.replace(path)
+
+
+def _save(
+    fitted: _Fitted,
+    config: TrainDenoiserConfig | TrainClassifierConfig,
+    kind: str,
+    architecture: dict,
+    classes: tuple[str, ...],
+    train_on: str,
+    device: torch.device,
+) -> Path:
+    path = Path(f"{config.output}.yaml")
+    card: dict[str, Any] = {
+        "kind": kind,
+        "architecture": architecture,
+        "classes": list(classes),
+        "data": config.data.model_dump(),
+        "train_on": train_on,
+        "seed": config.training.seed,
+        "steps": config.training.steps,
+        "batch_size": config.training.batch_size,
+        "duration": round(fitted.seconds, 1),
+        "device": device_name(device),
+        "versions": {name: metadata.version(name) for name in ("torch", "diffusers", "timm")},
+        "sha256": cards.save_weights(path, fitted.model),
+    }
+    cards.write(path, cards.Card(**card))
+    fitted.checkpoint.unlink()
+    return path

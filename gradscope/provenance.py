@@ -1,0 +1,49 @@
+"""What a store says of its origin."""
+
+import hashlib
+import json
+import platform
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradscope.device import device_name
+
+_PACKAGES = ("gradscope", "torch", "diffusers", "timm", "numpy", "zarr", "xarray")
+
+
+def provenance(
+    configuration: Mapping[str, Any],
+    configuration_hash: str,
+    models: Mapping[str, nn.Module],
+    classes: Sequence[str],
+    device: torch.device,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Attributes of a store: identity, configuration, versions, device, and the hash of every model's weights."""
+    return {
+        "run_id": str(uuid.uuid4()),
+        "configuration": json.dumps(configuration),
+        "configuration_hash": configuration_hash,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "weights_sha256": {name: state_hash(module) for name, module in models.items()},
+        "classes": list(classes),
+        "command": " ".join(command),
+    }
+
+
+def state_hash(module: nn.Module) -> str:
+    """SHA-256 over the names and values of a module's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

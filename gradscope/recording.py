@@ -1,0 +1,256 @@
+"""A run: configuration -> models and grid -> sampler and probes, cell by cell -> store."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gradscope.compression import choose_codec
+from gradscope.config import RunConfig
+from gradscope.device import set_device
+from gradscope.errors import GradscopeError, one_of
+from gradscope.guidance import ClassifierGuidance
+from gradscope.models import foreign
+from gradscope.models.classifiers import Classifier, load_classifier
+from gradscope.models.diffusion import Denoiser, load_denoiser
+from gradscope.provenance import provenance
+from gradscope.recorder import Recorder, make_schema
+from gradscope.sampler import GuidedSampler, image_shape, refuse_conditional, sample_seeds
+from gradscope.schedule import SCHEDULERS, Schedule, refuse_inexact
+from gradscope.stabilizers import Stabilizer, build
+from gradscope.store import Grid, Schema
+from gradscope.store.writer import refuse_path
+from probes import NAMED, GuidedStep, Probe
+
+OnStep = Callable[[tuple[int, ...], GuidedStep], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked configuration with everything loaded, ready to be recorded."""
+
+    config: RunConfig
+    device: torch.device
+    denoiser: Denoiser
+    classifiers: dict[str, Classifier]
+    stabilizers: dict[str, Stabilizer]
+    probes: tuple[Probe, ...]
+    grid: Grid
+    codec: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; their indices where no classifier's card names them."""
+        first = next(iter(self.classifiers.values()))
+        named = next((c.classes for c in self.classifiers.values() if c.classes), None)
+        return named or tuple(str(k) for k in range(first.num_classes))
+
+    @property
+    def schema(self) -> Schema:
+        recording = self.config.recording
+        return make_schema(
+            self.grid,
+            self.probes,
+            tensor_samples=recording.tensor_samples,
+            tensor_every=recording.tensor_every,
+            dtype=recording.dtype,
+            codec=self.codec,
+        )
+
+    def cells(self) -> Iterator[tuple[int, ...]]:
+        """Indices of every cell, the last dimension fastest."""
+        return product(*(range(n) for n in self.grid.cells))
+
+    def sampler(self, cell: tuple[int, ...]) -> GuidedSampler:
+        """The guided sampler of one cell."""
+        settings = self.config.guidance
+        guidance = ClassifierGuidance(
+            self.classifiers[self.grid.classifier[cell[0]]].module,
+            classifier_input=settings.classifier_input[cell[1]],
+            guidance_scale=self.grid.guidance_scale[cell[3]],
+            objective=settings.objective,
+            normalize=settings.normalize,
+            weight=settings.weight,
+            interval=(settings.interval[0], settings.interval[1]),
+        )
+        stabilizer = self.stabilizers[self.grid.stabilizer[cell[2]]]
+        return GuidedSampler(self.denoiser.unet, self.denoiser.scheduler, guidance, stabilizer)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a recording was like."""
+
+    path: Path
+    bytes: int
+    write_seconds: float
+    stalled: float
+    nonfinite: tuple[str, ...]
+    """Where gradients were not finite, in words."""
+
+
+def prepare(config: RunConfig, device: str = "auto", store: str | None = None, overwrite: bool = False) -> Run:
+    """Load and check everything that a run needs, before anything is computed or written.
+
+    Raises
+    ------
+    GradscopeError
+        Naming the configuration's key, what was got and what is possible.
+    """
+    if store is not None:
+        config = config.model_copy(update={"recording": config.recording.model_copy(update={"path": store})})
+    refuse_path(Path(config.recording.path), overwrite)
+    stabilizers = {name: build(name, settings) for name, settings in config.stabilizers.items()}
+    probes = tuple(probe for name in config.probes for probe in load_probes(name))
+    torch_device = set_device(device)
+    denoiser = load_denoiser(config.denoiser, torch_device)
+    refuse_conditional(denoiser.unet)
+    scheduler = SCHEDULERS[config.sampling.scheduler].from_config(denoiser.scheduler.config)
+    refuse_inexact(scheduler)
+    denoiser = replace(denoiser, scheduler=scheduler)
+    shape = image_shape(denoiser.unet)
+    classifiers = {
+        name: load_classifier(spec, f"classifiers.{name}", shape, torch_device)
+        for name, spec in config.classifiers.items()
+    }
+    check_classes({f"classifiers.{name}": classifier for name, classifier in classifiers.items()})
+    grid = _grid(config, denoiser, next(iter(classifiers.values())).num_classes)
+    codec = "none" if config.recording.codec == "auto" else config.recording.codec
+    run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, grid, codec)
+    for cell in run.cells():
+        run.sampler(cell)  # refuses what cannot be combined
+    return run
+
+
+def record_run(
+    run: Run,
+    *,
+    overwrite: bool = False,
+    stop_on_nonfinite: bool = False,
+    on_step: OnStep = lambda cell, step: None,
+    command: Sequence[str] = (),
+) -> Outcome:
+    """Record every cell of a run into a new store.
+
+    Raises
+    ------
+    GradscopeError
+        The store cannot be made or written, memory does not suffice, or (`NonFiniteGradient`) a gradient was not finite
+        and `stop_on_nonfinite` is set.
+    """
+    run = _with_codec(run)
+    config = run.config
+    recorder = Recorder(
+        config.recording.path,
+        run.grid,
+        run.probes,
+        device=run.device,
+        attributes=_provenance(run, command),
+        overwrite=overwrite,
+        stop_on_nonfinite=stop_on_nonfinite,
+        tensor_samples=config.recording.tensor_samples,
+        tensor_every=config.recording.tensor_every,
+        dtype=config.recording.dtype,
+        codec=run.codec,
+    )
+    with recorder:
+        for cell in run.cells():
+            sampler = run.sampler(cell)
+            for first in range(0, run.grid.samples, run.grid.batch_size):
+                labels = run.grid.label[first : first + run.grid.batch_size].tolist()
+                with ExitStack() as hooks:
+                    hooks.enter_context(sampler.register_step_hook(recorder.trajectory(cell, first)))
+                    hooks.enter_context(sampler.register_step_hook(partial(on_step, cell)))
+                    try:
+                        sampler.sample(labels, config.sampling.num_inference_steps, config.sampling.seed, first)
+                    except torch.OutOfMemoryError as error:
+                        raise GradscopeError(_out_of_memory(sampler, labels, config)) from error
+    return Outcome(
+        recorder.path,
+        recorder.writer.bytes,
+        recorder.writer.seconds,
+        recorder.ring.stalled,
+        tuple(recorder.describe(found) for found in recorder.nonfinite),
+    )
+
+
+def load_probes(name: str) -> list[Probe]:
+    """The probes of one entry under ``probes``: a group's name, or ``package.module:Class``."""
+    if name in NAMED:
+        return NAMED[name]()
+    if foreign.is_spec(name):
+        return [foreign.load(name, "probes")()]
+    raise GradscopeError(f"probes: unknown probe {name!r}; {one_of(name, [*NAMED, 'package.module:Class'])}")
+
+
+def check_classes(classifiers: dict[str, Classifier]) -> None:
+    """Refuse classifiers, by configuration key, that do not agree in their classes."""
+    (first, reference), *others = classifiers.items()
+    for key, classifier in others:
+        if classifier.num_classes != reference.num_classes:
+            raise GradscopeError(
+                f"{key}: has {classifier.num_classes} classes, {first} has {reference.num_classes}; they must agree"
+            )
+        if classifier.classes and reference.classes and classifier.classes != reference.classes:
+            raise GradscopeError(
+                f"{key}: its classes are {list(classifier.classes)}, those of {first} {list(reference.classes)}"
+            )
+
+
+def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int) -> Grid:
+    sampling = config.sampling
+    schedule = Schedule(denoiser.scheduler, sampling.num_inference_steps)
+    wanted = list(range(num_classes)) if sampling.labels == "cycle" else sampling.labels
+    outside = [label for label in wanted if not 0 <= label < num_classes]
+    if outside:
+        raise GradscopeError(f"sampling.labels: the classifiers have classes 0 to {num_classes - 1}, got {outside[0]}")
+    return Grid(
+        classifier=tuple(config.classifiers),
+        classifier_input=tuple(config.guidance.classifier_input),
+        stabilizer=tuple(config.stabilizers),
+        guidance_scale=tuple(config.guidance.guidance_scale),
+        label=np.resize(wanted, sampling.samples),
+        seed=sample_seeds(sampling.seed, range(sampling.samples)),
+        image_shape=image_shape(denoiser.unet),
+        batch_size=sampling.batch_size,
+        **schedule.coordinates(),
+    )
+
+
+def _with_codec(run: Run) -> Run:
+    """Settle ``codec: auto`` by a trial on the first real gradients."""
+    if run.config.recording.codec != "auto" or not run.schema.tensors:
+        return run
+    sampler = run.sampler((0, 0, 0, 0))
+    labels = run.grid.label[: min(8, run.grid.samples)].tolist()
+    steps = sampler.steps(labels, run.config.sampling.num_inference_steps, run.config.sampling.seed)
+    gradient = next(steps).gradient.to(getattr(torch, run.config.recording.dtype)).cpu().numpy()
+    steps.close()
+    return replace(run, codec=choose_codec(gradient))
+
+
+def _provenance(run: Run, command: Sequence[str]) -> dict[str, Any]:
+    models = {"denoiser": run.denoiser.unet} | {f"classifiers.{k}": c.module for k, c in run.classifiers.items()}
+    config = run.config.model_dump(mode="json")
+    return provenance(config, run.config.hash(), models, run.classes, run.device, command)
+
+
+def _out_of_memory(sampler: GuidedSampler, labels: list[int], config: RunConfig) -> str:
+    """Try single steps of ever smaller blocks, and say which one fits."""
+    size = len(labels) // 2
+    while size >= 1:
+        try:
+            next(sampler.steps(labels[:size], config.sampling.num_inference_steps))
+            break
+        except torch.OutOfMemoryError:
+            size //= 2
+    detached = "; x0_detached instead of x0 needs no backward pass through the U-Net"
+    fits = f"a step of {size} fits: --set sampling.batch_size={size}" if size else "not even one sample fits"
+    through_unet = sampler.guidance.classifier_input == "x0"
+    return f"sampling.batch_size: out of memory at {len(labels)} samples; {fits}{detached if through_unet else ''}"

@@ -1,0 +1,202 @@
+"""The guided sampling loop: one `GuidedStep` a step."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gradscope.errors import GradscopeError
+from gradscope.guidance import ClassifierGuidance
+from gradscope.schedule import Schedule, refuse_inexact
+from gradscope.stabilizers import Identity, Stabilizer
+from probes import GuidedStep
+from probes.numerics import unit
+
+StepHook = Callable[[GuidedStep], None]
+
+
+class GuidedSampler:
+    """An unconditional diffusers U-Net, its scheduler, a guide and a stabiliser.
+
+    Parameters
+    ----------
+    unet
+        ``unet(x_t, t)`` gives a tensor like x_t, or an object that has it as ``.sample``; any `UNet2DModel`.
+    scheduler
+        `DDPMScheduler`, or `DDIMScheduler` (which runs with eta 0).
+    guidance, stabilizer
+        See `ClassifierGuidance` and `gradscope.stabilizers`.
+
+    Raises
+    ------
+    GradscopeError
+        Where a scheduler or a U-Net cannot be treated exactly.
+    """
+
+    def __init__(
+        self, unet: nn.Module, scheduler: Any, guidance: ClassifierGuidance, stabilizer: Stabilizer | None = None
+    ) -> None:
+        refuse_inexact(scheduler)
+        refuse_conditional(unet)
+        self.unet, self.scheduler = unet, scheduler
+        self.guidance = guidance
+        self.stabilizer = Identity() if stabilizer is None else stabilizer
+        self._hooks: OrderedDict[int, StepHook] = OrderedDict()
+        if guidance.weight != "one" and not hasattr(scheduler, "variance_type"):
+            raise GradscopeError(f"guidance.weight: {guidance.weight!r} weighs DDPM's noise; DDIM takes 'one'")
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channel, height, width."""
+        return image_shape(self.unet)
+
+    def register_step_hook(self, hook: StepHook) -> RemovableHandle:
+        """Call ``hook(step)`` after each step, until the handle is removed (or its ``with`` block left)."""
+        handle = RemovableHandle(self._hooks)
+        self._hooks[handle.id] = hook
+        return handle
+
+    def sample(self, labels: Sequence[int], num_inference_steps: int, seed: int = 0, first_sample: int = 0) -> Tensor:
+        """Sample one block.
+
+        Parameters
+        ----------
+        labels
+            Target class of each sample.
+        num_inference_steps
+            Number of steps; the scheduler spaces them.
+        seed, first_sample
+            Sample i draws its initial and step noise from a generator of its own, seeded by ``(seed, first_sample +
+            i)``: its noise depends neither on the batch nor on the device.
+
+        Returns
+        -------
+        Tensor
+            ``(n, channel, height, width)`` on the sampler's device.
+        """
+        for step in self.steps(labels, num_inference_steps, seed, first_sample):
+            for hook in list(self._hooks.values()):
+                hook(step)
+        assert step.prev_sample is not None
+        return step.prev_sample
+
+    def steps(
+        self, labels: Sequence[int], num_inference_steps: int, seed: int = 0, first_sample: int = 0
+    ) -> Generator[GuidedStep, None, None]:
+        """The steps of `sample` one by one, without the hooks."""
+        if not labels:
+            raise GradscopeError("labels: at least one sample is needed, got none")
+        schedule = Schedule(self.scheduler, num_inference_steps)
+        label = torch.tensor(labels, device=self.device)
+        seeds = sample_seeds(seed, range(first_sample, first_sample + len(labels)))
+        generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
+        noise = torch.stack([torch.randn(self.image_shape, generator=g) for g in generators])
+        x_t = noise.to(self.device) * schedule.scheduler.init_noise_sigma
+        state = self.stabilizer.init(x_t)
+        with _frozen(self.unet, self.guidance.classifier):
+            for times in schedule.times:
+                with torch.no_grad():
+                    step, state = self._step(x_t, label, state, times, schedule, generators)
+                yield step
+                assert step.prev_sample is not None
+                x_t = step.prev_sample
+
+    def _step(
+        self, x_t: Tensor, label: Tensor, state: Any, times: Any, schedule: Schedule, generators: list[torch.Generator]
+    ) -> tuple[GuidedStep, Any]:
+        t = torch.full(label.shape, times.timestep, device=x_t.device)
+        evidence = self.guidance.evaluate(x_t, label, times, schedule, lambda x: _tensor(self.unet(x, t)))
+        prediction = evidence.prediction
+        # A gradient that is not finite must poison neither the stabiliser's memory nor the sample.
+        finite = torch.isfinite(evidence.gradient).flatten(1).all(dim=1).view(-1, 1, 1, 1)
+        update, state = self.stabilizer.update(evidence.gradient.where(finite, 0), state)
+        direction = (unit(update) if self.guidance.normalize == "l2" else update).where(finite, 0)
+        amount = self.guidance.amount(times)
+        prev_sample = schedule.unguided(prediction.native, x_t, times, generators)
+        if schedule.is_ddim:
+            shift = schedule.guided_ddim(prediction, x_t, times, amount * direction) - prev_sample
+        else:
+            shift = amount * direction
+        step = GuidedStep(
+            step=times.step,
+            timestep=times.timestep,
+            x_t=x_t,
+            gradient=evidence.gradient,
+            label=label,
+            model_output=prediction.model_output,
+            pred_original_sample=prediction.pred_original_sample,
+            clip_range=schedule.clip_range,
+            logits=evidence.logits,
+            update=update,
+            direction=direction,
+            shift=shift,
+            prev_sample=prev_sample + shift,
+            sigma=times.sigma,
+        )
+        return step, state
+
+
+def sample_seeds(seed: int, samples: Sequence[int]) -> np.ndarray:
+    """The seed of each sample's generator, int64 >= 0, a function of ``(seed, sample index)`` alone."""
+    words = [np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] for i in samples]
+    return (np.array(words, dtype=np.uint64) >> np.uint64(1)).astype(np.int64)
+
+
+def image_shape(unet: nn.Module) -> tuple[int, int, int]:
+    """Channel, height, width of the images that a U-Net makes."""
+    config = getattr(unet, "config", None)
+    size = getattr(config, "sample_size", None)
+    channels = getattr(config, "in_channels", None)
+    if size is None or channels is None:
+        raise GradscopeError(
+            f"denoiser: {type(unet).__name__} does not say its image size; give it a `config` with sample_size and "
+            "in_channels, as diffusers' UNet2DModel has"
+        )
+    height, width = (size, size) if isinstance(size, int) else size
+    return channels, height, width
+
+
+def refuse_conditional(unet: nn.Module) -> None:
+    """Raise GradscopeError, by name, for U-Nets that take more than x_t and t or predict more than one tensor."""
+    config = getattr(unet, "config", None)
+    name = type(unet).__name__
+    if getattr(config, "num_class_embeds", None) or getattr(config, "class_embed_type", None):
+        raise GradscopeError(f"denoiser: {name} is class-conditional; classifier guidance takes an unconditional one")
+    if getattr(config, "encoder_hid_dim", None) or "Condition" in name:
+        raise GradscopeError(f"denoiser: {name} is conditioned on an encoder's states; take an unconditional one")
+    channels, out = getattr(config, "in_channels", None), getattr(config, "out_channels", None)
+    if channels is not None and out is not None and channels != out:
+        raise GradscopeError(
+            f"denoiser: {name} has {channels} input and {out} output channels; learned variances are not supported"
+        )
+
+
+def _tensor(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output.sample
+
+
+@contextmanager
+def _frozen(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode and parameters that require no gradient, as they were before on leaving."""
+    training = {m: m.training for module in modules for m in module.modules()}
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    try:
+        for module in modules:
+            module.eval()
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for parameter in trained:
+            parameter.requires_grad_(True)

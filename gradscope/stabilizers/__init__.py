@@ -1,0 +1,56 @@
+"""Stabilisers: what is done to the gradients of successive timesteps before they guide.
+
+A stabiliser is a frozen dataclass of settings. Its state is explicit: ``init`` gives the state at x_T, ``update`` maps
+a gradient and a state to an update and the next state, and nothing outlives a trajectory.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradscope.errors import GradscopeError, one_of
+from gradscope.stabilizers.adam import Adam
+from gradscope.stabilizers.base import Stabilizer
+from gradscope.stabilizers.ema import EMA
+from gradscope.stabilizers.identity import Identity
+
+METHODS: Mapping[str, type[Stabilizer]] = {"none": Identity, "ema": EMA, "adam": Adam}
+PRESETS: Mapping[str, Stabilizer] = {
+    "adam_paper": Adam(),
+    "adam_followup": Adam(eps=1e-4, bias_correction=False),
+    "ema_0.9": EMA(beta=0.9),
+    "ema_0.99": EMA(beta=0.99),
+}
+"""Published settings: GradCheck's default ADAM (arXiv 2406.17399) and its follow-up's (arXiv 2507.00687)."""
+
+
+def build(name: str, settings: Mapping[str, Any]) -> Stabilizer:
+    """The stabiliser of one entry of the configuration.
+
+    ``method`` chooses the method, by default the entry's name: a method, or a preset whose settings are then fixed.
+
+    Raises
+    ------
+    GradscopeError
+        An unknown method or setting, or a value out of range.
+    """
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k != "method"}
+    method = str(settings.get("method", name))
+    where = f"stabilizers.{name}"
+    if method in PRESETS:
+        if options:
+            raise GradscopeError(f"{where}: {method} is a preset without settings, got {', '.join(options)}")
+        return PRESETS[method]
+    if method not in METHODS:
+        raise GradscopeError(f"{where}: unknown stabilizer {method!r}; {one_of(method, [*METHODS, *PRESETS])}")
+    fields = METHODS[method].__dataclass_fields__
+    for key in options:
+        if key not in fields:
+            possible = one_of(key, fields) if fields else "it has none"
+            raise GradscopeError(f"{where}.{key}: {method} has no such setting; {possible}")
+    try:
+        return METHODS[method](**options)
+    except (TypeError, ValueError) as error:
+        raise GradscopeError(f"{where}: {error}") from None
+
+
+__all__ = ["EMA", "METHODS", "PRESETS", "Adam", "Identity", "Stabilizer", "build"]

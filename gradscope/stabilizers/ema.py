@@ -1,0 +1,35 @@
+"""Exponential moving average of the gradients."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradscope.stabilizers.base import Stabilizer
+
+
+class EMAState(NamedTuple):
+    exp_avg: Tensor
+    step: int
+
+
+@dataclass(frozen=True)
+class EMA(Stabilizer):
+    """m_k = beta m_{k-1} + (1 - beta) g_k, from m_0 = 0; with bias correction u_k = m_k / (1 - beta^k)."""
+
+    beta: float = 0.9
+    bias_correction: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta < 1:
+            raise ValueError(f"beta must lie in [0, 1), got {self.beta}")
+
+    def init(self, x_T: Tensor) -> EMAState:
+        return EMAState(torch.zeros_like(x_T), 0)
+
+    def update(self, gradient: Tensor, state: EMAState) -> tuple[Tensor, EMAState]:
+        step = state.step + 1
+        exp_avg = torch.lerp(state.exp_avg, gradient, 1 - self.beta)
+        update = exp_avg / (1 - self.beta**step) if self.bias_correction else exp_avg
+        return update, EMAState(exp_avg, step)

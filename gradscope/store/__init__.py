@@ -1,0 +1,18 @@
+"""The store of a run: one zarr v3 group that plain ``xarray.open_zarr`` reads. No torch here."""
+
+from gradscope.store.reader import open_store
+from gradscope.store.schema import CELL_DIMS, Array, Grid, Schema
+from gradscope.store.writer import Frame, StoreWriter, add_variables, create, set_attributes
+
+__all__ = [
+    "CELL_DIMS",
+    "Array",
+    "Frame",
+    "Grid",
+    "Schema",
+    "StoreWriter",
+    "add_variables",
+    "create",
+    "open_store",
+    "set_attributes",
+]

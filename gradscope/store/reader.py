@@ -1,0 +1,44 @@
+"""Reading a store."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from gradscope.errors import GradscopeError
+from gradscope.store.schema import VERSION
+
+
+def open_store(path: str | Path) -> xr.Dataset:
+    """Open a store lazily; what is not yet written is masked (NaN, and -1 for integers).
+
+    Tensors stored as float16 come back as float32, scaled by their exponents.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store at `path`, or it was written by a later version.
+    """
+    path = Path(path)
+    if not (path / "zarr.json").is_file():
+        raise GradscopeError(f"{path} is not a zarr store (no zarr.json in it)")
+    ds = xr.open_zarr(path, chunks={})
+    version = ds.attrs.get("schema_version")
+    if version is None:
+        raise GradscopeError(f"{path} is a zarr store, but not one of gradscope's (no schema_version)")
+    if version > VERSION:
+        raise GradscopeError(f"{path} has schema version {version}, this gradscope reads up to {VERSION}")
+    for name in list(ds.data_vars):
+        exponent = f"{name}_exponent"
+        if exponent in ds:
+            ds[name] = xr.apply_ufunc(
+                np.ldexp, ds[name].astype("float32"), ds[exponent].astype("int32"), dask="parallelized",
+                output_dtypes=["float32"], keep_attrs="override",
+            )  # fmt: skip
+    written = ds["written"]
+    for name, variable in ds.data_vars.items():
+        if name != "written" and "timestep" in variable.dims:
+            there = written >= (3 if "channel" in variable.dims else 1)
+            missing = -1 if variable.dtype.kind == "i" else np.nan
+            ds[name] = variable.where(there, variable.dtype.type(missing)).assign_attrs(variable.attrs)
+    return ds

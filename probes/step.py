@@ -1,0 +1,43 @@
+"""The record of one guided sampling step: the only thing that probes see."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedStep:
+    """One step of a block of n samples. Image tensors have shape ``(n, channel, height, width)``.
+
+    Only `step`, `timestep`, `x_t` and `gradient` are required: whoever has a sampler of their own gives what they
+    have, and a probe that needs more says so. Tensors belong to the sampler; a probe reads them and keeps, at most,
+    a reference until the next step.
+    """
+
+    step: int
+    """Number of the step in sampling order, from 0."""
+    timestep: int
+    """Diffusion time of x_t."""
+    x_t: Tensor
+    gradient: Tensor
+    """Gradient of the objective with respect to x_t, as it came: raw, possibly not finite."""
+    label: Tensor | None = None
+    """Target classes, shape ``(n,)``, int64."""
+    model_output: Tensor | None = None
+    """Predicted noise epsilon, unguided."""
+    pred_original_sample: Tensor | None = None
+    """x0-hat, clamped where the scheduler clips."""
+    clip_range: float | None = None
+    """Bound of pred_original_sample; None where it is not clamped."""
+    logits: Tensor | None = None
+    """The guide's logits on its input, shape ``(n, classes)``."""
+    update: Tensor | None = None
+    """The gradient after the stabiliser."""
+    direction: Tensor | None = None
+    """The update after normalisation."""
+    shift: Tensor | None = None
+    """What guidance added to the step: guided minus unguided prev_sample."""
+    prev_sample: Tensor | None = None
+    """The next x_t, guided."""
+    sigma: float | None = None
+    """Standard deviation of the DDPM posterior at this step."""

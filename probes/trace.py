@@ -1,0 +1,37 @@
+"""A step hook that keeps the probes' values in memory: for a look at one trajectory, without a store."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from probes.probe import Probe, check_needs
+from probes.step import GuidedStep
+
+
+class Trace:
+    """Call it with every `GuidedStep` of one block; ``trace["gradient_norm"]`` is then ``(n, steps)``.
+
+    >>> trace = Trace([Norm("gradient"), Cosine("gradient")])
+    >>> with sampler.register_step_hook(trace):
+    ...     sampler.sample(labels=[0, 1], num_inference_steps=50)
+    """
+
+    def __init__(self, probes: Sequence[Probe]) -> None:
+        self._probes = tuple(probes)
+        self._states: list[Any] = []
+        self._values: dict[str, list[torch.Tensor]] = {}
+
+    def __call__(self, step: GuidedStep) -> None:
+        if step.step == 0:
+            self._states = [probe.init() for probe in self._probes]
+            self._values = {variable.name: [] for probe in self._probes for variable in probe.variables}
+        for i, probe in enumerate(self._probes):
+            check_needs(probe, step)
+            values, self._states[i] = probe.measure(step, self._states[i])
+            for name, value in values.items():
+                self._values[name].append(value)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Values of one variable, shape ``(n, steps, *dims)``."""
+        return torch.stack(self._values[name], dim=1)

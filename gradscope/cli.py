@@ -117,11 +117,12 @@ def train_ddpm(config: Config, overrides: Set = None, device: Device = "auto", o
     """Train an unconditional U-Net; an interrupted training goes on where it was."""
     from gradscope.config import TrainDenoiserConfig, load
     from gradscope.device import set_device
-    from gradscope.evaluation.cards import measure_denoiser
+    from gradscope.evaluation.cards import check_evaluation, measure_denoiser
     from gradscope.models.training import train_denoiser
 
     settings = load(TrainDenoiserConfig, config, overrides or ())
     where = set_device(device)
+    check_evaluation(settings, where)
     path = train_denoiser(settings, where, overwrite)
     _print_card(path, measure_denoiser(path, settings.evaluation, where))
 
@@ -158,7 +159,7 @@ def main() -> None:
     try:
         app()
     except GradscopeError as error:
-        typer.echo(f"gradscope: {error}", err=True)
+        typer.echo(f"gradscope: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_status)
 
 
@@ -167,7 +168,8 @@ def _report(console: Any, path: Path) -> None:
     from gradscope.analysis import summary
     from gradscope.store import open_store
 
-    console.print(display.summary_table(summary(open_store(path))))
+    for table in display.summary_tables(summary(open_store(path))):
+        console.print(table)
 
 
 def _print_card(path: Path, card: Any) -> None:

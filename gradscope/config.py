@@ -5,9 +5,9 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -42,23 +42,48 @@ class TimmClassifier(Strict):
     """Further keyword arguments of `timm.create_model`."""
 
 
+def _form(value: Any) -> str | None:
+    """Which member of a union a value is meant for, so that errors speak of that one alone."""
+    if isinstance(value, str):
+        return "<text>"
+    if isinstance(value, list):
+        return "<list>"
+    return "<mapping>" if isinstance(value, dict | TimmClassifier) else None
+
+
+def _form_of(what: str) -> Discriminator:
+    return Discriminator(_form, custom_error_type="form", custom_error_message=f"Input should be {what}")
+
+
+ClassifierSpec = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[TimmClassifier, Tag("<mapping>")],
+    _form_of("a name (zoo:SET/NAME, CARD.yaml, package.module:callable) or a mapping of timm's keys"),
+]
+Labels = Annotated[
+    Annotated[Literal["cycle"], Tag("<text>")] | Annotated[list[int], Field(min_length=1), Tag("<list>")],
+    _form_of("`cycle` or a list of class indices"),
+]
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError(f"names a value twice: {values}")
+    return values
+
+
+def _ordered(interval: list[int]) -> list[int]:
+    if interval[0] >= interval[1]:
+        raise ValueError(f"is [first, end) and first must be below end, got {interval}")
+    return interval
+
+
 class GuidanceConfig(Strict):
-    classifier_input: Annotated[list[ClassifierInput], Field(min_length=1)] = ["x_t"]
-    guidance_scale: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+    classifier_input: Annotated[list[ClassifierInput], Field(min_length=1), AfterValidator(_distinct)] = ["x_t"]
+    guidance_scale: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
     objective: Objective = "log_prob"
     normalize: Normalize = "l2"
     weight: Weight = "one"
-    interval: Annotated[list[int], Field(min_length=2, max_length=2)] = [0, 1000]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for key in ("classifier_input", "guidance_scale"):
-            values = getattr(self, key)
-            if len(set(values)) < len(values):
-                raise ValueError(f"{key} names a value twice: {values}")
-        if self.interval[0] >= self.interval[1]:
-            raise ValueError(f"interval is [first, end) and first must be below end, got {self.interval}")
-        return self
+    interval: Annotated[list[int], Field(min_length=2, max_length=2), AfterValidator(_ordered)] = [0, 1000]
 
 
 class SamplingConfig(Strict):
@@ -66,7 +91,7 @@ class SamplingConfig(Strict):
     num_inference_steps: Positive = 50
     samples: Positive = 64
     batch_size: Positive = 32
-    labels: Literal["cycle"] | Annotated[list[int], Field(min_length=1)] = "cycle"
+    labels: Labels = "cycle"
     seed: Seed = 0
 
 
@@ -82,8 +107,8 @@ class RunConfig(Strict):
     """One run: a grid of cells over the same samples."""
 
     denoiser: str
-    classifiers: Annotated[dict[str, str | TimmClassifier], Field(min_length=1)]
-    judge: str | TimmClassifier = "none"
+    classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1)]
+    judge: ClassifierSpec = "none"
     guidance: GuidanceConfig
     stabilizers: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {"none": {}}
     sampling: SamplingConfig = SamplingConfig()
@@ -107,7 +132,7 @@ class DataConfig(Strict):
     path: str | None = None
     samples: Positive = 100_000
     """Number of training images (SportBalls only)."""
-    seed: Seed = 0
+    seed: Annotated[int, Field(ge=0, lt=2**61)] = 0
 
 
 class TrainingConfig(Strict):
@@ -150,7 +175,9 @@ class TrainClassifierConfig(Strict):
     timm: str
     options: dict[str, Any] = {}
     train_on: Literal["clean", "x_t"] = "clean"
-    """`x_t`: noised by the scheduler's forward process, t uniform over all timesteps."""
+    """`x_t`: noised by the scheduler's forward process, t uniform over `timesteps`."""
+    timesteps: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    """Timesteps ``first <= t < end`` that `x_t` trains on; default: all of the scheduler's."""
     scheduler: dict[str, Any] = {}
     training: TrainingConfig
     output: str
@@ -168,7 +195,11 @@ def load(model: type[Model], name: str, overrides: Sequence[str] = ()) -> Model:
         Naming every wrong key, what was got and what is possible.
     """
     path = find(name)
-    content = _parse(path.read_text(), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GradscopeError(f"--config: {path} cannot be read as text: {error}") from None
+    content = _parse(text, str(path))
     if not isinstance(content, dict):
         raise GradscopeError(f"{path}: a configuration is a mapping of keys, got {type(content).__name__}")
     for override in overrides:
@@ -224,30 +255,54 @@ def _override(content: dict[str, Any], override: str) -> None:
     content[last] = _parse(value, f"--set {override}")
 
 
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping of keys",
+}
+
+
 def _line(model: type[Strict], error: Any) -> str:
-    path = [
-        str(part) for part in error["loc"] if not str(part).startswith(("constrained-", "literal[", "list[", "dict["))
-    ]
-    key = ".".join(part for part in path if part not in ("str", "TimmClassifier"))
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key; {one_of(path[-1], _keys(model, path[:-1]))}"
-    if error["type"] == "missing":
-        return f"{key}: this key is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "literal_error":
+    path = [str(part) for part in error["loc"] if str(part) not in ("<text>", "<list>", "<mapping>")]
+    kind, got = error["type"], _shortened(error["input"])
+    if kind == "invalid_key" or path[-1:] == ["[key]"]:
+        return f"{'.'.join(path).removesuffix('.[key]')}: a key must be text, got {got}"
+    key = f"{'.'.join(path)}: " if path else ""
+    if kind == "extra_forbidden":
+        return f"{key}unknown key; {one_of(path[-1], _keys(model, path[:-1]))}"
+    if kind == "missing":
+        return f"{key}this key is missing"
+    if kind == "literal_error":
         possible = [text.strip("'") for text in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-        return f"{key}: got {error['input']!r}; {one_of(error['input'], possible)}"
-    if error["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    return f"{key}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+        return f"{key}got {got}; {one_of(error['input'], possible)}"
+    if kind == "value_error":
+        return key + error["msg"].removeprefix("Value error, ")
+    if kind in _WANTED:
+        return f"{key}must be {_WANTED[kind]}, got {got}"
+    message = error["msg"].replace("Input should", "must").replace(" should", " must").split(" after validation")[0]
+    return f"{key}{message[0].lower()}{message[1:]}, got {got}"
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _keys(model: type[Strict], path: Sequence[str]) -> list[str]:
     """The keys that are possible at `path` below `model`."""
     for part in path:
-        if part == "TimmClassifier":
-            return list(TimmClassifier.model_fields)
         field = model.model_fields.get(part)
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, Strict):
-            model = field.annotation
+        if field is not None:
+            model = _model_in(field.annotation) or model
     return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[Strict] | None:
+    """The model that a field's annotation speaks of: itself, or inside a union, a mapping or a list."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

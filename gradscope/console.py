@@ -1,7 +1,8 @@
 """What the command line prints: tables and progress."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -12,45 +13,54 @@ from rich.table import Table
 
 from gradscope.store import CELL_DIMS, Grid
 
-_HEADS = {
-    "gradient_cosine": "gradient cosine",
-    "update_cosine": "update cosine",
-    "effective_strength": "effective strength",
-}
+
+def summary_tables(rows: xr.Dataset) -> list[Table]:
+    """`gradscope.analysis.summary` as tables of one row a cell: what came out, and how the gradients behaved."""
+    tables = [_table(rows, "How the gradients behaved (means over samples and timesteps)", _behaviour(rows))]
+    if "own_accuracy" in rows:
+        came_out = _table(rows, "What came out", _accuracies(rows))
+        came_out.caption = f"N = {_samples(rows)} a cell; 95 %: Wilson's interval"
+        if "class_accuracy" in rows:
+            came_out.caption += f"; by class: {', '.join(map(str, rows['class'].values))}"
+        tables.insert(0, came_out)
+    return tables
 
 
-def summary_table(rows: xr.Dataset) -> Table:
-    """`gradscope.analysis.summary` as a table, one row a cell."""
-    judged = "class_accuracy" in rows
-    table = Table(box=None, header_style="bold", pad_edge=False)
+_Columns = dict[str, Callable[[xr.Dataset], str]]
+
+
+def _accuracies(rows: xr.Dataset) -> _Columns:
+    columns: _Columns = {"own": lambda row: _number(row["own_accuracy"])}
+    if "judge_accuracy" in rows:
+        columns["judge"] = lambda row: _number(row["judge_accuracy"])
+        columns["95 %"] = lambda row: "-".join(_number(bound) for bound in row["judge_interval"].values)
+        columns["judge, by class"] = lambda row: " ".join(_number(value) for value in row["class_accuracy"].values)
+    return columns
+
+
+def _behaviour(rows: xr.Dataset) -> _Columns:
+    heads = {"gradient_cosine": "gradient cosine", "update_cosine": "update cosine", "effective_strength": "strength"}
+    columns: _Columns = {head: partial(_cell, name) for name, head in heads.items() if name in rows}
+    if int(rows["nonfinite_steps"].sum()):
+        columns["steps not finite"] = lambda row: str(int(row["nonfinite_steps"]))
+    return columns
+
+
+def _cell(name: str, row: xr.Dataset) -> str:
+    return _number(row[name], digits=3)
+
+
+def _table(rows: xr.Dataset, title: str, columns: _Columns) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left", box=None, collapse_padding=True)
     for head in ("classifier", "input", "stabilizer"):
         table.add_column(head, no_wrap=True)
-    heads = ["scale", "own accuracy"] * ("own_accuracy" in rows) or ["scale"]
-    if judged:
-        heads += ["judge accuracy", "95 %"]
-    heads += [head for name, head in _HEADS.items() if name in rows]
-    for head in heads:
-        table.add_column(head, justify="right")
-    if judged:
-        table.add_column("judge accuracy by class", justify="right", no_wrap=True)
-        classes = ", ".join(map(str, rows["class"].values))
-        table.caption = f"N = {_samples(rows)} a cell; 95 %: Wilson's interval; classes: {classes}"
-    for cell in product(*(range(rows.sizes[dim]) for dim in CELL_DIMS)):
-        table.add_row(*_cells(rows[dict(zip(CELL_DIMS, cell, strict=True))], judged))
+    for head in ("scale", *columns):
+        table.add_column(head, justify="right", no_wrap=True)
+    for index in product(*(range(rows.sizes[dim]) for dim in CELL_DIMS)):
+        row = rows[dict(zip(CELL_DIMS, index, strict=True))]
+        names = [str(row[dim].values) for dim in CELL_DIMS[:3]]
+        table.add_row(*names, f"{float(row['guidance_scale']):g}", *(column(row) for column in columns.values()))
     return table
-
-
-def _cells(row: xr.Dataset, judged: bool) -> list[str]:
-    texts = [str(row[dim].values) for dim in CELL_DIMS[:3]] + [f"{float(row['guidance_scale']):g}"]
-    if "own_accuracy" in row:
-        texts.append(_number(row["own_accuracy"]))
-    if judged:
-        low, high = row["judge_interval"].values
-        texts += [_number(row["judge_accuracy"]), f"{low:.2f}-{high:.2f}"]
-    texts += [_number(row[name], digits=3) for name in _HEADS if name in row]
-    if judged:
-        texts.append(" ".join(_number(value) for value in row["class_accuracy"].values))
-    return texts
 
 
 def _number(value: xr.DataArray | float, digits: int = 2) -> str:

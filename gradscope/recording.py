@@ -124,7 +124,8 @@ def prepare(config: RunConfig, device: str = "auto", store: str | None = None, o
     codec = "none" if config.recording.codec == "auto" else config.recording.codec
     run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, grid, codec)
     for cell in run.cells():
-        run.sampler(cell)  # refuses what cannot be combined
+        run.sampler(cell)  # refuses what cannot be combined,
+    _ = run.schema  # and this, two probes of one name
     return run
 
 

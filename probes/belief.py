@@ -19,10 +19,10 @@ class Belief(Probe):
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
         assert step.logits is not None
         assert step.label is not None
-        log_p = step.logits.float().log_softmax(dim=1)
+        log_p = step.logits.double().log_softmax(dim=1)  # a certain guide has log p near -1e-9
         values = {
-            "log_prob": log_p.gather(1, step.label[:, None])[:, 0],
-            "entropy": torch.special.entr(log_p.exp()).sum(dim=1),
+            "log_prob": log_p.gather(1, step.label[:, None])[:, 0].float(),
+            "entropy": torch.special.entr(log_p.exp()).sum(dim=1).float(),
             "predicted_class": log_p.argmax(dim=1).to(torch.int16),
         }
         return values, state

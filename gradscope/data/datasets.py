@@ -143,19 +143,27 @@ def _path(config: DataConfig) -> Path:
 def _fashion_mnist(config: DataConfig, split: Split) -> Images:
     stem = "train" if split == "train" else "t10k"
     files = [_path(config) / f"{stem}-{part}-ubyte" for part in ("images-idx3", "labels-idx1")]
-    return PaddedArray(_idx(files[0], 3), _idx(files[1], 1), config.size, config.channels, FASHION_MNIST)
+    images, labels = _idx(files[0], 3), _idx(files[1], 1)
+    if len(images) != len(labels):
+        raise GradscopeError(f"data.path: {files[0]} has {len(images)} images, {files[1]} {len(labels)} labels")
+    return PaddedArray(images, labels, config.size, config.channels, FASHION_MNIST)
 
 
 def _idx(path: Path, dims: int) -> np.ndarray:
     """Read an IDX file of uint8, plain or gzipped: magic (0, 0, 8, dims), `dims` big-endian lengths, the data."""
     for file, opener in ((path.with_name(path.name + ".gz"), gzip.open), (path, open)):
         if file.is_file():
-            with opener(file, "rb") as stream:
-                content = stream.read()
-            header = np.frombuffer(content, ">u4", 1 + dims)
-            if header[0] != 0x0800 + dims:
-                raise GradscopeError(f"data.path: {file} is not an IDX file of {dims} dimensions of uint8")
-            return np.frombuffer(content, np.uint8, offset=4 * (1 + dims)).reshape(header[1:].astype(int))
+            try:
+                with opener(file, "rb") as stream:
+                    content = stream.read()
+                header = np.frombuffer(content, ">u4", 1 + dims)
+                if header[0] != 0x0800 + dims:
+                    raise ValueError(f"its first bytes are {content[:4].hex()}")
+                return np.frombuffer(content, np.uint8, offset=4 * (1 + dims)).reshape(header[1:].astype(int))
+            except (OSError, EOFError, ValueError) as error:
+                raise GradscopeError(
+                    f"data.path: {file} is not an IDX file of {dims} dimensions of uint8: {error}"
+                ) from None
     raise GradscopeError(f"data.path: neither {path}.gz nor {path} exists")
 
 
@@ -179,9 +187,11 @@ def _torchvision(config: DataConfig, split: Split) -> Images:
         raise GradscopeError(f"data.name: torchvision has no data set {name!r}; {one_of(name, datasets.__all__)}")
     kind = getattr(datasets, name)
     options = {"train": split == "train"} if "train" in inspect.signature(kind).parameters else {"split": split}
+    path = str(_path(config))
     try:
-        source = kind(str(_path(config)), **options)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise GradscopeError(f"data: torchvision's {name} could not be opened at {config.path}: {error}") from None
+        source = kind(path, **options)
+        int(source[0][1])
+    except Exception as error:  # whatever a data set's own code raises
+        raise GradscopeError(f"data.path: torchvision's {name} could not be opened at {path}: {error}") from error
     classes = tuple(getattr(source, "classes", ())) or tuple(str(k) for k in sorted({int(y) for _, y in source}))
     return Wrapped(source, config.size, config.channels, classes, range(len(source)))

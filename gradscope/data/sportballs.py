@@ -41,7 +41,7 @@ class Factors:
 
 
 def factors(seed: int, index: NDArray[np.integer]) -> Factors:
-    """Draw the factors of the images with these indices; each depends on ``(seed, index)`` alone."""
+    """Draw the factors of the images with these indices; each depends on ``(seed, index)`` alone; seed < 2**61."""
     index = np.asarray(index, dtype=np.uint64)
     u = [_uniform(seed, stream, index) for stream in range(5)]
     return Factors(

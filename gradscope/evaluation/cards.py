@@ -9,8 +9,9 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from gradscope.config import DenoiserEvaluation
+from gradscope.config import DataConfig, DenoiserEvaluation, TrainDenoiserConfig
 from gradscope.data import datasets
+from gradscope.errors import GradscopeError
 from gradscope.evaluation.distances import Features, frechet_distance
 from gradscope.intervals import wilson
 from gradscope.models import cards
@@ -73,6 +74,18 @@ def measure_denoiser(path: Path, evaluation: DenoiserEvaluation | None, device: 
     return _write(path, card, metrics)
 
 
+def check_evaluation(config: TrainDenoiserConfig, device: torch.device) -> None:
+    """Raise GradscopeError, before any training, where the evaluation that follows it could not be made."""
+    if config.evaluation is None:
+        return
+    held_out = min(_HELD_OUT, len(datasets.load(config.data, "test")))
+    if config.evaluation.samples > held_out // 2:
+        raise GradscopeError(
+            f"evaluation.samples: got {config.evaluation.samples}, at most {held_out // 2}, half of the held-out images"
+        )
+    _evaluators(config.evaluation, config.data, device)
+
+
 def unguided_samples(denoiser: Denoiser, n: int, num_inference_steps: int, device: torch.device) -> Iterator[Tensor]:
     """Batches of unguided DDPM (or DDIM) samples of the denoiser, n in all, by diffusers' own loop."""
     scheduler = type(denoiser.scheduler).from_config(denoiser.scheduler.config)
@@ -89,9 +102,7 @@ def unguided_samples(denoiser: Denoiser, n: int, num_inference_steps: int, devic
 
 
 def _samples(card: Card, denoiser: Denoiser, evaluation: DenoiserEvaluation, device: torch.device) -> dict[str, Metric]:
-    shape = (card.data.channels, card.data.size, card.data.size)
-    judge = load_classifier(evaluation.judge, "evaluation.judge", shape, device).module
-    extractor = Features(load_classifier(evaluation.extractor, "evaluation.extractor", shape, device).module)
+    judge, extractor = _evaluators(evaluation, card.data, device)
     fake = list(unguided_samples(denoiser, evaluation.samples, evaluation.num_inference_steps, device))
     with torch.no_grad():
         verdict = torch.cat([judge(batch).argmax(dim=1) for batch in fake]).cpu().numpy()
@@ -106,13 +117,22 @@ def _samples(card: Card, denoiser: Denoiser, evaluation: DenoiserEvaluation, dev
     }
     metrics["mean_pixel"] = Metric(value=float(torch.cat(fake).mean()), n=n, about="unguided samples, range [-1, 1]")
     metrics["mean_pixel_data"] = Metric(value=float(torch.cat(real).mean()), n=len(torch.cat(real)), about="held-out")
-    metrics[f"fd_{name}"] = Metric(value=frechet_distance(extractor, batches, fake, shape), n=n, about=about)
+    metrics[f"fd_{name}"] = Metric(value=frechet_distance(extractor, batches, fake), n=n, about=about)
     metrics[f"fd_{name}_floor"] = Metric(
-        value=frechet_distance(extractor, batches, floor.split(_BATCH), shape),
+        value=frechet_distance(extractor, batches, floor.split(_BATCH)),
         n=len(floor),
         about=f"{len(floor)} other held-out images instead of samples",
     )
     return metrics
+
+
+def _evaluators(
+    evaluation: DenoiserEvaluation, data: DataConfig, device: torch.device
+) -> tuple[torch.nn.Module, Features]:
+    shape = (data.channels, data.size, data.size)
+    judge = load_classifier(evaluation.judge, "evaluation.judge", shape, device).module
+    extractor = load_classifier(evaluation.extractor, "evaluation.extractor", shape, device).module
+    return judge, Features(extractor, shape)
 
 
 def _held_out(card: Card, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

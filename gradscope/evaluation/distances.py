@@ -11,13 +11,17 @@ from gradscope.errors import GradscopeError
 
 
 class Features(nn.Module):
-    """The pooled features of a timm classifier: images in [-1, 1] -> ``(n, num_features)``."""
+    """The pooled features of a timm classifier: images in [-1, 1] of `image_shape` -> ``(n, num_features)``."""
 
-    def __init__(self, classifier: nn.Module) -> None:
+    def __init__(self, classifier: nn.Module, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         if not hasattr(classifier, "forward_head"):
-            raise GradscopeError("an extractor is a timm classifier, whose forward_head gives pooled features")
+            raise GradscopeError(
+                "evaluation.extractor: an extractor is a timm classifier, whose forward_head gives pooled features"
+            )
         self.classifier = classifier.eval()
+        self.device = next(classifier.parameters()).device
+        self.num_features = self(torch.zeros(1, *image_shape, device=self.device)).shape[1]
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -25,14 +29,12 @@ class Features(nn.Module):
         return classifier.forward_head(classifier.forward_features(x), pre_logits=True)
 
 
-def frechet_distance(
-    extractor: Features, real: Iterable[Tensor], fake: Iterable[Tensor], shape: tuple[int, int, int]
-) -> float:
-    """Frechet distance of two sets of images, given in batches ``(n, *shape)``, in the extractor's features.
+def frechet_distance(extractor: Features, real: Iterable[Tensor], fake: Iterable[Tensor]) -> float:
+    """Frechet distance of two sets of images, given in batches ``(n, *image_shape)``, in the extractor's features.
 
     It is FID (arXiv 1706.08500) only with Inception's features.
     """
-    metric = FrechetInceptionDistance(feature=extractor, normalize=True, input_img_size=shape)
+    metric = FrechetInceptionDistance(feature=extractor, normalize=True).to(extractor.device)
     for images, is_real in ((real, True), (fake, False)):
         for batch in images:
             metric.update(batch, real=is_real)

@@ -3,10 +3,12 @@
 import hashlib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import model_validator
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -44,6 +46,14 @@ class Card(Strict):
     metrics: dict[str, Metric] = {}
     """Measured on the weights as stored (float16), on held-out data."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        needed = {"denoiser": ("unet", "scheduler"), "classifier": ("timm", "options")}[self.kind]
+        missing = [key for key in needed if key not in self.architecture]
+        if missing:
+            raise ValueError(f"architecture: a {self.kind} has {' and '.join(needed)}, {' and '.join(missing)} missing")
+        return self
+
 
 def resolve(name: str, where: str) -> Path:
     """The card's path of ``zoo:SET/NAME`` or ``PATH.yaml``; `where` is the configuration key, for errors."""
@@ -60,8 +70,13 @@ def resolve(name: str, where: str) -> Path:
     return path
 
 
-def read(path: Path) -> Card:
-    return check(Card, YAML(typ="safe", pure=True).load(path), str(path))
+def read(path: Path, where: str = "") -> Card:
+    """The card at `path`; `where` is the configuration key, for errors."""
+    try:
+        content = YAML(typ="safe", pure=True).load(path)
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        raise GradscopeError(f"{_at(where, path)} cannot be read as a card: {' '.join(str(error).split())}") from None
+    return check(Card, content, _at(where, path))
 
 
 def write(path: Path, card: Card) -> None:
@@ -79,14 +94,16 @@ def save_weights(path: Path, model: nn.Module) -> str:
     return file_hash(weights)
 
 
-def load_weights(path: Path, card: Card, model: nn.Module) -> None:
+def load_weights(path: Path, card: Card, model: nn.Module, where: str = "") -> None:
     """Load the weights beside the card `path` into `model` as float32, after checking their hash."""
     weights = path.with_suffix(".safetensors")
     if not weights.is_file():
-        raise GradscopeError(f"{path}: its weights {weights.name} are missing")
+        raise GradscopeError(f"{_at(where, path)}: its weights {weights.name} are missing")
     if file_hash(weights) != card.sha256:
-        raise GradscopeError(f"{weights}: SHA-256 differs from the card's; the file is damaged or is another one")
-    load_state(model, load_file(weights), str(weights))
+        raise GradscopeError(
+            f"{_at(where, weights)}: SHA-256 differs from the card's; the file is damaged or is another one"
+        )
+    load_state(model, load_file(weights), _at(where, weights))
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
@@ -103,6 +120,10 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], where: str) -> 
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise GradscopeError(f"{where} does not fit the model: {'; '.join(wrong[:3])}{more}")
     model.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
+
+
+def _at(where: str, path: Path) -> str:
+    return f"{where}: {path}" if where else str(path)
 
 
 def file_hash(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Loading a classifier: a shipped one, one trained here, a timm name with weights, or the user's own."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import timm
@@ -63,7 +64,9 @@ def load_classifier(
     elif spec.startswith("zoo:") or spec.endswith(".yaml"):
         module, classes = _from_card(cards.resolve(spec, where), where)
     elif foreign.is_spec(spec):
-        module = foreign.load(spec, where)()
+        module = foreign.call(spec, where)
+        if not isinstance(module, nn.Module):
+            raise GradscopeError(f"{where}: {spec} gives a torch.nn.Module, this one gave {type(module).__name__}")
     else:
         raise GradscopeError(
             f"{where}: got {spec!r}; possible: zoo:SET/NAME, a card CARD.yaml, package.module:callable, or a mapping "
@@ -85,29 +88,38 @@ def load_classifier(
     return Classifier(module, logits.shape[1], classes)
 
 
-def build_classifier(name: str, num_classes: int, channels: int, options: dict, pretrained: bool = False) -> nn.Module:
-    """A timm model."""
+def build_classifier(
+    name: str, num_classes: int, channels: int, options: dict, where: str = "timm", pretrained: bool = False
+) -> nn.Module:
+    """A timm model; `where` is the configuration key, for errors."""
+    if not timm.is_model(name.partition(".")[0]) and ":" not in name:
+        close = get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(close)}? " if close else ""
+        raise GradscopeError(f"{where}: timm has no model {name!r}; {hint}timm.list_models() names them all")
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **options)
     except Exception as error:
-        raise GradscopeError(f"timm: cannot build {name!r} with options {options}: {error}") from error
+        raise GradscopeError(f"{where}: timm cannot build {name!r} with options {options}: {error}") from error
 
 
 def _from_card(path: Path, where: str) -> tuple[nn.Module, tuple[str, ...]]:
-    card = cards.read(path)
+    card = cards.read(path, where)
     if card.kind != "classifier":
         raise GradscopeError(f"{where}: {path} is the card of a {card.kind}")
     module = build_classifier(
-        card.architecture["timm"], len(card.classes), card.data.channels, card.architecture["options"]
+        card.architecture["timm"], len(card.classes), card.data.channels, card.architecture["options"], where
     )
-    cards.load_weights(path, card, module)
+    cards.load_weights(path, card, module, where)
     return module, tuple(card.classes)
 
 
 def _from_timm(spec: TimmClassifier, where: str, channels: int) -> nn.Module:
-    module = build_classifier(spec.timm, spec.num_classes, channels, spec.options, pretrained=spec.checkpoint is None)
+    pretrained = spec.checkpoint is None
+    module = build_classifier(spec.timm, spec.num_classes, channels, spec.options, f"{where}.timm", pretrained)
     if spec.checkpoint is not None:
-        cards.load_state(module, _checkpoint(Path(spec.checkpoint), where), f"{where}.checkpoint: {spec.checkpoint}")
+        built = f"{spec.timm} with {channels} channels and {spec.num_classes} classes"
+        state = _checkpoint(Path(spec.checkpoint), where)
+        cards.load_state(module, state, f"{where}.checkpoint: {spec.checkpoint} ({built})")
     data = timm.data.resolve_model_data_config(module)
     normalisation = {}
     for key in ("mean", "std"):
@@ -130,4 +142,9 @@ def _checkpoint(path: Path, where: str) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise GradscopeError(f"{where}.checkpoint: {path} cannot be read as weights: {error}") from error
-    return content.get("state_dict", content)
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise GradscopeError(
+            f"{where}.checkpoint: {path} is not a mapping of layers to tensors, nor one with `state_dict`"
+        )
+    return state

@@ -34,8 +34,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     if spec.startswith("zoo:") or spec.endswith(".yaml"):
         unet, scheduler = _from_card(cards.resolve(spec, "denoiser"))
     elif foreign.is_spec(spec):
-        made = foreign.load(spec, "denoiser")()
-        unet, scheduler = made if isinstance(made, tuple) else (made.unet, made.scheduler)
+        unet, scheduler = _parts(foreign.call(spec, "denoiser"), spec)
     else:
         unet, scheduler = _from_pipeline(spec)
     return Denoiser(unet.to(device), scheduler, spec)
@@ -51,12 +50,22 @@ def build_unet(card: cards.Card) -> UNet2DModel:
 
 
 def _from_card(path: Path) -> tuple[nn.Module, Any]:
-    card = cards.read(path)
+    card = cards.read(path, "denoiser")
     if card.kind != "denoiser":
         raise GradscopeError(f"denoiser: {path} is the card of a {card.kind}")
     unet = build_unet(card)
-    cards.load_weights(path, card, unet)
+    cards.load_weights(path, card, unet, "denoiser")
     return unet, DDPMScheduler(**card.architecture["scheduler"])
+
+
+def _parts(made: Any, spec: str) -> tuple[nn.Module, Any]:
+    pair = made if isinstance(made, tuple) else (getattr(made, "unet", None), getattr(made, "scheduler", None))
+    if len(pair) != 2 or not isinstance(pair[0], nn.Module) or not hasattr(pair[1], "config"):
+        got = f"({', '.join(type(part).__name__ for part in made)})" if isinstance(made, tuple) else type(made).__name__
+        raise GradscopeError(
+            f"denoiser: {spec} gives (unet, scheduler), or an object with both as attributes; this one gave {got}"
+        )
+    return pair
 
 
 def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
@@ -65,21 +74,35 @@ def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
             f"denoiser: {spec} has no model_index.json; a diffusers pipeline is saved by save_pretrained"
         )
     try:
+        index = DiffusionPipeline.load_config(spec)  # the list of parts alone, before anything heavy is loaded
+        _refuse_parts(spec, index)
         pipeline = DiffusionPipeline.from_pretrained(spec)
-    except (OSError, ValueError, RuntimeError) as error:
+    except GradscopeError:
+        raise
+    except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise GradscopeError(
             f"denoiser: {spec!r} is neither in the zoo, nor a card, nor package.module:callable, and diffusers cannot "
             f"load it as a folder or hub id: {reason}"
         ) from error
-    conditioned = [
-        part for part in ("vae", "vqvae", "text_encoder", "movq") if getattr(pipeline, part, None) is not None
-    ]
-    if conditioned:
-        raise GradscopeError(
-            f"denoiser: {spec} is a {type(pipeline).__name__} with {', '.join(conditioned)}; gradients are taken in "
-            "pixel space, so latent and text-conditioned pipelines are not supported"
-        )
-    if not hasattr(pipeline, "unet"):
-        raise GradscopeError(f"denoiser: {spec} is a {type(pipeline).__name__}, which has no unet")
     return pipeline.unet, pipeline.scheduler
+
+
+def _refuse_parts(spec: str, index: dict[str, Any]) -> None:
+    """Raise GradscopeError for a pipeline that is more than a U-Net and a scheduler."""
+    kind = index.get("_class_name", "pipeline")
+    parts = [
+        name
+        for name, origin in index.items()
+        if isinstance(origin, list) and len(origin) == 2 and origin[1] is not None
+    ]
+    if "unet" not in parts:
+        raise GradscopeError(
+            f"denoiser: {spec} is a {kind}, which has no unet; its parts: {', '.join(parts) or 'none'}"
+        )
+    further = [name for name in parts if name not in ("unet", "scheduler")]
+    if further:
+        raise GradscopeError(
+            f"denoiser: {spec} is a {kind} with {', '.join(further)}; gradients are taken in pixel space, so latent "
+            "and conditioned pipelines are not supported"
+        )

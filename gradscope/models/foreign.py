@@ -30,6 +30,16 @@ def load(spec: str, where: str) -> Any:
     return getattr(module, name)
 
 
+def call(spec: str, where: str) -> Any:
+    """What the callable that `spec` names gives, without arguments."""
+    made = load(spec, where)
+    if not callable(made):
+        raise GradscopeError(
+            f"{where}: {spec} is of type {type(made).__name__}, which cannot be called; wanted: package.module:callable"
+        )
+    return made()
+
+
 def is_spec(text: str) -> bool:
     """Whether `text` has the form ``package.module:name``."""
     module, separator, name = text.partition(":")

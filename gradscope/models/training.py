@@ -1,7 +1,7 @@
 """Training of denoisers (DDPM, arXiv 2006.11239) and classifiers, with EMA and exact resumption."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from gradscope.config import TrainClassifierConfig, TrainDenoiserConfig, TrainingConfig
 from gradscope.data import datasets
 from gradscope.device import device_name
-from gradscope.errors import GradscopeError
+from gradscope.errors import GradscopeError, one_of
 from gradscope.models import cards
 from gradscope.models.classifiers import build_classifier
 
@@ -37,9 +37,9 @@ def train_denoiser(config: TrainDenoiserConfig, device: torch.device, overwrite:
             out_channels=config.data.channels,
             **config.unet,
         )
-        scheduler = DDPMScheduler(**config.scheduler)
-    except (TypeError, ValueError) as error:
-        raise GradscopeError(f"unet or scheduler: diffusers refused these arguments: {error}") from None
+    except Exception as error:
+        raise GradscopeError(f"unet: diffusers refused these arguments: {error}") from error
+    scheduler = _scheduler(config.scheduler)
 
     def loss(model: nn.Module, x_0: Tensor, label: Tensor) -> Tensor:
         x_t, noise, t = noised(scheduler, x_0)
@@ -55,23 +55,35 @@ def train_classifier(config: TrainClassifierConfig, device: torch.device, overwr
     data = datasets.load(config.data, "train")
     torch.manual_seed(config.training.seed)
     model = build_classifier(config.timm, len(data.classes), config.data.channels, config.options)
-    scheduler = DDPMScheduler(**config.scheduler)
+    scheduler = _scheduler(config.scheduler)
+
+    steps = scheduler.config.num_train_timesteps
+    if config.timesteps is not None and not 0 <= config.timesteps[0] < config.timesteps[1] <= steps:
+        raise GradscopeError(f"timesteps: first and end with 0 <= first < end <= {steps}, got {config.timesteps}")
 
     def loss(model: nn.Module, x_0: Tensor, label: Tensor) -> Tensor:
-        x = noised(scheduler, x_0)[0] if config.train_on == "x_t" else x_0
+        x = noised(scheduler, x_0, config.timesteps)[0] if config.train_on == "x_t" else x_0
         return nn.functional.cross_entropy(model(x).float(), label)
 
     fitted = _fit(model, loss, data, config, device, overwrite)
-    architecture = {"timm": config.timm, "options": config.options}
+    architecture: dict[str, Any] = {"timm": config.timm, "options": config.options}
     if config.train_on == "x_t":
-        architecture["scheduler"] = config.scheduler
+        architecture |= {"scheduler": config.scheduler, "timesteps": config.timesteps}
     return _save(fitted, config, "classifier", architecture, data.classes, config.train_on, device)
 
 
-def noised(scheduler: Any, x_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Forward process at t uniform over all timesteps, from torch's global generator: x_t, noise, t."""
+def _scheduler(options: dict[str, Any]) -> DDPMScheduler:
+    try:
+        return DDPMScheduler(**options)
+    except Exception as error:
+        raise GradscopeError(f"scheduler: diffusers refused these arguments: {error}") from error
+
+
+def noised(scheduler: Any, x_0: Tensor, timesteps: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Forward process from torch's global generator, t uniform over ``[first, end)`` (default: all): x_t, noise, t."""
+    first, end = timesteps or (0, scheduler.config.num_train_timesteps)
     noise = torch.randn_like(x_0)
-    t = torch.randint(scheduler.config.num_train_timesteps, x_0.shape[:1], device=x_0.device)
+    t = torch.randint(first, end, x_0.shape[:1], device=x_0.device)
     return scheduler.add_noise(x_0, noise, t), noise, t
 
 
@@ -82,8 +94,12 @@ def target(scheduler: Any, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
             return noise
         case "v_prediction":
             return scheduler.get_velocity(x_0, noise, t)
-        case _:
+        case "sample":
             return x_0
+        case other:
+            raise GradscopeError(
+                f"scheduler.prediction_type: got {other!r}; {one_of(other, ('epsilon', 'v_prediction', 'sample'))}"
+            )
 
 
 @dataclass(frozen=True)

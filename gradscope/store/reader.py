@@ -1,9 +1,11 @@
 """Reading a store."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
+import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.schema import VERSION
@@ -22,12 +24,12 @@ def open_store(path: str | Path) -> xr.Dataset:
     path = Path(path)
     if not (path / "zarr.json").is_file():
         raise GradscopeError(f"{path} is not a zarr store (no zarr.json in it)")
-    ds = xr.open_zarr(path, chunks={})
-    version = ds.attrs.get("schema_version")
+    version: Any = zarr.open_group(path, mode="r").attrs.get("schema_version")
     if version is None:
         raise GradscopeError(f"{path} is a zarr store, but not one of gradscope's (no schema_version)")
     if version > VERSION:
         raise GradscopeError(f"{path} has schema version {version}, this gradscope reads up to {VERSION}")
+    ds = xr.open_zarr(path, chunks={})
     for name in list(ds.data_vars):
         exponent = f"{name}_exponent"
         if exponent in ds:

@@ -1,0 +1,330 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from safetensors.torch import load_file
+from scipy.stats import binomtest, kstest
+
+from gradscope.config import DenoiserEvaluation, TrainClassifierConfig, TrainDenoiserConfig
+from gradscope.data import datasets, sportballs
+from gradscope.errors import GradscopeError
+from gradscope.evaluation import cards as evaluation
+from gradscope.models import cards, training
+from gradscope.models.classifiers import build_classifier
+
+CPU = torch.device("cpu")
+DATA = {"name": "sportballs", "size": 8, "samples": 50, "seed": 3}
+STEPS = {"steps": 6, "batch_size": 4, "warmup_steps": 2, "checkpoint_every": 2, "ema_decay": 0.7, "seed": 1}
+UNET = {
+    "block_out_channels": [8, 8],
+    "down_block_types": ["DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+OPTIONS = {"channels": [8, 8, 8, 8], "stem_width": 8, "stem_type": ""}
+
+
+def classifier(folder, **changes) -> TrainClassifierConfig:
+    content = {"data": DATA, "timm": "resnet10t", "options": OPTIONS, "training": STEPS, "output": str(folder / "mine")}
+    return TrainClassifierConfig.model_validate(content | changes)
+
+
+def denoiser(folder, **changes) -> TrainDenoiserConfig:
+    content = {"data": DATA, "unet": UNET, "training": STEPS, "output": str(folder / "mine")}
+    return TrainDenoiserConfig.model_validate(content | changes)
+
+
+def train(config, overwrite=False) -> Path:
+    kind = training.train_denoiser if isinstance(config, TrainDenoiserConfig) else training.train_classifier
+    return kind(config, CPU, overwrite)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Uninterrupted trainings of both kinds, by the function that makes their configuration."""
+    made = {make: train(make(tmp_path_factory.mktemp("trained"))) for make in (classifier, denoiser)}
+    return {make: load_file(path.with_suffix(".safetensors")) for make, path in made.items()}
+
+
+def equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(monkeypatch, config, step: int) -> None:
+    """Train, and fail at the beginning of a step, after the checkpoint of an earlier one."""
+    seed = training._step_seed
+
+    def failing(base, i):
+        if i == step:
+            raise Interrupted
+        return seed(base, i)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_step_seed", failing)
+        with pytest.raises(Interrupted):
+            train(config)
+
+
+@pytest.mark.parametrize("make", [classifier, denoiser])
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_resumed_training_ends_bit_identical(tmp_path, monkeypatch, trained, make, step):
+    config = make(tmp_path)
+    interrupt(monkeypatch, config, step)
+    saved = torch.load(tmp_path / "mine.checkpoint.pt", weights_only=True)
+    assert saved["step"] == step - step % 2
+    assert not (tmp_path / "mine.yaml").exists()
+    seen = []
+    loss_seed = training._step_seed
+    monkeypatch.setattr(training, "_step_seed", lambda base, i: (seen.append(i), loss_seed(base, i))[1])
+    path = train(config)
+    assert seen == list(range(saved["step"], 6))
+    assert equal(load_file(path.with_suffix(".safetensors")), trained[make])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.safetensors", "mine.yaml"]
+
+
+def test_seeds_make_a_difference(tmp_path, trained):
+    path = train(classifier(tmp_path, training=STEPS | {"seed": 2}))
+    assert not equal(load_file(path.with_suffix(".safetensors")), trained[classifier])
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, monkeypatch, trained):
+    interrupt(monkeypatch, classifier(tmp_path), 3)
+    before = (tmp_path / "mine.checkpoint.pt").read_bytes()
+    other = classifier(tmp_path, training=STEPS | {"learning_rate": 0.1})
+    with pytest.raises(GradscopeError, match=r"^output: .*mine\.checkpoint\.pt is from another configuration"):
+        train(other)
+    assert (tmp_path / "mine.checkpoint.pt").read_bytes() == before
+    path = train(classifier(tmp_path), overwrite=True)  # anew, not resumed
+    assert equal(load_file(path.with_suffix(".safetensors")), trained[classifier])
+
+
+def test_existing_output_is_kept_unless_told_otherwise(tmp_path, trained):
+    config = classifier(tmp_path)
+    for name in ("mine.yaml", "mine.safetensors"):
+        (tmp_path / name).write_text("precious")
+    with pytest.raises(GradscopeError, match=r"^output: .*mine\.yaml exists; choose another output, or --overwrite"):
+        train(config)
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"precious"}
+    path = train(config, overwrite=True)
+    assert equal(load_file(path.with_suffix(".safetensors")), trained[classifier])
+
+
+def reference(config: TrainClassifierConfig) -> tuple[dict, dict]:
+    """Train by plain torch; EMA of every parameter and buffer, written out. Gives the model's state and the EMA's."""
+    settings = config.training
+    torch.manual_seed(settings.seed)
+    model = build_classifier(config.timm, 4, 3, config.options).train()
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
+    average: dict[str, torch.Tensor] = {}
+    for step in range(settings.steps):
+        index = np.random.default_rng([settings.seed, step]).integers(config.data.samples, size=settings.batch_size)
+        drawn = sportballs.factors(config.data.seed, index)
+        images = torch.from_numpy(sportballs.render(drawn, config.data.size)) * 2 - 1
+        loss = torch.nn.functional.cross_entropy(model(images), torch.from_numpy(drawn.label))
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+        for p in model.parameters():
+            p.grad *= min(1.0, 1.0 / (float(norm) + 1e-6))
+        optimizer.step()
+        schedule.step()
+        for name, value in model.state_dict().items():
+            old = average.get(name, value)
+            average[name] = settings.ema_decay * old.double() + (1 - settings.ema_decay) * value.double()
+    return model.state_dict(), average
+
+
+def test_what_is_written_is_the_moving_average_of_weights_and_buffers(tmp_path):
+    config = classifier(tmp_path, training=STEPS | {"learning_rate": 0.02})
+    last, average = reference(config)
+    written = load_file(train(config).with_suffix(".safetensors"))
+    assert written.keys() == average.keys()
+    for name, value in written.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), average[name], rtol=2e-3, atol=1e-4, msg=name)
+    for name in ("conv1.weight", "bn1.running_mean"):
+        assert (written[name].float() - last[name]).abs().max() > 0.01, name
+
+
+def test_the_card_says_what_the_weights_are(tmp_path):
+    config = classifier(tmp_path, train_on="x_t", scheduler={"beta_end": 0.03})
+    card = cards.read(train(config))
+    assert card.kind == "classifier"
+    assert card.architecture == {"timm": "resnet10t", "options": OPTIONS, "scheduler": {"beta_end": 0.03}}
+    assert card.classes == ["baseball", "basketball", "soccer ball", "volleyball"]
+    assert (card.data, card.seed, card.steps, card.batch_size) == (config.data, 1, 6, 4)
+    assert card.train_on == "x_t"
+    assert card.versions["torch"] == torch.__version__.partition("+")[0]
+    assert card.duration >= 0
+    assert card.sha256 == cards.file_hash(tmp_path / "mine.safetensors")
+
+
+@pytest.fixture
+def held_out(monkeypatch):
+    """Few held-out images, in batches that do not divide them."""
+    monkeypatch.setattr(evaluation, "_HELD_OUT", 90)
+    monkeypatch.setattr(evaluation, "_BATCH", 32)
+    index = np.random.default_rng(0).permutation(datasets.HELD_OUT)[:90]
+    drawn = sportballs.factors(DATA["seed"], DATA["samples"] + index)
+    return torch.from_numpy(sportballs.render(drawn, DATA["size"])) * 2 - 1, torch.from_numpy(drawn.label)
+
+
+def float16(path, model):
+    """The model with the weights that lie on the disk."""
+    stored = load_file(path.with_suffix(".safetensors"))
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored.items()})
+    return model.eval()
+
+
+def test_a_classifiers_metrics_are_of_its_float16_weights(tmp_path, held_out):
+    config = classifier(tmp_path, training=STEPS | {"steps": 30, "learning_rate": 0.01})
+    path = train(config)
+    metrics = evaluation.measure_classifier(path, CPU).metrics
+    images, labels = held_out
+    model = float16(path, build_classifier("resnet10t", 4, 3, OPTIONS))
+    with torch.no_grad():
+        right = int((model(images).argmax(dim=1) == labels).sum())
+    assert 0 < right < 90
+    interval = binomtest(right, 90).proportion_ci(0.95, method="wilson")
+    clean = metrics["accuracy_clean"]
+    assert (clean.n, clean.value) == (90, pytest.approx(right / 90, abs=1e-5))
+    assert clean.interval == pytest.approx([interval.low, interval.high], abs=1e-5)
+    # x_t is drawn anew: the same share within five standard errors of many draws
+    torch.manual_seed(5)
+    a = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[torch.randint(1000, (40, 90))].view(40, 90, 1, 1, 1)
+    x_t = a.sqrt() * images + (1 - a).sqrt() * torch.randn(40, *images.shape)
+    with torch.no_grad():
+        share = float((model(x_t.flatten(0, 1)).argmax(dim=1).view(40, 90) == labels).float().mean())
+    assert abs(metrics["accuracy_x_t"].value - share) < 5 * (share * (1 - share) / 90) ** 0.5
+    assert metrics["accuracy_x_t"].n == 90
+    assert cards.read(path).metrics == metrics
+
+
+def test_a_denoisers_loss_is_of_its_float16_weights(tmp_path, held_out):
+    path = train(denoiser(tmp_path))
+    loss = evaluation.measure_denoiser(path, None, CPU).metrics["loss"]
+    unet = float16(path, UNet2DModel(sample_size=8, **UNET))
+    images, _ = held_out
+    torch.manual_seed(5)
+    losses = []
+    for _ in range(20):
+        t, noise = torch.randint(1000, (90,)), torch.randn_like(images)
+        a = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[t].view(-1, 1, 1, 1)
+        with torch.no_grad():
+            given = unet(a.sqrt() * images + (1 - a).sqrt() * noise, t).sample
+        losses.append((given - noise).square().mean(dim=(1, 2, 3)))
+    losses = torch.cat(losses).double()
+    error = float(losses.std()) / 90**0.5
+    assert abs(loss.value - float(losses.mean())) < 5 * error
+    assert loss.n == 90
+    low, high = loss.interval
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.3)
+    assert (low + high) / 2 == pytest.approx(loss.value, abs=1e-5)
+
+
+def test_a_denoisers_samples_are_measured(tmp_path, held_out):
+    judge = train(classifier(tmp_path, output=str(tmp_path / "judge")))
+    path = train(denoiser(tmp_path))
+    settings = DenoiserEvaluation(judge=str(judge), extractor=str(judge), samples=40, num_inference_steps=3)
+    metrics = evaluation.measure_denoiser(path, settings, CPU).metrics
+    unet = float16(path, UNet2DModel(sample_size=8, **UNET))
+    scheduler = DDPMScheduler()
+    scheduler.set_timesteps(3)
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for n in (32, 8):
+        x = torch.randn(n, 3, 8, 8, generator=generator)
+        for t in scheduler.timesteps:
+            with torch.no_grad():
+                x = scheduler.step(unet(x, t).sample, t, x, generator=generator).prev_sample
+        samples.append(x)
+    x = torch.cat(samples)
+    model = float16(judge, build_classifier("resnet10t", 4, 3, OPTIONS))
+    with torch.no_grad():
+        counts = np.bincount(model(x).argmax(dim=1), minlength=4)
+    shares = [metrics[f"share_{name}"].value for name in sportballs.CLASSES]
+    assert shares == pytest.approx(counts / 40, abs=1e-5)
+    assert metrics["mean_pixel"].value == pytest.approx(float(x.mean()), abs=1e-4)
+    assert metrics["mean_pixel_data"].value == pytest.approx(float(held_out[0].mean()), abs=1e-4)
+    assert metrics["fd_judge"].value > metrics["fd_judge_floor"].value > 0
+    assert (metrics["fd_judge"].n, metrics["fd_judge_floor"].n) == (40, 40)
+
+
+def test_an_evaluation_that_cannot_be_made_is_refused_before_the_training(tmp_path, held_out):
+    settings = {"judge": "zoo:no/judge", "extractor": "zoo:no/judge", "samples": 46}
+    with pytest.raises(GradscopeError, match=r"^evaluation\.samples: got 46, at most 45, half of the held-out images"):
+        evaluation.check_evaluation(denoiser(tmp_path, evaluation=settings), CPU)
+    with pytest.raises(GradscopeError, match=r"^evaluation\.judge: no 'zoo:no/judge' in the zoo"):
+        evaluation.check_evaluation(denoiser(tmp_path, evaluation=settings | {"samples": 45}), CPU)
+    evaluation.check_evaluation(denoiser(tmp_path), CPU)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_the_target_of_each_prediction_type(prediction_type):
+    scheduler = DDPMScheduler(prediction_type=prediction_type)
+    x_0, noise, t = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2), torch.tensor([0, 300, 700, 999])
+    a = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[t].view(-1, 1, 1, 1)
+    wanted = {"epsilon": noise, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * x_0, "sample": x_0}
+    torch.testing.assert_close(training.target(scheduler, x_0, noise, t), wanted[prediction_type])
+
+
+def test_x_t_is_the_forward_process_with_t_uniform():
+    scheduler, x_0 = DDPMScheduler(), torch.rand(20_000, 1, 1, 2) * 2 - 1
+    torch.manual_seed(0)
+    x_t, noise, t = training.noised(scheduler, x_0)
+    a = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[t].view(-1, 1, 1, 1)
+    torch.testing.assert_close(x_t, a.sqrt() * x_0 + (1 - a).sqrt() * noise)
+    assert kstest(noise.flatten(), "norm").pvalue > 1e-3
+    assert kstest((t + torch.rand(20_000)) / 1000, "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(t, noise[:, 0, 0, 0].abs())[0, 1]) < 0.03
+
+
+def test_training_lowers_the_loss(tmp_path, held_out):
+    """A ball's class shows in its colour: a few steps suffice to beat chance by far."""
+    path = train(classifier(tmp_path, training=STEPS | {"steps": 60, "batch_size": 32, "learning_rate": 0.01}))
+    assert evaluation.measure_classifier(path, CPU).metrics["accuracy_clean"].value > 0.5
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "message"),
+    [
+        (classifier, {"timm": "resnet10x"}, r"^timm: timm has no model 'resnet10x'; did you mean .*resnet10t"),
+        (classifier, {"options": {"chanels": [8]}}, r"^timm: timm cannot build 'resnet10t'"),
+        (classifier, {"scheduler": {"beta": 1}}, r"^scheduler: diffusers refused these arguments: .*'beta'"),
+        (denoiser, {"scheduler": {"beta_schedule": "linar"}}, r"^scheduler: diffusers refused these arguments: linar"),
+        (denoiser, {"unet": {"layers": 1}}, r"^unet: diffusers refused these arguments: .*'layers'"),
+        (
+            denoiser,
+            {"scheduler": {"prediction_type": "v"}},
+            r"^scheduler\.prediction_type: got 'v'; one of: epsilon, v",
+        ),
+        (denoiser, {"data": {"name": "balls"}}, r"^data\.name: unknown data set 'balls'; did you mean 'sportballs'"),
+    ],
+)
+def test_wrong_settings_name_the_key_and_write_nothing(tmp_path, make, changes, message):
+    with pytest.raises(GradscopeError, match=message):
+        train(make(tmp_path, **changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
+    path = tmp_path / "mine.checkpoint.pt"
+    training._replace(path, {"step": 1})
+
+    def torn(content, file):
+        Path(file).write_bytes(b"half of i")
+        raise OSError
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(OSError, match="^$"):
+        training._replace(path, {"step": 2})
+    assert torch.load(path, weights_only=True) == {"step": 1}

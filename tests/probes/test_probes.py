@@ -1,0 +1,216 @@
+"""Every probe's values, re-derived in float64 NumPy."""
+
+import numpy as np
+import pytest
+import torch
+
+import probes
+from probes import NAMED, GuidedStep, Probe, Trace
+
+N, SHAPE = 4, (3, 8, 8)
+
+
+def make_steps(count=5, scale=1.0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+
+    def image():
+        return torch.randn(N, *SHAPE, generator=generator, dtype=dtype)
+
+    return [
+        GuidedStep(
+            step=i,
+            timestep=100 - i,
+            x_t=image(),
+            gradient=image() * scale,
+            label=torch.tensor([0, 1, 2, 0]),
+            model_output=image(),
+            pred_original_sample=image().clamp(-1, 1),
+            clip_range=1.0,
+            logits=torch.randn(N, 3, generator=generator, dtype=dtype) * 5,
+            update=image() * scale,
+            direction=image(),
+            shift=image() * 0.01,
+            prev_sample=image(),
+            sigma=0.1 * (count - 1 - i),
+        )
+        for i in range(count)
+    ]
+
+
+def run(names, steps):
+    trace = Trace([probe for name in names for probe in NAMED[name]()])
+    for step in steps:
+        trace(step)
+    return trace
+
+
+def flat(steps, name):
+    """(steps, n, d) in float64."""
+    return np.stack([getattr(step, name).double().numpy().reshape(N, -1) for step in steps])
+
+
+def check(got, expected, rtol=1e-5):
+    """`got` is (n, steps), `expected` (steps, n)."""
+    np.testing.assert_allclose(got.numpy(), expected.T, rtol=rtol, atol=1e-30)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e-37, 1e30])
+@pytest.mark.parametrize("name", ["gradient", "update"])
+def test_norms_and_cosines_hold_at_any_scale(name, scale):
+    steps = make_steps(scale=scale)
+    trace, g = run(["norms", "cosines"], steps), flat(steps, name)
+    norms = np.sqrt((g**2).sum(-1))
+    check(trace[f"{name}_norm"], norms)
+    cosine = (g[1:] * g[:-1]).sum(-1) / (norms[1:] * norms[:-1])
+    assert torch.isnan(trace[f"{name}_cosine"][:, 0]).all()
+    check(trace[f"{name}_cosine"][:, 1:], cosine)
+
+
+def test_zero_gradients_have_norm_zero_and_no_cosine():
+    steps = make_steps()
+    steps[2].gradient[1] = 0
+    trace = run(["norms", "cosines", "sensitivity", "fractions"], steps)
+    assert trace["gradient_norm"][1, 2] == 0
+    assert torch.isnan(trace["gradient_cosine"][1, 2:4]).all()
+    assert torch.isfinite(trace["gradient_cosine"][0, 1:]).all()
+    assert torch.isnan(trace["score_cosine"][1, 2])
+    assert trace["zero_fraction"][1, 2] == 1
+    assert torch.isfinite(trace["gradient_lipschitz"][1, 2])
+
+
+def test_score_cosine_is_the_cosine_with_minus_epsilon():
+    steps = make_steps()
+    g, e = flat(steps, "gradient"), flat(steps, "model_output")
+    expected = -(g * e).sum(-1) / np.sqrt((g**2).sum(-1) * (e**2).sum(-1))
+    check(run(["cosines"], steps)["score_cosine"], expected)
+
+
+def test_sensitivity_is_the_difference_quotient_raw_and_on_unit_gradients():
+    steps = make_steps(scale=1e-20)
+    trace, g, x = run(["sensitivity"], steps), flat(steps, "gradient"), flat(steps, "x_t")
+    unit = g / np.linalg.norm(g, axis=-1, keepdims=True)
+    moved = np.linalg.norm(np.diff(x, axis=0), axis=-1)
+    check(trace["gradient_lipschitz"][:, 1:], np.linalg.norm(np.diff(g, axis=0), axis=-1) / moved)
+    check(trace["unit_gradient_lipschitz"][:, 1:], np.linalg.norm(np.diff(unit, axis=0), axis=-1) / moved)
+    assert torch.isnan(trace["gradient_lipschitz"][:, 0]).all()
+
+
+def test_strength_is_shift_over_noise_and_nan_without_noise():
+    steps = make_steps()
+    got = run(["strength"], steps)["effective_strength"]
+    sigma = np.array([step.sigma for step in steps[:-1]])[:, None]
+    expected = np.linalg.norm(flat(steps, "shift")[:-1], axis=-1) / (sigma * np.sqrt(3 * 8 * 8))
+    check(got[:, :-1], expected)
+    assert torch.isnan(got[:, -1]).all()
+
+
+def test_belief_is_log_softmax_entropy_and_argmax():
+    steps = make_steps()
+    trace = run(["belief"], steps)
+    logits = np.stack([step.logits.double().numpy() for step in steps])
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    check(trace["log_prob"], np.log(p[:, np.arange(N), [0, 1, 2, 0]]), rtol=1e-4)
+    check(trace["entropy"], -(p * np.log(p)).sum(-1), rtol=1e-4)
+    np.testing.assert_array_equal(trace["predicted_class"].numpy(), p.argmax(-1).T)
+
+
+def test_a_certain_belief_has_entropy_zero():
+    step = make_steps(1)[0]
+    step.logits[:] = torch.tensor([1000.0, 0.0, 0.0])
+    assert torch.equal(run(["belief"], [step])["entropy"], torch.zeros(N, 1))
+
+
+def test_fractions_count_elements():
+    steps = make_steps()
+    steps[1].gradient[2, 0, 0, :3] = 0
+    steps[1].gradient[3, 1, 0, 0] = torch.nan
+    steps[1].gradient[3, 1, 0, 1] = torch.inf
+    trace = run(["fractions"], steps)
+    expected = (np.abs(flat(steps, "pred_original_sample")) == 1).mean(-1)
+    assert 0.2 < expected.mean() < 0.5
+    check(trace["clipped_fraction"], expected)
+    assert trace["zero_fraction"][2, 1] == pytest.approx(3 / 192)
+    finite = Trace([probes.FiniteFraction()])
+    for step in steps:
+        finite(step)
+    assert finite["finite_fraction"][3, 1] == pytest.approx(190 / 192)
+    assert finite["finite_fraction"].sum() == pytest.approx(N * 5 - 2 / 192)
+
+
+def test_nothing_is_clipped_where_the_scheduler_does_not_clip():
+    step = GuidedStep(**{**vars(make_steps(1)[0]), "clip_range": None})
+    assert run(["fractions"], [step])["clipped_fraction"].sum() == 0
+
+
+def test_a_nan_gradient_shows_in_its_own_sample_alone():
+    steps = make_steps()
+    steps[2].gradient[0, 0, 0, 0] = torch.nan
+    trace = run(["norms", "cosines", "sensitivity"], steps)
+    for name in ("gradient_norm", "gradient_cosine", "score_cosine", "gradient_lipschitz"):
+        assert torch.isnan(trace[name][0, 2])
+        assert torch.isfinite(trace[name][1:, 1:]).all()
+
+
+@pytest.mark.parametrize("name", ["gradient", "update", "direction", "x_t", "pred_original_sample"])
+def test_tensors_are_the_steps_own(name):
+    steps = make_steps()
+    got = run([name], steps)[name]
+    assert torch.equal(got, torch.stack([getattr(step, name) for step in steps], dim=1))
+
+
+@pytest.mark.parametrize("name", list(NAMED))
+def test_every_probe_declares_what_it_yields_and_changes_nothing(name):
+    steps = make_steps()
+    before = [{k: v.clone() for k, v in vars(s).items() if isinstance(v, torch.Tensor)} for s in steps]
+    for probe in NAMED[name]():
+        state = probe.init()
+        for step in steps:
+            values, state = probe.measure(step, state)
+            assert list(values) == [variable.name for variable in probe.variables]
+            for variable in probe.variables:
+                expected = (N, *SHAPE) if variable.dims else (N,)
+                assert values[variable.name].shape == expected
+                assert str(values[variable.name].dtype) == f"torch.{variable.dtype}"
+                assert variable.long_name
+                assert variable.equation
+                assert variable.units
+    for step, kept in zip(steps, before, strict=True):
+        assert all(torch.equal(getattr(step, k), v) for k, v in kept.items())
+
+
+@pytest.mark.parametrize("name", list(NAMED))
+def test_a_probe_reads_only_what_it_needs(name):
+    """With all other fields at None it still measures, and with one of its needs at None it is refused by name."""
+    for probe in NAMED[name]():
+        full = vars(make_steps(1)[0])
+        required = {"step", "timestep", "x_t", "gradient", "clip_range"}
+        least = {k: v for k, v in full.items() if k in required or k in probe.needs}
+        probe.measure(GuidedStep(**least), probe.init())
+        for need in set(probe.needs) - {"gradient", "x_t"}:
+            with pytest.raises(ValueError, match=f"{type(probe).__name__} needs GuidedStep.{need}"):
+                Trace([probe])(GuidedStep(**{**full, need: None}))
+
+
+def test_a_trace_starts_anew_with_each_trajectory():
+    steps = make_steps()
+    once, twice = run(["cosines"], steps), run(["cosines"], steps + steps)
+    torch.testing.assert_close(once["gradient_cosine"], twice["gradient_cosine"], equal_nan=True)
+
+
+def test_an_own_probe_is_one_class():
+    class Peak(Probe):
+        variables = (probes.Variable("peak", "largest magnitude", "max|g|"),)
+
+        def measure(self, step, state):
+            return {"peak": step.gradient.abs().flatten(1).amax(dim=1)}, state
+
+    steps = make_steps()
+    trace = Trace([Peak()])
+    for step in steps:
+        trace(step)
+    check(trace["peak"], np.abs(flat(steps, "gradient")).max(-1))
+
+
+def test_unknown_tensors_say_what_is_possible():
+    with pytest.raises(ValueError, match="no tensor 'x0' in a step; one of: gradient, update, direction"):
+        probes.Tensor("x0")

@@ -1,0 +1,289 @@
+"""A store is written by frames and read by plain xarray."""
+
+import shutil
+import threading
+import warnings
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from gradscope.errors import GradscopeError
+from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, add_variables, create, open_store, set_attributes
+
+IMAGE = ("channel", "height", "width")
+ABOUT = {"long_name": "something", "units": "1", "equation": "x"}
+ARRAYS = (
+    Array("gradient", "tensor", ABOUT, dims=IMAGE),
+    Array("norm", "scalar", ABOUT),
+    Array("predicted_class", "scalar", ABOUT, dtype="int16"),
+    Array("spectrum", "scalar", ABOUT, dims=("frequency",), sizes={"frequency": 5}),
+    Array("image", "final", ABOUT, dims=IMAGE),
+)
+
+
+def grid(samples=7, timesteps=23, batch_size=4, size=4):
+    return Grid(
+        classifier=("robust", "non_robust"),
+        classifier_input=("x_t",),
+        stabilizer=("none", "adam"),
+        guidance_scale=(0.4,),
+        label=np.arange(samples) % 3,
+        seed=np.arange(samples) + 100,
+        timestep=np.arange(timesteps)[::-1] * 10,
+        alphas_cumprod=np.linspace(0, 1, timesteps),
+        sigma=np.linspace(1, 0, timesteps),
+        image_shape=(3, size, size),
+        batch_size=batch_size,
+    )
+
+
+def frames(schema, seed=0):
+    """Random values of a whole run, block by block, with the full arrays for comparison."""
+    rng = np.random.default_rng(seed)
+    whole = {}
+    for array in schema.arrays:
+        values = (
+            rng.integers(0, 9, schema.shape(array)) if array.dtype == "int16" else rng.normal(size=schema.shape(array))
+        )
+        whole[array.name] = values.astype(array.dtype)
+    blocks = []
+    for cell in np.ndindex(schema.grid.cells):
+        for first in range(0, schema.grid.samples, schema.grid.batch_size):
+            rows = slice(first, min(first + schema.grid.batch_size, schema.grid.samples))
+            kept = slice(first, first + schema.kept_samples(first, rows.stop - first))
+            block = []
+            for step in range(schema.grid.timesteps):
+                arrays = {a.name: whole[a.name][(*cell, rows, step)] for a in schema.scalars}
+                if schema.keeps_tensor(step) and kept.stop > kept.start:
+                    arrays |= {a.name: whole[a.name][(*cell, kept, step)] for a in schema.tensors}
+                if step == schema.grid.timesteps - 1:
+                    arrays |= {a.name: whole[a.name][(*cell, rows)] for a in schema.finals}
+                block.append(Frame(cell, first, step, arrays))
+            blocks.append(block)
+    return whole, blocks
+
+
+def write(path, schema, blocks):
+    create(path, schema, {"status": "recording"})
+    writer = StoreWriter(path, schema)
+    for block in blocks:
+        for frame in block:
+            writer.submit(frame)
+    writer.close()
+    return writer
+
+
+def test_schemas_are_read_by_plain_xarray_without_a_warning(tmp_path):
+    schema = Schema(grid(), ARRAYS)
+    whole, blocks = frames(schema)
+    write(tmp_path / "s.zarr", schema, blocks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ds = xr.open_zarr(tmp_path / "s.zarr")
+    dims = ("classifier", "classifier_input", "stabilizer", "guidance_scale", "sample", "timestep")
+    assert ds["gradient"].dims == (*dims, *IMAGE)
+    assert ds["norm"].dims == dims
+    assert ds["spectrum"].dims == (*dims, "frequency")
+    assert ds["image"].dims == (*dims[:-1], *IMAGE)
+    assert list(ds["classifier"].values) == ["robust", "non_robust"]
+    assert {"step", "alphas_cumprod", "sigma", "label", "seed"} <= set(ds.coords)
+    assert ds["sigma"].dims == ("timestep",)
+    assert ds["label"].dims == ("sample",)
+    for name in ds.variables:
+        assert ds[name].attrs["long_name"]
+        assert ds[name].attrs["units"]
+    for name, values in whole.items():
+        np.testing.assert_array_equal(ds[name].values, values)
+    assert (ds["written"] == 3).all()
+    assert ds["norm"].sel(classifier="robust", stabilizer="adam", timestep=220).shape == (1, 1, 7)
+
+
+@pytest.mark.parametrize(("samples", "timesteps", "batch_size"), [(1, 1, 32), (5, 10, 5), (13, 61, 4), (9, 50, 3)])
+@pytest.mark.parametrize(("tensor_samples", "tensor_every"), [(64, 1), (3, 1), (64, 7), (5, 3), (0, 1)])
+def test_what_is_written_is_what_is_read(tmp_path, samples, timesteps, batch_size, tensor_samples, tensor_every):
+    schema = Schema(grid(samples, timesteps, batch_size, size=2), ARRAYS, tensor_samples, tensor_every)
+    whole, blocks = frames(schema)
+    write(tmp_path / "s.zarr", schema, blocks)
+    ds = open_store(tmp_path / "s.zarr")
+    kept = (np.arange(samples)[:, None] < tensor_samples) & (np.arange(timesteps) % tensor_every == 0)
+    np.testing.assert_array_equal(ds["written"].values, np.broadcast_to(np.where(kept, 3, 1), ds["written"].shape))
+    expected = np.where(kept[..., None, None, None], whole["gradient"], np.nan)
+    np.testing.assert_array_equal(ds["gradient"].values, expected)
+    for name in ("norm", "predicted_class", "spectrum", "image"):
+        np.testing.assert_array_equal(ds[name].values, whole[name])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 9, 10, 11, 22])
+def test_a_partly_written_store_is_masked_exactly(tmp_path, steps):
+    """The second block of the third cell stops after some steps; the writer is closed, as after an exception."""
+    schema = Schema(grid(), ARRAYS)
+    whole, blocks = frames(schema)
+    partial = [*blocks[:5], blocks[5][:steps]]
+    write(tmp_path / "s.zarr", schema, partial)
+    there = np.zeros((2, 1, 2, 1, 7, 23), dtype=bool)
+    for block in partial:
+        for frame in block:
+            there[(*frame.cell, slice(frame.first_sample, min(frame.first_sample + 4, 7)), frame.step)] = True
+    ds = open_store(tmp_path / "s.zarr")
+    np.testing.assert_array_equal(ds["written"].values > 0, there)
+    np.testing.assert_array_equal(ds["norm"].values, np.where(there, whole["norm"], np.nan).astype("float32"))
+    np.testing.assert_array_equal(ds["predicted_class"].values, np.where(there, whole["predicted_class"], -1))
+    masked = np.where(there[..., None, None, None], whole["gradient"], np.nan)
+    np.testing.assert_array_equal(ds["gradient"].values, masked.astype("float32"))
+    assert ds["predicted_class"].dtype == np.int16
+
+
+def test_masking_goes_by_the_marker_and_never_by_nan(tmp_path):
+    """A recorded NaN stays, and values without the marker do not show."""
+    schema = Schema(grid(), ARRAYS)
+    whole, blocks = frames(schema)
+    whole["norm"][0, 0, 0, 0, 0, 0] = np.nan
+    write(tmp_path / "s.zarr", schema, blocks)
+    zarr.open_group(tmp_path / "s.zarr", mode="r+")["written"][1, 0, 1, 0, 2, 5] = 0
+    ds = open_store(tmp_path / "s.zarr")
+    assert np.isnan(ds["norm"].values[0, 0, 0, 0, 0, 0])
+    assert ds["written"].values[0, 0, 0, 0, 0, 0] == 3
+    assert np.isnan(ds["norm"].values[1, 0, 1, 0, 2, 5])
+    assert np.isnan(ds["gradient"].values[1, 0, 1, 0, 2, 5]).all()
+
+
+def test_everything_exists_before_the_first_step_and_nothing_is_resized(tmp_path):
+    schema = Schema(grid(), ARRAYS)
+    create(tmp_path / "s.zarr", schema, {"status": "recording"})
+    empty = xr.open_zarr(tmp_path / "s.zarr")
+    sizes, names = dict(empty.sizes), set(empty.variables)
+    assert (empty["written"] == 0).all()
+    assert np.isnan(open_store(tmp_path / "s.zarr")["gradient"].values).all()
+    _, blocks = frames(schema)
+    writer = StoreWriter(tmp_path / "s.zarr", schema)
+    for frame in blocks[0]:
+        writer.submit(frame)
+    writer.close()
+    ds = xr.open_zarr(tmp_path / "s.zarr")
+    assert (dict(ds.sizes), set(ds.variables)) == (sizes, names)
+    group = zarr.open_group(tmp_path / "s.zarr")
+    assert all(array.metadata.dimension_names for _, array in group.arrays())
+
+
+def test_the_marker_is_written_after_tensors_and_scalars(tmp_path, monkeypatch):
+    schema = Schema(grid(), ARRAYS)
+    _, blocks = frames(schema)
+    create(tmp_path / "s.zarr", schema, {})
+    order = []
+    original = StoreWriter._write
+    monkeypatch.setattr(
+        StoreWriter, "_write", lambda self, name, *rest: (order.append(name), original(self, name, *rest))
+    )
+    writer = StoreWriter(tmp_path / "s.zarr", schema)
+    for frame in blocks[0][:10]:
+        writer.submit(frame)
+    writer.close()
+    assert order == ["gradient", "norm", "predicted_class", "spectrum", "written"]
+
+
+def test_chunks_never_reach_over_a_block_and_stay_near_four_megabytes():
+    for batch_size in (1, 2, 3, 5, 7, 8, 12, 32, 100):
+        for size in (8, 32, 64, 256, 1024):
+            for every in (1, 5):
+                schema = Schema(grid(200, 100, batch_size, size), ARRAYS, tensor_every=every)
+                samples, steps = schema.tensor_chunk
+                assert schema.grid.block % samples == 0
+                assert samples <= 8
+                assert steps <= 10
+                assert samples * steps * 3 * size**2 * 4 <= max(4 * 2**20, 3 * size**2 * 4)
+                assert every == 1 or steps == 1
+                assert schema.chunks(ARRAYS[1]) == (1, 1, 1, 1, batch_size, 50)
+
+
+def test_estimated_bytes_are_the_bytes_of_the_arrays(tmp_path):
+    schema = Schema(grid(), ARRAYS)
+    whole, blocks = frames(schema)
+    writer = write(tmp_path / "s.zarr", schema, blocks)
+    assert schema.bytes() == sum(v.nbytes for v in whole.values()) + 2 * 2 * 7 * 23
+    assert writer.bytes >= schema.bytes()
+
+
+def test_codec_and_key_encoding_are_explicit(tmp_path):
+    for codec, name in (("none", None), ("lz4", "blosc")):
+        path = tmp_path / f"{codec}.zarr"
+        schema = Schema(grid(), ARRAYS, codec=codec)
+        whole, blocks = frames(schema)
+        write(path, schema, blocks)
+        group = zarr.open_group(path)
+        compressors = group["gradient"].compressors
+        assert [c.to_dict()["name"] for c in compressors] == ([name] if name else [])
+        assert group["norm"].compressors == ()
+        assert (path / "gradient" / "c.0.0.0.0.0.0.0.0.0").is_file()
+        np.testing.assert_array_equal(group["gradient"][...], whole["gradient"])
+
+
+def test_a_failure_of_the_thread_is_raised_and_every_frame_is_released(tmp_path):
+    schema = Schema(grid(), ARRAYS)
+    _, blocks = frames(schema)
+    path = tmp_path / "s.zarr"
+    create(path, schema, {})
+    writer = StoreWriter(path, schema)
+    shutil.rmtree(path)
+    path.write_text("in the way")
+    released = []
+
+    def submit_all():
+        for frame in blocks[0] * 50:
+            frame.release = lambda: released.append(1)
+            writer.submit(frame)
+            threading.Event().wait(0.01)
+
+    with pytest.raises(GradscopeError, match="the store could not be written"):
+        submit_all()
+    with pytest.raises(GradscopeError, match="the store could not be written"):
+        writer.close()
+    assert len(released) > 9
+
+
+def test_an_existing_path_is_kept_unless_it_is_a_store_to_be_overwritten(tmp_path):
+    schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
+    create(path, schema, {"run_id": "old"})
+    with pytest.raises(GradscopeError, match="exists; choose another with --store, or --overwrite it"):
+        create(path, schema, {"run_id": "new"})
+    assert xr.open_zarr(path).attrs["run_id"] == "old"
+    create(path, schema, {"run_id": "new"}, overwrite=True)
+    assert xr.open_zarr(path).attrs["run_id"] == "new"
+    folder = tmp_path / "holiday"
+    folder.mkdir()
+    (folder / "photo.jpg").write_text("precious")
+    with pytest.raises(GradscopeError, match="is not a zarr store, it is not overwritten"):
+        create(folder, schema, {}, overwrite=True)
+    assert (folder / "photo.jpg").read_text() == "precious"
+
+
+def test_a_store_larger_than_the_free_space_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 1000, 1000))
+    with pytest.raises(GradscopeError, match=r"the store needs .* GB and .* has 0.00 GB free; lower recording"):
+        create(tmp_path / "s.zarr", Schema(grid(), ARRAYS), {})
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_variables_and_attributes_are_added_and_replaced(tmp_path):
+    schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
+    create(path, schema, {"status": "recording"})
+    for value in (0.25, 0.75):
+        accuracy = xr.Dataset({"own_accuracy": (("classifier",), np.full(2, value), ABOUT)})
+        add_variables(path, accuracy)
+        np.testing.assert_array_equal(xr.open_zarr(path)["own_accuracy"].values, [value, value])
+    set_attributes(path, {"status": "complete"})
+    assert xr.open_zarr(path).attrs["status"] == "complete"
+
+
+def test_what_is_not_a_store_is_refused_by_name(tmp_path):
+    with pytest.raises(GradscopeError, match="nothing.zarr is not a zarr store"):
+        open_store(tmp_path / "nothing.zarr")
+    zarr.create_group(tmp_path / "other.zarr")
+    with pytest.raises(GradscopeError, match="but not one of gradscope's"):
+        open_store(tmp_path / "other.zarr")
+    create(tmp_path / "later.zarr", Schema(grid(), ARRAYS), {"schema_version": 99})
+    with pytest.raises(GradscopeError, match="schema version 99, this gradscope reads up to 1"):
+        open_store(tmp_path / "later.zarr")

@@ -1,0 +1,214 @@
+"""Runs by configuration, on small models of the user's own."""
+
+import importlib
+import json
+import sys
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import gradscope
+from gradscope.compression import choose_codec
+from gradscope.config import RunConfig, check
+from gradscope.device import set_device
+from gradscope.errors import GradscopeError
+from gradscope.recording import load_probes, prepare, record_run
+from gradscope.stabilizers import Adam, Identity
+from gradscope.store import CELL_DIMS
+
+MODELS = """
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from small_models import LinearClassifier
+from probes import Probe, Variable
+
+
+def denoiser():
+    torch.manual_seed(0)
+    unet = UNet2DModel(sample_size=8, block_out_channels=(8, 8), down_block_types=("DownBlock2D", "DownBlock2D"),
+                       up_block_types=("UpBlock2D", "UpBlock2D"), layers_per_block=1, norm_num_groups=4)
+    return unet, DDPMScheduler()
+
+
+def robust():
+    torch.manual_seed(1)
+    return LinearClassifier(gain=2.0)
+
+
+def non_robust():
+    torch.manual_seed(2)
+    return LinearClassifier(gain=3.0)
+
+
+def wide():
+    return LinearClassifier(size=16)
+
+
+class Peak(Probe):
+    variables = (Variable("peak", "largest magnitude", "max|g|"),)
+
+    def measure(self, step, state):
+        return {"peak": step.gradient.abs().flatten(1).amax(dim=1)}, state
+
+
+class Greedy(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.unet, self.config = denoiser()[0], denoiser()[0].config
+
+    def forward(self, x, t):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.unet(x, t)
+
+
+def greedy():
+    return Greedy(), DDPMScheduler()
+"""
+
+
+@pytest.fixture
+def content(tmp_path, monkeypatch):
+    (tmp_path / "mymodels.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mymodels", raising=False)
+    return {
+        "denoiser": "mymodels:denoiser",
+        "classifiers": {"robust": "mymodels:robust", "non_robust": "mymodels:non_robust"},
+        "guidance": {"classifier_input": ["x_t", "x0"], "guidance_scale": [0, 0.4]},
+        "stabilizers": {"none": {}, "adam": {}},
+        "sampling": {"num_inference_steps": 4, "samples": 5, "batch_size": 3},
+        "probes": ["gradient", "update", "x_t", "norms", "cosines", "mymodels:Peak"],
+        "recording": {"path": str(tmp_path / "run.zarr")},
+    }
+
+
+def run_of(content, **options):
+    return prepare(check(RunConfig, content, "test"), device="cpu", **options)
+
+
+def test_every_cell_is_recorded_over_the_same_noise(content):
+    seen = []
+    run = run_of(content)
+    record_run(run, on_step=lambda cell, step: seen.append((cell, step.timestep)))
+    assert len(seen) == 16 * 2 * 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ds = xr.open_zarr("run.zarr")
+    assert {dim: ds.sizes[dim] for dim in CELL_DIMS} == dict(zip(CELL_DIMS, (2, 2, 2, 2), strict=True))
+    assert (ds["written"] == 3).all()
+    first = ds["x_t"].isel(timestep=0).values.reshape(16, -1)
+    assert (first == first[0]).all()
+    control = ds.sel(guidance_scale=0)["x_t"].values.reshape(8, -1)
+    assert (control == control[0]).all()
+    guided = ds.sel(guidance_scale=0.4)["image"].values.reshape(8, -1)
+    assert len({image.tobytes() for image in guided}) == 8
+    np.testing.assert_allclose(ds["peak"].values, np.abs(ds["gradient"].values).max(axis=(-3, -2, -1)), rtol=1e-6)
+
+
+def test_each_cell_is_what_its_sampler_does_alone(content):
+    run = run_of(content)
+    record_run(run)
+    ds = gradscope.open("run.zarr")
+    models = importlib.import_module("mymodels")
+    for name, method, stabilizer in (("robust", "none", Identity()), ("non_robust", "adam", Adam())):
+        guidance = gradscope.ClassifierGuidance(getattr(models, name)(), "x0", guidance_scale=0.4)
+        sampler = gradscope.GuidedSampler(*models.denoiser(), guidance, stabilizer)
+        blocks = [sampler.sample([0, 1, 2], 4, first_sample=0), sampler.sample([3, 0], 4, first_sample=3)]
+        cell = ds.sel(classifier=name, classifier_input="x0", stabilizer=method, guidance_scale=0.4)
+        np.testing.assert_array_equal(cell["image"].values, torch.cat(blocks).numpy())
+
+
+def test_attributes_tell_the_origin(content):
+    run = run_of(content, store="elsewhere.zarr")
+    record_run(run, command=["gradscope", "record"])
+    attributes = xr.open_zarr("elsewhere.zarr").attrs
+    assert not Path("run.zarr").exists()
+    assert json.loads(attributes["configuration"]) == run.config.model_dump(mode="json")
+    assert attributes["configuration_hash"] == run.config.hash()
+    assert attributes["command"] == "gradscope record"
+    assert set(attributes["weights_sha256"]) == {"denoiser", "classifiers.robust", "classifiers.non_robust"}
+    assert len(set(attributes["weights_sha256"].values())) == 3
+    assert attributes["device"].startswith("cpu")
+    assert attributes["versions"]["torch"] == metadata.version("torch")
+    assert attributes["status"] == "complete"
+
+
+def changed(content, key, value):
+    *parents, last = key.split(".")
+    target = content
+    for parent in parents:
+        target = target.setdefault(parent, {})
+    target[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("denoiser", "mymodels:nothing", "denoiser: mymodels has no 'nothing'"),
+        ("denoiser", "zoo:sportballs32/ddmp", "denoiser: no 'zoo:sportballs32/ddmp' in the zoo"),
+        (
+            "classifiers.robust",
+            "mymodels:wide",
+            "classifiers.robust: the classifier does not take images of 3 x 8",
+        ),
+        ("classifiers.robust", "resnet18", "classifiers.robust: got 'resnet18'; possible: zoo:SET/NAME"),
+        ("stabilizers", {"adm": {}}, "unknown stabilizer 'adm'; did you mean 'adam'"),
+        ("probes", ["gradients"], "unknown probe 'gradients'; did you mean 'gradient'"),
+        ("probes", ["gradient", "gradient"], "two of them record 'gradient'"),
+        ("sampling.labels", [0, 4], "sampling.labels: the classifiers have classes 0 to 3, got 4"),
+        ("sampling.labels", [-1], "sampling.labels: the classifiers have classes 0 to 3, got -1"),
+        ("sampling.num_inference_steps", 2000, "at most the scheduler's 1000, got 2000"),
+        ("sampling.scheduler", "ddim", None),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(content, tmp_path, key, value, message):
+    content = changed(content, key, value)
+    if key == "sampling.scheduler":
+        content = changed(content, "guidance.weight", "variance")
+        message = "guidance.weight: 'variance' weighs DDPM's noise"
+    with pytest.raises(GradscopeError, match=message):
+        run_of(content)
+    assert not (tmp_path / "run.zarr").exists()
+
+
+def test_classifiers_that_do_not_agree_in_their_classes_are_refused(content, tmp_path):
+    with (tmp_path / "mymodels.py").open("a") as file:
+        file.write("\n\ndef five():\n    return LinearClassifier(classes=5)\n")
+    sys.modules.pop("mymodels", None)
+    with pytest.raises(GradscopeError, match=r"classifiers.non_robust: has 5 classes, classifiers.robust has 4"):
+        run_of(changed(content, "classifiers.non_robust", "mymodels:five"))
+
+
+def test_out_of_memory_says_which_batch_size_fits(content):
+    content = changed(changed(content, "denoiser", "mymodels:greedy"), "sampling.batch_size", 5)
+    content = changed(changed(content, "recording.codec", "none"), "guidance.classifier_input", ["x0"])
+    with pytest.raises(GradscopeError) as caught:
+        record_run(run_of(content))
+    assert "out of memory at 5 samples; a step of 2 fits: --set sampling.batch_size=2" in str(caught.value)
+    assert "x0_detached instead of x0" in str(caught.value)
+
+
+def test_codec_is_settled_by_the_gradients():
+    noise = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype("float32")
+    sparse = noise * (np.random.default_rng(1).uniform(size=noise.shape) < 0.1)
+    assert choose_codec(noise) == "none"
+    assert choose_codec(sparse) == "lz4"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0x", "cuda:99"])
+def test_devices_that_are_not_there_are_refused(name):
+    with pytest.raises(GradscopeError, match="--device: "):
+        set_device(name)
+
+
+def test_probes_by_name_give_fresh_probes():
+    assert [type(p).__name__ for p in load_probes("norms")] == ["Norm", "Norm"]
+    assert load_probes("cosines")[0] is not load_probes("cosines")[0]

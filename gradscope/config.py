@@ -77,13 +77,17 @@ def _ordered(interval: list[int]) -> list[int]:
     return interval
 
 
+Interval = Annotated[list[int], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+
+
 class GuidanceConfig(Strict):
     classifier_input: Annotated[list[ClassifierInput], Field(min_length=1), AfterValidator(_distinct)] = ["x_t"]
     guidance_scale: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
     objective: Objective = "log_prob"
     normalize: Normalize = "l2"
     weight: Weight = "one"
-    interval: Annotated[list[int], Field(min_length=2, max_length=2), AfterValidator(_ordered)] = [0, 1000]
+    interval: Interval | None = None
+    """Timesteps ``first <= t < end`` that are guided; default: all."""
 
 
 class SamplingConfig(Strict):
@@ -176,7 +180,7 @@ class TrainClassifierConfig(Strict):
     options: dict[str, Any] = {}
     train_on: Literal["clean", "x_t"] = "clean"
     """`x_t`: noised by the scheduler's forward process, t uniform over `timesteps`."""
-    timesteps: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    timesteps: Interval | None = None
     """Timesteps ``first <= t < end`` that `x_t` trains on; default: all of the scheduler's."""
     scheduler: dict[str, Any] = {}
     training: TrainingConfig

@@ -1,5 +1,6 @@
 """The device of a run."""
 
+import os
 import platform
 
 import torch
@@ -24,6 +25,7 @@ def set_device(name: str) -> torch.device:
     if kind == "cpu" or not available:
         torch.set_flush_denormal(True)
         return torch.device("cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(True, warn_only=True)
     return torch.device("cuda", int(index or 0))
 

@@ -51,8 +51,8 @@ class ClassifierGuidance:
     """What is done to the update before it is scaled, per sample."""
     weight: Weight = "one"
     """Factor of the shift: 1, the standard deviation or the variance of the step's noise (DDPM)."""
-    interval: tuple[int, int] = (0, 1000)
-    """Timesteps ``first <= t < end`` that are guided; outside it gradients are taken and the shift is zero."""
+    interval: tuple[int, int] | None = None
+    """Timesteps ``first <= t < end`` that are guided (default: all); elsewhere gradients are taken, shift is 0."""
 
     def __post_init__(self) -> None:
         choices: dict[str, Any] = {
@@ -82,6 +82,8 @@ class ClassifierGuidance:
                 case "x0_detached":
                     seen = schedule.original_sample(x, prediction.model_output, times)
             logits = self.classifier(seen)
+            if times.step == 0:
+                _check_labels(label, logits.shape[1])
             scores = logits.float().log_softmax(dim=1) if self.objective == "log_prob" else logits
             target = scores.gather(1, label[:, None]).sum()
         (gradient,) = torch.autograd.grad(target, x)
@@ -92,7 +94,7 @@ class ClassifierGuidance:
 
     def amount(self, times: Times) -> float:
         """``guidance_scale * weight_t``, 0 outside the interval."""
-        if not self.interval[0] <= times.timestep < self.interval[1]:
+        if self.interval is not None and not self.interval[0] <= times.timestep < self.interval[1]:
             return 0.0
         weights: dict[Weight, float] = {
             "one": 1.0,
@@ -100,3 +102,10 @@ class ClassifierGuidance:
             "variance": times.sigma_step**2,
         }
         return self.guidance_scale * weights[self.weight]
+
+
+def _check_labels(label: Tensor, classes: int) -> None:
+    """Before the first gather: on CUDA an index out of range would end the process's context."""
+    low, high = int(label.min()), int(label.max())
+    if low < 0 or high >= classes:
+        raise GradscopeError(f"labels: the classifier has classes 0 to {classes - 1}, got {low if low < 0 else high}")

@@ -25,7 +25,7 @@ from gradscope.sampler import GuidedSampler, image_shape, refuse_conditional, sa
 from gradscope.schedule import SCHEDULERS, Schedule, refuse_inexact
 from gradscope.stabilizers import Stabilizer, build
 from gradscope.store import Grid, Schema
-from gradscope.store.writer import refuse_path
+from gradscope.store.creation import refuse_path
 from probes import NAMED, GuidedStep, Probe
 
 OnStep = Callable[[tuple[int, ...], GuidedStep], None]
@@ -77,7 +77,7 @@ class Run:
             objective=settings.objective,
             normalize=settings.normalize,
             weight=settings.weight,
-            interval=(settings.interval[0], settings.interval[1]),
+            interval=None if settings.interval is None else (settings.interval[0], settings.interval[1]),
         )
         stabilizer = self.stabilizers[self.grid.stabilizer[cell[2]]]
         return GuidedSampler(self.denoiser.unet, self.denoiser.scheduler, guidance, stabilizer)
@@ -186,7 +186,10 @@ def load_probes(name: str) -> list[Probe]:
     if name in NAMED:
         return NAMED[name]()
     if foreign.is_spec(name):
-        return [foreign.load(name, "probes")()]
+        probe = foreign.call(name, "probes")
+        if not isinstance(probe, Probe):
+            raise GradscopeError(f"probes: {name} gives a probes.Probe, this one gave {type(probe).__name__}")
+        return [probe]
     raise GradscopeError(f"probes: unknown probe {name!r}; {one_of(name, [*NAMED, 'package.module:Class'])}")
 
 

@@ -17,7 +17,7 @@ from gradscope.recorder import Recorder
 from gradscope.sampler import GuidedSampler, sample_seeds
 from gradscope.schedule import Schedule
 from gradscope.store import Grid
-from gradscope.store.writer import refuse_path
+from gradscope.store.creation import refuse_path
 from probes import Probe
 
 
@@ -83,7 +83,7 @@ class SamplerRecorder:
             "objective": guidance.objective,
             "normalize": guidance.normalize,
             "weight": guidance.weight,
-            "interval": list(guidance.interval),
+            "interval": guidance.interval,
             "stabilizer": repr(sampler.stabilizer),
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -214,6 +214,11 @@ def linear(images: np.ndarray, seed: int) -> np.ndarray:
     return images.reshape(*images.shape[:-3], -1) @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
 
 
+def rows(printed: str) -> list[list[str]]:
+    """The words of the tables' rows, one row a cell: classifier, input, stabilizer, scale, ..."""
+    return [line.split() for line in printed.splitlines() if line.split()[:2] == ["mine", "x_t"]]
+
+
 def test_record_judge_report_and_info(here, gradscope):
     status, out, err = gradscope("record", "--config", "run.yaml", "--device", "cpu", "--store", "other.zarr")
     assert (status, err) == (0, "")
@@ -234,13 +239,16 @@ def test_record_judge_report_and_info(here, gradscope):
     scales = ds.image.isel(stabilizer=0, classifier=0, classifier_input=0).values
     assert np.abs(scales[0] - scales[1]).max() > 0.01  # guided and unguided
 
-    table = [line for line in out.splitlines() if line.startswith("mine")]
-    assert len(table) == 4
-    for line, accuracy in zip(table, ds.own_accuracy.values.ravel(), strict=True):
-        assert f"{accuracy:.2f}" in line.split()
+    table = rows(out)
+    cells = [[s, f"{scale:g}"] for s in ("none", "adam") for scale in (0, 0.4)]
+    assert [row[2:4] for row in table[:4]] == cells
+    assert [row[4:6] for row in table[:4]] == [
+        [f"{own:.2f}", f"{judge:.2f}"]
+        for own, judge in zip(ds.own_accuracy.values.ravel(), ds.judge_accuracy.values.ravel(), strict=True)
+    ]
     status, reported, _ = gradscope("report", "other.zarr")
     assert status == 0
-    assert [line for line in reported.splitlines() if line.startswith("mine")] == table
+    assert rows(reported) == table
 
     status, told, _ = gradscope("info", "other.zarr")
     assert status == 0
@@ -288,7 +296,7 @@ TRAINING = {
 @pytest.mark.parametrize(
     ("kind", "further", "metrics"),
     [
-        ("classifier", {"timm": "resnet10t", "options": {"channels": [8, 8, 8, 8]}}, ["accuracy_clean", "accuracy_x_t"]),
+        ("classifier", {"timm": "resnet10t"}, ["accuracy_clean", "accuracy_x_t"]),
         ("ddpm", {"unet": {"block_out_channels": [8, 8], "down_block_types": ["DownBlock2D"] * 2, "norm_num_groups": 4,
                            "up_block_types": ["UpBlock2D"] * 2, "layers_per_block": 1}}, ["loss"]),
     ],

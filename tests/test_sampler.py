@@ -205,6 +205,12 @@ def test_unet_that_cannot_be_guided_is_refused_by_name(scheduler, classifier):
         sampler(nn.Conv2d(3, 3, 1), scheduler, classifier).sample([0], 2)
 
 
+@pytest.mark.parametrize(("labels", "got"), [([0, 4], 4), ([-1, 2], -1)])
+def test_labels_out_of_range_are_refused(unet, scheduler, classifier, labels, got):
+    with pytest.raises(GradscopeError, match=f"labels: the classifier has classes 0 to 3, got {got}"):
+        sampler(unet, scheduler, classifier).sample(labels, 2)
+
+
 def test_ddim_takes_no_weight_of_noise(unet, classifier):
     with pytest.raises(GradscopeError, match="weight: 'variance' weighs DDPM's noise; DDIM takes 'one'"):
         sampler(unet, DDIMScheduler(), classifier, weight="variance")

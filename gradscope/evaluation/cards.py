@@ -32,7 +32,7 @@ def measure_classifier(path: Path, device: torch.device) -> Card:
     shape = (card.data.channels, card.data.size, card.data.size)
     module = load_classifier(str(path), str(path), shape, device).module
     process = card.architecture.get("scheduler", _DEFAULT_PROCESS)
-    scheduler = DDPMScheduler(**process)
+    scheduler: Any = DDPMScheduler(**process)
     torch.manual_seed(card.seed)
     right = {"accuracy_clean": 0, "accuracy_x_t": 0}
     n = 0
@@ -41,7 +41,8 @@ def measure_classifier(path: Path, device: torch.device) -> Card:
             with torch.no_grad():
                 right[name] += int((module(x).argmax(dim=1) == labels).sum())
         n += len(labels)
-    about = {"accuracy_clean": "clean images", "accuracy_x_t": f"x_t, t uniform, {process}"}
+    schedule = f"{scheduler.config.num_train_timesteps} timesteps, {scheduler.config.beta_schedule} betas"
+    about = {"accuracy_clean": "clean images", "accuracy_x_t": f"x_t, t uniform over {schedule}"}
     metrics = {name: _share(k, n, about[name]) for name, k in right.items()}
     return _write(path, card, metrics)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from torch import nn
 
 from gradscope.errors import GradscopeError
@@ -29,7 +29,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     Raises
     ------
     GradscopeError
-        It cannot be loaded, or it is a latent or conditional pipeline.
+        It cannot be loaded, it is a latent or conditional pipeline, or its scheduler is of another process than DDPM's.
     """
     if spec.startswith("zoo:") or spec.endswith(".yaml"):
         unet, scheduler = _from_card(cards.resolve(spec, "denoiser"))
@@ -37,6 +37,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
         unet, scheduler = _parts(foreign.call(spec, "denoiser"), spec)
     else:
         unet, scheduler = _from_pipeline(spec)
+    _refuse_process(scheduler)
     return Denoiser(unet.to(device), scheduler, spec)
 
 
@@ -47,6 +48,16 @@ def build_unet(card: cards.Card) -> UNet2DModel:
         out_channels=card.data.channels,
         **card.architecture["unet"],
     )
+
+
+def _refuse_process(scheduler: Any) -> None:
+    """Raise GradscopeError for the scheduler of another process (VE, flow matching): DDPM's would misread it."""
+    kinds = (type(scheduler), *getattr(scheduler, "compatibles", ()))
+    if not any(issubclass(kind, DDPMScheduler | DDIMScheduler) for kind in kinds):
+        raise GradscopeError(
+            f"denoiser: its scheduler is a {type(scheduler).__name__}, which diffusers does not count as compatible "
+            "with DDPMScheduler or DDIMScheduler; the model was trained for another process"
+        )
 
 
 def _from_card(path: Path) -> tuple[nn.Module, Any]:

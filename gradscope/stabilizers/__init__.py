@@ -7,6 +7,8 @@ a gradient and a state to an update and the next state, and nothing outlives a t
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from gradscope.errors import GradscopeError, one_of
 from gradscope.stabilizers.adam import Adam
 from gradscope.stabilizers.base import Stabilizer
@@ -48,9 +50,13 @@ def build(name: str, settings: Mapping[str, Any]) -> Stabilizer:
             possible = one_of(key, fields) if fields else "it has none"
             raise GradscopeError(f"{where}.{key}: {method} has no such setting; {possible}")
     try:
-        return METHODS[method](**options)
-    except (TypeError, ValueError) as error:
-        raise GradscopeError(f"{where}: {error}") from None
+        return TypeAdapter(METHODS[method]).validate_python(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([where, *map(str, first["loc"])])
+        message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        raise GradscopeError(f"{key}: {message}{got}") from None
 
 
 __all__ = ["EMA", "METHODS", "PRESETS", "Adam", "Identity", "Stabilizer", "build"]

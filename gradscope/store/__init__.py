@@ -1,8 +1,9 @@
 """The store of a run: one zarr v3 group that plain ``xarray.open_zarr`` reads. No torch here."""
 
+from gradscope.store.creation import add_variables, create, set_attributes
 from gradscope.store.reader import open_store
 from gradscope.store.schema import CELL_DIMS, Array, Grid, Schema
-from gradscope.store.writer import Frame, StoreWriter, add_variables, create, set_attributes
+from gradscope.store.writer import Frame, StoreWriter
 
 __all__ = [
     "CELL_DIMS",

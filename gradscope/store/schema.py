@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -164,3 +164,10 @@ class Schema:
         }
         arrays = (*self.arrays, WRITTEN)
         return sum(cells * counts[a.kind] * prod(self.extra(a)) * np.dtype(a.dtype).itemsize for a in arrays)
+
+
+def fill_value(dtype: Any) -> Any:
+    """NaN for floats, 0 for the marker and other unsigned integers, -1 for signed ones."""
+    if dtype is str:
+        return ""
+    return {"f": np.nan, "i": -1, "u": 0}[np.dtype(dtype).kind]

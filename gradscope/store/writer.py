@@ -1,70 +1,18 @@
-"""Writing a store: all arrays are made first, then one thread fills them, and the marker comes last."""
+"""Writing a store: one thread fills the arrays, whole chunks at a time, and the marker comes last."""
 
 import queue
-import shutil
 import threading
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec
 
 from gradscope.errors import GradscopeError
-from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN, Array, Schema
-
-_CODECS = {"none": None, "lz4": BloscCodec(cname="lz4", shuffle="bitshuffle", clevel=1)}
-_KEYS = {"name": "default", "separator": "."}
-
-
-def create(path: Path, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Make the store with all its arrays, empty, and its metadata consolidated.
-
-    Raises
-    ------
-    GradscopeError
-        The path exists (and is not a store to be overwritten), or the file system lacks the room.
-    """
-    refuse_path(path, overwrite)
-    folder = path.absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free + (_size(path) if path.exists() else 0)
-    if schema.bytes() > free:
-        raise GradscopeError(
-            f"recording.path: the store needs {schema.bytes() / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; "
-            "lower recording.tensor_samples, raise recording.tensor_every, or choose another path"
-        )
-    if path.exists():
-        shutil.rmtree(path)
-    group = zarr.create_group(path, zarr_format=3, attributes={"schema_version": VERSION, **attributes})
-    _coordinates(group, schema)
-    for array in (*schema.arrays, WRITTEN):
-        _create(
-            group,
-            array.name,
-            shape=schema.shape(array),
-            chunks=schema.chunks(array),
-            dtype=array.dtype,
-            dims=schema.dims(array),
-            attributes=array.attributes,
-            codec=schema.codec if array.kind == "tensor" else "none",
-        )
-    _consolidate(path)
-
-
-def refuse_path(path: Path, overwrite: bool) -> None:
-    """Raise GradscopeError where a new store may not be made at `path`."""
-    if not path.exists():
-        return
-    if not overwrite:
-        raise GradscopeError(f"recording.path: {path} exists; choose another with --store, or --overwrite it")
-    if not (path / "zarr.json").is_file():
-        raise GradscopeError(f"recording.path: {path} is not a zarr store, it is not overwritten")
+from gradscope.store.schema import WRITTEN, Array, Schema, fill_value
 
 
 @dataclass
@@ -181,13 +129,13 @@ class _Staging:
         self.steps: list[int] = []
 
     def _empty(self, array: Array, samples: int, steps: int) -> np.ndarray:
-        return np.full((samples, steps, *self.schema.extra(array)), _fill(array.dtype), dtype=array.dtype)
+        return np.full((samples, steps, *self.schema.extra(array)), fill_value(array.dtype), dtype=array.dtype)
 
     def put(self, frame: Frame) -> None:
         column = frame.step % self.schema.scalar_chunk_steps
         if column == 0:
             for values in self.scalars.values():
-                values[:] = _fill(values.dtype)
+                values[:] = fill_value(values.dtype)
         for array in self.schema.scalars:
             self.scalars[array.name][:, column] = frame.arrays[array.name]
         self.scalars[WRITTEN.name][:, column] = 1
@@ -197,7 +145,7 @@ class _Staging:
             self.scalars[WRITTEN.name][: self.kept, column] = 3
         self.steps.append(frame.step)
 
-    def chunks(self):
+    def chunks(self) -> Iterator[tuple[str, tuple, np.ndarray]]:
         """Array name, place and values of all that is staged, the marker last."""
         if not self.steps:
             return
@@ -216,95 +164,3 @@ class _Staging:
         for name, values in self.scalars.items():
             yield name, (*self.cell, self.rows, slice(begin, stop)), values[:, : stop - begin]
         self.steps.clear()
-
-
-def add_variables(path: Path, variables: xr.Dataset) -> None:
-    """Add arrays to a finished store (or replace those that were added before) and consolidate again."""
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
-    for key, variable in variables.data_vars.items():
-        name = str(key)
-        if name in group:
-            del group[name]
-        array = _create(
-            group,
-            name,
-            shape=variable.shape,
-            chunks=variable.shape,
-            dtype=variable.dtype,
-            dims=variable.dims,
-            attributes=variable.attrs,
-        )
-        array[...] = variable.values
-    _consolidate(path)
-
-
-def set_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Change attributes of the store and consolidate again."""
-    zarr.open_group(path, mode="r+", use_consolidated=False).attrs.update(attributes)
-    _consolidate(path)
-
-
-def _create(group, name, *, shape, chunks, dtype, dims, attributes, codec="none"):
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype=dtype,
-        fill_value=_fill(dtype),
-        compressors=_CODECS[codec],
-        filters=None,
-        dimension_names=dims,
-        attributes=dict(attributes),
-        chunk_key_encoding=_KEYS,
-        config={"write_empty_chunks": True},
-    )
-
-
-def _fill(dtype: Any) -> Any:
-    """NaN for floats, 0 for the marker and other unsigned integers, -1 for signed ones."""
-    if dtype is str:
-        return ""
-    return {"f": np.nan, "i": -1, "u": 0}[np.dtype(dtype).kind]
-
-
-def _coordinates(group: zarr.Group, schema: Schema) -> None:
-    grid = schema.grid
-    texts = {
-        "classifier": "guide",
-        "classifier_input": "what the guide sees: x_t, x0 (through the denoiser) or x0_detached",
-        "stabilizer": "stabiliser of the gradients",
-    }
-    for dim, about in texts.items():
-        _coordinate(group, dim, (dim,), np.array(getattr(grid, dim), dtype=object), about)
-    scale = np.array(grid.guidance_scale, dtype=np.float64)
-    _coordinate(group, CELL_DIMS[3], (CELL_DIMS[3],), scale, "guidance scale")
-    numbers = {
-        "timestep": (grid.timestep.astype(np.int64), "diffusion time, in sampling order"),
-        "step": (np.arange(grid.timesteps), "number of the sampling step"),
-        "alphas_cumprod": (grid.alphas_cumprod, "cumulative product of alphas"),
-        "sigma": (grid.sigma, "standard deviation of the DDPM posterior"),
-    }
-    for name, (values, about) in numbers.items():
-        _coordinate(group, name, ("timestep",), values, about)
-    _coordinate(group, "sample", ("sample",), np.arange(grid.samples), "index of the sample")
-    _coordinate(group, "label", ("sample",), grid.label.astype(np.int64), "target class")
-    _coordinate(group, "seed", ("sample",), grid.seed.astype(np.int64), "seed of the sample's generator")
-    group.attrs["coordinates"] = "step alphas_cumprod sigma label seed"
-
-
-def _coordinate(group: zarr.Group, name: str, dims: tuple[str, ...], values: np.ndarray, about: str) -> None:
-    dtype = str if values.dtype == object else values.dtype
-    attributes = {"long_name": about, "units": "1"}
-    _create(group, name, shape=values.shape, chunks=values.shape, dtype=dtype, dims=dims, attributes=attributes)[
-        ...
-    ] = values
-
-
-def _consolidate(path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(path)
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

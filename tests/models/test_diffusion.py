@@ -3,7 +3,16 @@ import sys
 
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    DDIMPipeline,
+    DDPMPipeline,
+    DDPMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+    ScoreSdeVeScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from torch import nn
 
 from gradscope.errors import GradscopeError
@@ -143,6 +152,20 @@ def test_latent_and_conditioned_pipelines_are_refused_by_name(tmp_path, kind, fu
         GradscopeError, match=rf"^denoiser: {spec} is a {kind} with {', '.join(further)}; .*pixel space"
     ):
         load_denoiser(spec)
+
+
+@pytest.mark.parametrize("scheduler", [ScoreSdeVeScheduler(), FlowMatchEulerDiscreteScheduler()])
+def test_a_scheduler_of_another_process_is_refused_by_name(tmp_path, unet, scheduler):
+    DDPMPipeline(unet, scheduler).save_pretrained(tmp_path)
+    with pytest.raises(GradscopeError, match=rf"^denoiser: its scheduler is a {type(scheduler).__name__}, which"):
+        load_denoiser(str(tmp_path))
+
+
+def test_another_scheduler_of_the_same_process_is_not_refused(tmp_path, unet):
+    DDPMPipeline(unet, PNDMScheduler(beta_end=0.03)).save_pretrained(tmp_path)
+    scheduler = load_denoiser(str(tmp_path)).scheduler
+    assert isinstance(scheduler, PNDMScheduler)
+    assert DDPMScheduler.from_config(scheduler.config).config.beta_end == 0.03
 
 
 def test_absent_parts_do_not_count(tmp_path, unet, scheduler, x_t):

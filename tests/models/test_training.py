@@ -156,10 +156,11 @@ def test_what_is_written_is_the_moving_average_of_weights_and_buffers(tmp_path):
 
 
 def test_the_card_says_what_the_weights_are(tmp_path):
-    config = classifier(tmp_path, train_on="x_t", scheduler={"beta_end": 0.03})
+    config = classifier(tmp_path, train_on="x_t", scheduler={"beta_end": 0.03}, timesteps=[0, 300])
     card = cards.read(train(config))
     assert card.kind == "classifier"
-    assert card.architecture == {"timm": "resnet10t", "options": OPTIONS, "scheduler": {"beta_end": 0.03}}
+    process = {"scheduler": {"beta_end": 0.03}, "timesteps": [0, 300]}
+    assert card.architecture == {"timm": "resnet10t", "options": OPTIONS, **process}
     assert card.classes == ["baseball", "basketball", "soccer ball", "volleyball"]
     assert (card.data, card.seed, card.steps, card.batch_size) == (config.data, 1, 6, 4)
     assert card.train_on == "x_t"
@@ -277,14 +278,16 @@ def test_the_target_of_each_prediction_type(prediction_type):
     torch.testing.assert_close(training.target(scheduler, x_0, noise, t), wanted[prediction_type])
 
 
-def test_x_t_is_the_forward_process_with_t_uniform():
+@pytest.mark.parametrize(("timesteps", "first", "end"), [(None, 0, 1000), ([100, 300], 100, 300)])
+def test_x_t_is_the_forward_process_with_t_uniform(timesteps, first, end):
     scheduler, x_0 = DDPMScheduler(), torch.rand(20_000, 1, 1, 2) * 2 - 1
     torch.manual_seed(0)
-    x_t, noise, t = training.noised(scheduler, x_0)
+    x_t, noise, t = training.noised(scheduler, x_0, timesteps)
+    assert (int(t.min()), int(t.max())) == (first, end - 1)
     a = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[t].view(-1, 1, 1, 1)
     torch.testing.assert_close(x_t, a.sqrt() * x_0 + (1 - a).sqrt() * noise)
     assert kstest(noise.flatten(), "norm").pvalue > 1e-3
-    assert kstest((t + torch.rand(20_000)) / 1000, "uniform").pvalue > 1e-3
+    assert kstest((t + torch.rand(20_000) - first) / (end - first), "uniform").pvalue > 1e-3
     assert abs(np.corrcoef(t, noise[:, 0, 0, 0].abs())[0, 1]) < 0.03
 
 
@@ -301,6 +304,12 @@ def test_training_lowers_the_loss(tmp_path, held_out):
         (classifier, {"options": {"chanels": [8]}}, r"^timm: timm cannot build 'resnet10t'"),
         (classifier, {"scheduler": {"beta": 1}}, r"^scheduler: diffusers refused these arguments: .*'beta'"),
         (denoiser, {"scheduler": {"beta_schedule": "linar"}}, r"^scheduler: diffusers refused these arguments: linar"),
+        (
+            classifier,
+            {"timesteps": [5, 1001]},
+            r"^timesteps: first and end with 0 <= first < end <= 1000, got \[5, 1001\]",
+        ),
+        (classifier, {"timesteps": [5, 5]}, r"^timesteps: first and end with 0 <= first < end <= 1000, got \[5, 5\]"),
         (denoiser, {"unet": {"layers": 1}}, r"^unet: diffusers refused these arguments: .*'layers'"),
         (
             denoiser,

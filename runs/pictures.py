@@ -14,7 +14,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 CELLS = (
-    {"classifier": "robust", "classifier_input": "x0", "stabilizer": "adam"},
+    {"classifier": "robust", "classifier_input": "x_t", "stabilizer": "none"},
     {"classifier": "non_robust", "classifier_input": "x_t", "stabilizer": "none"},
 )
 SAMPLE = 1
@@ -25,28 +25,30 @@ def gradients(store: str, out: str) -> None:
     ds = xr.open_zarr(store).isel(guidance_scale=-1, sample=SAMPLE)
     steps = np.linspace(0, ds.sizes["timestep"] - 1, 9).round().astype(int)
     names = ("x_t", "pred_original_sample", "gradient")
-    figure, axes = plt.subplots(6, len(steps), figsize=(11, 7.4), layout="constrained")
-    for c, cell in enumerate(CELLS):
-        for r, name in enumerate(names):
-            images = ds[name].sel(cell).isel(timestep=steps).transpose("timestep", "height", "width", "channel").values
-            for k, image in enumerate(images):
-                axis = axes[3 * c + r, k]
-                if name == "gradient":
-                    mean = image.mean(axis=-1)
-                    limit = np.abs(mean).max() or 1
-                    axis.imshow(mean, cmap="RdBu_r", vmin=-limit, vmax=limit)
-                else:
-                    axis.imshow(np.clip((image + 1) / 2, 0, 1))
-                axis.set(xticks=[], yticks=[])
-                if r == 0:
-                    axis.set_title(f"t = {int(ds['timestep'][steps[k]])}", fontsize=9)
-            label = {"pred_original_sample": "x0-hat", "gradient": "gradient"}.get(name, name)
-            axes[3 * c + r, 0].set_ylabel(label, fontsize=9)
-        title = ", ".join(cell.values())
-        axes[3 * c + 1, -1].text(1.12, 0.5, title, rotation=270, va="center", transform=axes[3 * c + 1, -1].transAxes)
     target = ds.attrs["classes"][int(ds["label"])]
+    figure = plt.figure(figsize=(11, 8), layout="constrained")
     figure.suptitle(f"Guided towards {target}, same noise (gradients: channel mean, each map with its own limits)")
+    for part, cell in zip(figure.subfigures(2), CELLS, strict=True):
+        part.suptitle(", ".join(cell.values()), fontsize=11)
+        axes = part.subplots(len(names), len(steps))
+        for row, name in zip(axes, names, strict=True):
+            row[0].set_ylabel({"pred_original_sample": "x0-hat"}.get(name, name), fontsize=9)
+            images = ds[name].sel(cell).isel(timestep=steps).transpose("timestep", "height", "width", "channel").values
+            for axis, image in zip(row, images, strict=True):
+                _show(axis, name, image)
+        for axis, step in zip(axes[0], steps, strict=True):
+            axis.set_title(f"t = {int(ds['timestep'][step])}", fontsize=9)
     figure.savefig(out, dpi=90)
+
+
+def _show(axis, name: str, image: np.ndarray) -> None:
+    axis.set(xticks=[], yticks=[])
+    if name == "gradient":
+        mean = image.mean(axis=-1)
+        limit = np.abs(mean).max() or 1
+        axis.imshow(mean, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    else:
+        axis.imshow(np.clip((image + 1) / 2, 0, 1))
 
 
 def samples(denoiser: str, out: str) -> None:

@@ -61,7 +61,7 @@ def test_defaults(file):
             "objective": "log_prob",
             "normalize": "l2",
             "weight": "one",
-            "interval": [0, 1000],
+            "interval": None,
         },
         "stabilizers": {"none": {}},
         "sampling": {

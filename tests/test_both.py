@@ -1,5 +1,6 @@
 """The main job, on the shipped models: `gradscope record --config both.yaml`, read back by plain xarray."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -34,7 +35,9 @@ def store(tmp_path_factory):
         sys.executable, "-m", "gradscope", "record", "--config", "both.yaml", "--store", "b.zarr",
         "--set", "sampling.samples=4", "--set", "sampling.num_inference_steps=20", "--device", "cpu",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # One thread: blocks of four samples are small, and several threads wait for each other on a busy machine.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "writer stalled" in done.stdout
     assert "What came out" in done.stdout

@@ -1,5 +1,6 @@
 """The command line. Everything heavy is imported inside the commands, so that --help is quick."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,10 +73,17 @@ def record(
         f"{cells} cells x {run.grid.samples} samples x {run.grid.timesteps} timesteps on {run.device}; "
         f"the store takes up to {_size(run.schema.bytes())}"
     )
-    with display.recording_progress(console, run.grid) as on_step:
-        outcome = record_run(
-            run, overwrite=overwrite, stop_on_nonfinite=stop_on_nonfinite, on_step=on_step, command=sys.argv
+    try:
+        with display.recording_progress(console, run.grid) as on_step:
+            outcome = record_run(
+                run, overwrite=overwrite, stop_on_nonfinite=stop_on_nonfinite, on_step=on_step, command=sys.argv
+            )
+    except KeyboardInterrupt:
+        path = run.config.recording.path
+        typer.echo(
+            f"gradscope: interrupted; what was recorded so far is in {path}, see `gradscope info {path}`", err=True
         )
+        raise typer.Exit(130) from None
     judge_store(
         outcome.path,
         {name: classifier.module for name, classifier in run.classifiers.items()},
@@ -156,6 +164,8 @@ def _main(
 
 def main() -> None:
     """Run the command line; an error that the user can mend is one paragraph on standard error."""
+    # Read when torch is loaded. Threads that spin while they wait make a run many times slower beside any busy process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except GradscopeError as error:
@@ -168,7 +178,13 @@ def _report(console: Any, path: Path) -> None:
     from gradscope.analysis import summary
     from gradscope.store import open_store
 
-    for table in display.summary_tables(summary(open_store(path))):
+    ds = open_store(path)
+    if ds.attrs["status"] != "complete":
+        written = float((ds["written"] > 0).mean())
+        console.print(
+            f"{path} is {ds.attrs['status']}: {written:.1%} of it is written, and only that enters these tables"
+        )
+    for table in display.summary_tables(summary(ds)):
         console.print(table)
 
 

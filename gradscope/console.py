@@ -16,12 +16,17 @@ from gradscope.store import CELL_DIMS, Grid
 
 def summary_tables(rows: xr.Dataset) -> list[Table]:
     """`gradscope.analysis.summary` as tables of one row a cell: what came out, and how the gradients behaved."""
-    tables = [_table(rows, "How the gradients behaved (means over samples and timesteps)", _behaviour(rows))]
+    behaved = _table(rows, "How the gradients behaved (means over samples and timesteps)", _behaviour(rows))
+    behaved.caption = "cosine: with the previous step; strength: norm of the shift over that of the step's noise"
+    tables = [behaved]
     if "own_accuracy" in rows:
         came_out = _table(rows, "What came out", _accuracies(rows))
-        came_out.caption = f"N = {_samples(rows)} a cell; 95 %: Wilson's interval"
+        came_out.caption = (
+            f"N = {_samples(rows)} a cell; own: share of samples in which the guide sees the target class"
+        )
         if "class_accuracy" in rows:
-            came_out.caption += f"; by class: {', '.join(map(str, rows['class'].values))}"
+            classes = ", ".join(map(str, rows["class"].values))
+            came_out.caption += f"; judge: in which the judge sees it, with Wilson's interval; by class: {classes}"
         tables.insert(0, came_out)
     return tables
 
@@ -92,7 +97,11 @@ def recording_progress(console: Console, grid: Grid) -> Iterator:
 
         def on_step(cell: tuple[int, ...], step: object) -> None:
             names = (str(getattr(grid, dim)[i]) for dim, i in zip(CELL_DIMS, cell, strict=True))
-            progress.update(task, advance=1, description=" / ".join(names))
+            name = " / ".join(names)
+            progress.update(task, advance=1, description=name)
+            done = int(progress.tasks[0].completed)
+            if not console.is_terminal and done % (blocks * grid.timesteps) == 0:
+                console.print(f"{done}/{total} steps: {name}")
 
         yield on_step
 

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from gradscope import cli
 from gradscope.evaluation import cards as evaluation
+from gradscope.sampler import GuidedSampler
 
 USERS = """
 import torch
@@ -171,7 +172,7 @@ def test_a_device_that_is_not_there(here, gradscope):
 def test_an_existing_store_is_kept(here, gradscope):
     (here / "mine.zarr").mkdir()
     (here / "mine.zarr" / "zarr.json").write_text("precious")
-    message = "recording.path: mine.zarr exists; choose another with --store, or --overwrite it"
+    message = "recording.path: mine.zarr exists; choose another path (--store), or overwrite it (--overwrite)"
     refused(gradscope, here, message, "record", "--config", "run.yaml")
     refused(
         gradscope, here, message, "record", "--config", "run.yaml", "--set", "recording.path=x", "--store", "mine.zarr"
@@ -257,6 +258,34 @@ def test_record_judge_report_and_info(here, gradscope):
     configuration = json.loads(ds.attrs["configuration"])
     assert configuration["recording"]["path"] == "other.zarr"
     assert configuration["denoiser"] == "users_models:denoiser"
+
+
+def test_an_interrupted_run_says_what_is_kept_and_its_tables_say_that_they_are_partial(here, gradscope, monkeypatch):
+    sample, calls = GuidedSampler.sample, []
+
+    def interrupted(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return sample(self, *arguments)
+
+    monkeypatch.setattr(GuidedSampler, "sample", interrupted)
+    status, out, err = gradscope("record", "--config", "run.yaml", "--device", "cpu")
+    assert status == 130
+    assert "gradscope: interrupted; what was recorded so far is in mine.zarr, see `gradscope info mine.zarr`" in err
+    written = float((xr.open_zarr("mine.zarr").written > 0).mean())
+    assert 0 < written < 1
+    status, out, _ = gradscope("report", "mine.zarr")
+    assert status == 0
+    assert f"mine.zarr is interrupted: {written:.1%} of it is written" in " ".join(out.split())
+
+
+def test_progress_is_told_where_there_is_no_terminal(here, gradscope):
+    _, out, _ = gradscope("record", "--config", "run.yaml", "--device", "cpu")
+    told = [line for line in out.splitlines() if " steps: mine / x_t / " in line]
+    done, total = zip(*(map(int, line.split(" steps")[0].split("/")) for line in told), strict=True)
+    assert len(told) == 4
+    assert [4 * k for k in done] == [total[0] * cell for cell in (1, 2, 3, 4)]
 
 
 def test_overwriting_a_store_makes_a_new_one(here, gradscope):

@@ -62,7 +62,7 @@ def load_classifier(
     if isinstance(spec, TimmClassifier):
         module = _from_timm(spec, where, image_shape[0])
     elif spec.startswith("zoo:") or spec.endswith(".yaml"):
-        module, classes = _from_card(cards.resolve(spec, where), where)
+        module, classes = _from_card(cards.resolve(spec, where), where, image_shape)
     elif foreign.is_spec(spec):
         module = foreign.call(spec, where)
         if not isinstance(module, nn.Module):
@@ -102,10 +102,16 @@ def build_classifier(
         raise GradscopeError(f"{where}: timm cannot build {name!r} with options {options}: {error}") from error
 
 
-def _from_card(path: Path, where: str) -> tuple[nn.Module, tuple[str, ...]]:
+def _from_card(path: Path, where: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[str, ...]]:
     card = cards.read(path, where)
     if card.kind != "classifier":
         raise GradscopeError(f"{where}: {path} is the card of a {card.kind}")
+    made_for = (card.data.channels, card.data.size, card.data.size)
+    if made_for != image_shape:
+        wanted, got = (" x ".join(map(str, shape)) for shape in (made_for, image_shape))
+        raise GradscopeError(
+            f"{where}: {path.stem} was trained on images of {wanted} (channel, height, width), the denoiser makes {got}"
+        )
     module = build_classifier(
         card.architecture["timm"], len(card.classes), card.data.channels, card.architecture["options"], where
     )
@@ -115,6 +121,8 @@ def _from_card(path: Path, where: str) -> tuple[nn.Module, tuple[str, ...]]:
 
 def _from_timm(spec: TimmClassifier, where: str, channels: int) -> nn.Module:
     pretrained = spec.checkpoint is None
+    if pretrained:
+        _refuse_random_head(spec, where)
     module = build_classifier(spec.timm, spec.num_classes, channels, spec.options, f"{where}.timm", pretrained)
     if spec.checkpoint is not None:
         built = f"{spec.timm} with {channels} channels and {spec.num_classes} classes"
@@ -131,6 +139,16 @@ def _from_timm(spec: TimmClassifier, where: str, channels: int) -> nn.Module:
             )
         normalisation[key] = values
     return Normalized(module, **normalisation)
+
+
+def _refuse_random_head(spec: TimmClassifier, where: str) -> None:
+    """Raise GradscopeError where timm's pretrained weights have another number of classes: a random last layer."""
+    known = timm.get_pretrained_cfg(spec.timm)
+    if known is not None and known.num_classes != spec.num_classes:
+        raise GradscopeError(
+            f"{where}.checkpoint: this key is missing, and timm's pretrained weights of {spec.timm} have "
+            f"{known.num_classes} classes, got num_classes {spec.num_classes}"
+        )
 
 
 def _checkpoint(path: Path, where: str) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import huggingface_hub
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from torch import nn
@@ -84,10 +86,16 @@ def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
         raise GradscopeError(
             f"denoiser: {spec} has no model_index.json; a diffusers pipeline is saved by save_pretrained"
         )
+    if not Path(spec).is_dir() and spec.count("/") != 1:
+        raise GradscopeError(
+            f"denoiser: no folder {spec!r}, and it is neither a hub id (user/name), nor zoo:SET/NAME, nor a card "
+            "(CARD.yaml), nor package.module:callable"
+        )
     try:
+        _quiet()
         index = DiffusionPipeline.load_config(spec)  # the list of parts alone, before anything heavy is loaded
         _refuse_parts(spec, index)
-        pipeline = DiffusionPipeline.from_pretrained(spec)
+        pipeline = DiffusionPipeline.from_pretrained(spec, low_cpu_mem_usage=False)
     except GradscopeError:
         raise
     except Exception as error:
@@ -97,6 +105,12 @@ def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
             f"load it as a folder or hub id: {reason}"
         ) from error
     return pipeline.unet, pipeline.scheduler
+
+
+def _quiet() -> None:
+    """The error says what is wrong; the hub's retries and diffusers' own progress bar only hide it."""
+    huggingface_hub.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
 
 
 def _refuse_parts(spec: str, index: dict[str, Any]) -> None:

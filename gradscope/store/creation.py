@@ -57,7 +57,9 @@ def refuse_path(path: Path, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
-        raise GradscopeError(f"recording.path: {path} exists; choose another with --store, or --overwrite it")
+        raise GradscopeError(
+            f"recording.path: {path} exists; choose another path (--store), or overwrite it (--overwrite)"
+        )
     if not (path / "zarr.json").is_file():
         raise GradscopeError(f"recording.path: {path} is not a zarr store, it is not overwritten")
 

@@ -136,9 +136,22 @@ def test_default_normalisation_of_another_channel_count_is_refused(tmp_path):
 def test_pretrained_weights_that_cannot_be_had(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    wanted = TimmClassifier(timm="resnet10t", num_classes=4)
+    wanted = TimmClassifier(timm="resnet10t", num_classes=1000)
     with pytest.raises(GradscopeError, match=r"^classifiers\.mine\.timm: timm cannot build 'resnet10t'"):
         load_classifier(wanted, "classifiers.mine", SHAPE)
+
+
+def test_pretrained_weights_of_other_classes_are_refused_before_they_are_fetched():
+    message = r"mine\.checkpoint: this key is missing, and .* of resnet10t have 1000 classes, got num_classes 4"
+    with pytest.raises(GradscopeError, match=message):
+        load_classifier(TimmClassifier(timm="resnet10t", num_classes=4), "classifiers.mine", SHAPE)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 32, 32)])
+def test_a_card_for_other_images_is_refused(shape):
+    message = r"judge: judge was trained on images of 3 x 32 x 32 .*, the denoiser makes " + " x ".join(map(str, shape))
+    with pytest.raises(GradscopeError, match=message):
+        load_classifier("zoo:sportballs32/judge", "judge", shape)
 
 
 class Payload:

@@ -33,10 +33,13 @@ app = typer.Typer(
 train = typer.Typer(help="Train a denoiser or a classifier; writes weights with a card.", no_args_is_help=True)
 app.add_typer(train, name="train")
 
-Config = Annotated[
-    str, typer.Option("--config", help="YAML file: as given, or in runs/, or the name of a preset (both.yaml).")
+Config = Annotated[str, typer.Option("--config", help="YAML file: as given, or in runs/, or the name of a preset.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one key, with dots below it; values are YAML. Repeatable."
+    ),
 ]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override one key: sampling.samples=4. Repeatable.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A recorded zarr store.")]

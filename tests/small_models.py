@@ -4,6 +4,13 @@ import torch
 from torch import nn
 
 SIZE = 8
+UNET = {
+    "block_out_channels": [8, 8],
+    "down_block_types": ["DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
 
 
 class LinearClassifier(nn.Module):

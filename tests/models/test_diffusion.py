@@ -13,6 +13,7 @@ from diffusers import (
     UNet2DConditionModel,
     UNet2DModel,
 )
+from small_models import UNET
 from torch import nn
 
 from gradscope.errors import GradscopeError
@@ -20,13 +21,6 @@ from gradscope.models import cards
 from gradscope.models.diffusion import load_denoiser
 from gradscope.sampler import refuse_conditional
 
-UNET = {
-    "block_out_channels": [8, 8],
-    "down_block_types": ["DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D"],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-}
 T = torch.tensor([10, 900])
 
 

@@ -7,6 +7,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from safetensors.torch import load_file
 from scipy.stats import binomtest, kstest
+from small_models import UNET
 
 from gradscope.config import DenoiserEvaluation, TrainClassifierConfig, TrainDenoiserConfig
 from gradscope.data import datasets, sportballs
@@ -18,13 +19,6 @@ from gradscope.models.classifiers import build_classifier
 CPU = torch.device("cpu")
 DATA = {"name": "sportballs", "size": 8, "samples": 50, "seed": 3}
 STEPS = {"steps": 6, "batch_size": 4, "warmup_steps": 2, "checkpoint_every": 2, "ema_decay": 0.7, "seed": 1}
-UNET = {
-    "block_out_channels": [8, 8],
-    "down_block_types": ["DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D"],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-}
 OPTIONS = {"channels": [8, 8, 8, 8], "stem_width": 8, "stem_type": ""}
 
 

@@ -119,7 +119,9 @@ def test_each_cell_is_what_its_sampler_does_alone(content):
     models = importlib.import_module("mymodels")
     for name, method, stabilizer in (("robust", "none", Identity()), ("non_robust", "adam", Adam())):
         guidance = gradscope.ClassifierGuidance(getattr(models, name)(), "x0", guidance_scale=0.4)
-        sampler = gradscope.GuidedSampler(*models.denoiser(), guidance, stabilizer)
+        unet, scheduler = models.denoiser()
+        unet = unet.to(memory_format=torch.channels_last)  # as models are loaded for a run
+        sampler = gradscope.GuidedSampler(unet, scheduler, guidance, stabilizer)
         blocks = [sampler.sample([0, 1, 2], 4, first_sample=0), sampler.sample([3, 0], 4, first_sample=3)]
         cell = ds.sel(classifier=name, classifier_input="x0", stabilizer=method, guidance_scale=0.4)
         np.testing.assert_array_equal(cell["image"].values, torch.cat(blocks).numpy())

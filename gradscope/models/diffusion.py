@@ -40,7 +40,8 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     else:
         unet, scheduler = _from_pipeline(spec)
     _refuse_process(scheduler)
-    return Denoiser(unet.to(device), scheduler, spec)
+    unet = unet.to(device, memory_format=torch.channels_last)  # convolutions are faster so, on CPUs too
+    return Denoiser(unet, scheduler, spec)
 
 
 def build_unet(card: cards.Card) -> UNet2DModel:

@@ -72,7 +72,7 @@ def load_classifier(
             f"{where}: got {spec!r}; possible: zoo:SET/NAME, a card CARD.yaml, package.module:callable, or a mapping "
             "{timm: NAME, checkpoint: FILE, num_classes: N}"
         )
-    module = module.to(device, memory_format=torch.channels_last).eval()  # convolutions are faster so, on CPUs too
+    module = module.to(device).to(memory_format=torch.channels_last).eval()  # convolutions are faster so, on CPUs too
     try:
         with torch.no_grad():
             logits = module(torch.zeros(2, *image_shape, device=device))

@@ -40,7 +40,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     else:
         unet, scheduler = _from_pipeline(spec)
     _refuse_process(scheduler)
-    unet = unet.to(device, memory_format=torch.channels_last)  # convolutions are faster so, on CPUs too
+    unet = unet.to(device).to(memory_format=torch.channels_last)  # convolutions are faster so, on CPUs too
     return Denoiser(unet, scheduler, spec)
 
 

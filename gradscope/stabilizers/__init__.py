@@ -10,12 +10,30 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from gradscope.errors import GradscopeError, one_of
+from gradscope.stabilizers.adagrad import AdaGrad
 from gradscope.stabilizers.adam import Adam
+from gradscope.stabilizers.amsgrad import AMSGrad
 from gradscope.stabilizers.base import Stabilizer
+from gradscope.stabilizers.clipping import Clipping
 from gradscope.stabilizers.ema import EMA
 from gradscope.stabilizers.identity import Identity
+from gradscope.stabilizers.lion import Lion
+from gradscope.stabilizers.nadam import NAdam
+from gradscope.stabilizers.nesterov import Nesterov
+from gradscope.stabilizers.rmsprop import RMSProp
 
-METHODS: Mapping[str, type[Stabilizer]] = {"none": Identity, "ema": EMA, "adam": Adam}
+METHODS: Mapping[str, type[Stabilizer]] = {
+    "none": Identity,
+    "ema": EMA,
+    "adam": Adam,
+    "nesterov": Nesterov,
+    "rmsprop": RMSProp,
+    "adagrad": AdaGrad,
+    "amsgrad": AMSGrad,
+    "nadam": NAdam,
+    "lion": Lion,
+    "clipping": Clipping,
+}
 PRESETS: Mapping[str, Stabilizer] = {
     "adam_paper": Adam(),
     "adam_followup": Adam(eps=1e-4, bias_correction=False),
@@ -59,4 +77,19 @@ def build(name: str, settings: Mapping[str, Any]) -> Stabilizer:
         raise GradscopeError(f"{key}: {message}{got}") from None
 
 
-__all__ = ["EMA", "METHODS", "PRESETS", "Adam", "Identity", "Stabilizer", "build"]
+__all__ = [
+    "EMA",
+    "METHODS",
+    "PRESETS",
+    "AMSGrad",
+    "AdaGrad",
+    "Adam",
+    "Clipping",
+    "Identity",
+    "Lion",
+    "NAdam",
+    "Nesterov",
+    "RMSProp",
+    "Stabilizer",
+    "build",
+]

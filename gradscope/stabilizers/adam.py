@@ -1,18 +1,26 @@
 """ADAM over the gradients of successive timesteps (arXiv 1412.6980; as a stabiliser of guidance, arXiv 2406.17399)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gradscope.stabilizers.base import Stabilizer
+from gradscope.stabilizers.settings import require_betas, require_eps
 
 
 class AdamState(NamedTuple):
     exp_avg: Tensor
     exp_avg_sq: Tensor
     step: int
+
+
+def moments(gradient: Tensor, state: AdamState, betas: tuple[float, float]) -> AdamState:
+    """The next state: m_k = beta1 m_{k-1} + (1 - beta1) g_k and v_k = beta2 v_{k-1} + (1 - beta2) g_k^2."""
+    exp_avg = torch.lerp(state.exp_avg, gradient, 1 - betas[0])
+    exp_avg_sq = betas[1] * state.exp_avg_sq + (1 - betas[1]) * gradient.square()
+    return AdamState(exp_avg, exp_avg_sq, state.step + 1)
 
 
 @dataclass(frozen=True)
@@ -27,19 +35,16 @@ class Adam(Stabilizer):
     bias_correction: bool = True
 
     def __post_init__(self) -> None:
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
-        if not self.eps > 0:
-            raise ValueError(f"eps must be above 0, got {self.eps}")
+        require_betas(self.betas)
+        require_eps(self.eps)
 
-    def init(self, x_T: Tensor) -> AdamState:
+    def init(self, x_T: Tensor) -> Any:
         return AdamState(torch.zeros_like(x_T), torch.zeros_like(x_T), 0)
 
-    def update(self, gradient: Tensor, state: AdamState) -> tuple[Tensor, AdamState]:
-        beta1, beta2 = self.betas
-        step = state.step + 1
-        exp_avg = torch.lerp(state.exp_avg, gradient, 1 - beta1)
-        exp_avg_sq = beta2 * state.exp_avg_sq + (1 - beta2) * gradient.square()
-        correction1, correction2 = (1 - beta1**step, 1 - beta2**step) if self.bias_correction else (1.0, 1.0)
-        update = (exp_avg / correction1) / ((exp_avg_sq / correction2).sqrt() + self.eps)
-        return update, AdamState(exp_avg, exp_avg_sq, step)
+    def update(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
+        state = moments(gradient, state, self.betas)
+        return self._quotient(state), state
+
+    def _quotient(self, state: AdamState) -> Tensor:
+        correction1, correction2 = (1 - beta**state.step if self.bias_correction else 1.0 for beta in self.betas)
+        return (state.exp_avg / correction1) / ((state.exp_avg_sq / correction2).sqrt() + self.eps)

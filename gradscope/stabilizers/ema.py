@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gradscope.stabilizers.base import Stabilizer
+from gradscope.stabilizers.settings import require_fraction
 
 
 class EMAState(NamedTuple):
@@ -22,8 +23,7 @@ class EMA(Stabilizer):
     bias_correction: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.beta < 1:
-            raise ValueError(f"beta must lie in [0, 1), got {self.beta}")
+        require_fraction("beta", self.beta)
 
     def init(self, x_T: Tensor) -> EMAState:
         return EMAState(torch.zeros_like(x_T), 0)

@@ -8,24 +8,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradscope import stabilizers
-    from gradscope.analysis import summary
+    from gradscope.analysis import compare, stability, summary
+    from gradscope.analysis import open_store as open
+    from gradscope.analysis.report import report
+    from gradscope.analysis.signatures import signatures
+    from gradscope.evaluation.audit import audit
     from gradscope.guidance import ClassifierGuidance
     from gradscope.recorder import Recorder
     from gradscope.sampler import GuidedSampler
     from gradscope.single import record
-    from gradscope.store import open_store as open
 
 _NAMES = {
     "ClassifierGuidance": "gradscope.guidance:ClassifierGuidance",
     "GuidedSampler": "gradscope.sampler:GuidedSampler",
     "Recorder": "gradscope.recorder:Recorder",
-    "open": "gradscope.store:open_store",
+    "audit": "gradscope.evaluation.audit:audit",
+    "compare": "gradscope.analysis:compare",
+    "open": "gradscope.analysis:open_store",  # which registers ds.gradscope
     "record": "gradscope.single:record",
+    "report": "gradscope.analysis.report:report",
+    "signatures": "gradscope.analysis.signatures:signatures",
     "stabilizers": "gradscope.stabilizers:",
+    "stability": "gradscope.analysis.stability:",
     "summary": "gradscope.analysis:summary",
 }
 
-__all__ = ["ClassifierGuidance", "GuidedSampler", "Recorder", "open", "record", "stabilizers", "summary"]
+__all__ = [
+    "ClassifierGuidance",
+    "GuidedSampler",
+    "Recorder",
+    "audit",
+    "compare",
+    "open",
+    "record",
+    "report",
+    "signatures",
+    "stability",
+    "stabilizers",
+    "summary",
+]
 
 
 def __getattr__(name: str) -> Any:

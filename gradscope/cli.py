@@ -16,9 +16,19 @@ Examples:
 
   gradscope record --config both.yaml --store b.zarr --set sampling.samples=4
 
-  gradscope report b.zarr
+  gradscope evaluate b.zarr
+
+  gradscope report b.zarr --html b.html
 
   gradscope train classifier --config mine.yaml
+"""
+
+_AUDIT_EXAMPLES = """
+Examples:
+
+  gradscope probe-classifier --config audit.yaml
+
+  gradscope probe-classifier --config audit.yaml --out audit.zarr --set samples=512 --set denoiser=none
 """
 
 app = typer.Typer(
@@ -60,10 +70,13 @@ def record(
     from rich.console import Console
 
     from gradscope import console as display
+    from gradscope.analysis import summary
     from gradscope.config import RunConfig, load
-    from gradscope.evaluation.judge import judge_store
+    from gradscope.evaluation.evaluate import evaluate_store
+    from gradscope.evaluation.evaluators import Evaluators, Settings
     from gradscope.models.classifiers import load_classifier
     from gradscope.recording import check_classes, prepare, record_run
+    from gradscope.store import open_store
 
     console = Console()
     run = prepare(load(RunConfig, config, overrides or ()), device, store, overwrite)
@@ -87,12 +100,9 @@ def record(
             f"gradscope: interrupted; what was recorded so far is in {path}, see `gradscope info {path}`", err=True
         )
         raise typer.Exit(130) from None
-    judge_store(
-        outcome.path,
-        {name: classifier.module for name, classifier in run.classifiers.items()},
-        None if judge is None else judge.module,
-        run.device,
-    )
+    # Only verdicts: they cost nothing. Real images and their features are left to `gradscope evaluate`.
+    settings = Settings(judge=run.config.judge, evaluation=run.config.evaluation)
+    evaluate_store(outcome.path, Evaluators(settings, run.classifiers, judge), run.device)
     rate = _size(outcome.bytes / outcome.write_seconds) if outcome.write_seconds else "-"
     console.print(
         f"recorded {outcome.path}: {_size(outcome.bytes)} written at {rate}/s, writer stalled {outcome.stalled:.1f} s"
@@ -101,15 +111,66 @@ def record(
         console.print(f"[red]{line}[/red]")
     if len(outcome.nonfinite) > 10:
         console.print(f"[red]and {len(outcome.nonfinite) - 10} more; see finite_fraction in the store[/red]")
-    _report(console, outcome.path)
+    for table in display.summary_tables(summary(open_store(outcome.path))):
+        console.print(table)
+    console.print(f"what fails, and what to try: gradscope report {outcome.path}", highlight=False)
+    console.print(f"distances to real images, coverage, intervals: gradscope evaluate {outcome.path}", highlight=False)
 
 
-@app.command()
-def report(store: StorePath) -> None:
-    """Print the table of a store's cells again."""
+@app.command(epilog=_EXAMPLES)
+def evaluate(store: StorePath, overrides: Set = None, device: Device = "auto") -> None:
+    """Judge a store's samples and compare them with real images; --set changes `judge` and `evaluation` only."""
     from rich.console import Console
 
-    _report(Console(), store)
+    from gradscope import console as display
+    from gradscope.device import set_device
+    from gradscope.evaluation.evaluate import evaluate_store
+    from gradscope.evaluation.evaluators import load_evaluators
+    from gradscope.store import open_store
+
+    console = Console()
+
+    def tell(text: str) -> None:
+        console.print(text, highlight=False)
+
+    where = set_device(device)
+    evaluators = load_evaluators(open_store(store), overrides or (), where, tell)
+    evaluate_store(store, evaluators, where, tell)
+    for table in display.evaluation_tables(open_store(store)):
+        console.print(table)
+
+
+@app.command(epilog=_EXAMPLES)
+def report(
+    store: StorePath,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="NAME.html", help="Write it as one page, readable offline, too.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, and nothing else.")] = False,
+) -> None:
+    """Say what fails in a store, where, how sure one can be, and what to try; then the numbers of its cells."""
+    from rich.console import Console
+
+    from gradscope.analysis.html import check_path, to_html
+    from gradscope.analysis.report import in_memory, to_json
+    from gradscope.analysis.report import report as analyse
+    from gradscope.console_report import report_parts
+    from gradscope.store import open_store
+
+    if html is not None:
+        check_path(html)
+    ds = in_memory(open_store(store))
+    found = analyse(ds)
+    if html is not None:
+        html.write_text(to_html(found, ds), encoding="utf-8")
+    if as_json:
+        typer.echo(to_json(found))
+        return
+    console = Console()
+    for part in report_parts(found, ds):
+        console.print(part, highlight=False)
+    if html is not None:
+        console.print(f"wrote {html}", highlight=False)
 
 
 @app.command()
@@ -121,6 +182,43 @@ def info(store: StorePath) -> None:
     from gradscope.store import open_store
 
     display.print_info(Console(), open_store(store))
+
+
+@app.command("probe-classifier", epilog=_AUDIT_EXAMPLES)
+def probe_classifier(
+    config: Config,
+    overrides: Set = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="NAME.zarr", help="Where to save the numbers.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Audit classifiers on noised held-out images: at which timesteps can each guide? Before any sampling."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from gradscope import console_audit as display
+    from gradscope.auditing import refuse_out, run_audit, save
+    from gradscope.config import AuditConfig, load
+
+    console = Console()
+    settings = load(AuditConfig, config, overrides or ())
+    if out is not None:
+        refuse_out(out, overwrite)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("auditing", total=None)
+        ds = run_audit(
+            settings,
+            device,
+            on_step=lambda done, total: progress.update(task, completed=done, total=total),
+            command=sys.argv,
+        )
+    if out is not None:
+        save(ds, out)
+        console.print(f"wrote {out}")
+    for table in display.audit_tables(ds):
+        console.print(table)
+    for verdict in display.audit_verdicts(ds):
+        console.print(verdict, highlight=False)
 
 
 @train.command("ddpm")
@@ -174,21 +272,6 @@ def main() -> None:
     except GradscopeError as error:
         typer.echo(f"gradscope: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_status)
-
-
-def _report(console: Any, path: Path) -> None:
-    from gradscope import console as display
-    from gradscope.analysis import summary
-    from gradscope.store import open_store
-
-    ds = open_store(path)
-    if ds.attrs["status"] != "complete":
-        written = float((ds["written"] > 0).mean())
-        console.print(
-            f"{path} is {ds.attrs['status']}: {written:.1%} of it is written, and only that enters these tables"
-        )
-    for table in display.summary_tables(summary(ds)):
-        console.print(table)
 
 
 def _print_card(path: Path, card: Any) -> None:

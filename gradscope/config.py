@@ -77,7 +77,26 @@ def _ordered(interval: list[int]) -> list[int]:
     return interval
 
 
+def _one_probe(entry: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    if len(entry) != 1:
+        raise ValueError(f"is a name, or one name with its options, got {entry}")
+    return entry
+
+
+ProbeSpec = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[dict[str, dict[str, Any]], AfterValidator(_one_probe), Tag("<mapping>")],
+    _form_of("a name, or a name with its options, for example {snr: {draws: 8}}"),
+]
 Interval = Annotated[list[int], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+
+
+class SmoothGradConfig(Strict):
+    """See `gradscope.smoothgrad.SmoothGrad`."""
+
+    samples: Positive
+    """Classifier passes a step."""
+    std: Annotated[float, Field(ge=0)]
+    """Of the Gaussian noise on the classifier's input, whose images lie in [-1, 1]."""
 
 
 class GuidanceConfig(Strict):
@@ -88,6 +107,7 @@ class GuidanceConfig(Strict):
     weight: Weight = "one"
     interval: Interval | None = None
     """Timesteps ``first <= t < end`` that are guided; default: all."""
+    smoothgrad: SmoothGradConfig | None = None
 
 
 class SamplingConfig(Strict):
@@ -107,25 +127,6 @@ class RecordingConfig(Strict):
     tensor_every: Positive = 1
 
 
-class RunConfig(Strict):
-    """One run: a grid of cells over the same samples."""
-
-    denoiser: str
-    classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1)]
-    judge: ClassifierSpec = "none"
-    guidance: GuidanceConfig
-    stabilizers: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {"none": {}}
-    sampling: SamplingConfig = SamplingConfig()
-    probes: list[str] = ["gradient", "update", "norms", "cosines", "strength", "belief"]
-    recording: RecordingConfig
-
-    def hash(self) -> str:
-        """SHA-256 of the configuration as canonical JSON, without the store's path; 16 hex digits."""
-        content = self.model_dump(mode="json")
-        del content["recording"]["path"]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
 class DataConfig(Strict):
     """A data set by one key; see `gradscope.data.datasets`."""
 
@@ -137,6 +138,62 @@ class DataConfig(Strict):
     samples: Positive = 100_000
     """Number of training images (SportBalls only)."""
     seed: Annotated[int, Field(ge=0, lt=2**61)] = 0
+
+
+class Inception(Strict):
+    """The features of FID."""
+
+    inception: str
+    """Weights file of torch-fidelity's Inception v3."""
+
+
+def _extractor_form(value: Any) -> str | None:
+    inception = isinstance(value, Inception) or (isinstance(value, dict) and "inception" in value)
+    return "<inception>" if inception else _form(value)
+
+
+ExtractorSpec = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[TimmClassifier, Tag("<mapping>")]
+    | Annotated[Inception, Tag("<inception>")],
+    Discriminator(
+        _extractor_form,
+        custom_error_type="form",
+        custom_error_message="Input should be a classifier, as under `classifiers`, or {inception: WEIGHTS}",
+    ),
+]
+
+
+class EvaluationConfig(Strict):
+    """`gradscope evaluate`: what the final samples are compared with."""
+
+    extractor: ExtractorSpec | None = None
+    """Default: `zoo:SET/extractor` for a denoiser of that set."""
+    data: DataConfig | None = None
+    """Default: that of the denoiser's card. Its held-out split is used."""
+    samples: Annotated[int, Field(ge=4)] = 8192
+    """At most so many real images."""
+    replicates: Positive = 200
+    """Of the bootstrap."""
+
+
+class RunConfig(Strict):
+    """One run: a grid of cells over the same samples."""
+
+    denoiser: str
+    classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1)]
+    judge: ClassifierSpec = "none"
+    evaluation: EvaluationConfig = EvaluationConfig()
+    guidance: GuidanceConfig
+    stabilizers: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {"none": {}}
+    sampling: SamplingConfig = SamplingConfig()
+    probes: list[ProbeSpec] = ["gradient", "update", "norms", "cosines", "strength", "belief"]
+    recording: RecordingConfig
+
+    def hash(self) -> str:
+        """SHA-256 of what is recorded, as canonical JSON without the store's path and evaluation; 16 hex digits."""
+        content = self.model_dump(mode="json", exclude={"evaluation": True, "recording": {"path"}})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class TrainingConfig(Strict):
@@ -187,6 +244,25 @@ class TrainClassifierConfig(Strict):
     output: str
 
 
+class AuditConfig(Strict):
+    """`gradscope probe-classifier`."""
+
+    classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1)]
+    denoiser: str = "none"
+    """For x0-hat; without one, classifiers are audited at x_t alone."""
+    scheduler: dict[str, Any] = {}
+    """Keyword arguments of `diffusers.DDPMScheduler`, where there is no denoiser, which has its own."""
+    data: DataConfig
+    class_index: dict[str, Annotated[int, Field(ge=0)]] | None = None
+    """The classifiers' number of each class of the data; default: the classes of both are the same, in order."""
+    timesteps: Annotated[int, Field(ge=2)] = 20
+    """How many, evenly spaced over the schedule, both ends included."""
+    samples: Annotated[int, Field(ge=2)] = 512
+    """Held-out images; all there are, where there are fewer."""
+    batch_size: Positive = 32
+    seed: Seed = 0
+
+
 Model = TypeVar("Model", bound=Strict)
 
 
@@ -207,7 +283,7 @@ def load(model: type[Model], name: str, overrides: Sequence[str] = ()) -> Model:
     if not isinstance(content, dict):
         raise GradscopeError(f"{path}: a configuration is a mapping of keys, got {type(content).__name__}")
     for override in overrides:
-        _override(content, override)
+        apply(content, override)
     return check(model, content, str(path))
 
 
@@ -216,8 +292,12 @@ def check(model: type[Model], content: dict[str, Any], where: str) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        lines = dict.fromkeys(_line(model, e) for e in error.errors())
-        raise GradscopeError(f"{where}: " + "; ".join(lines)) from None
+        raise GradscopeError(f"{where}: " + "; ".join(error_lines(model, error))) from None
+
+
+def error_lines(model: type[Strict], error: ValidationError) -> list[str]:
+    """What is wrong, once each, every line beginning with its key."""
+    return list(dict.fromkeys(_line(model, e) for e in error.errors()))
 
 
 def find(name: str) -> Path:
@@ -247,13 +327,16 @@ def _parse(text: str, where: str) -> Any:
         raise GradscopeError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def apply(content: dict[str, Any], override: str) -> None:
+    """Change `content` by one ``key.sub=value``, where the value is YAML."""
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise GradscopeError(f"--set takes key=value, for example sampling.samples=4; got {override!r}")
     *parents, last = key.split(".")
     for i, parent in enumerate(parents):
-        content = content.setdefault(parent, {})
+        if content.get(parent) is None:
+            content[parent] = {}
+        content = content[parent]
         if not isinstance(content, dict):
             raise GradscopeError(f"--set {override}: {'.'.join(parents[: i + 1])} is a value, it has no keys")
     content[last] = _parse(value, f"--set {override}")
@@ -271,7 +354,7 @@ _WANTED = {
 
 
 def _line(model: type[Strict], error: Any) -> str:
-    path = [str(part) for part in error["loc"] if str(part) not in ("<text>", "<list>", "<mapping>")]
+    path = [str(part) for part in error["loc"] if str(part) not in ("<text>", "<list>", "<mapping>", "<inception>")]
     kind, got = error["type"], _shortened(error["input"])
     if kind == "invalid_key" or path[-1:] == ["[key]"]:
         return f"{'.'.join(path).removesuffix('.[key]')}: a key must be text, got {got}"

@@ -1,5 +1,6 @@
 """What the command line prints: tables and progress."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +32,35 @@ def summary_tables(rows: xr.Dataset) -> list[Table]:
     return tables
 
 
+def evaluation_tables(ds: xr.Dataset) -> list[Table]:
+    """What `gradscope evaluate` added to a store, one row a cell: verdicts, and comparisons with real images."""
+    about = json.loads(ds.attrs["evaluation"])
+    rows = ds[[name for name in about["variables"] if name in ds.data_vars]].drop_dims("sample", errors="ignore")
+    rows = rows.compute()
+    tables = []
+    verdicts: _Columns = {}
+    if "own_accuracy" in rows:
+        verdicts["own"] = lambda row: _number(row["own_accuracy"])
+    for name, head in {"judge_accuracy": "judge [95 %]", "transfer_ratio": "transfer ratio [95 %]"}.items():
+        if name in rows:
+            verdicts[head] = partial(_with_interval, name)
+    if verdicts:
+        tables.append(_table(rows, "Who sees the target class", verdicts))
+        tables[-1].caption = (
+            f"N = {about['N']} a cell; own: the guide sees it; judge: the independent judge; transfer ratio: share of "
+            "the guide's success above chance that the judge confirms"
+        )
+    if about["distances"]:
+        name = about["distances"][0]
+        columns: _Columns = {f"{key} [95 %]": partial(_with_interval, key) for key in (name, "coverage")}
+        tables.append(_table(rows, "Samples against real images", columns))
+        tables[-1].caption = (
+            f"N = {about['N']} a cell against {about['real_images']} images; {about['floor_images']} other real images "
+            f"in place of samples: {name} {_number(rows[f'{name}_floor'])}, coverage {_number(rows['coverage_floor'])}"
+        )
+    return tables
+
+
 _Columns = dict[str, Callable[[xr.Dataset], str]]
 
 
@@ -53,6 +83,11 @@ def _behaviour(rows: xr.Dataset) -> _Columns:
 
 def _cell(name: str, row: xr.Dataset) -> str:
     return _number(row[name], digits=3)
+
+
+def _with_interval(name: str, row: xr.Dataset) -> str:
+    low, high = row[f"{name}_interval"].values
+    return "-" if np.isnan(row[name]) else f"{_number(row[name])} [{_number(low)}, {_number(high)}]"
 
 
 def _table(rows: xr.Dataset, title: str, columns: _Columns) -> Table:

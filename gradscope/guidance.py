@@ -7,10 +7,13 @@ Equation 1 of GradCheck (arXiv 2406.17399, after arXiv 2105.05233): the posterio
 - ``x0``: x0-hat(x_t), differentiated through the U-Net;
 - ``x0_detached``: x0-hat with the predicted noise held constant, so that the gradient passes the clamp and the factor
   1 / sqrt(alphas_cumprod), without a backward pass through the U-Net.
+
+With `SmoothGrad` the gradient at the classifier's input is a mean over noised inputs; the U-Net runs once all the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -19,6 +22,9 @@ from torch import Tensor, nn
 from gradscope.config import ClassifierInput, Normalize, Objective, Weight
 from gradscope.errors import GradscopeError, one_of
 from gradscope.schedule import Prediction, Schedule, Times
+from gradscope.smoothgrad import SmoothGrad
+
+Denoise = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,10 @@ class Evidence:
     gradient: Tensor
     """Of the objective with respect to x_t, ``(n, channel, height, width)``."""
     logits: Tensor
-    """``(n, classes)``."""
+    """``(n, classes)``, of the input without SmoothGrad's noise."""
     prediction: Prediction
+    objective: Callable[[Tensor, Tensor], Tensor]
+    """What was differentiated, as a function of x_t and labels; see `GuidedStep.objective`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,8 @@ class ClassifierGuidance:
     """Factor of the shift: 1, the standard deviation or the variance of the step's noise (DDPM)."""
     interval: tuple[int, int] | None = None
     """Timesteps ``first <= t < end`` that are guided (default: all); elsewhere gradients are taken, shift is 0."""
+    smoothgrad: SmoothGrad | None = None
+    """Average the gradient over noised inputs of the classifier."""
 
     def __post_init__(self) -> None:
         choices: dict[str, Any] = {
@@ -67,30 +77,62 @@ class ClassifierGuidance:
                 raise GradscopeError(f"guidance.{key}: got {got!r}; {one_of(got, get_args(choice))}")
 
     def evaluate(
-        self, x_t: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Callable[[Tensor], Tensor]
+        self,
+        x_t: Tensor,
+        label: Tensor,
+        times: Times,
+        schedule: Schedule,
+        denoise: Denoise,
+        seeds: Sequence[int] = (),
     ) -> Evidence:
-        """Gradient at x_t for the target classes `label`, and the denoiser's prediction, with one U-Net pass."""
+        """Gradient at x_t for the target classes `label`, and the denoiser's prediction, with one U-Net pass.
+
+        `denoise` takes any number of samples at this timestep; `seeds`, one a sample, are SmoothGrad's.
+        """
         x = x_t.detach().requires_grad_()
-        with torch.set_grad_enabled(self.classifier_input == "x0"):
-            prediction = schedule.predict(denoise(x), x, times)
         with torch.enable_grad():
-            match self.classifier_input:
-                case "x_t":
-                    seen = x
-                case "x0":
-                    seen = prediction.pred_original_sample
-                case "x0_detached":
-                    seen = schedule.original_sample(x, prediction.model_output, times)
-            logits = self.classifier(seen)
+            prediction = self._predict(x, times, schedule, denoise)
+            seen = self._seen(x, prediction, times, schedule)
+            with torch.set_grad_enabled(self.smoothgrad is None):
+                logits = self.classifier(seen)
             if times.step == 0:
                 _check_labels(label, logits.shape[1])
-            scores = logits.float().log_softmax(dim=1) if self.objective == "log_prob" else logits
-            target = scores.gather(1, label[:, None]).sum()
-        (gradient,) = torch.autograd.grad(target, x)
+            if self.smoothgrad is None:
+                (gradient,) = torch.autograd.grad(self._scores(logits, label).sum(), x)
+            else:
+                at_seen = self.smoothgrad.gradient(
+                    lambda c: self._scores(self.classifier(c), label), seen, seeds, times.step
+                )
+                (gradient,) = torch.autograd.grad(seen, x, at_seen)
         prediction = Prediction(
             prediction.native.detach(), prediction.model_output.detach(), prediction.pred_original_sample.detach()
         )
-        return Evidence(gradient, logits.detach(), prediction)
+        objective = partial(self._objective, times=times, schedule=schedule, denoise=denoise)
+        return Evidence(gradient, logits.detach(), prediction, objective)
+
+    def _objective(self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Tensor:
+        """See `GuidedStep.objective`."""
+        # x_t alone needs no prediction: the U-Net does not run.
+        prediction = None if self.classifier_input == "x_t" else self._predict(x, times, schedule, denoise)
+        return self._scores(self.classifier(self._seen(x, prediction, times, schedule)), label)
+
+    def _predict(self, x: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Prediction:
+        """The denoiser's prediction at x, with a graph through the U-Net only where the gradient goes through it."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.classifier_input == "x0"):
+            return schedule.predict(denoise(x), x, times)
+
+    def _seen(self, x: Tensor, prediction: Prediction | None, times: Times, schedule: Schedule) -> Tensor:
+        """The classifier's input, differentiable in x."""
+        if prediction is None or self.classifier_input == "x_t":
+            return x
+        if self.classifier_input == "x0":
+            return prediction.pred_original_sample
+        return schedule.original_sample(x, prediction.model_output, times)
+
+    def _scores(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The objective of each sample, ``(n,)``."""
+        scores = logits.float().log_softmax(dim=1) if self.objective == "log_prob" else logits
+        return scores.gather(1, label[:, None])[:, 0]
 
     def amount(self, times: Times) -> float:
         """``guidance_scale * weight_t``, 0 outside the interval."""

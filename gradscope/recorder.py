@@ -1,19 +1,20 @@
 """From guided steps to a store: measure the probes, hand the values to the writer."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError, NonFiniteGradient
-from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, create, set_attributes
+from gradscope.store import Array, Coordinate, Frame, Grid, Schema, StoreWriter, create, set_attributes
 from gradscope.store.schema import CELL_DIMS
 from gradscope.transfer import Ring
-from probes import IMAGE_DIMS, FiniteFraction, GuidedStep, Probe, Variable, check_needs
+from probes import IMAGE_DIMS, FiniteFraction, GuidedStep, Probe, Variable, attach_all, check_needs
 
 _IMAGE = Array("image", "final", {"long_name": "final sample", "units": "1", "equation": "x_0"}, dims=IMAGE_DIMS)
 
@@ -37,19 +38,25 @@ def make_schema(
 ) -> Schema:
     """The arrays that these probes need; tensors in ``dtype``, float16 with an exponent a sample and timestep."""
     arrays: list[Array] = []
+    coords: dict[str, object] = {}
     for variable in (v for probe in probes for v in probe.variables):
         if variable.name in (array.name for array in arrays):
             raise GradscopeError(f"probes: two of them record {variable.name!r}")
+        for dim, coordinate in variable.coords.items():
+            if coords.setdefault(dim, coordinate) != coordinate:
+                raise GradscopeError(f"probes: {variable.name!r} has other values along {dim!r} than another variable")
         arrays += _arrays(variable, dtype)
     return Schema(grid, (*arrays, _IMAGE), tensor_samples, tensor_every, codec)
 
 
 def _arrays(variable: Variable, dtype: str) -> list[Array]:
     attributes = {"long_name": variable.long_name, "units": variable.units, "equation": variable.equation}
+    coords = {dim: Coordinate(c.values, c.long_name, c.units) for dim, c in variable.coords.items()}
+    shape = (variable.dims, variable.sizes, coords)
     if not set(variable.dims) >= set(IMAGE_DIMS):
-        return [Array(variable.name, "scalar", attributes, variable.dtype, variable.dims, variable.sizes)]
+        return [Array(variable.name, "scalar", attributes, variable.dtype, *shape)]
     if dtype == "float32":
-        return [Array(variable.name, "tensor", attributes, "float32", variable.dims, variable.sizes)]
+        return [Array(variable.name, "tensor", attributes, "float32", *shape)]
     exponent = {
         "long_name": f"binary exponent of {variable.name}",
         "units": "1",
@@ -57,7 +64,7 @@ def _arrays(variable: Variable, dtype: str) -> list[Array]:
     }
     attributes["equation"] += f"; times 2**-{variable.name}_exponent"
     return [
-        Array(variable.name, "tensor", attributes, "float16", variable.dims, variable.sizes),
+        Array(variable.name, "tensor", attributes, "float16", *shape),
         Array(f"{variable.name}_exponent", "scalar", exponent, "int16"),
     ]
 
@@ -180,6 +187,10 @@ class Trajectory:
     def __init__(self, recorder: Recorder, cell: tuple[int, ...], first_sample: int) -> None:
         self._recorder, self._cell, self._first_sample = recorder, cell, first_sample
         self._states = [probe.init() for probe in recorder.probes]
+
+    def attach(self, modules: Mapping[str, nn.Module]) -> AbstractContextManager[None]:
+        """See `probes.Probe.attach`; a `GuidedSampler` enters it by itself."""
+        return attach_all(self._recorder.probes, modules)
 
     def __call__(self, step: GuidedStep) -> None:
         values: dict[str, Tensor] = {}

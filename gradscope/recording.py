@@ -10,23 +10,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from gradscope.compression import choose_codec
-from gradscope.config import RunConfig
+from gradscope.config import RunConfig, TimmClassifier
 from gradscope.device import set_device
-from gradscope.errors import GradscopeError, one_of
+from gradscope.errors import GradscopeError
 from gradscope.guidance import ClassifierGuidance
-from gradscope.models import foreign
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.models.diffusion import Denoiser, load_denoiser
+from gradscope.probe_loading import check_attaching, load_probes
 from gradscope.provenance import provenance
 from gradscope.recorder import Recorder, make_schema
 from gradscope.sampler import GuidedSampler, image_shape, refuse_conditional, sample_seeds
 from gradscope.schedule import SCHEDULERS, Schedule, refuse_inexact
+from gradscope.smoothgrad import SmoothGrad
 from gradscope.stabilizers import Stabilizer, build
 from gradscope.store import Grid, Schema
 from gradscope.store.creation import refuse_path
-from probes import NAMED, GuidedStep, Probe
+from probes import GuidedStep, Probe
 
 OnStep = Callable[[tuple[int, ...], GuidedStep], None]
 
@@ -41,6 +43,8 @@ class Run:
     classifiers: dict[str, Classifier]
     stabilizers: dict[str, Stabilizer]
     probes: tuple[Probe, ...]
+    references: dict[str, Classifier]
+    """Classifiers of the probes, by their configuration key."""
     grid: Grid
     codec: str
 
@@ -78,6 +82,7 @@ class Run:
             normalize=settings.normalize,
             weight=settings.weight,
             interval=None if settings.interval is None else (settings.interval[0], settings.interval[1]),
+            smoothgrad=None if settings.smoothgrad is None else SmoothGrad(**dict(settings.smoothgrad)),
         )
         stabilizer = self.stabilizers[self.grid.stabilizer[cell[2]]]
         return GuidedSampler(self.denoiser.unet, self.denoiser.scheduler, guidance, stabilizer)
@@ -107,7 +112,6 @@ def prepare(config: RunConfig, device: str = "auto", store: str | None = None, o
         config = config.model_copy(update={"recording": config.recording.model_copy(update={"path": store})})
     refuse_path(Path(config.recording.path), overwrite)
     stabilizers = {name: build(name, settings) for name, settings in config.stabilizers.items()}
-    probes = tuple(probe for name in config.probes for probe in load_probes(name))
     torch_device = set_device(device)
     denoiser = load_denoiser(config.denoiser, torch_device)
     refuse_conditional(denoiser.unet)
@@ -119,10 +123,11 @@ def prepare(config: RunConfig, device: str = "auto", store: str | None = None, o
         name: load_classifier(spec, f"classifiers.{name}", shape, torch_device)
         for name, spec in config.classifiers.items()
     }
-    check_classes({f"classifiers.{name}": classifier for name, classifier in classifiers.items()})
+    probes, references = _load_probes(config, denoiser, classifiers, torch_device)
+    check_classes({f"classifiers.{name}": classifier for name, classifier in classifiers.items()} | references)
     grid = _grid(config, denoiser, next(iter(classifiers.values())).num_classes)
     codec = "none" if config.recording.codec == "auto" else config.recording.codec
-    run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, grid, codec)
+    run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, references, grid, codec)
     for cell in run.cells():
         run.sampler(cell)  # refuses what cannot be combined,
     _ = run.schema  # and this, two probes of one name
@@ -181,18 +186,6 @@ def record_run(
     )
 
 
-def load_probes(name: str) -> list[Probe]:
-    """The probes of one entry under ``probes``: a group's name, or ``package.module:Class``."""
-    if name in NAMED:
-        return NAMED[name]()
-    if foreign.is_spec(name):
-        probe = foreign.call(name, "probes")
-        if not isinstance(probe, Probe):
-            raise GradscopeError(f"probes: {name} gives a probes.Probe, this one gave {type(probe).__name__}")
-        return [probe]
-    raise GradscopeError(f"probes: unknown probe {name!r}; {one_of(name, [*NAMED, 'package.module:Class'])}")
-
-
 def check_classes(classifiers: dict[str, Classifier]) -> None:
     """Refuse classifiers, by configuration key, that do not agree in their classes."""
     (first, reference), *others = classifiers.items()
@@ -205,6 +198,26 @@ def check_classes(classifiers: dict[str, Classifier]) -> None:
             raise GradscopeError(
                 f"{key}: its classes are {list(classifier.classes)}, those of {first} {list(reference.classes)}"
             )
+
+
+def _load_probes(
+    config: RunConfig, denoiser: Denoiser, classifiers: dict[str, Classifier], device: torch.device
+) -> tuple[tuple[Probe, ...], dict[str, Classifier]]:
+    """The probes, checked to fit every classifier, and the classifiers that they bring, by configuration key."""
+    references: dict[str, Classifier] = {}
+
+    def load_module(spec: str | TimmClassifier, where: str) -> nn.Module:
+        references[where] = load_classifier(spec, where, image_shape(denoiser.unet), device)
+        return references[where].module
+
+    probes: list[Probe] = []
+    for entry in config.probes:
+        probes += (loaded := load_probes(entry, load_module))
+        name = entry if isinstance(entry, str) else next(iter(entry))
+        for key, classifier in classifiers.items():
+            modules = {"classifier": classifier.module, "unet": denoiser.unet}
+            check_attaching(loaded, modules, f"probes.{name}, at classifiers.{key}")
+    return tuple(probes), references
 
 
 def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int) -> Grid:
@@ -241,6 +254,7 @@ def _with_codec(run: Run) -> Run:
 
 def _provenance(run: Run, command: Sequence[str]) -> dict[str, Any]:
     models = {"denoiser": run.denoiser.unet} | {f"classifiers.{k}": c.module for k, c in run.classifiers.items()}
+    models |= {key: reference.module for key, reference in run.references.items()}
     config = run.config.model_dump(mode="json")
     return provenance(config, run.config.hash(), models, run.classes, run.device, command)
 

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradscope.errors import GradscopeError
 from gradscope.guidance import ClassifierGuidance
-from gradscope.schedule import Schedule, refuse_inexact
+from gradscope.schedule import Schedule, Times, refuse_inexact
 from gradscope.stabilizers import Identity, Stabilizer
 from probes import GuidedStep
 from probes.numerics import unit
@@ -59,8 +59,17 @@ class GuidedSampler:
         """Channel, height, width."""
         return image_shape(self.unet)
 
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What probes may attach to."""
+        return {"classifier": self.guidance.classifier, "unet": self.unet}
+
     def register_step_hook(self, hook: StepHook) -> RemovableHandle:
-        """Call ``hook(step)`` after each step, until the handle is removed (or its ``with`` block left)."""
+        """Call ``hook(step)`` after each step, until the handle is removed (or its ``with`` block left).
+
+        A hook that has ``attach(modules)`` has that context open while the models, ``classifier`` and ``unet``, run for
+        a step, and closed while hooks run; see `probes.Probe.attach`.
+        """
         handle = RemovableHandle(self._hooks)
         self._hooks[handle.id] = hook
         return handle
@@ -83,11 +92,21 @@ class GuidedSampler:
         Tensor
             ``(n, channel, height, width)`` on the sampler's device.
         """
-        for step in self.steps(labels, num_inference_steps, seed, first_sample):
-            for hook in list(self._hooks.values()):
-                hook(step)
-        assert step.prev_sample is not None
-        return step.prev_sample
+        with closing(self.steps(labels, num_inference_steps, seed, first_sample)) as steps:
+            while (step := self._next(steps)) is not None:
+                last = step
+                for hook in list(self._hooks.values()):
+                    hook(step)
+        assert last.prev_sample is not None
+        return last.prev_sample
+
+    def _next(self, steps: Iterator[GuidedStep]) -> GuidedStep | None:
+        """The next step, with the hooks' contexts open while it is computed; None after the last."""
+        with ExitStack() as stack:
+            for hook in self._hooks.values():
+                if (attach := getattr(hook, "attach", None)) is not None:
+                    stack.enter_context(attach(self.modules))
+            return next(steps, None)
 
     def steps(
         self, labels: Sequence[int], num_inference_steps: int, seed: int = 0, first_sample: int = 0
@@ -97,24 +116,33 @@ class GuidedSampler:
             raise GradscopeError("labels: at least one sample is needed, got none")
         schedule = Schedule(self.scheduler, num_inference_steps)
         label = torch.tensor(labels, device=self.device)
-        seeds = sample_seeds(seed, range(first_sample, first_sample + len(labels)))
-        generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
+        seeds = sample_seeds(seed, range(first_sample, first_sample + len(labels))).tolist()
+        generators = [torch.Generator().manual_seed(s) for s in seeds]
         noise = torch.stack([torch.randn(self.image_shape, generator=g) for g in generators])
         x_t = noise.to(self.device) * schedule.scheduler.init_noise_sigma
         state = self.stabilizer.init(x_t)
         with _frozen(self.unet, self.guidance.classifier):
             for times in schedule.times:
                 with torch.no_grad():
-                    step, state = self._step(x_t, label, state, times, schedule, generators)
+                    step, state = self._step(x_t, label, state, times, schedule, seeds, generators)
                 yield step
                 assert step.prev_sample is not None
                 x_t = step.prev_sample
 
     def _step(
-        self, x_t: Tensor, label: Tensor, state: Any, times: Any, schedule: Schedule, generators: list[torch.Generator]
+        self,
+        x_t: Tensor,
+        label: Tensor,
+        state: Any,
+        times: Times,
+        schedule: Schedule,
+        seeds: list[int],
+        generators: list[torch.Generator],
     ) -> tuple[GuidedStep, Any]:
-        t = torch.full(label.shape, times.timestep, device=x_t.device)
-        evidence = self.guidance.evaluate(x_t, label, times, schedule, lambda x: _tensor(self.unet(x, t)))
+        def denoise(x: Tensor) -> Tensor:
+            return _tensor(self.unet(x, torch.full((len(x),), times.timestep, device=x.device)))
+
+        evidence = self.guidance.evaluate(x_t, label, times, schedule, denoise, seeds)
         prediction = evidence.prediction
         # A gradient that is not finite must poison neither the stabiliser's memory nor the sample.
         finite = torch.isfinite(evidence.gradient).flatten(1).all(dim=1).view(-1, 1, 1, 1)
@@ -141,6 +169,8 @@ class GuidedSampler:
             shift=shift,
             prev_sample=prev_sample + shift,
             sigma=times.sigma,
+            alphas_cumprod=times.alphas_cumprod,
+            objective=evidence.objective,
         )
         return step, state
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import GradscopeError
+from gradscope.probe_loading import check_attaching
 from gradscope.provenance import provenance
 from gradscope.recorder import Recorder
 from gradscope.sampler import GuidedSampler, sample_seeds
@@ -52,6 +54,7 @@ class SamplerRecorder:
         sampler, size = self._sampler, batch_size or len(labels)
         if not labels:
             raise GradscopeError("labels: at least one sample is needed, got none")
+        check_attaching(self._probes, sampler.modules, "probes")
         grid = self._grid(labels, Schedule(sampler.scheduler, num_inference_steps), seed, size)
         images = []
         with Recorder(
@@ -84,6 +87,7 @@ class SamplerRecorder:
             "normalize": guidance.normalize,
             "weight": guidance.weight,
             "interval": guidance.interval,
+            "smoothgrad": None if guidance.smoothgrad is None else asdict(guidance.smoothgrad),
             "stabilizer": repr(sampler.stabilizer),
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

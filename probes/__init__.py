@@ -1,23 +1,40 @@
 """What is measured at one sampling step.
 
 A probe turns a `GuidedStep` into named values, one row a sample. The groups of `NAMED` are the names that a run's
-configuration may list under ``probes``.
+configuration may list under ``probes``; their keyword arguments are its options.
 """
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 
+from probes.attribution import Attribution
 from probes.belief import Belief
 from probes.cosines import Cosine, ScoreCosine
 from probes.fractions import FiniteFraction, Fractions
+from probes.layers import Layers
 from probes.norms import Norm
-from probes.probe import IMAGE_DIMS, Probe, Variable, check_needs
+from probes.probe import IMAGE_DIMS, Coordinate, Probe, Variable, attach_all, check_needs
+from probes.reference import ReferenceCosine
 from probes.sensitivity import GradientLipschitz
+from probes.snr import GradientSNR
+from probes.spectrum import Spectrum
 from probes.step import GuidedStep
 from probes.strength import EffectiveStrength
 from probes.tensors import Tensor
 from probes.trace import Trace
 
-NAMED: Mapping[str, Callable[[], list[Probe]]] = {
+
+def _alone(kind: type[Probe]) -> Callable[..., list[Probe]]:
+    """A group of one probe, with its options."""
+
+    def make(**options: object) -> list[Probe]:
+        return [kind(**options)]
+
+    make.__signature__ = signature(kind)  # type: ignore[attr-defined]
+    return make
+
+
+NAMED: Mapping[str, Callable[..., list[Probe]]] = {
     "gradient": lambda: [Tensor("gradient")],
     "update": lambda: [Tensor("update")],
     "direction": lambda: [Tensor("direction")],
@@ -29,23 +46,35 @@ NAMED: Mapping[str, Callable[[], list[Probe]]] = {
     "belief": lambda: [Belief()],
     "fractions": lambda: [Fractions()],
     "sensitivity": lambda: [GradientLipschitz()],
+    "spectrum": lambda: [Spectrum()],
+    "reference": _alone(ReferenceCosine),
+    "snr": _alone(GradientSNR),
+    "attribution": _alone(Attribution),
+    "layers": _alone(Layers),
 }
 
 __all__ = [
     "IMAGE_DIMS",
     "NAMED",
+    "Attribution",
     "Belief",
+    "Coordinate",
     "Cosine",
     "EffectiveStrength",
     "FiniteFraction",
     "Fractions",
     "GradientLipschitz",
+    "GradientSNR",
     "GuidedStep",
+    "Layers",
     "Norm",
     "Probe",
+    "ReferenceCosine",
     "ScoreCosine",
+    "Spectrum",
     "Tensor",
     "Trace",
     "Variable",
+    "attach_all",
     "check_needs",
 ]

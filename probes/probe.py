@@ -1,14 +1,25 @@
 """What a probe is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from probes.step import GuidedStep
 
 IMAGE_DIMS = ("channel", "height", "width")
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """Values along a dimension of a probe's own."""
+
+    values: tuple[str, ...] | tuple[float, ...]
+    long_name: str
+    units: str = "1"
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,9 @@ class Variable:
     dims: tuple[str, ...] = ()
     """Dimensions besides sample and timestep; `IMAGE_DIMS` marks a full tensor."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Lengths of the dimensions in `dims` that are not the image's."""
+    """Lengths of the dimensions in `dims` that are neither the image's nor in `coords`."""
+    coords: Mapping[str, Coordinate] = field(default_factory=dict)
+    """By dimension."""
     dtype: str = "float32"
 
 
@@ -30,6 +43,7 @@ class Probe:
     """Base of all probes: declare `variables` and `needs`, and implement `measure`.
 
     A probe has no state of its own: what it must remember from step to step goes through `init` and `measure`.
+    An option that is out of range raises ValueError in ``__init__``.
     """
 
     variables: tuple[Variable, ...] = ()
@@ -43,6 +57,27 @@ class Probe:
     def measure(self, step: GuidedStep, state: Any) -> tuple[dict[str, torch.Tensor], Any]:
         """Values by variable name, each of shape ``(n, *dims)`` on the step's device, and the next state."""
         raise NotImplementedError
+
+    def attach(self, modules: Mapping[str, nn.Module]) -> AbstractContextManager[None]:
+        """A context that the sampler keeps open while the models run for a step, and closed while probes measure.
+
+        Whoever enters it gives the models, ``classifier`` and ``unet``. It takes off on leaving what it put on them.
+
+        Raises
+        ------
+        ValueError
+            The models lack what the probe looks at.
+        """
+        return nullcontext()
+
+
+@contextmanager
+def attach_all(probes: Iterable[Probe], modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """The contexts of all probes' `attach`."""
+    with ExitStack() as stack:
+        for probe in probes:
+            stack.enter_context(probe.attach(modules))
+        yield
 
 
 def check_needs(probe: Probe, step: GuidedStep) -> None:

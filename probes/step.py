@@ -1,5 +1,6 @@
 """The record of one guided sampling step: the only thing that probes see."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -41,3 +42,11 @@ class GuidedStep:
     """The next x_t, guided."""
     sigma: float | None = None
     """Standard deviation of the DDPM posterior at this step."""
+    alphas_cumprod: float | None = None
+    """Of this timestep: x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) noise."""
+    objective: Callable[[Tensor, Tensor], Tensor] | None = None
+    """The guide's objective at this timestep, one number a sample, ``(m,)``, as a differentiable function of noisy
+    images ``(m, channel, height, width)`` and labels ``(m,)``, for any m. Its gradient at x_t is `gradient`, unless
+    SmoothGrad averages that. It runs the guide and, for x0-hat, the U-Net; for x0_detached, the noise predicted at the
+    images is held constant. To be called only while the step's hooks run: then the models are frozen.
+    """

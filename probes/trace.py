@@ -1,11 +1,13 @@
 """A step hook that keeps the probes' values in memory: for a look at one trajectory, without a store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch import nn
 
-from probes.probe import Probe, check_needs
+from probes.probe import Probe, attach_all, check_needs
 from probes.step import GuidedStep
 
 
@@ -31,6 +33,10 @@ class Trace:
             values, self._states[i] = probe.measure(step, self._states[i])
             for name, value in values.items():
                 self._values[name].append(value)
+
+    def attach(self, modules: Mapping[str, nn.Module]) -> AbstractContextManager[None]:
+        """See `Probe.attach`."""
+        return attach_all(self._probes, modules)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """Values of one variable, shape ``(n, steps, *dims)``."""

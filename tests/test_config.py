@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradscope.config import (
+    AuditConfig,
     RunConfig,
     TimmClassifier,
     TrainClassifierConfig,
@@ -55,6 +56,7 @@ def test_defaults(file):
         "denoiser": "zoo:sportballs32/ddpm",
         "classifiers": {"mine": "package.module:make"},
         "judge": "none",
+        "evaluation": {"extractor": None, "data": None, "samples": 8192, "replicates": 200},
         "guidance": {
             "classifier_input": ["x_t"],
             "guidance_scale": [0.4],
@@ -62,6 +64,7 @@ def test_defaults(file):
             "normalize": "l2",
             "weight": "one",
             "interval": None,
+            "smoothgrad": None,
         },
         "stabilizers": {"none": {}},
         "sampling": {
@@ -89,6 +92,9 @@ UNKNOWN = [
     ({"classifiers__a": {"timm": "x", "num_classes": 2, "chekpoint": "y"}},
      "classifiers.a.chekpoint: unknown key; did you mean 'checkpoint'? one of: timm, checkpoint, num_classes"),
     ({"judge": {"timm": "x", "num_classes": 2, "meen": [0.5]}}, "judge.meen: unknown key; did you mean 'mean'?"),
+    ({"evaluation": {"sampels": 4}}, "evaluation.sampels: unknown key; did you mean 'samples'? one of: extractor"),
+    ({"evaluation": {"extractor": {"timm": "x", "num_classes": 2, "meen": [0.5]}}}, "evaluation.extractor.meen: "),
+    ({"guidance__smoothgrad": {"samples": 4, "sd": 1}}, "guidance.smoothgrad.std: this key is missing; guidance."),
     ({"qqq": 1}, "qqq: unknown key; one of: denoiser"),
 ]  # fmt: skip
 
@@ -102,6 +108,7 @@ def test_unknown_keys_at_every_depth(changes, message):
 
 SCALE, LABELS, INPUT = "guidance__guidance_scale", "sampling__labels", "guidance__classifier_input"
 SPEC = "must be a name (zoo:SET/NAME, CARD.yaml, package.module:callable) or a mapping of timm's keys"
+PROBE = "must be a name, or a name with its options, for example {snr: {draws: 8}}"
 WRONG = [
     ("sampling__samples", "4", "sampling.samples: must be a whole number, got '4'"),
     ("sampling__samples", 4.5, "sampling.samples: must be a whole number, got 4.5"),
@@ -142,9 +149,38 @@ WRONG = [
     ),
     ("guidance__interval", [5], "guidance.interval: list must have at least 2 items, got [5]"),
     ("stabilizers__none", None, "stabilizers.none: must be a mapping, got None"),
+    ("guidance__smoothgrad", 4, "guidance.smoothgrad: must be a mapping of keys, got 4"),
+    ("guidance__smoothgrad", {"samples": 4}, "guidance.smoothgrad.std: this key is missing"),
+    (
+        "guidance__smoothgrad",
+        {"samples": 0, "std": 0.1},
+        "guidance.smoothgrad.samples: must be greater than or equal to 1, got 0",
+    ),
+    (
+        "guidance__smoothgrad",
+        {"samples": 4, "std": -0.1},
+        "guidance.smoothgrad.std: must be greater than or equal to 0, got -0.1",
+    ),
     ("probes", "norms", "probes: must be a list, got 'norms'"),
+    ("probes", ["norms", 3], f"probes.1: {PROBE}, got 3"),
+    ("probes", ["norms", ["snr"]], f"probes.1: {PROBE}, got ['snr']"),
+    ("probes", [{"snr": None}], "probes.0.snr: must be a mapping, got None"),
+    ("probes", [{"snr": 8}], "probes.0.snr: must be a mapping, got 8"),
+    ("probes", [{}], "probes.0: is a name, or one name with its options, got {}"),
+    (
+        "probes",
+        [{"snr": {}, "norms": {}}],
+        "probes.0: is a name, or one name with its options, got {'snr': {}, 'norms': {}}",
+    ),
     ("recording__dtype", "float8", "recording.dtype: got 'float8'; did you mean 'float32'? one of: float32, float16"),
     ("recording", {}, "recording.path: this key is missing"),
+    ("evaluation__samples", 3, "evaluation.samples: must be greater than or equal to 4, got 3"),
+    (
+        "evaluation__extractor",
+        3,
+        "evaluation.extractor: must be a classifier, as under `classifiers`, or {inception: WEIGHTS}, got 3",
+    ),
+    ("evaluation__extractor", {"inception": 3}, "evaluation.extractor.inception: must be text, got 3"),
 ]
 
 
@@ -189,6 +225,8 @@ def test_a_classifier_by_timms_name(file):
         ("denoiser=a=b", "denoiser", "a=b"),
         ("denoiser='4'", "denoiser", "4"),
         ("guidance.normalize=none", "guidance.normalize", "none"),
+        ("guidance.smoothgrad={samples: 4, std: 1e-1}", "guidance.smoothgrad", {"samples": 4, "std": 0.1}),
+        ("probes=[norms, {snr: {draws: 4}}]", "probes", ["norms", {"snr": {"draws": 4}}]),
     ],
 )
 def test_overrides_are_yaml(file, override, path, value):
@@ -273,16 +311,30 @@ def test_a_file_that_is_nowhere_names_the_presets(tmp_path, monkeypatch):
         find("bot.yaml")
 
 
-@pytest.mark.parametrize("path", sorted(RUNS.glob("*.yaml")), ids=lambda path: path.name)
+TRAININGS = sorted((RUNS / "train").rglob("*.yaml"))
+
+
+def load_training(path):
+    return load(TrainDenoiserConfig if path.name.startswith("ddpm") else TrainClassifierConfig, str(path))
+
+
+def test_the_shipped_audit_is_valid():
+    audit = load(AuditConfig, str(RUNS / "audit.yaml"))
+    assert all(name.startswith("zoo:") for name in (audit.denoiser, *audit.classifiers.values()))
+
+
+@pytest.mark.parametrize("path", sorted({*RUNS.glob("*.yaml")} - {RUNS / "audit.yaml"}), ids=lambda path: path.name)
 def test_shipped_runs_are_valid(path):
+    """Their models are the zoo's, the exact mixture's, or what the shipped trainings make."""
     run = load(RunConfig, str(path))
-    assert all(name.startswith("zoo:") for name in (run.denoiser, run.judge, *run.classifiers.values()))
+    made = {f"{load_training(training).output}.yaml" for training in TRAININGS}
+    for name in (run.denoiser, run.judge, *run.classifiers.values()):
+        assert name.startswith(("zoo:", "gradscope.models.mixture:")) or name in made
 
 
-@pytest.mark.parametrize("path", sorted((RUNS / "train").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TRAININGS, ids=lambda path: str(path.relative_to(RUNS)))
 def test_shipped_trainings_are_valid(path):
-    model = TrainDenoiserConfig if path.name.startswith("ddpm") else TrainClassifierConfig
-    assert Path(load(model, str(path)).output).name in path.stem
+    assert Path(load_training(path).output).name in path.stem
 
 
 def test_there_are_shipped_files():
@@ -312,6 +364,7 @@ CHANGES = {
     "guidance__normalize": "none",
     "guidance__weight": "sigma",
     "guidance__interval": [0, 999],
+    "guidance__smoothgrad": {"samples": 4, "std": 0.1},
     "stabilizers": {"none": {}, "adam": {}},
     "sampling__scheduler": "ddim",
     "sampling__num_inference_steps": 51,
@@ -327,12 +380,13 @@ CHANGES = {
 }
 
 
-def test_the_hash_depends_on_everything_else():
+def test_the_hash_depends_on_everything_that_is_recorded():
     hashes = {path: hashed(**{path: value}) for path, value in CHANGES.items()}
     assert len({hashed(), *hashes.values()}) == len(CHANGES) + 1
     dumped = check(RunConfig, content(), "run.yaml").model_dump()
     keys = {f"{k}__{i}" for k in ("guidance", "sampling", "recording") for i in dumped.pop(k)} | dumped.keys()
-    assert keys - {"recording__path"} == CHANGES.keys()
+    assert keys - {"recording__path", "evaluation"} == CHANGES.keys()
+    assert hashed(evaluation={"replicates": 9}) == hashed()
 
 
 def test_a_configuration_does_not_change():

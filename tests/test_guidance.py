@@ -102,6 +102,59 @@ def test_gaussian_model_with_linear_classifier_is_closed_form(x_t, classifier_in
     torch.testing.assert_close(evidence.gradient.flatten(1), expected, rtol=2e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("classifier_input", ["x_t", "x0", "x0_detached"])
+@pytest.mark.parametrize("objective", ["log_prob", "logit"])
+def test_the_gradient_is_that_of_the_objective_for_any_number_of_samples(
+    schedule, x_t, classifier, unet, classifier_input, objective
+):
+    times = schedule.times[5]
+    guidance = ClassifierGuidance(classifier, classifier_input, objective=objective)
+
+    def denoise(x):
+        return unet(x, torch.full((len(x),), times.timestep)).sample
+
+    evidence = guidance.evaluate(x_t, LABEL, times, schedule, denoise)
+    x = x_t.repeat(2, 1, 1, 1).requires_grad_()
+    value = evidence.objective(x, LABEL.repeat(2))
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    torch.testing.assert_close(gradient, evidence.gradient.repeat(2, 1, 1, 1), rtol=1e-3, atol=1e-5)
+    scores = evidence.logits.log_softmax(dim=1) if objective == "log_prob" else evidence.logits
+    torch.testing.assert_close(value.detach(), scores[range(3), LABEL].repeat(2), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert not evidence.objective(x, LABEL.repeat(2)).requires_grad
+
+
+def test_the_objective_at_other_images_predicts_anew_and_holds_the_noise_constant(schedule, x_t, classifier, unet):
+    times, moved = schedule.times[5], x_t + 0.3
+    a = times.alphas_cumprod
+
+    def denoise(x):
+        return unet(x, torch.full((len(x),), times.timestep)).sample
+
+    guidance = ClassifierGuidance(classifier, "x0_detached")
+    objective = guidance.evaluate(x_t, LABEL, times, schedule, denoise).objective
+    x, by_hand = (moved.clone().requires_grad_() for _ in range(2))
+    epsilon = denoise(moved).detach()
+    x_0 = ((by_hand - (1 - a) ** 0.5 * epsilon) / a**0.5).clamp(-1, 1)
+    expected = classifier(x_0).log_softmax(dim=1)[range(3), LABEL]
+    torch.testing.assert_close(objective(x, LABEL), expected, rtol=1e-4, atol=1e-5)
+    objective(x, LABEL).sum().backward(inputs=[x])
+    expected.sum().backward(inputs=[by_hand])
+    torch.testing.assert_close(x.grad, by_hand.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_the_objective_at_x_t_needs_no_denoiser(schedule, x_t, classifier):
+    passes = []
+
+    def denoise(x):
+        passes.append(len(x))
+        return torch.zeros_like(x)
+
+    evidence = ClassifierGuidance(classifier).evaluate(x_t, LABEL, schedule.times[5], schedule, denoise)
+    evidence.objective(x_t, LABEL)
+    assert passes == [3]
+
+
 def test_only_x0_builds_a_graph_through_the_denoiser(schedule, x_t, classifier, unet):
     graph = {}
     for classifier_input in ("x_t", "x0", "x0_detached"):

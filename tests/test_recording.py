@@ -17,7 +17,9 @@ from gradscope.compression import choose_codec
 from gradscope.config import RunConfig, check
 from gradscope.device import set_device
 from gradscope.errors import GradscopeError
-from gradscope.recording import load_probes, prepare, record_run
+from gradscope.probe_loading import load_probes
+from gradscope.recording import prepare, record_run
+from gradscope.smoothgrad import SmoothGrad
 from gradscope.stabilizers import Adam, Identity
 from gradscope.store import CELL_DIMS
 
@@ -56,6 +58,18 @@ class Peak(Probe):
         return {"peak": step.gradient.abs().flatten(1).amax(dim=1)}, state
 
 
+class Scaled(Probe):
+    variables = (Variable("scaled", "largest magnitude, scaled", "scale * max|g|"),)
+
+    def __init__(self, scale: float, power: int = 1):
+        if power < 1:
+            raise ValueError(f"power must be at least 1, got {power}")
+        self.scale, self.power = scale, power
+
+    def measure(self, step, state):
+        return {"scaled": self.scale * step.gradient.abs().flatten(1).amax(dim=1) ** self.power}, state
+
+
 class Greedy(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -78,7 +92,7 @@ def content(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "mymodels", raising=False)
-    return {
+    yield {
         "denoiser": "mymodels:denoiser",
         "classifiers": {"robust": "mymodels:robust", "non_robust": "mymodels:non_robust"},
         "guidance": {"classifier_input": ["x_t", "x0"], "guidance_scale": [0, 0.4]},
@@ -87,6 +101,7 @@ def content(tmp_path, monkeypatch):
         "probes": ["gradient", "update", "x_t", "norms", "cosines", "mymodels:Peak"],
         "recording": {"path": str(tmp_path / "run.zarr")},
     }
+    torch.set_flush_denormal(False)  # a run on the CPU sets it, for the whole process
 
 
 def run_of(content, **options):
@@ -127,6 +142,62 @@ def test_each_cell_is_what_its_sampler_does_alone(content):
         np.testing.assert_array_equal(cell["image"].values, torch.cat(blocks).numpy())
 
 
+def test_probes_with_options_and_their_coordinates_come_into_the_store(content):
+    names = ["classifier.linear", "unet.mid_block"]
+    content |= {"stabilizers": {"none": {}}, "sampling": {"num_inference_steps": 2, "samples": 3, "batch_size": 2}}
+    content["guidance"]["guidance_scale"] = [0.4]
+    content["probes"] = [
+        "gradient",
+        "spectrum",
+        {"reference": {"classifier": "mymodels:robust"}},
+        {"snr": {"draws": 2}},
+        {"attribution": {"draws": 1, "radius": 0.1}},
+        {"layers": {"names": names}},
+        {"mymodels:Scaled": {"scale": 2, "power": 2}},
+    ]
+    run = run_of(content)
+    record_run(run)
+    ds = xr.open_zarr("run.zarr")
+    assert list(ds.layer.values) == names
+    np.testing.assert_allclose(ds.radial_frequency, (np.arange(12) + 0.5) / 16)
+    assert ds.radial_frequency.attrs["units"] == "cycle/pixel"
+    assert ds.radial_spectrum.dims[-2:] == ("timestep", "radial_frequency")
+    assert ds.layer_gradient_norm.dims[-2:] == ("timestep", "layer")
+    own = ds.reference_cosine.sel(classifier="robust", classifier_input="x_t").values
+    np.testing.assert_allclose(own, 1, rtol=1e-4)
+    assert (np.abs(ds.reference_cosine.sel(classifier="non_robust").values) < 0.9).all()
+    unet = ds.layer_gradient_norm.sel(layer="unet.mid_block")
+    assert np.isnan(unet.sel(classifier_input="x_t").values).all()
+    assert (unet.sel(classifier_input="x0").values > 0).all()
+    np.testing.assert_allclose(ds.scaled, 2 * np.abs(ds.gradient.values).max(axis=(-3, -2, -1)) ** 2, rtol=1e-5)
+    for name in ("gradient_snr", "sensitivity_max", "infidelity", "high_frequency_share", "layer_activation_norm"):
+        assert np.isfinite(ds[name].values).all()
+    hashes = ds.attrs["weights_sha256"]
+    assert hashes["probes.reference.classifier"] == hashes["classifiers.robust"]
+    assert json.loads(ds.attrs["configuration"])["probes"] == content["probes"]
+    content["probes"] = ["gradient"]
+    record_run(run_of(content, store="bare.zarr"))
+    np.testing.assert_array_equal(xr.open_zarr("bare.zarr")["image"].values, ds["image"].values)
+
+
+def test_smoothgrad_by_configuration_is_that_of_python(content):
+    content["guidance"] = {
+        "classifier_input": ["x0"],
+        "guidance_scale": [0.4],
+        "smoothgrad": {"samples": 3, "std": 0.2},
+    }
+    content["stabilizers"] = {"none": {}}
+    record_run(run_of(content))
+    models = importlib.import_module("mymodels")
+    unet, scheduler = models.denoiser()
+    guidance = gradscope.ClassifierGuidance(models.robust(), "x0", guidance_scale=0.4, smoothgrad=SmoothGrad(3, 0.2))
+    sampler = gradscope.GuidedSampler(unet.to(memory_format=torch.channels_last), scheduler, guidance)
+    cell = gradscope.open("run.zarr").sel(
+        classifier="robust", classifier_input="x0", stabilizer="none", guidance_scale=0.4
+    )
+    np.testing.assert_array_equal(cell["image"].values[3:], sampler.sample([3, 0], 4, first_sample=3).numpy())
+
+
 def test_attributes_tell_the_origin(content):
     run = run_of(content, store="elsewhere.zarr")
     record_run(run, command=["gradscope", "record"])
@@ -165,6 +236,49 @@ def changed(content, key, value):
         ("stabilizers", {"adm": {}}, "unknown stabilizer 'adm'; did you mean 'adam'"),
         ("probes", ["gradients"], "unknown probe 'gradients'; did you mean 'gradient'"),
         ("probes", ["gradient", "gradient"], "two of them record 'gradient'"),
+        ("probes", [{"snr": {"drws": 8}}], "probes.snr.drws: unknown key; did you mean 'draws'[?] one of: draws, seed"),
+        ("probes", [{"snr": {"draws": "8"}}], "probes.snr.draws: must be a whole number, got '8'"),
+        ("probes", [{"snr": {"draws": 1}}], "probes.snr: draws must be at least 2, got 1"),
+        ("probes", [{"norms": {"draws": 1}}], "probes.norms: takes no options, got draws"),
+        ("probes", [{"srn": {"draws": 8}}], "probes: unknown probe 'srn'; did you mean 'snr'"),
+        ("probes", ["reference"], "probes.reference.classifier: this key is missing"),
+        (
+            "probes",
+            [{"reference": {"classifier": 3}}],
+            "probes.reference.classifier: must be a name .zoo:SET/NAME.*, got 3",
+        ),
+        (
+            "probes",
+            [{"reference": {"classifier": "resnet18"}}],
+            "probes.reference.classifier: got 'resnet18'; possible: ",
+        ),
+        (
+            "probes",
+            [{"reference": {"classifier": "mymodels:wide"}}],
+            "probes.reference.classifier: the classifier does not",
+        ),
+        (
+            "probes",
+            [{"reference": {"classifier": {"timm": "resnet18"}}}],
+            "probes.reference.classifier.num_classes: this key is missing",
+        ),
+        ("probes", [{"layers": {"names": "unet"}}], "probes.layers.names: must be a list, got 'unet'"),
+        ("probes", [{"layers": {"names": ["unet", 3]}}], "probes.layers.names.1: must be text, got 3"),
+        (
+            "probes",
+            [{"layers": {"names": ["classifier.linaer"]}}],
+            "probes.layers, at classifiers.robust: names: got 'classifier.linaer', but classifier .LinearClassifier. "
+            "has no layer 'linaer'; one of: linear",
+        ),
+        ("probes", ["mymodels:Scaled"], "probes.mymodels:Scaled.scale: this key is missing"),
+        ("probes", [{"mymodels:Scaled": {"scale": "x"}}], "probes.mymodels:Scaled.scale: must be a number, got 'x'"),
+        (
+            "probes",
+            [{"mymodels:Scaled": {"scale": 1, "power": 0}}],
+            "probes.mymodels:Scaled: power must be at least 1, got 0",
+        ),
+        ("probes", ["mymodels:robust"], "probes: mymodels:robust gives a probes.Probe, this one gave LinearClassifier"),
+        ("probes", ["mymodels:sys"], "probes: mymodels has no 'sys'"),
         ("sampling.labels", [0, 4], "sampling.labels: the classifiers have classes 0 to 3, got 4"),
         ("sampling.labels", [-1], "sampling.labels: the classifiers have classes 0 to 3, got -1"),
         ("sampling.num_inference_steps", 2000, "at most the scheduler's 1000, got 2000"),
@@ -185,6 +299,8 @@ def test_classifiers_that_do_not_agree_in_their_classes_are_refused(content, tmp
     with (tmp_path / "mymodels.py").open("a") as file:
         file.write("\n\ndef five():\n    return LinearClassifier(classes=5)\n")
     sys.modules.pop("mymodels", None)
+    with pytest.raises(GradscopeError, match=r"probes.reference.classifier: has 5 classes, classifiers.robust has 4"):
+        run_of({**content, "probes": [{"reference": {"classifier": "mymodels:five"}}]})
     with pytest.raises(GradscopeError, match=r"classifiers.non_robust: has 5 classes, classifiers.robust has 4"):
         run_of(changed(content, "classifiers.non_robust", "mymodels:five"))
 
@@ -212,5 +328,23 @@ def test_devices_that_are_not_there_are_refused(name):
 
 
 def test_probes_by_name_give_fresh_probes():
-    assert [type(p).__name__ for p in load_probes("norms")] == ["Norm", "Norm"]
-    assert load_probes("cosines")[0] is not load_probes("cosines")[0]
+    first, again = (load_probes("norms", no_module) for _ in range(2))
+    assert [type(p).__name__ for p in first] == ["Norm", "Norm"]
+    assert first[0] is not again[0]
+
+
+def test_options_reach_the_probe():
+    (snr,) = load_probes({"snr": {"draws": 3}}, no_module)
+    assert (snr.draws, snr.seed) == (3, 0)
+    (reference,) = load_probes({"reference": {"classifier": "zoo:a/b"}}, lambda spec, where: Named(f"{where}={spec}"))
+    assert reference.classifier.name == "probes.reference.classifier=zoo:a/b"
+
+
+class Named(torch.nn.Module):
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+
+def no_module(spec, where):
+    raise AssertionError(where)

@@ -1,9 +1,11 @@
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from small_models import LinearClassifier
 from torch import nn
 
 from gradscope.errors import GradscopeError
@@ -85,6 +87,27 @@ def test_samples_are_bit_identical_with_and_without_probes(unet, scheduler, clas
     assert trace["update_norm"].shape == (len(LABELS), STEPS)
 
 
+@pytest.mark.parametrize("classifier_input", ["x_t", "x0", "x0_detached"])
+def test_the_objective_may_be_differentiated_in_a_hook_with_parameters_frozen(
+    unet, scheduler, classifier, classifier_input
+):
+    guided = sampler(unet, scheduler, classifier, classifier_input, Adam(), guidance_scale=0.4)
+    bare, gradients = guided.sample(LABELS, STEPS), []
+
+    def differentiate(step):
+        x = step.x_t.clone().requires_grad_()
+        objective = step.objective(x, step.label)
+        assert not any(p.requires_grad for p in [*unet.parameters(), *classifier.parameters()])
+        gradients.append(torch.autograd.grad(objective.sum(), x)[0] - step.gradient)
+
+    with guided.register_step_hook(differentiate):
+        assert torch.equal(guided.sample(LABELS, STEPS), bare)
+    assert max(float(g.abs().max()) for g in gradients) < 1e-5
+    assert len(gradients) == STEPS
+    alphas = [step.alphas_cumprod for step in steps_of(guided)]
+    assert alphas == scheduler.alphas_cumprod[[step.timestep for step in steps_of(guided)]].tolist()
+
+
 class ZeroUNet(nn.Module):
     """Predicts no noise, element by element: what is left of a trajectory is the noise that was drawn."""
 
@@ -130,6 +153,32 @@ def test_no_stabiliser_state_leaks_from_one_batch_to_the_next(unet, scheduler, c
     first = guided.sample(LABELS, STEPS)
     guided.sample([3, 3], STEPS, seed=9)
     assert torch.equal(guided.sample(LABELS, STEPS), first)
+
+
+def test_contexts_of_hooks_are_open_while_the_models_run_and_closed_while_hooks_run(unet, scheduler):
+    events = []
+
+    class Watches:
+        @contextmanager
+        def attach(self, modules):
+            assert list(modules) == ["classifier", "unet"]
+            assert modules["unet"] is unet
+            events.append("open")
+            yield
+            events.append("closed")
+
+        def __call__(self, step):
+            events.append("hook")
+
+    class Told(LinearClassifier):
+        def forward(self, x):
+            events.append("model")
+            return super().forward(x)
+
+    guided = sampler(unet, scheduler, Told())
+    with guided.register_step_hook(Watches()):
+        guided.sample([0], 2)
+    assert events == ["open", "model", "closed", "hook"] * 2 + ["open", "closed"]
 
 
 def test_hooks_run_in_order_until_removed(unet, scheduler, classifier):

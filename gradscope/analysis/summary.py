@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from gradscope.analysis.contents import class_names
 from gradscope.intervals import wilson
 
 TRAJECTORY_MEANS = ("gradient_cosine", "update_cosine", "effective_strength")
@@ -18,7 +19,7 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
         ``gradient_cosine``, ``update_cosine`` and ``effective_strength``, where they were recorded;
         ``nonfinite_steps``, the number of steps whose gradient was not finite; and, after an evaluation,
         ``own_accuracy``, ``judge_accuracy`` with Wilson's 95 % bounds over ``bound``, and ``class_accuracy`` by the
-        judge over ``class``. Only what is written enters.
+        judge over ``class``. Only what is written enters, and of the predictions only those of finite images.
     """
     done = (ds["written"] > 0).all("timestep")
     out = xr.Dataset({"samples": done.sum("sample")})
@@ -28,20 +29,21 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
     out["nonfinite_steps"] = (ds["finite_fraction"] < 1).sum(("sample", "timestep"))
     for name in ("own", "judge"):
         if f"{name}_prediction" in ds:
-            right = (ds[f"{name}_prediction"] == ds["label"]) & done
-            hits = right.sum("sample")
-            out[f"{name}_accuracy"] = hits / out["samples"].where(out["samples"] > 0)
-            low, high = xr.apply_ufunc(wilson, hits.compute(), out["samples"].compute(), output_core_dims=[[], []])
+            seen = done & (ds[f"{name}_prediction"] >= 0)
+            right = seen & (ds[f"{name}_prediction"] == ds["label"])
+            hits, count = right.sum("sample"), seen.sum("sample")
+            out[f"{name}_accuracy"] = hits / count.where(count > 0)
+            low, high = xr.apply_ufunc(wilson, hits.compute(), count.compute(), output_core_dims=[[], []])
             out[f"{name}_interval"] = xr.concat([low, high], xr.Variable("bound", ["low", "high"]))
     if "judge_prediction" in ds:
-        out["class_accuracy"] = _by_class(ds, done)
+        out["class_accuracy"] = _by_class(ds, done & (ds["judge_prediction"] >= 0))
     return out.compute()
 
 
-def _by_class(ds: xr.Dataset, done: xr.DataArray) -> xr.DataArray:
+def _by_class(ds: xr.Dataset, seen: xr.DataArray) -> xr.DataArray:
     """The judge's accuracy on the samples of each target class, over cells and ``class``."""
-    names = ds.attrs["classes"]
+    names = class_names(ds)
     of_class = ds["label"] == xr.DataArray(np.arange(len(names)), dims="class", coords={"class": names})
-    right = (ds["judge_prediction"] == ds["label"]) & done & of_class
-    count = (done & of_class).sum("sample")
+    right = (ds["judge_prediction"] == ds["label"]) & seen & of_class
+    count = (seen & of_class).sum("sample")
     return right.sum("sample") / count.where(count > 0)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
@@ -12,7 +11,9 @@ from torch import Tensor
 from gradscope.config import DataConfig, DenoiserEvaluation, TrainDenoiserConfig
 from gradscope.data import datasets
 from gradscope.errors import GradscopeError
-from gradscope.evaluation.distances import Features, frechet_distance
+from gradscope.evaluation.distances import Frechet
+from gradscope.evaluation.features import Features, distance_names, load_extractor
+from gradscope.evaluation.real import held_out
 from gradscope.intervals import wilson
 from gradscope.models import cards
 from gradscope.models.cards import Card, Metric
@@ -36,7 +37,7 @@ def measure_classifier(path: Path, device: torch.device) -> Card:
     torch.manual_seed(card.seed)
     right = {"accuracy_clean": 0, "accuracy_x_t": 0}
     n = 0
-    for images, labels in _held_out(card, device):
+    for images, labels in held_out(card.data, _HELD_OUT, device):
         for name, x in {"accuracy_clean": images, "accuracy_x_t": noised(scheduler, images)[0]}.items():
             with torch.no_grad():
                 right[name] += int((module(x).argmax(dim=1) == labels).sum())
@@ -57,7 +58,7 @@ def measure_denoiser(path: Path, evaluation: DenoiserEvaluation | None, device: 
     denoiser = load_denoiser(str(path), device)
     torch.manual_seed(card.seed)
     losses = []
-    for images, _ in _held_out(card, device):
+    for images, _ in held_out(card.data, _HELD_OUT, device):
         x_t, noise, t = noised(denoiser.scheduler, images)
         with torch.no_grad():
             wanted = target(denoiser.scheduler, images, noise, t)
@@ -79,10 +80,10 @@ def check_evaluation(config: TrainDenoiserConfig, device: torch.device) -> None:
     """Raise GradscopeError, before any training, where the evaluation that follows it could not be made."""
     if config.evaluation is None:
         return
-    held_out = min(_HELD_OUT, len(datasets.load(config.data, "test")))
-    if config.evaluation.samples > held_out // 2:
+    there = min(_HELD_OUT, len(datasets.load(config.data, "test")))
+    if config.evaluation.samples > there // 2:
         raise GradscopeError(
-            f"evaluation.samples: got {config.evaluation.samples}, at most {held_out // 2}, half of the held-out images"
+            f"evaluation.samples: got {config.evaluation.samples}, at most {there // 2}, half of the held-out images"
         )
     _evaluators(config.evaluation, config.data, device)
 
@@ -107,10 +108,10 @@ def _samples(card: Card, denoiser: Denoiser, evaluation: DenoiserEvaluation, dev
     fake = list(unguided_samples(denoiser, evaluation.samples, evaluation.num_inference_steps, device))
     with torch.no_grad():
         verdict = torch.cat([judge(batch).argmax(dim=1) for batch in fake]).cpu().numpy()
-    real = [images for images, _ in _held_out(card, device)]
+    real = [images for images, _ in held_out(card.data, _HELD_OUT, device)]
     floor, reference = torch.cat(real)[: evaluation.samples], torch.cat(real)[evaluation.samples :]
-    n, name = len(verdict), evaluation.extractor.rpartition("/")[2].removesuffix(".yaml")
-    batches = reference.split(_BATCH)
+    n, (name, _) = len(verdict), distance_names(evaluation.extractor)
+    frechet = Frechet(extractor.of(reference.split(_BATCH)))
     about = f"{n} samples against {len(reference)} held-out images"
     metrics = {
         f"share_{label}": _share(int((verdict == k).sum()), n, "of unguided samples, by the judge")
@@ -118,9 +119,9 @@ def _samples(card: Card, denoiser: Denoiser, evaluation: DenoiserEvaluation, dev
     }
     metrics["mean_pixel"] = Metric(value=float(torch.cat(fake).mean()), n=n, about="unguided samples, range [-1, 1]")
     metrics["mean_pixel_data"] = Metric(value=float(torch.cat(real).mean()), n=len(torch.cat(real)), about="held-out")
-    metrics[f"fd_{name}"] = Metric(value=frechet_distance(extractor, batches, fake), n=n, about=about)
-    metrics[f"fd_{name}_floor"] = Metric(
-        value=frechet_distance(extractor, batches, floor.split(_BATCH)),
+    metrics[name] = Metric(value=frechet.distance(extractor.of(fake)), n=n, about=about)
+    metrics[f"{name}_floor"] = Metric(
+        value=frechet.distance(extractor.of(floor.split(_BATCH))),
         n=len(floor),
         about=f"{len(floor)} other held-out images instead of samples",
     )
@@ -132,16 +133,7 @@ def _evaluators(
 ) -> tuple[torch.nn.Module, Features]:
     shape = (data.channels, data.size, data.size)
     judge = load_classifier(evaluation.judge, "evaluation.judge", shape, device).module
-    extractor = load_classifier(evaluation.extractor, "evaluation.extractor", shape, device).module
-    return judge, Features(extractor, shape)
-
-
-def _held_out(card: Card, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    data = datasets.load(card.data, "test")
-    chosen = np.random.default_rng(0).permutation(len(data))[:_HELD_OUT]
-    for index in np.array_split(chosen, max(1, len(chosen) // _BATCH)):
-        images, labels = data.batch(index.tolist())
-        yield images.to(device), labels.to(device)
+    return judge, load_extractor(evaluation.extractor, "evaluation.extractor", shape, device)
 
 
 def _share(successes: int, n: int, about: str) -> Metric:

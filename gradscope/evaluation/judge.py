@@ -1,63 +1,132 @@
 """Verdicts on the final samples: by the guide of each cell, and by a judge that guided none."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from gradscope.store import CELL_DIMS, add_variables, open_store
+from gradscope.intervals import transfer_ratio, wilson
+from gradscope.store import CELL_DIMS
 
-_BATCH = 256
+Int = NDArray[np.integer]
+_ABOUT = {"own": "the cell's guide", "judge": "the independent judge"}
 
 
-def judge_store(path: Path, guides: Mapping[str, nn.Module], judge: nn.Module | None, device: torch.device) -> None:
-    """Add predictions and accuracies to a store.
+@torch.no_grad()
+def predict(module: nn.Module, images: Tensor) -> NDArray[np.int16]:
+    """Classes of images ``(n, channel, height, width)``; -1 where image or logits are not finite."""
+    logits = module(images)
+    finite = torch.isfinite(images).flatten(1).all(dim=1) & torch.isfinite(logits).all(dim=1)
+    return torch.where(finite, logits.argmax(dim=1), -1).to(torch.int16).cpu().numpy()
 
-    ``own_prediction`` and ``own_accuracy`` by the cell's guide on the final images; ``judge_prediction`` and
-    ``judge_accuracy`` likewise where there is a judge. Images are read cell by cell.
+
+def verdicts(predictions: Mapping[str, Int], label: Int, classes: int) -> xr.Dataset:
+    """What follows from the classes that were seen in the samples.
+
+    Parameters
+    ----------
+    predictions
+        By ``own`` and/or ``judge``: ``(*cells, sample)``, -1 where there is none; such samples do not count.
+    label
+        Target classes, ``(sample,)``.
+    classes
+        Number of classes; chance is one over it.
+
+    Returns
+    -------
+    xarray.Dataset
+        Predictions and accuracies with Wilson's 95 % intervals; with a judge its accuracy a target class and its
+        confusion matrix; with both the transfer ratio.
     """
-    ds = open_store(path)
-    label = ds["label"].values
-    judges = {"own": guides} | ({} if judge is None else {"judge": dict.fromkeys(guides, judge)})
-    about = {"own": "the cell's guide", "judge": "the independent judge"}
-    added: dict[str, tuple] = {}
-    for name, modules in judges.items():
-        shape = tuple(ds.sizes[dim] for dim in CELL_DIMS)
-        prediction = np.full((*shape, len(label)), -1, dtype=np.int16)
-        for cell in np.ndindex(shape):
-            images = ds["image"][cell]
-            prediction[cell] = _predict(modules[str(ds["classifier"].values[cell[0]])], images, device)
-        right = prediction == label
-        added[f"{name}_prediction"] = (
-            (*CELL_DIMS, "sample"),
-            prediction,
-            {
-                "long_name": f"class of the final sample by {about[name]}",
-                "units": "1",
-                "equation": "argmax_k f(x_0)[k], -1 where there is no finite image",
-            },
-        )
-        added[f"{name}_accuracy"] = (
-            CELL_DIMS,
-            right.mean(axis=-1),
-            {
-                "long_name": f"share of samples in which {about[name]} sees the target class",
-                "units": "1",
-                "equation": "mean(prediction == label)",
-            },
-        )
-    add_variables(path, xr.Dataset(added))
+    out: dict[str, tuple] = {}
+    for name, prediction in predictions.items():
+        out |= _accuracies(name, prediction, label)
+    if "judge" in predictions:
+        out |= _by_class(predictions["judge"], label, classes)
+    if len(predictions) == 2:
+        out |= _transfer(predictions["own"], predictions["judge"], label, 1 / classes)
+    return xr.Dataset(out)
 
 
-def _predict(module: nn.Module, images: xr.DataArray, device: torch.device) -> np.ndarray:
-    verdicts = []
-    for first in range(0, images.sizes["sample"], _BATCH):
-        batch = torch.from_numpy(images[first : first + _BATCH].values).to(device)
-        with torch.no_grad():
-            verdict = module(batch).argmax(dim=1)
-        finite = torch.isfinite(batch).flatten(1).all(dim=1)
-        verdicts.append(torch.where(finite, verdict, -1).to(torch.int16).cpu().numpy())
-    return np.concatenate(verdicts)
+def _accuracies(name: str, prediction: Int, label: Int) -> dict[str, tuple]:
+    seen = prediction >= 0
+    share, interval = _share((seen & (prediction == label)).sum(axis=-1), seen.sum(axis=-1))
+    who = _ABOUT[name]
+    return {
+        f"{name}_prediction": _variable(
+            ("sample",),
+            prediction.astype(np.int16),
+            f"class of the final sample by {who}",
+            "argmax_k f(x_0)[k]; -1: unfinished, or image or logits not finite",
+        ),
+        f"{name}_accuracy": _variable(
+            (),
+            share,
+            f"share of samples in which {who} sees the target class",
+            f"mean({name}_prediction == label), where {name}_prediction >= 0",
+        ),
+        f"{name}_accuracy_interval": _variable(
+            ("bound",), interval, f"95 % interval of {name}_accuracy", "Wilson's score interval"
+        ),
+    }
+
+
+def _by_class(prediction: Int, label: Int, classes: int) -> dict[str, tuple]:
+    cells = prediction.shape[:-1]
+    confusion = np.zeros((*cells, classes, classes), dtype=np.int32)
+    for cell in np.ndindex(cells):
+        seen = prediction[cell] >= 0
+        np.add.at(confusion[cell], (label[seen], prediction[cell][seen]), 1)
+    share, interval = _share(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
+    return {
+        "class_accuracy": _variable(
+            ("class",),
+            share,
+            "share of the target class's samples in which the judge sees it",
+            "mean(judge_prediction == label), where label == class and judge_prediction >= 0",
+        ),
+        "class_accuracy_interval": _variable(
+            ("class", "bound"), interval, "95 % interval of class_accuracy", "Wilson's score interval"
+        ),
+        "confusion": _variable(
+            ("class", "judge_class"),
+            confusion,
+            "number of samples of a target class that the judge calls judge_class",
+            "sum(label == class and judge_prediction == judge_class)",
+        ),
+    }
+
+
+def _transfer(own: Int, judge: Int, label: Int, chance: float) -> dict[str, tuple]:
+    cells = own.shape[:-1]
+    found = np.full((*cells, 3), np.nan)
+    for cell in np.ndindex(cells):
+        both = (own[cell] >= 0) & (judge[cell] >= 0)
+        found[cell] = transfer_ratio((own[cell] == label)[both], (judge[cell] == label)[both], chance)
+    return {
+        "transfer_ratio": _variable(
+            (),
+            found[..., 0],
+            "share of the guide's success that the independent judge confirms",
+            f"(judge_accuracy - {chance:g}) / (own_accuracy - {chance:g}); NaN where own_accuracy_interval reaches it",
+        ),
+        "transfer_ratio_interval": _variable(
+            ("bound",),
+            found[..., 1:],
+            "95 % interval of transfer_ratio",
+            "quantiles over resampled samples, the same ones for guide and judge; NaN: no bound",
+        ),
+    }
+
+
+def _share(right: Int, counted: Int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares and their bounds, ``(..., 2)``; NaN where nothing is counted."""
+    share = np.divide(right, counted, out=np.full(counted.shape, np.nan), where=counted > 0)
+    return share, np.stack(wilson(right, counted), axis=-1)
+
+
+def _variable(dims: tuple[str, ...], values: np.ndarray, long_name: str, equation: str) -> tuple:
+    return (*CELL_DIMS, *dims), values, {"long_name": long_name, "units": "1", "equation": equation}

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,17 @@ def load(spec: str, where: str) -> Any:
 
 def call(spec: str, where: str) -> Any:
     """What the callable that `spec` names gives, without arguments."""
+    return load_callable(spec, where)()
+
+
+def load_callable(spec: str, where: str) -> Callable[..., Any]:
+    """As `load`, of something that can be called."""
     made = load(spec, where)
     if not callable(made):
         raise GradscopeError(
             f"{where}: {spec} is of type {type(made).__name__}, which cannot be called; wanted: package.module:callable"
         )
-    return made()
+    return made
 
 
 def is_spec(text: str) -> bool:

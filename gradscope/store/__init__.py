@@ -2,12 +2,13 @@
 
 from gradscope.store.creation import add_variables, create, set_attributes
 from gradscope.store.reader import open_store
-from gradscope.store.schema import CELL_DIMS, Array, Grid, Schema
+from gradscope.store.schema import CELL_DIMS, Array, Coordinate, Grid, Schema
 from gradscope.store.writer import Frame, StoreWriter
 
 __all__ = [
     "CELL_DIMS",
     "Array",
+    "Coordinate",
     "Frame",
     "Grid",
     "Schema",

@@ -2,7 +2,8 @@
 
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN, Schema, fill_val
 
 _CODECS = {"none": None, "lz4": BloscCodec(cname="lz4", shuffle="bitshuffle", clevel=1)}
 _KEYS = {"name": "default", "separator": "."}
+_ADDED_CHUNK_BYTES = 4 * 2**20
 
 
 def create(path: Path, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -64,23 +66,27 @@ def refuse_path(path: Path, overwrite: bool) -> None:
         raise GradscopeError(f"recording.path: {path} is not a zarr store, it is not overwritten")
 
 
-def add_variables(path: Path, variables: xr.Dataset) -> None:
-    """Add arrays to a finished store (or replace those that were added before) and consolidate again."""
+def add_variables(path: Path, variables: xr.Dataset, instead_of: Iterable[str] = ()) -> None:
+    """Add arrays, with the coordinates they bring, to a store, set `variables.attrs` on it, and consolidate again.
+
+    Arrays of the same name and those named in `instead_of` are removed before.
+    """
     group = zarr.open_group(path, mode="r+", use_consolidated=False)
-    for key, variable in variables.data_vars.items():
-        name = str(key)
-        if name in group:
-            del group[name]
+    for name in {*instead_of, *map(str, variables.variables)} & set(group.array_keys()):
+        del group[name]
+    for key, variable in variables.variables.items():
+        values = variable.values
         array = _create(
             group,
-            name,
-            shape=variable.shape,
-            chunks=variable.shape,
-            dtype=variable.dtype,
+            str(key),
+            shape=values.shape,
+            chunks=_bounded(values.shape, values.dtype.itemsize),
+            dtype=str if values.dtype.kind in "OU" else values.dtype,
             dims=variable.dims,
             attributes=variable.attrs,
         )
-        array[...] = variable.values
+        array[...] = values
+    group.attrs.update(variables.attrs)
     _consolidate(path)
 
 
@@ -88,6 +94,16 @@ def set_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
     """Change attributes of the store and consolidate again."""
     zarr.open_group(path, mode="r+", use_consolidated=False).attrs.update(attributes)
     _consolidate(path)
+
+
+def _bounded(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Chunks of at most `_ADDED_CHUNK_BYTES`, whole along the last dimensions."""
+    chunks = list(shape)
+    for axis in range(len(shape)):
+        if prod(chunks) * itemsize <= _ADDED_CHUNK_BYTES:
+            break
+        chunks[axis] = max(1, _ADDED_CHUNK_BYTES // (prod(chunks[axis + 1 :]) * itemsize))
+    return tuple(chunks)
 
 
 def _create(group, name, *, shape, chunks, dtype, dims, attributes, codec="none"):
@@ -128,12 +144,17 @@ def _coordinates(group: zarr.Group, schema: Schema) -> None:
     _coordinate(group, "sample", ("sample",), np.arange(grid.samples), "index of the sample")
     _coordinate(group, "label", ("sample",), grid.label.astype(np.int64), "target class")
     _coordinate(group, "seed", ("sample",), grid.seed.astype(np.int64), "seed of the sample's generator")
+    for dim, own in schema.coords.items():
+        values = np.array(own.values, dtype=object if isinstance(own.values[0], str) else np.float64)
+        _coordinate(group, dim, (dim,), values, own.long_name, own.units)
     group.attrs["coordinates"] = "step alphas_cumprod sigma label seed"
 
 
-def _coordinate(group: zarr.Group, name: str, dims: tuple[str, ...], values: np.ndarray, about: str) -> None:
+def _coordinate(
+    group: zarr.Group, name: str, dims: tuple[str, ...], values: np.ndarray, about: str, units: str = "1"
+) -> None:
     dtype = str if values.dtype == object else values.dtype
-    attributes = {"long_name": about, "units": "1"}
+    attributes = {"long_name": about, "units": units}
     _create(group, name, shape=values.shape, chunks=values.shape, dtype=dtype, dims=dims, attributes=attributes)[
         ...
     ] = values

@@ -57,6 +57,15 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Coordinate:
+    """Values along a dimension of an array's own."""
+
+    values: tuple[str, ...] | tuple[float, ...]
+    long_name: str
+    units: str
+
+
+@dataclass(frozen=True)
 class Array:
     """One recorded array.
 
@@ -70,6 +79,9 @@ class Array:
     dtype: str = "float32"
     dims: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    """Lengths of the dimensions in `dims` that are neither the image's nor in `coords`."""
+    coords: Mapping[str, Coordinate] = field(default_factory=dict)
+    """By dimension."""
 
 
 WRITTEN = Array(
@@ -103,6 +115,11 @@ class Schema:
     @property
     def finals(self) -> tuple[Array, ...]:
         return self._of("final")
+
+    @property
+    def coords(self) -> dict[str, Coordinate]:
+        """Coordinates of the arrays' own dimensions."""
+        return {dim: coordinate for array in self.arrays for dim, coordinate in array.coords.items()}
 
     def _of(self, kind: str) -> tuple[Array, ...]:
         return tuple(array for array in self.arrays if array.kind == kind)
@@ -146,8 +163,9 @@ class Schema:
 
     def extra(self, array: Array) -> tuple[int, ...]:
         """Lengths of the array's own dimensions."""
-        image = dict(zip(IMAGE_DIMS, self.grid.image_shape, strict=True))
-        return tuple(array.sizes[dim] if dim in array.sizes else image[dim] for dim in array.dims)
+        sizes = dict(zip(IMAGE_DIMS, self.grid.image_shape, strict=True))
+        sizes |= {dim: len(coordinate.values) for dim, coordinate in array.coords.items()} | dict(array.sizes)
+        return tuple(sizes[dim] for dim in array.dims)
 
     @property
     def scalar_chunk_steps(self) -> int:

@@ -22,6 +22,9 @@ def ds():
     cosine[..., 0] = np.nan
     written = np.full(shape, 3, dtype="uint8")
     written[1, 0, 1, 0, 5, 3:] = 0
+    predictions = {name: rng.integers(0, 3, shape[:-1]) for name in ("own", "judge")}
+    for prediction in predictions.values():
+        prediction[0, 0, 1, 0, 2] = -1  # no finite image
     finite = np.ones(shape)
     finite[0, 0, 1, 0, 2, 4] = 0.5
     finite[0, 0, 1, 0, 3, 1] = 0
@@ -30,8 +33,8 @@ def ds():
             "written": (over_time, written),
             "gradient_cosine": (over_time, np.where(written > 0, cosine, np.nan)),
             "finite_fraction": (over_time, finite),
-            "own_prediction": ((*CELL_DIMS, "sample"), rng.integers(0, 3, shape[:-1])),
-            "judge_prediction": ((*CELL_DIMS, "sample"), rng.integers(0, 3, shape[:-1])),
+            "own_prediction": ((*CELL_DIMS, "sample"), predictions["own"]),
+            "judge_prediction": ((*CELL_DIMS, "sample"), predictions["judge"]),
         },
         coords={"label": ("sample", np.arange(SAMPLES) % 3)},
         attrs={"classes": ["a", "b", "c"]},
@@ -45,10 +48,13 @@ def test_summary_counts_what_is_written(ds):
         done = [i for i in range(SAMPLES) if (ds["written"].values[cell][i] > 0).all()]
         assert int(rows["samples"].values[cell]) == len(done)
         for name in ("own", "judge"):
-            right = [ds[f"{name}_prediction"].values[cell][i] == label[i] for i in done]
-            assert float(rows[f"{name}_accuracy"].values[cell]) == pytest.approx(sum(right) / len(done))
+            seen = [i for i in done if ds[f"{name}_prediction"].values[cell][i] >= 0]
+            right = [ds[f"{name}_prediction"].values[cell][i] == label[i] for i in seen]
+            assert float(rows[f"{name}_accuracy"].values[cell]) == pytest.approx(sum(right) / len(seen))
+            wanted = wilson(sum(right), len(seen))
+            np.testing.assert_allclose(rows[f"{name}_interval"].values[:, *cell], np.stack(wanted))
         by_class = [
-            np.mean([ds["judge_prediction"].values[cell][i] == k for i in done if label[i] == k]) for k in range(3)
+            np.mean([ds["judge_prediction"].values[cell][i] == k for i in seen if label[i] == k]) for k in range(3)
         ]
         np.testing.assert_allclose(rows["class_accuracy"].values[cell], by_class)
         trajectories = [np.nanmean(ds["gradient_cosine"].values[cell][i]) for i in range(SAMPLES)]
@@ -62,6 +68,13 @@ def test_summary_does_without_what_was_not_recorded(ds):
     assert "gradient_cosine" not in rows
     assert "class_accuracy" not in rows
     assert "own_accuracy" in rows
+
+
+def test_the_classes_of_an_evaluated_store_are_those_of_its_evaluation(ds):
+    nameless = ds.assign_attrs(classes=[]).assign_coords({"class": ["x", "y", "z"]})
+    found = summary(nameless)["class_accuracy"]
+    assert found["class"].values.tolist() == ["x", "y", "z"]
+    np.testing.assert_array_equal(found, summary(ds)["class_accuracy"])
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (55, 64), (1024, 1024), (1, 1)])

@@ -1,122 +1,95 @@
+"""Verdicts re-derived sample by sample."""
+
 import numpy as np
 import pytest
 import torch
-import xarray as xr
-import zarr
 from torch import nn
 
-from gradscope.evaluation import judge
-from gradscope.evaluation.judge import judge_store
-from gradscope.store import Array, Grid, Schema, create
+from gradscope.evaluation.judge import predict, verdicts
+from gradscope.intervals import transfer_ratio, wilson
 
-CPU = torch.device("cpu")
-SHAPE = (2, 1, 2, 2)  # cells
-SAMPLES = 7
-LABEL = np.array([0, 1, 2, 0, 1, 2, 0])
+CELLS, SAMPLES, CLASSES = (2, 1, 2, 2), 40, 4
+LABEL = np.arange(SAMPLES) % CLASSES
 
 
 class Brightest(nn.Module):
-    """The class is the brightest channel, or, with `sign` -1, the darkest."""
-
-    def __init__(self, sign: int = 1) -> None:
-        super().__init__()
-        self.sign = sign
-
     def forward(self, x):
-        return self.sign * x.mean(dim=(2, 3))
+        return x.mean(dim=(2, 3))
 
 
-class Last(nn.Module):
-    def forward(self, x):
-        return torch.tensor([0.0, 0.0, 1.0]).expand(len(x), 3)
+def test_the_class_is_that_of_the_largest_logit_and_there_is_none_without_finite_image_and_logits():
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 3, 4, 4))).float()
+    wanted = images.numpy().mean(axis=(2, 3)).argmax(axis=1)
+    np.testing.assert_array_equal(predict(Brightest(), images), wanted)
+    images[1, 2, 1, 1] = torch.nan
+    images[4, 0, 0, 0] = torch.inf
+    images[5] = 3e38  # the sum overflows
+    found = predict(Brightest(), images)
+    assert found.dtype == np.int16
+    np.testing.assert_array_equal(found, [wanted[0], -1, wanted[2], wanted[3], -1, -1])
 
 
 @pytest.fixture
-def images():
-    images = np.random.default_rng(0).normal(size=(*SHAPE, SAMPLES, 3, 4, 4)).astype(np.float32)
-    images[0, 0, 0, 0, 3, 2, 1, 1] = np.nan
-    images[1, 0, 1, 1, 5, 0, 0, 0] = np.inf
-    images[1, 0, 0, 1, 6] = np.nan
-    return images
+def predictions():
+    """The guide sees the target nearly always, in the last cell never; the judge half the time; some see nothing."""
+    rng = np.random.default_rng(0)
+    right = np.broadcast_to(LABEL, (*CELLS, SAMPLES))
+    wrong = rng.integers(0, CLASSES, right.shape)
+    own = np.where(rng.random(right.shape) < 0.95, right, wrong)
+    judge = np.where(rng.random(right.shape) < 0.5, right, wrong)
+    own[1, 0, 1, 1] = (LABEL + 1) % CLASSES
+    for cell, sample in (((0, 0, 0, 0), 3), ((1, 0, 0, 1), 6)):
+        own[cell][sample] = judge[cell][sample] = -1
+    judge[0, 0, 1, 0, :7] = -1
+    own[0, 0, 0, 1] = judge[0, 0, 0, 1] = -1
+    return {"own": own, "judge": judge}
 
 
-@pytest.fixture
-def store(tmp_path, images):
-    times = np.array([900, 400])
-    grid = Grid(
-        classifier=("bright", "dark"),
-        classifier_input=("x_t",),
-        stabilizer=("none", "adam"),
-        guidance_scale=(0.0, 0.4),
-        label=LABEL,
-        seed=np.arange(SAMPLES),
-        timestep=times,
-        alphas_cumprod=times / 1000,
-        sigma=times / 1000,
-        image_shape=(3, 4, 4),
-        batch_size=4,
-    )
-    arrays = (
-        Array("gradient_norm", "scalar", {"long_name": "norm", "units": "1"}),
-        Array("image", "final", {"long_name": "image", "units": "1"}, dims=("channel", "height", "width")),
-    )
-    path = tmp_path / "mine.zarr"
-    create(path, Schema(grid, arrays), {"classes": ["a", "b", "c"]})
-    zarr.open_group(path, mode="r+")["image"][...] = images
-    return path
-
-
-@pytest.fixture(params=[3, 256], ids=["small batches", "one batch"])
-def guides(monkeypatch, request):
-    monkeypatch.setattr(judge, "_BATCH", request.param)
-    return {"bright": Brightest(), "dark": Brightest(-1)}
-
-
-def expected(images: np.ndarray, sign: int) -> np.ndarray:
-    verdict = (sign * images.mean(axis=(-2, -1), dtype=np.float64)).argmax(axis=-1)
-    return np.where(np.isfinite(images).all(axis=(-3, -2, -1)), verdict, -1)
-
-
-def test_each_cell_is_judged_by_its_guide_and_by_the_judge(store, guides, images):
-    judge_store(store, guides, Last(), CPU)
-    ds = xr.open_zarr(store)
-    own = np.stack([expected(images[0], 1), expected(images[1], -1)])
-    other = np.where(own == -1, -1, 2)
-    for name, prediction in {"own": own, "judge": other}.items():
-        assert ds[f"{name}_prediction"].dims == (
-            "classifier", "classifier_input", "stabilizer", "guidance_scale", "sample",
-        )  # fmt: skip
+def test_accuracies_count_the_samples_that_have_a_class(predictions):
+    ds = verdicts(predictions, LABEL, CLASSES)
+    for name, prediction in predictions.items():
         np.testing.assert_array_equal(ds[f"{name}_prediction"], prediction)
-        np.testing.assert_allclose(ds[f"{name}_accuracy"], (prediction == LABEL).mean(axis=-1))
-        for kind in ("prediction", "accuracy"):
-            attributes = ds[f"{name}_{kind}"].attrs
-            assert attributes["units"] == "1"
-            assert attributes["long_name"]
-            assert attributes["equation"]
+        for cell in np.ndindex(CELLS):
+            seen = [(p, y) for p, y in zip(prediction[cell], LABEL, strict=True) if p >= 0]
+            hits = sum(p == y for p, y in seen)
+            wanted = hits / len(seen) if seen else np.nan
+            np.testing.assert_allclose(ds[f"{name}_accuracy"].values[cell], wanted)
+            np.testing.assert_allclose(ds[f"{name}_accuracy_interval"].values[cell], wilson(hits, len(seen)))
+    assert np.isnan(ds.own_accuracy.values[0, 0, 0, 1])
 
 
-def test_images_that_are_not_finite_have_no_class(store, guides):
-    judge_store(store, guides, Last(), CPU)
-    ds = xr.open_zarr(store)
-    for name in ("own_prediction", "judge_prediction"):
-        where = np.argwhere(ds[name].values == -1).tolist()
-        assert where == [[0, 0, 0, 0, 3], [1, 0, 0, 1, 6], [1, 0, 1, 1, 5]]
-    assert ds.judge_accuracy.values[1, 0, 1, 1] == pytest.approx(1 / 7)  # sample 5 was one of two right ones
+def test_the_judges_verdict_by_class(predictions):
+    ds = verdicts(predictions, LABEL, CLASSES)
+    prediction = predictions["judge"]
+    for cell in np.ndindex(CELLS):
+        for k in range(CLASSES):
+            of_class = [p for p, y in zip(prediction[cell], LABEL, strict=True) if y == k and p >= 0]
+            counts = [of_class.count(j) for j in range(CLASSES)]
+            np.testing.assert_array_equal(ds.confusion.values[cell][k], counts)
+            np.testing.assert_allclose(
+                ds.class_accuracy.values[cell][k], counts[k] / len(of_class) if of_class else np.nan
+            )
+            bounds = wilson(counts[k], len(of_class))
+            np.testing.assert_allclose(ds.class_accuracy_interval.values[cell][k], bounds)
+    assert ds.confusion.dims[-2:] == ("class", "judge_class")
 
 
-def test_without_a_judge_only_the_guides_judge(store, guides, images):
-    judge_store(store, guides, None, CPU)
-    ds = xr.open_zarr(store)
-    assert {name for name in ds.data_vars if "prediction" in name or "accuracy" in name} == {
-        "own_prediction",
-        "own_accuracy",
-    }
-    np.testing.assert_array_equal(ds.image, images)
+def test_the_transfer_ratio_is_of_samples_that_both_have_seen(predictions):
+    ds = verdicts(predictions, LABEL, CLASSES)
+    for cell in np.ndindex(CELLS):
+        own, judge = (p[cell] for p in predictions.values())
+        both = (own >= 0) & (judge >= 0)
+        wanted = transfer_ratio((own == LABEL)[both], (judge == LABEL)[both], 1 / CLASSES)
+        np.testing.assert_allclose(ds.transfer_ratio.values[cell], wanted[0])
+        np.testing.assert_allclose(ds.transfer_ratio_interval.values[cell], wanted[1:])
+    nothing = [(0, 0, 0, 1), (1, 0, 1, 1)]  # no sample, and a guide below chance
+    assert [cell for cell in np.ndindex(CELLS) if np.isnan(ds.transfer_ratio.values[cell])] == nothing
+    assert 0.3 < float(ds.transfer_ratio[1, 0, 0, 0]) < 0.9
 
 
-def test_a_second_evaluation_replaces_the_first(store, guides):
-    judge_store(store, guides, Last(), CPU)
-    judge_store(store, guides, Brightest(), CPU)
-    ds = xr.open_zarr(store)
-    assert set(np.unique(ds.judge_prediction)) == {-1, 0, 1, 2}
-    np.testing.assert_array_equal(ds.judge_prediction[0], ds.own_prediction[0])
+@pytest.mark.parametrize("who", [["own"], ["judge"], []])
+def test_whoever_is_not_there_gives_no_verdict(predictions, who):
+    found = verdicts({name: predictions[name] for name in who}, LABEL, CLASSES)
+    wanted = {f"{name}_{what}" for name in who for what in ("prediction", "accuracy", "accuracy_interval")}
+    by_judge = {"class_accuracy", "class_accuracy_interval", "confusion"} if "judge" in who else set()
+    assert set(found.data_vars) == wanted | by_judge

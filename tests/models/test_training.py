@@ -168,6 +168,7 @@ def held_out(monkeypatch):
     """Few held-out images, in batches that do not divide them."""
     monkeypatch.setattr(evaluation, "_HELD_OUT", 90)
     monkeypatch.setattr(evaluation, "_BATCH", 32)
+    monkeypatch.setattr("gradscope.evaluation.real._BATCH", 32)
     index = np.random.default_rng(0).permutation(datasets.HELD_OUT)[:90]
     drawn = sportballs.factors(DATA["seed"], DATA["samples"] + index)
     return torch.from_numpy(sportballs.render(drawn, DATA["size"])) * 2 - 1, torch.from_numpy(drawn.label)

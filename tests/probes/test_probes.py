@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from every_probe import make
+from torch import nn
 
 import probes
 from probes import NAMED, GuidedStep, Probe, Trace
 
 N, SHAPE = 4, (3, 8, 8)
+MODULES = {
+    "classifier": nn.ModuleDict({"linear": nn.Identity()}),
+    "unet": nn.ModuleDict({"mid_block": nn.Identity()}),
+}
 
 
 def make_steps(count=5, scale=1.0, dtype=torch.float32):
@@ -32,6 +38,8 @@ def make_steps(count=5, scale=1.0, dtype=torch.float32):
             shift=image() * 0.01,
             prev_sample=image(),
             sigma=0.1 * (count - 1 - i),
+            alphas_cumprod=0.5,
+            objective=lambda x, label: (label[:, None] * x.flatten(1).square()).sum(dim=1) * scale,
         )
         for i in range(count)
     ]
@@ -162,18 +170,22 @@ def test_tensors_are_the_steps_own(name):
 def test_every_probe_declares_what_it_yields_and_changes_nothing(name):
     steps = make_steps()
     before = [{k: v.clone() for k, v in vars(s).items() if isinstance(v, torch.Tensor)} for s in steps]
-    for probe in NAMED[name]():
+    for probe in make(name):
         state = probe.init()
         for step in steps:
+            with probe.attach(MODULES):
+                pass
             values, state = probe.measure(step, state)
             assert list(values) == [variable.name for variable in probe.variables]
             for variable in probe.variables:
-                expected = (N, *SHAPE) if variable.dims else (N,)
-                assert values[variable.name].shape == expected
+                image = dict(zip(probes.IMAGE_DIMS, SHAPE, strict=True))
+                own = {dim: len(coordinate.values) for dim, coordinate in variable.coords.items()}
+                assert values[variable.name].shape == (N, *((image | own)[dim] for dim in variable.dims))
                 assert str(values[variable.name].dtype) == f"torch.{variable.dtype}"
                 assert variable.long_name
                 assert variable.equation
                 assert variable.units
+                assert all(coordinate.long_name and coordinate.units for coordinate in variable.coords.values())
     for step, kept in zip(steps, before, strict=True):
         assert all(torch.equal(getattr(step, k), v) for k, v in kept.items())
 
@@ -181,7 +193,9 @@ def test_every_probe_declares_what_it_yields_and_changes_nothing(name):
 @pytest.mark.parametrize("name", list(NAMED))
 def test_a_probe_reads_only_what_it_needs(name):
     """With all other fields at None it still measures, and with one of its needs at None it is refused by name."""
-    for probe in NAMED[name]():
+    for probe in make(name):
+        with probe.attach(MODULES):
+            pass
         full = vars(make_steps(1)[0])
         required = {"step", "timestep", "x_t", "gradient", "clip_range"}
         least = {k: v for k, v in full.items() if k in required or k in probe.needs}

@@ -11,7 +11,18 @@ import xarray as xr
 import zarr
 
 from gradscope.errors import GradscopeError
-from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, add_variables, create, open_store, set_attributes
+from gradscope.store import (
+    Array,
+    Frame,
+    Grid,
+    Schema,
+    StoreWriter,
+    add_variables,
+    create,
+    creation,
+    open_store,
+    set_attributes,
+)
 
 IMAGE = ("channel", "height", "width")
 ABOUT = {"long_name": "something", "units": "1", "equation": "x"}
@@ -276,6 +287,39 @@ def test_variables_and_attributes_are_added_and_replaced(tmp_path):
         np.testing.assert_array_equal(xr.open_zarr(path)["own_accuracy"].values, [value, value])
     set_attributes(path, {"status": "complete"})
     assert xr.open_zarr(path).attrs["status"] == "complete"
+
+
+def test_added_variables_bring_their_coordinates_and_replace_what_is_named(tmp_path):
+    schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
+    create(path, schema, {})
+    before = set(xr.open_zarr(path).variables)
+    names = np.array(["baseball", "soccer ball"], dtype=object)
+    shares = np.arange(4.0).reshape(2, 2)
+    added = xr.Dataset(
+        {"share": (("classifier", "class"), shares, ABOUT), "floor": ((), 0.5, ABOUT)},
+        coords={"class": ("class", names, ABOUT)},
+        attrs={"evaluation": "by hand"},
+    )
+    add_variables(path, added)
+    ds = xr.open_zarr(path)
+    assert ds.attrs["evaluation"] == "by hand"
+    assert ds["share"].sel({"class": "soccer ball"}).values.tolist() == [1, 3]
+    assert ds["classifier"].values.tolist() == ["robust", "non_robust"]
+    assert ds["floor"].shape == ()
+    assert float(ds["floor"]) == 0.5
+    assert ds["class"].attrs == ABOUT
+    add_variables(path, added[["floor"]], instead_of=list(added.variables))
+    assert set(xr.open_zarr(path).variables) == before | {"floor"}
+
+
+def test_large_added_variables_are_chunked(tmp_path, monkeypatch):
+    path = tmp_path / "s.zarr"
+    create(path, Schema(grid(), ARRAYS), {})
+    monkeypatch.setattr(creation, "_ADDED_CHUNK_BYTES", 100)
+    values = np.arange(2 * 3 * 7).reshape(2, 3, 7).astype(np.int64)
+    add_variables(path, xr.Dataset({"large": (("a", "b", "c"), values, ABOUT)}))
+    assert zarr.open_group(path)["large"].chunks == (1, 1, 7)
+    np.testing.assert_array_equal(xr.open_zarr(path)["large"], values)
 
 
 def test_what_is_not_a_store_is_refused_by_name(tmp_path):

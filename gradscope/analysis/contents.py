@@ -1,0 +1,155 @@
+"""What a store holds: its cells, how much of them is written, and who records what is missing."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import xarray as xr
+
+from gradscope.errors import GradscopeError, one_of
+from gradscope.store import CELL_DIMS
+
+Cell = Mapping[str, str | float]
+"""A value of every one of `CELL_DIMS`."""
+
+RECORDED_BY: Mapping[str, str] = {
+    "gradient": "gradient",
+    "update": "update",
+    "direction": "direction",
+    "x_t": "x_t",
+    "pred_original_sample": "pred_original_sample",
+    "gradient_norm": "norms",
+    "update_norm": "norms",
+    "gradient_cosine": "cosines",
+    "update_cosine": "cosines",
+    "score_cosine": "cosines",
+    "effective_strength": "strength",
+    "log_prob": "belief",
+    "entropy": "belief",
+    "predicted_class": "belief",
+    "clipped_fraction": "fractions",
+    "zero_fraction": "fractions",
+    "gradient_lipschitz": "sensitivity",
+    "unit_gradient_lipschitz": "sensitivity",
+    "high_frequency_share": "spectrum",
+    "radial_spectrum": "spectrum",
+    "reference_cosine": "reference",
+    "gradient_snr": "snr",
+    "sensitivity_max": "attribution",
+    "infidelity": "attribution",
+    "layer_activation_norm": "layers",
+    "layer_gradient_norm": "layers",
+}
+"""Variable -> entry under ``probes``; written out, as importing the probes would load torch."""
+
+_EVALUATED = (
+    "own_",
+    "judge_",
+    "transfer_ratio",
+    "class_accuracy",
+    "confusion",
+    "fd_",
+    "kd_",
+    "fid",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+)
+
+
+@dataclass(frozen=True)
+class Written:
+    """How much of a store is written."""
+
+    share: float
+    """Of the timesteps of all samples of all cells."""
+    finished: xr.DataArray
+    """Samples of which every timestep is written, over the cells."""
+    samples: int
+    """Samples of a cell."""
+
+    @property
+    def complete(self) -> bool:
+        return bool((self.finished == self.samples).all())
+
+    def __str__(self) -> str:
+        if self.complete:
+            return f"complete: {self.samples} samples in each of {self.finished.size} cells"
+        full = int((self.finished == self.samples).sum())
+        counts = f"{int(self.finished.min())} to {int(self.finished.max())} of {self.samples} samples finished a cell"
+        return f"{100 * self.share:.0f} % written: {full} of {self.finished.size} cells complete, {counts}"
+
+
+def written(ds: xr.Dataset) -> Written:
+    """How much of a store is written; an analysis says so beside its result."""
+    there = ds["written"] > 0
+    counts = xr.Dataset({"share": there.mean(), "finished": there.all("timestep").sum("sample")}).compute()
+    return Written(float(counts["share"]), counts["finished"], ds.sizes["sample"])
+
+
+def finished(cell: xr.Dataset) -> np.ndarray:
+    """Which samples of one cell have all their timesteps written, ``(samples,)``."""
+    return (cell["written"] > 0).all("timestep").values
+
+
+def class_names(ds: xr.Dataset) -> list[str]:
+    """Names of the target classes: the evaluation tells them where the run does not; none where neither does."""
+    return ds["class"].values.tolist() if "class" in ds.coords else list(ds.attrs["classes"])
+
+
+def absent(ds: xr.Dataset, name: str) -> str:
+    """Why a variable is not in the store, and what adds it; empty where it is there."""
+    if name in ds:
+        return ""
+    if name in RECORDED_BY:
+        return f"{name} is not in this store; the probe `{RECORDED_BY[name]}` records it: add it under `probes`"
+    if name == "judge_prediction" and "own_prediction" in ds:
+        return "judge_prediction is not in this store; the run has no judge"
+    if name.startswith(_EVALUATED):
+        return f"{name} is not in this store; `gradscope evaluate STORE` adds it"
+    return f"{name} is not in this store; {one_of(name, map(str, ds.data_vars))}"
+
+
+def require(ds: xr.Dataset, *names: str) -> None:
+    """Raise GradscopeError where one of the variables is not in the store, saying what records it."""
+    if missing := [reason for name in names if (reason := absent(ds, name))]:
+        raise GradscopeError("\n".join(missing))
+
+
+def cells(ds: xr.Dataset) -> Iterator[Cell]:
+    """Every cell, the last dimension fastest."""
+    values = [ds[dim].values.tolist() for dim in CELL_DIMS]
+    return (dict(zip(CELL_DIMS, value, strict=True)) for value in product(*values))
+
+
+def place(ds: xr.Dataset, cell: Mapping[str, str | float]) -> dict[str, int]:
+    """Indices of one cell over `CELL_DIMS`.
+
+    Parameters
+    ----------
+    cell
+        Its names and its guidance scale; dimensions of size one may be left out.
+
+    Raises
+    ------
+    GradscopeError
+        A name is unknown, or one that is needed is left out.
+    """
+    if unknown := [str(dim) for dim in cell if dim not in CELL_DIMS]:
+        raise GradscopeError(f"cell: unknown dimension {unknown[0]!r}; {one_of(unknown[0], CELL_DIMS)}")
+    return {dim: _index(dim, ds[dim].values.tolist(), cell.get(dim)) for dim in CELL_DIMS}
+
+
+def _index(dim: str, values: list, wanted: str | float | None) -> int:
+    if wanted is None:
+        if len(values) > 1:
+            raise GradscopeError(f"cell: which {dim}? one of: {', '.join(map(str, values))}")
+        return 0
+    numeric = isinstance(values[0], float) and isinstance(wanted, int | float)
+    for i, value in enumerate(values):
+        if np.isclose(value, wanted, atol=0) if numeric else value == wanted:
+            return i
+    raise GradscopeError(f"cell: unknown {dim} {wanted!r}; {one_of(wanted, map(str, values))}")

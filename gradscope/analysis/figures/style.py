@@ -1,0 +1,68 @@
+"""What all figures share: colours and dashes, names, backgrounds that suit a light and a dark page."""
+
+import html
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+import xarray as xr
+
+from gradscope.store import CELL_DIMS
+
+PLOTLY_CONFIG: Mapping[str, bool] = {"showSendToCloud": False, "displaylogo": False}
+"""For ``figure.show(config=...)`` and ``figure.to_html(config=...)``."""
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+"""Okabe and Ito's colours, which the colour-blind can tell apart; without black, which a dark page hides."""
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+GREY = "#808080"
+LOGARITHMIC = ("gradient_norm", "update_norm", "gradient_lipschitz", "unit_gradient_lipschitz", "effective_strength")
+"""Diagnostics that range over orders of magnitude."""
+TIMESTEP = "timestep t, in sampling order"
+
+_INK, _RULE, _CLEAR = "#707070", "rgba(128, 128, 128, 0.3)", "rgba(0, 0, 0, 0)"
+
+
+def cell_name(cell: Mapping[str, Any]) -> str:
+    """A cell in words: ``robust, x0, adam, 0.5``."""
+    return ", ".join([*(str(cell[dim]) for dim in CELL_DIMS[:3]), f"{cell['guidance_scale']:g}"])
+
+
+def text(value: object) -> str:
+    """As plotly is to show it: plotly reads markup in its texts."""
+    return html.escape(str(value), quote=False)
+
+
+def label(ds: xr.Dataset, name: str) -> str:
+    """Name and unit of a variable."""
+    unit = ds[name].attrs.get("units", "1")
+    return name if unit == "1" else f"{name} [{unit}]"
+
+
+def assigned(names: Iterable[str], values: tuple[str, ...]) -> dict[str, str]:
+    """A colour or a dash for each different name, in order of appearance."""
+    different = dict.fromkeys(names)
+    return {name: values[i % len(values)] for i, name in enumerate(different)}
+
+
+def shade(colour: str, opacity: float) -> str:
+    """A colour of `PALETTE` that lets through what is behind it."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity})"
+
+
+def finish(figure: go.Figure, height: int) -> go.Figure:
+    """Size, and ink that can be read on white and on black."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        font={"color": _INK, "size": 12},
+        paper_bgcolor=_CLEAR,
+        plot_bgcolor=_CLEAR,
+        hoverlabel={"namelength": -1},
+        modebar={"bgcolor": _CLEAR, "color": _INK},
+    )
+    figure.update_annotations(font_size=12)
+    figure.update_xaxes(gridcolor=_RULE, zerolinecolor=_RULE, automargin=True)
+    figure.update_yaxes(gridcolor=_RULE, zerolinecolor=_RULE, automargin=True, ticklabelstandoff=4)
+    return figure

@@ -1,0 +1,61 @@
+"""What a signature found: the record that tables, reports and dashboards show."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import pandas as pd
+
+Severity = Literal["alarm", "warning"]
+_ORDER: dict[Severity, int] = {"alarm": 0, "warning": 1}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One failure signature, seen in one cell."""
+
+    signature: str
+    severity: Severity
+    classifier: str
+    classifier_input: str
+    stabilizer: str
+    guidance_scale: float
+    first_timestep: int | None
+    """Where it begins, in sampling order (so the larger one); None where it is not about timesteps."""
+    last_timestep: int | None
+    affected: int
+    """Number of samples that show it,"""
+    samples: int
+    """of so many."""
+    effect: float
+    """The statistic that the test looks at,"""
+    low: float
+    high: float
+    """its 95 % interval,"""
+    threshold: float
+    """and the value that it crossed."""
+    evidence: str
+    """In words, with numbers."""
+    advice: str
+    """What to try next."""
+
+    @property
+    def cell(self) -> dict[str, str | float]:
+        """Selects the cell: ``ds.sel(finding.cell)``."""
+        return {
+            "classifier": self.classifier,
+            "classifier_input": self.classifier_input,
+            "stabilizer": self.stabilizer,
+            "guidance_scale": self.guidance_scale,
+        }
+
+
+def ranked(findings: Iterable[Finding]) -> list[Finding]:
+    """Alarms before warnings, and within them by the share of samples affected."""
+    return sorted(findings, key=lambda f: (_ORDER[f.severity], -f.affected / max(f.samples, 1), f.signature))
+
+
+def table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """Findings as a data frame, one row each, in the order given."""
+    columns = list(Finding.__dataclass_fields__)
+    return pd.DataFrame([asdict(finding) for finding in findings], columns=columns)

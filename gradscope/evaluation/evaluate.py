@@ -1,0 +1,220 @@
+"""All that can be said of a store's final samples, added to it. Cell by cell, one batch of images at a time."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import nn
+
+from gradscope.errors import GradscopeError
+from gradscope.evaluation.comparison import Comparison
+from gradscope.evaluation.evaluators import Evaluators, Tell
+from gradscope.evaluation.features import Features, distance_names
+from gradscope.evaluation.judge import predict, verdicts
+from gradscope.evaluation.manifold import NEIGHBOURS
+from gradscope.evaluation.real import Real, load_real
+from gradscope.intervals import resampled
+from gradscope.models.classifiers import Classifier
+from gradscope.store import CELL_DIMS, add_variables, open_store
+
+_BATCH = 256
+_SEED = 0
+_PACKAGES = ("gradscope", "torch", "torchmetrics", "timm", "numpy", "scipy")
+
+
+def evaluate_store(path: Path, evaluators: Evaluators, device: torch.device, tell: Tell = lambda text: None) -> None:
+    """Add verdicts and distances to a store, in place of those of an earlier evaluation.
+
+    Samples that are unfinished, or whose image is not finite, are left out and counted.
+
+    Parameters
+    ----------
+    path
+        A recorded store, complete or not.
+    evaluators
+        Who gives the verdicts.
+    tell
+        Called with a sentence for each thing that a reader of the numbers must know.
+
+    Raises
+    ------
+    GradscopeError
+        Judge, real images and store do not fit each other.
+    """
+    ds = open_store(path)
+    label, cells = ds["label"].values, tuple(ds.sizes[dim] for dim in CELL_DIMS)
+    real, names = _real(ds, evaluators)
+    classes = _classes(ds, evaluators.judge, real)
+    counts = resampled(len(label), evaluators.settings.evaluation.replicates, _SEED)
+    comparison = None if real is None else Comparison(real, names, label, _common(classes, real, tell), counts)
+
+    finished = (ds["written"] > 0).all("timestep").transpose(*CELL_DIMS, "sample").values
+    seen: dict[str, NDArray[np.int16]] = {}
+    finite, measured = np.zeros_like(finished), {}
+    for cell in np.ndindex(cells):
+        judges = evaluators.of_cell(str(ds["classifier"].values[cell[0]]))
+        look = _look(ds["image"][cell], finished[cell], judges, evaluators.extractor, device)
+        finite[cell] = look.finite
+        for name, prediction in look.predictions.items():
+            seen.setdefault(name, np.full(finished.shape, -1, dtype=np.int16))[cell] = prediction
+        if comparison is not None:
+            measured[cell] = comparison.measure(look.features, look.finite)
+
+    found = verdicts(seen, label, len(classes))
+    if comparison is not None:
+        found = found.merge(comparison.variables(measured, cells))
+    found = _with_coordinates(found, classes)
+    earlier = json.loads(ds.attrs.get("evaluation", "{}")).get("variables", [])
+    about = _about(evaluators, names, real, len(label)) | {
+        "excluded": {"unfinished": int((~finished).sum()), "not_finite": int((finished & ~finite).sum())},
+        "variables": sorted(map(str, found.variables)),
+    }
+    add_variables(path, found.assign_attrs(evaluation=json.dumps(about)), instead_of=earlier)
+    for text in _remarks(ds, path, finished, finite, seen, real):
+        tell(text)
+
+
+class _Look(NamedTuple):
+    finite: NDArray[np.bool_]
+    """Finished and finite, ``(sample,)``."""
+    predictions: dict[str, NDArray[np.int16]]
+    """By name of the evaluator, ``(sample,)``."""
+    features: NDArray[np.float64]
+    """Of the finite samples, ``(n, d)``; none without an extractor."""
+
+
+def _look(
+    images: xr.DataArray,
+    finished: NDArray[np.bool_],
+    modules: Mapping[str, nn.Module],
+    extractor: Features | None,
+    device: torch.device,
+) -> _Look:
+    """Look at the images of one cell, `_BATCH` at a time."""
+    finite = np.zeros(len(finished), dtype=bool)
+    predictions = {name: np.full(len(finished), -1, dtype=np.int16) for name in modules}
+    features = [np.empty((0, 0 if extractor is None else extractor.num_features))]
+    for first in range(0, len(finished), _BATCH):
+        rows = slice(first, first + _BATCH)
+        if not finished[rows].any():
+            continue
+        values = images[rows].values
+        finite[rows] = finished[rows] & np.isfinite(values).all(axis=(1, 2, 3))
+        if not finite[rows].any():
+            continue
+        batch = torch.from_numpy(values[finite[rows]]).to(device)
+        for name, module in modules.items():
+            predictions[name][rows][finite[rows]] = predict(module, batch)
+        if extractor is not None:
+            features.append(extractor.of([batch]))
+    return _Look(finite, predictions, np.concatenate(features))
+
+
+def _real(ds: xr.Dataset, evaluators: Evaluators) -> tuple[Real | None, tuple[str, str]]:
+    """The real images, where there is an extractor, and the names of the distances to them."""
+    settings = evaluators.settings.evaluation
+    if evaluators.extractor is None or settings.data is None or settings.extractor is None:
+        return None, ("", "")
+    shape = (ds.sizes["channel"], ds.sizes["height"], ds.sizes["width"])
+    real = load_real(settings.data, settings.samples, ds.sizes["sample"], evaluators.extractor, shape)
+    return real, distance_names(settings.extractor)
+
+
+def _classes(ds: xr.Dataset, judge: Classifier | None, real: Real | None) -> list[str]:
+    """Names of the target classes: the store's, or else the judge's, or else those of the real images."""
+    named, highest = list(ds.attrs["classes"]), int(ds["label"].max())
+    if judge is not None:
+        own = list(judge.classes or map(str, range(judge.num_classes)))
+        if len(own) != len(named or own) or highest >= len(own):
+            raise GradscopeError(f"judge: has {len(own)} classes, the store's samples {len(named) or highest + 1}")
+        if judge.classes and named and own != named and named != _numbers(len(named)):
+            raise GradscopeError(f"judge: its classes are {own}, those of the store {named}")
+        return named or own
+    if named or real is None:
+        return named or _numbers(highest + 1)
+    return list(real.classes) if highest < len(real.classes) else _numbers(highest + 1)
+
+
+def _common(classes: Sequence[str], real: Real, tell: Tell) -> int:
+    """The number of classes, 0 where those of the real images are others."""
+    others = list(real.classes)
+    if others == classes or (len(others) == len(classes) and _numbers(len(classes)) in (others, classes)):
+        return len(classes)
+    tell(f"no distances by class: the classes of evaluation.data are {others}, those of the store {list(classes)}")
+    return 0
+
+
+def _numbers(n: int) -> list[str]:
+    return [str(k) for k in range(n)]
+
+
+def _with_coordinates(found: xr.Dataset, classes: Sequence[str]) -> xr.Dataset:
+    coordinates = {
+        "class": (classes, "target class"),
+        "judge_class": (classes, "class that the judge sees"),
+        "bound": (["low", "high"], "end of an interval"),
+    }
+    return found.assign_coords(
+        {
+            dim: (dim, np.array(values, dtype=object), {"long_name": about, "units": "1"})
+            for dim, (values, about) in coordinates.items()
+            if dim in found.dims
+        }
+    )
+
+
+def _about(evaluators: Evaluators, names: tuple[str, str], real: Real | None, samples: int) -> dict[str, Any]:
+    settings = evaluators.settings.model_dump(mode="json")
+    return {
+        "judge": settings["judge"],
+        "extractor": None if real is None else settings["evaluation"]["extractor"],
+        "data": None if real is None else settings["evaluation"]["data"],
+        "distances": [] if real is None else list(names),
+        "real_images": 0 if real is None else len(real.reference),
+        "floor_images": 0 if real is None else len(real.floor),
+        "neighbours": NEIGHBOURS,
+        "N": samples,
+        "seed": _SEED,
+        "replicates": evaluators.settings.evaluation.replicates,
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _remarks(
+    ds: xr.Dataset,
+    path: Path,
+    finished: NDArray[np.bool_],
+    finite: NDArray[np.bool_],
+    seen: Mapping[str, NDArray[np.int16]],
+    real: Real | None,
+) -> list[str]:
+    """What a reader of the numbers must know."""
+    said, samples = [], ds.sizes["sample"]
+    if not finished.all():
+        written = float((ds["written"] > 0).mean())
+        said.append(
+            f"{path} is {ds.attrs['status']}: {written:.1%} of it is written; "
+            f"{int(finished.sum())} of {finished.size} samples are finished, only those are evaluated"
+        )
+    if (finished & ~finite).any():
+        said.append(f"{int((finished & ~finite).sum())} finished samples are left out: their images are not finite")
+    said += [
+        f"{int((finite & (prediction < 0)).sum())} samples have no {name}_prediction: its logits are not finite"
+        for name, prediction in seen.items()
+        if (finite & (prediction < 0)).any()
+    ]
+    if real is not None:
+        width = real.reference.shape[1]
+        if samples < 10 * width:
+            said.append(
+                f"N = {samples} is below 10 x {width} features: the Frechet distance is biased upwards, as its floor is"
+            )
+        if len(real.floor) < samples:
+            said.append(f"the floors are of {len(real.floor)} images, not of {samples}: there are no more real images")
+    return said

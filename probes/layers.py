@@ -1,0 +1,103 @@
+"""What goes on inside the models: activations and gradients of named layers."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probes.numerics import norm, undefined
+from probes.probe import Coordinate, Probe, Variable
+from probes.step import GuidedStep
+
+
+class Layers(Probe):
+    """Norms of the outputs of named layers, and of the objective's gradient with respect to them.
+
+    Only what runs inside `attach` counts: the sampler's own passes of the step. Of a layer that runs several times in a
+    step (SmoothGrad's draws, a shared activation) the last run counts; of an output of several tensors, the first one.
+
+    Parameters
+    ----------
+    names
+        ``classifier.PATH`` or ``unet.PATH``, as in ``named_modules()``, for example ``classifier.blocks.2`` or
+        ``unet.mid_block``.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"names must be one or more distinct layers, got {names}")
+        self.names = tuple(names)
+        self._runs: dict[str, _Run] | None = None
+        layers = {"layer": Coordinate(self.names, "layer of the classifier or the U-Net")}
+        self.variables = (
+            Variable(
+                "layer_activation_norm",
+                "l2 norm of the layer's output",
+                "|h|_2, NaN where it did not run",
+                dims=("layer",),
+                coords=layers,
+            ),
+            Variable(
+                "layer_gradient_norm",
+                "l2 norm of the gradient of the objective with respect to the layer's output",
+                "|d objective / d h|_2, NaN where the backward pass does not reach the layer",
+                dims=("layer",),
+                coords=layers,
+            ),
+        )
+
+    @contextmanager
+    def attach(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+        layers = {name: _submodule(modules, name) for name in self.names}
+        self._runs = {}
+        with ExitStack() as hooks:
+            for name, layer in layers.items():
+                hooks.enter_context(layer.register_forward_hook(partial(_watch, self._runs, name)))
+            yield
+
+    def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
+        if self._runs is None:
+            raise ValueError("layers: the models of this step ran outside of Layers.attach(modules)")
+        missing = undefined(step.x_t)
+        runs = [self._runs.get(name) for name in self.names]
+        values = {
+            "layer_activation_norm": [missing if run is None else run.activation for run in runs],
+            "layer_gradient_norm": [missing if run is None or run.gradient is None else run.gradient for run in runs],
+        }
+        return {name: torch.stack([v.float() for v in norms], dim=1) for name, norms in values.items()}, state
+
+
+def _watch(runs: dict[str, "_Run"], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    """Forward hook, with its first two arguments bound."""
+    runs[name] = _Run(output if isinstance(output, Tensor) else output[0])
+
+
+class _Run:
+    """Norms of one output, ``(n,)``, and of its gradient once the backward pass has come by."""
+
+    def __init__(self, output: Tensor) -> None:
+        self.activation = norm(output.detach())
+        self.gradient: Tensor | None = None
+        if output.requires_grad:
+            output.register_hook(self._keep)
+
+    def _keep(self, gradient: Tensor) -> None:
+        self.gradient = norm(gradient)
+
+
+def _submodule(modules: Mapping[str, nn.Module], name: str) -> nn.Module:
+    root, _, path = name.partition(".")
+    if root not in modules:
+        raise ValueError(f"names: a layer is named classifier.PATH or unet.PATH, got {name!r}")
+    module, way = modules[root], root
+    for part in path.split(".") if path else ():
+        children = dict(module.named_children())
+        if part not in children:
+            possible = f"one of: {', '.join(children)}" if children else "it has none"
+            where = f"{way} ({type(module).__name__})"
+            raise ValueError(f"names: got {name!r}, but {where} has no layer {part!r}; {possible}")
+        module, way = children[part], f"{way}.{part}"
+    return module

@@ -1,0 +1,40 @@
+"""Whether another classifier pulls the same way."""
+
+import torch
+from torch import Tensor, nn
+
+from probes.differentiation import gradient
+from probes.numerics import cosine
+from probes.probe import Probe, Variable
+from probes.step import GuidedStep
+
+
+class ReferenceCosine(Probe):
+    """Cosine of the gradient with that of a reference classifier, which sees x_t itself: take one that knows noise.
+
+    Parameters
+    ----------
+    classifier
+        Images ``(n, channel, height, width)`` -> logits ``(n, classes)``, of the same classes and on the same device as
+        the guide. It is put into evaluation mode.
+    """
+
+    needs = ("gradient", "label")
+    variables = (
+        Variable(
+            "reference_cosine",
+            "cosine similarity of the gradient with that of the reference classifier at x_t",
+            "cos(g_t, grad_{x_t} log p_ref(y | x_t)), NaN where either is zero or not finite",
+        ),
+    )
+
+    def __init__(self, classifier: nn.Module) -> None:
+        self.classifier = classifier.eval()
+
+    def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
+        assert step.label is not None
+        reference = gradient(self._log_prob, step.x_t, step.label)
+        return {"reference_cosine": cosine(step.gradient, reference)}, state
+
+    def _log_prob(self, x: Tensor, label: Tensor) -> Tensor:
+        return -torch.nn.functional.cross_entropy(self.classifier(x).float(), label, reduction="none")

@@ -1,0 +1,59 @@
+"""Where the gradient's power lies in spatial frequency: adversarial texture is high-frequency."""
+
+import torch
+from torch import Tensor
+
+from probes.probe import Coordinate, Probe, Variable
+from probes.step import GuidedStep
+
+_WIDTH = 1 / 16
+_BINS = 12
+"""Up to the corner of the frequency plane, sqrt(1/2) cycles per pixel."""
+_HALF_NYQUIST = 4
+"""Bins up to 1/4 cycle per pixel."""
+_CENTRES = Coordinate(
+    tuple((j + 0.5) * _WIDTH for j in range(_BINS)), "radial spatial frequency, centre of the bin", "cycle/pixel"
+)
+
+
+class Spectrum(Probe):
+    """Radial power spectrum of the gradient, over all channels, and its share above half the Nyquist frequency.
+
+    The mean is not removed: a gradient that only brightens is all low frequency (share 0, in the first bin). White
+    noise has a share of about 1 - pi / 16 = 0.80. NaN for gradients that are zero or not finite. Bin j holds the
+    frequencies above j / 16 up to (j + 1) / 16 cycle per pixel, and the first one 0 too; a bin without a frequency of
+    the image's grid holds 0.
+    """
+
+    variables = (
+        Variable(
+            "high_frequency_share",
+            "share of the gradient's spectral power above half the Nyquist frequency",
+            "sum_{|f| > 1/4} |FFT(g)|^2 / sum_f |FFT(g)|^2, NaN for a zero gradient",
+        ),
+        Variable(
+            "radial_spectrum",
+            "share of the gradient's spectral power by radial frequency",
+            "sum_{|f| in bin} |FFT(g)|^2 / sum_f |FFT(g)|^2, NaN for a zero gradient",
+            dims=("radial_frequency",),
+            coords={"radial_frequency": _CENTRES},
+        ),
+    )
+
+    def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
+        gradient = step.gradient.double()  # whose range covers every float32 square
+        power = torch.fft.fft2(gradient).abs().square().sum(dim=1)
+        radial = power.flatten(1) @ _members(power.shape[1], power.shape[2], power.device)
+        share = radial / radial.sum(dim=1, keepdim=True)
+        high = share[:, _HALF_NYQUIST:].sum(dim=1)
+        return {"high_frequency_share": high.float(), "radial_spectrum": share.float()}, state
+
+
+def _members(height: int, width: int, device: torch.device) -> Tensor:
+    """Which bin each frequency belongs to, ``(height * width, bins)``, one-hot in float64."""
+    vertical = torch.fft.fftfreq(height, dtype=torch.float64, device=device)
+    horizontal = torch.fft.fftfreq(width, dtype=torch.float64, device=device)
+    radius = torch.hypot(vertical[:, None], horizontal[None, :]).flatten()
+    # Rounding must not lift a frequency on a bin's upper edge into the next one.
+    index = (radius / _WIDTH - 1e-9).ceil().long() - 1
+    return torch.nn.functional.one_hot(index.clamp(min=0), _BINS).double()

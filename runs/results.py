@@ -1,0 +1,156 @@
+"""The tables and plots of RESULTS.md, from evaluated stores (needs matplotlib).
+
+python runs/results.py cells STORE ...            one row a cell: verdicts, distance, coverage, gradients
+python runs/results.py techniques STORE ...       the effect of each technique, paired, against the guide alone
+python runs/results.py curves out.png STORE ...   how the gradients behave over timesteps
+python runs/results.py scales out.png STORE ...   accuracy against coverage over the guidance scale
+
+Stores of several runs are read as one table; they must share their samples (the same seed and number of them).
+"""
+
+import sys
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+
+import gradscope
+from gradscope.analysis.contents import Cell, cells, finished, place
+from gradscope.analysis.statistics import bootstrap_mean, holm, mcnemar
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+Named = tuple[Cell, xr.Dataset]
+
+
+def every_cell(stores: list[str]) -> Iterator[Named]:
+    """Every written cell of the stores: its names, and its values in memory without tensors."""
+    for store in stores:
+        ds = gradscope.open(store)
+        small = ds[[name for name, variable in ds.data_vars.items() if "channel" not in variable.dims]]
+        for where in cells(ds):
+            cell = small.isel(place(ds, where)).load()
+            if finished(cell).any():
+                yield where, cell
+
+
+def rows(stores: list[str]) -> None:
+    """Markdown: one row a cell."""
+    print("| guide | input | stabiliser | scale | N | own | judge | by class | transfer ratio | FD | coverage |"
+          " gradient cosine | update cosine | strength |")  # fmt: skip
+    print("|" + " --- |" * 14)
+    for where, cell in every_cell(stores):
+        done = finished(cell)
+        values = [
+            where["classifier"] if where["guidance_scale"] else "(unguided)",
+            where["classifier_input"] if where["guidance_scale"] else "",
+            where["stabilizer"],
+            f"{where['guidance_scale']:g}",
+            int(done.sum()),
+            number(cell, "own_accuracy") if where["guidance_scale"] else "",
+            number(cell, "judge_accuracy"),
+            " ".join(f"{share:.2f}" for share in cell["class_accuracy"].values) if "class_accuracy" in cell else "",
+            number(cell, "transfer_ratio"),
+            number(cell, "fd_extractor"),
+            number(cell, "coverage"),
+            *(f"{mean(cell, name):.3f}" for name in ("gradient_cosine", "update_cosine", "effective_strength")),
+        ]
+        print("| " + " | ".join(map(str, values)) + " |")
+
+
+def number(cell: xr.Dataset, name: str) -> str:
+    if name not in cell or np.isnan(cell[name]):
+        return "-"
+    low, high = cell[f"{name}_interval"].values
+    return f"{float(cell[name]):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def mean(cell: xr.Dataset, name: str) -> float:
+    """Mean over samples of each trajectory's mean."""
+    return float(cell[name].mean("timestep").mean("sample")) if name in cell else np.nan
+
+
+def techniques(stores: list[str]) -> None:
+    """Markdown: every cell against its guide at x_t (or its first input) without a stabiliser, paired over samples."""
+    found = list(every_cell(stores))
+    tests = []
+    for where, cell in found:
+        same = [c for w, c in found if all(w[dim] == where[dim] for dim in ("classifier", "guidance_scale"))]
+        base = next((cell for cell in same if str(cell["stabilizer"].values) == "none"), None)
+        if base is None or base is cell:
+            continue
+        both = finished(cell) & finished(base)
+        right = [((part["judge_prediction"] == part["label"]).values)[both] for part in (base, cell)]
+        tests.append((where, mcnemar(*right)))
+    print("| guide | input | stabiliser | N | change of the judge's accuracy | Cohen's g | Holm's p |")
+    print("|" + " --- |" * 7)
+    for (where, test), p in zip(tests, holm([test.p for _, test in tests]), strict=True):
+        change = f"{test.estimate:+.3f} [{test.low:+.3f}, {test.high:+.3f}]"
+        adjusted = f"{p:.2g}" if np.isfinite(p) else test.note
+        print(
+            f"| {where['classifier']} | {where['classifier_input']} | {where['stabilizer']} | {test.n} | {change} | "
+            f"{test.effect:+.2f} | {adjusted} |"
+        )
+
+
+def curves(out: str, stores: list[str]) -> None:
+    """Mean with its 95 % interval over timesteps, one panel a quantity and classifier."""
+    found = [(w, c) for w, c in every_cell(stores) if w["guidance_scale"]]
+    names = ("gradient_cosine", "update_cosine", "log_prob", "gradient_norm")
+    guides = list(dict.fromkeys(where["classifier"] for where, _ in found))
+    figure, axes = plt.subplots(
+        len(names), len(guides), figsize=(11, 11), sharex=True, sharey="row", layout="constrained"
+    )
+    for column, guide in zip(np.reshape(axes, (len(names), len(guides))).T, guides, strict=True):
+        column[0].set_title(guide)
+        chosen = [(w, c) for w, c in found if w["classifier"] == guide]
+        for where, cell in chosen:
+            for axis, name in zip(column, names, strict=True):
+                values = cell[name].values[finished(cell)]
+                if name == "gradient_norm":
+                    values = np.log10(values, where=values > 0, out=np.full(values.shape, np.nan))
+                centre, low, high, _ = bootstrap_mean(values)
+                style = {"none": "-", "adam": "--"}.get(str(where["stabilizer"]), ":")
+                colour = COLOURS[list(("x_t", "x0", "x0_detached")).index(str(where["classifier_input"]))]
+                label = f"{where['classifier_input']}, {where['stabilizer']}"
+                axis.plot(cell["timestep"], centre, style, color=colour, label=label)
+                axis.fill_between(cell["timestep"], low, high, color=colour, alpha=0.2, linewidth=0)
+    labels = ("cosine of successive gradients", "cosine of successive updates", "log_prob, nat", "log10 gradient_norm")
+    for axis, label in zip(np.reshape(axes, (len(names), len(guides)))[:, 0], labels, strict=True):
+        axis.set_ylabel(label)
+    for axis in np.reshape(axes, (len(names), len(guides)))[-1]:
+        axis.set_xlabel("timestep (sampling runs to the right)")
+        axis.invert_xaxis()
+    np.ravel(axes)[0].legend(fontsize=8)
+    figure.savefig(out, dpi=80)
+
+
+def scales(out: str, stores: list[str]) -> None:
+    """The judge's accuracy against coverage, one point a guidance scale."""
+    figure, axis = plt.subplots(figsize=(7, 5), layout="constrained")
+    found = list(every_cell(stores))
+    lines = list(dict.fromkeys((w["classifier"], w["classifier_input"]) for w, _ in found))
+    for colour, line in zip(COLOURS, lines, strict=False):
+        chosen = [(w, c) for w, c in found if (w["classifier"], w["classifier_input"]) == line]
+        x = [float(c["coverage"]) for _, c in chosen]
+        y = [float(c["judge_accuracy"]) for _, c in chosen]
+        spread = [np.abs(np.array([c[f"{n}_interval"].values for _, c in chosen]).T - v)
+                  for n, v in (("coverage", x), ("judge_accuracy", y))]  # fmt: skip
+        axis.errorbar(x, y, spread[1], spread[0], fmt="o-", color=colour, label=" at ".join(map(str, line)), alpha=0.8)
+        for where, a, b in zip((w for w, _ in chosen), x, y, strict=True):
+            axis.annotate(f"{where['guidance_scale']:g}", (a, b), textcoords="offset points", xytext=(5, 5), fontsize=8)
+    axis.set(xlabel="coverage", ylabel="judge's accuracy")
+    axis.axhline(0.25, color="grey", linestyle=":", label="chance")
+    axis.legend()
+    figure.savefig(out, dpi=80)
+
+
+if __name__ == "__main__":
+    command, *arguments = sys.argv[1:]
+    if command in ("cells", "techniques"):
+        {"cells": rows, "techniques": techniques}[command](arguments)
+    else:
+        {"curves": curves, "scales": scales}[command](arguments[0], arguments[1:])

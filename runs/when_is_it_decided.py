@@ -1,0 +1,73 @@
+"""When, along the trajectory, it is decided what a sample becomes.
+
+python runs/when_is_it_decided.py runs/both.zarr
+
+Two answers for each cell, as the share of samples that are decided by a timestep, with Wilson's 95 % interval:
+
+guide: from there on the class that the guide sees in its own input no longer changes;
+judge: from there on it is the class that the judge sees in the finished image. Samples in which the guide's last word
+is another are never decided.
+"""
+
+import sys
+
+import numpy as np
+import xarray as xr
+
+import gradscope
+from gradscope.analysis import require
+from gradscope.analysis.contents import cells, finished, place
+from gradscope.analysis.figures import cell_name
+from gradscope.intervals import wilson
+
+SHOWN = 5
+"""Timesteps in the table."""
+WIDTH = 44
+
+
+def decided(seen: np.ndarray, final: np.ndarray) -> np.ndarray:
+    """Whether the class stays `final` from each step to the end.
+
+    Parameters
+    ----------
+    seen
+        Classes, ``(samples, timesteps)``, in sampling order.
+    final
+        The class that counts, ``(samples,)``.
+    """
+    same = seen == final[:, None]
+    return np.logical_and.accumulate(same[:, ::-1], axis=1)[:, ::-1]
+
+
+def answer(ds: xr.Dataset) -> list[str]:
+    """A small table for each cell."""
+    require(ds, "predicted_class")
+    timestep = ds["timestep"].values
+    shown = np.unique(np.linspace(0, len(timestep) - 1, SHOWN).round().astype(int))
+    lines = []
+    for cell in cells(ds):
+        part = ds.isel(place(ds, cell))
+        seen = part["predicted_class"].transpose("sample", "timestep").values
+        done = finished(part)
+        finals = {"guide": (done, seen[:, -1])}
+        if "judge_prediction" in ds:
+            judge = part["judge_prediction"].values
+            finals["judge"] = (done & (judge >= 0), judge)
+        name = f"{cell_name(cell)}: decided by".ljust(WIDTH)
+        lines.append(name + "".join(f"{f't = {timestep[k]}':>19}" for k in shown))
+        for who, (rows, final) in finals.items():
+            n = int(rows.sum())
+            if not n:
+                lines.append(f"  {who}: no finished sample")
+                continue
+            fixed = decided(seen[rows], final[rows]).sum(axis=0)
+            half = np.flatnonzero(fixed >= n / 2)
+            when = f"half of N = {n} by t = {timestep[half[0]]}" if len(half) else f"never half of N = {n}"
+            numbers = zip(fixed[shown] / n, *wilson(fixed[shown], n), strict=True)
+            shares = (f"{share:.2f} [{low:.2f}, {high:.2f}]" for share, low, high in numbers)
+            lines.append(f"  {who}: {when}".ljust(WIDTH) + "".join(f"{text:>19}" for text in shares))
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(answer(gradscope.open(sys.argv[1]))))

@@ -1,0 +1,70 @@
+"""Where along the trajectory the gradient of each classifier is unstable.
+
+python runs/where_unstable.py runs/both.zarr
+
+Two standards for the mean cosine of successive gradients: the threshold 0.4 of the signature `unstable`, and the
+permutation null, which is what the gradients of different samples show: inside it, a gradient knows nothing of its own
+trajectory. Where the null reaches high cosines, samples of one class are all pulled the same way, and being inside it
+is no fault. Below the threshold means that the whole 95 % interval is.
+"""
+
+import sys
+
+import numpy as np
+import xarray as xr
+
+import gradscope
+from gradscope.analysis import permutation_null
+from gradscope.analysis.contents import cells
+from gradscope.analysis.curve_signatures import CURVES
+from gradscope.analysis.figures import cell_name
+
+THRESHOLD = next(signature.threshold for signature in CURVES if signature.name == "unstable")
+
+
+def ranges(timestep: np.ndarray, flags: np.ndarray) -> str:
+    """Timesteps whose flag is set, runs of them as ``979 to 459``."""
+    runs = np.split(np.arange(len(flags)), np.flatnonzero(np.diff(flags.astype(int))) + 1)
+    names = [timestep[run].tolist() for run in runs if flags[run[0]]]
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in names) or "nowhere"
+
+
+def answer(ds: xr.Dataset) -> list[str]:
+    """Three lines a cell."""
+    lines = []
+    curves = gradscope.stability.curves(ds, ["gradient_cosine"])
+    for cell in cells(ds):
+        here = curves.sel(cell)
+        seen = (here["gradient_cosine_n"] > 0).values
+        if not seen.any():
+            lines.append(f"{cell_name(cell)}: nothing written")
+            continue
+        here = here.isel(timestep=seen)
+        timestep, mean = here["timestep"].values, here["gradient_cosine"].values
+        low, high = here["gradient_cosine_interval"].values.T
+        below = high < THRESHOLD
+        worst = int(mean.argmin())
+        lines.append(
+            f"{cell_name(cell)}: N = {int(here['gradient_cosine_n'].max())}, lowest at t = {timestep[worst]}: "
+            f"{mean[worst]:.2f} [{low[worst]:.2f}, {high[worst]:.2f}]"
+        )
+        lines.append(
+            f"  below {THRESHOLD:g} at {int(below.sum())} of {len(below)} timesteps: {ranges(timestep, below)}"
+        )
+        lines.append(f"  {_null(ds, cell, seen, mean)}")
+    return lines
+
+
+def _null(ds: xr.Dataset, cell: dict, seen: np.ndarray, mean: np.ndarray) -> str:
+    if "gradient" not in ds:
+        return "no permutation null: the probe `gradient` records what it needs"
+    null = permutation_null(ds, cell).isel(timestep=seen)
+    low, high = null["null_interval"].values.T
+    inside = (low <= mean) & (mean <= high)
+    told = f"{inside.sum()} of {len(inside)}: {ranges(null['timestep'].values, inside)}"
+    there = f"; it reaches {high[inside].max():.2f} there" if inside.any() else ""
+    return f"inside the permutation null ({int(null['null_n'].max())} pairs) at {told}{there}"
+
+
+if __name__ == "__main__":
+    print("\n".join(answer(gradscope.open(sys.argv[1]))))

@@ -1,0 +1,250 @@
+"""Tests, intervals and permutations against other libraries, published figures and plain loops."""
+
+from math import comb
+
+import numpy as np
+import pytest
+import statsmodels.stats.contingency_tables as tables
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from gradscope.analysis.statistics import (
+    MINIMUM,
+    bootstrap_mean,
+    cluster_permutation,
+    holm,
+    mcnemar,
+    wilcoxon,
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_wilcoxon_agrees_with_scipy_and_with_a_loop_over_ranks(rng):
+    x = rng.normal(0.3, 1, 80)
+    test = wilcoxon(x)
+    assert test.n == 80
+    assert test.p == pytest.approx(stats.wilcoxon(x, method="asymptotic").pvalue)
+    ranks = {i: rank for rank, i in enumerate(np.argsort(np.abs(x)), start=1)}
+    balance = sum(ranks[i] if x[i] > 0 else -ranks[i] for i in range(80))
+    assert test.effect == pytest.approx(balance / sum(range(1, 81)))
+    assert test.estimate == pytest.approx(x.mean())
+    half = 1.96 * x.std(ddof=1) / 80**0.5
+    assert (test.low, test.high) == pytest.approx((x.mean() - half, x.mean() + half), abs=0.1 * half)
+    assert test.note == ""
+
+
+def test_wilcoxon_of_zeros_follows_pratt(rng):
+    """The p of random signs, of zeros too, and ranks of zeros that favour neither side."""
+    x = np.concatenate([np.zeros(40), rng.normal(0.35, 1, 60)])
+    test = wilcoxon(x)
+    ranks = stats.rankdata(np.abs(x))
+    signed = np.sign(x) * ranks
+    drawn = (rng.choice([-1, 1], (40000, 100)) * np.abs(signed)).sum(axis=1)
+    assert test.p == pytest.approx(np.mean(np.abs(drawn) >= abs(signed.sum())), abs=0.01)
+    assert test.effect == pytest.approx(signed.sum() / (100 * 101 / 2))
+    none = wilcoxon(np.zeros(100))
+    assert (none.p, none.effect, none.estimate, none.low, none.high) == (1, 0, 0, 0, 0)
+    assert wilcoxon(np.ones(100)).effect == 1
+
+
+def test_too_few_samples_have_an_estimate_and_no_p(rng):
+    for test in (wilcoxon(rng.normal(1, 1, 40)), mcnemar(rng.random(40) < 0.2, rng.random(40) < 0.8)):
+        assert np.isnan(test.p)
+        assert test.note == "insufficient samples: 40 of 64"
+        assert test.low > 0
+        assert test.effect > 0
+    assert np.isfinite(wilcoxon(rng.normal(size=MINIMUM)).p)
+    for test in (wilcoxon([]), mcnemar([], [])):
+        assert test.n == 0
+        assert np.isnan([test.estimate, test.low, test.high, test.effect, test.p]).all()
+
+
+def test_pairs_that_are_not_finite_are_counted(rng):
+    x = rng.normal(size=66)
+    test = wilcoxon([*x, np.nan, np.inf])
+    assert test.n == 66
+    assert test.estimate == pytest.approx(x.mean())
+    assert test.note == "2 of 68 pairs not finite"
+    assert wilcoxon([*x[:40], np.nan]).note == "insufficient samples: 40 of 64; 1 of 41 pairs not finite"
+
+
+def pairs(both, gained, lost, neither):
+    a = [True] * both + [False] * gained + [True] * lost + [False] * neither
+    b = [True] * both + [True] * gained + [False] * lost + [False] * neither
+    return a, b
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [((36, 12, 2, 0), 0.0569, 0.3404), ((18, 12, 2, 18), 0.0562, 0.3290), ((53, 0, 0, 1), -0.0729, 0.0729)],
+)
+def test_mcnemar_has_newcombes_published_intervals(counts, low, high):
+    """Stat. Med. 17, 2635-2650, 1998, method 10."""
+    test = mcnemar(*pairs(*counts))
+    assert (test.low, test.high) == pytest.approx((low, high), abs=5e-5)
+    assert test.estimate == pytest.approx((counts[1] - counts[2]) / sum(counts))
+    swapped = mcnemar(*reversed(pairs(*counts)))
+    assert (swapped.low, swapped.high, swapped.effect) == pytest.approx((-test.high, -test.low, -test.effect))
+
+
+def test_mcnemar_is_the_binomial_of_the_discordant_pairs():
+    test = mcnemar(*pairs(30, 17, 6, 20))
+    tail = sum(comb(23, k) for k in range(17, 24)) / 2**23
+    assert test.p == pytest.approx(2 * tail)
+    assert test.p == pytest.approx(tables.mcnemar([[30, 17], [6, 20]], exact=True).pvalue)
+    assert test.effect == pytest.approx(17 / 23 - 0.5)
+    assert test.effect_name == "Cohen's g"
+    same = mcnemar(*pairs(50, 0, 0, 50))
+    assert (same.p, same.effect, same.estimate) == (1, 0, 0)
+
+
+def test_mcnemars_interval_covers(rng):
+    """Of correlated verdicts with known shares, 95 % of the intervals hold the true difference."""
+    covered = 0
+    for _ in range(400):
+        difficulty = rng.random(64)
+        a, b = difficulty < 0.5 + 0.2 * rng.random(64), difficulty < 0.7 + 0.2 * rng.random(64)
+        test = mcnemar(a, b)
+        covered += test.low <= 0.2 <= test.high
+    assert 0.93 <= covered / 400 <= 0.995
+
+
+def test_holm_agrees_with_statsmodels(rng):
+    p = rng.random(20) ** 3
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
+    gaps = np.insert(p, [0, 5, 20], np.nan)
+    known = np.isfinite(gaps)
+    np.testing.assert_allclose(holm(gaps)[known], multipletests(p, method="holm")[1])
+    assert np.isnan(holm(gaps)[~known]).all()
+    assert holm([]).shape == (0,)
+
+
+def by_hand(difference, signs, level=0.05):
+    """Clusters as (first, last, mass) and p, with scipy's t-test in a loop over the given sign vectors."""
+
+    def clusters(x):
+        t = stats.ttest_1samp(x, 0).statistic
+        critical = stats.t.ppf(1 - level / 2, len(x) - 1)
+        found, current = [], None
+        for k, value in enumerate(t):
+            side = np.sign(value) if abs(value) > critical else 0
+            if current and side == current[3]:
+                current[1], current[2] = k, current[2] + value
+            else:
+                current = [k, k, value, side]
+                found.append(current)
+        return [c for c in found if c[3]]
+
+    largest = [max((abs(c[2]) for c in clusters(s[:, None] * difference)), default=0) for s in signs]
+    return [(*c[:3], (1 + sum(m >= abs(c[2]) for m in largest)) / (len(signs) + 1)) for c in clusters(difference)]
+
+
+def test_cluster_permutation_agrees_with_a_loop(rng):
+    difference = 0.7 * np.cumsum(rng.normal(size=(70, 12)), axis=1) * rng.normal(size=(70, 1)) + 0.2
+    difference[:, 3:6] += rng.normal(0.8, 1, (70, 3))
+    found = cluster_permutation(difference, permutations=2000)
+    expected = by_hand(difference, rng.choice([-1, 1], (500, 70)))
+    assert [(c.first, c.last) for c in found] == [e[:2] for e in expected]
+    np.testing.assert_allclose([c.mass for c in found], [e[2] for e in expected])
+    np.testing.assert_allclose([c.p for c in found], [e[3] for e in expected], atol=0.05)
+    for cluster in found:
+        assert cluster.estimate == pytest.approx(difference[:, cluster.first : cluster.last + 1].mean())
+
+
+def test_cluster_permutation_keeps_its_level(rng):
+    """Of null curves with memory, about 5 % have a cluster with p <= 0.05; a draw of 300 has 5 to 27 (p > 0.999)."""
+    false = 0
+    for seed in range(300):
+        noise = rng.normal(size=(64, 30))
+        for k in range(1, 30):
+            noise[:, k] = 0.8 * noise[:, k - 1] + 0.6 * noise[:, k]
+        clusters = cluster_permutation(noise * rng.exponential(size=(64, 1)), permutations=199, seed=seed)
+        false += any(cluster.p <= 0.05 for cluster in clusters)
+    assert 5 <= false <= 27
+
+
+def test_cluster_permutation_finds_planted_effects_where_they_are(rng):
+    hits = 0
+    for seed in range(50):
+        difference = rng.normal(size=(80, 40))
+        difference[:, 10:20] += 0.5
+        difference[:, 25:32] -= 0.5
+        found = [c for c in cluster_permutation(difference, permutations=199, seed=seed) if c.p <= 0.05]
+        up = max((c for c in found if c.mass > 0), key=lambda c: c.mass, default=None)
+        down = min((c for c in found if c.mass < 0), key=lambda c: c.mass, default=None)
+        hits += bool(up and 9 <= up.first <= 13 and 16 <= up.last <= 20) and bool(down and 24 <= down.first <= 28)
+    assert hits >= 45
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_clusters_do_not_depend_on_the_scale(rng, scale):
+    difference = rng.normal(0.2, 1, (64, 20))
+    plain, scaled = cluster_permutation(difference), cluster_permutation(scale * difference)
+    assert [(c.first, c.last, c.p) for c in plain] == [(c.first, c.last, c.p) for c in scaled]
+    np.testing.assert_allclose([c.estimate for c in scaled], [c.estimate * scale for c in plain])
+
+
+def test_cluster_permutation_skips_what_is_not_finite(rng):
+    difference = rng.normal(1, 1, (70, 10))
+    difference[:, 0] = np.nan
+    difference[:10, 5] = np.nan  # 60 are left
+    difference[:3, 6] = np.inf
+    (cluster,) = cluster_permutation(difference)
+    assert (cluster.first, cluster.last, cluster.p) == (1, 9, 1 / 2001)
+    assert cluster.note == "3 of 560 values not finite"
+    kept = [stats.ttest_1samp(difference[3 * (k == 6) :, k], 0).statistic for k in (1, 2, 3, 4, 6, 7, 8, 9)]
+    assert cluster.mass == pytest.approx(sum(kept))
+    assert cluster_permutation(np.full((70, 10), np.nan)) == []
+    assert cluster_permutation(np.zeros((70, 10))) == []
+    assert cluster_permutation(np.empty((0, 10))) == []
+    (constant,) = cluster_permutation(np.ones((70, 10)))
+    assert np.isfinite(constant.mass)
+
+
+def test_clusters_of_too_few_samples_have_no_p(rng):
+    (cluster,) = cluster_permutation(rng.normal(2, 1, (40, 5)))
+    assert (cluster.first, cluster.last) == (0, 4)
+    assert np.isnan(cluster.p)
+    assert cluster.note == "insufficient samples: 40 of 64"
+
+
+def test_bootstrap_mean_agrees_with_scipy(rng):
+    x = rng.exponential(size=(90, 4))
+    mean, low, high, n = bootstrap_mean(x, replicates=4000)
+    reference = stats.bootstrap((x,), np.mean, axis=0, method="percentile", n_resamples=4000, rng=1)
+    np.testing.assert_allclose(mean, x.mean(axis=0))
+    np.testing.assert_allclose(low, reference.confidence_interval.low, atol=0.02)
+    np.testing.assert_allclose(high, reference.confidence_interval.high, atol=0.02)
+    assert n.tolist() == [90] * 4
+    one = bootstrap_mean(x[:, 0], replicates=4000)
+    assert one.mean.shape == ()
+    assert (float(one.low), float(one.high)) == pytest.approx((low[0], high[0]))
+    turned = bootstrap_mean(x.T.reshape(2, 2, 90), axis=2, replicates=4000)
+    np.testing.assert_allclose(turned.low, low.reshape(2, 2))
+
+
+def test_bootstrap_mean_counts_only_what_is_finite(rng):
+    x = rng.normal(size=(50, 5))
+    x[:20, 1] = np.nan
+    x[1:, 2] = np.inf
+    x[:, 3] = np.nan
+    x[2:, 4] = np.nan
+    mean, low, high, n = bootstrap_mean(x)
+    assert n.tolist() == [50, 30, 1, 0, 2]
+    np.testing.assert_allclose(mean, [x[:, 0].mean(), x[20:, 1].mean(), x[0, 2], np.nan, x[:2, 4].mean()])
+    assert np.isnan([low[2], high[2], low[3], high[3]]).all()
+    alone = bootstrap_mean(x[20:, 1], seed=1)
+    assert (low[1], high[1]) == pytest.approx((float(alone.low), float(alone.high)), abs=0.05)
+    assert low[4] == pytest.approx(x[:2, 4].min())
+
+
+def test_bootstrap_mean_is_the_same_in_pieces(rng, monkeypatch):
+    """Weights are made a piece at a time; the interval is another draw of the same."""
+    x = rng.normal(size=(64, 3))
+    whole = bootstrap_mean(x)
+    monkeypatch.setattr("gradscope.analysis.statistics._CHUNK", 64 * 100)
+    np.testing.assert_allclose(bootstrap_mean(x).low, whole.low, atol=0.03)

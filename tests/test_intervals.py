@@ -1,0 +1,77 @@
+"""Bootstrap helpers against scipy's and plain loops; Wilson's interval is tested with the summary."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gradscope.intervals import bootstrap, resampled, transfer_ratio
+
+
+def test_resampled_counts_are_those_of_draws_with_replacement():
+    counts = resampled(7, 2000, seed=1)
+    assert counts.shape == (2000, 7)
+    assert (counts.sum(axis=1) == 7).all()
+    assert counts.mean(axis=0) == pytest.approx(np.ones(7), abs=0.08)
+    assert counts.var() == pytest.approx(7 * (1 / 7) * (6 / 7), rel=0.05)  # binomial
+    np.testing.assert_array_equal(counts, resampled(7, 2000, seed=1))
+    assert (counts != resampled(7, 2000, seed=2)).any()
+
+
+def test_the_interval_of_a_mean_is_scipys():
+    values = np.random.default_rng(0).exponential(size=80)
+    replicates = resampled(80, 4000) @ values / 80
+    wanted = stats.bootstrap([values], np.mean, method="percentile", n_resamples=4000, rng=1).confidence_interval
+    assert bootstrap(values.mean(), replicates) == pytest.approx(tuple(wanted), abs=0.02)
+
+
+def test_the_bias_of_resampling_is_taken_out():
+    """Replicates that are all too large by the same amount give the same interval."""
+    replicates = np.random.default_rng(0).normal(size=500)
+    assert bootstrap(2.0, replicates + 10) == pytest.approx(bootstrap(2.0, replicates))
+    low, high = bootstrap(2.0, replicates)
+    assert low == pytest.approx(2 + np.percentile(replicates, 2.5) - replicates.mean())
+    assert high == pytest.approx(2 + np.percentile(replicates, 97.5) - replicates.mean())
+
+
+def test_a_replicate_that_is_not_finite_leaves_no_interval():
+    assert np.isnan(bootstrap(1.0, [1.0, np.nan, 2.0])).all()
+    assert np.isnan(bootstrap(1.0, [1.0, np.inf])).all()
+
+
+def pair(n: int, own: float, judge: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.random(n) < own, rng.random(n) < judge
+
+
+def test_the_transfer_ratio_is_paired_and_agrees_with_scipys_bootstrap():
+    guide, judge = pair(200, 0.95, 0.5)
+    ratio, low, high = transfer_ratio(guide, judge, 0.25, replicates=4000)
+    assert ratio == pytest.approx((judge.mean() - 0.25) / (guide.mean() - 0.25))
+
+    def statistic(a, b, axis):
+        return (b.mean(axis=axis) - 0.25) / (a.mean(axis=axis) - 0.25)
+
+    wanted = stats.bootstrap(
+        [guide, judge], statistic, paired=True, method="percentile", n_resamples=4000, rng=1
+    ).confidence_interval
+    assert (low, high) == pytest.approx(tuple(wanted), abs=0.02)
+
+
+def test_a_guide_that_the_judge_confirms_every_time_has_ratio_one():
+    guide, _ = pair(100, 0.8, 0)
+    assert transfer_ratio(guide, guide, 0.25) == (1, 1, 1)
+
+
+def test_without_success_above_chance_there_is_no_ratio():
+    guide, judge = pair(64, 0.3, 0.9)
+    assert np.isnan(transfer_ratio(guide, judge, 0.25)).all()
+    assert np.isnan(transfer_ratio([], [], 0.25)).all()
+
+
+def test_a_bound_is_missing_where_too_many_replicates_are_undefined():
+    """5 of 8, chance a quarter: Wilson's bound is 0.31, but of the replicates more than one in forty reach 2 of 8."""
+    guide, judge = np.arange(8) < 5, np.arange(8) < 4
+    assert 0.025 < (resampled(8, 1000) @ guide <= 2).mean() < 0.1
+    ratio, low, high = transfer_ratio(guide, judge, 0.25)
+    assert ratio == pytest.approx((4 / 8 - 1 / 4) / (5 / 8 - 1 / 4))
+    assert np.isnan([low, high]).all()

@@ -28,7 +28,7 @@ def report_parts(report: Report, ds: xr.Dataset) -> Iterator[RenderableType]:
     tables = summary_tables(summary(ds))
     if "evaluation" in ds.attrs:
         tables += evaluation_tables(ds)
-    if len(report.comparisons):
+    if report.comparisons["accuracy"].notna().any():
         tables.append(_effects(report.comparisons))
     for table in tables:
         yield ""

@@ -185,7 +185,7 @@ def _comparisons(table: pd.DataFrame) -> dict[str, Any]:
     numbers |= {name: f"change of {name}" for name in frechet}
     rows = [
         {"row": row, "values": [_value(row, name, signed=name not in ("n", "p_holm")) for name in numbers]}
-        for row in table.to_dict("records")
+        for row in table[table[["accuracy", *frechet]].notna().any(axis=1)].to_dict("records")
     ]
     notes = table["note"].unique().tolist()
     return {"heads": list(numbers.values()), "rows": rows, "note": notes[0] if len(notes) == 1 else None}

@@ -126,6 +126,7 @@ def test_before_an_evaluation_the_report_says_what_adds_judged_numbers():
     text = to_html(made, ds)
     assert "<code>gradscope evaluate STORE</code> adds judged numbers" in text
     assert "Change of the judge" not in text
+    assert "There is nothing to compare yet: judge_prediction is not in this store; <code>gradscope" in text
     strictly(to_json(made))
 
 

@@ -27,13 +27,13 @@ Named = tuple[Cell, xr.Dataset]
 
 
 def every_cell(stores: list[str]) -> Iterator[Named]:
-    """Every written cell of the stores: its names, and its values in memory without tensors."""
+    """Every finished cell of the stores: its names, and its values in memory without tensors."""
     for store in stores:
         ds = gradscope.open(store)
         small = ds[[name for name, variable in ds.data_vars.items() if "channel" not in variable.dims]]
         for where in cells(ds):
             cell = small.isel(place(ds, where)).load()
-            if finished(cell).any():
+            if finished(cell).all():
                 yield where, cell
 
 
@@ -101,9 +101,7 @@ def curves(out: str, stores: list[str]) -> None:
     found = [(w, c) for w, c in every_cell(stores) if w["guidance_scale"]]
     names = ("gradient_cosine", "update_cosine", "log_prob", "gradient_norm")
     guides = list(dict.fromkeys(where["classifier"] for where, _ in found))
-    figure, axes = plt.subplots(
-        len(names), len(guides), figsize=(11, 11), sharex=True, sharey="row", layout="constrained"
-    )
+    figure, axes = plt.subplots(len(names), len(guides), figsize=(11, 11), sharex=True, layout="constrained")
     for column, guide in zip(np.reshape(axes, (len(names), len(guides))).T, guides, strict=True):
         column[0].set_title(guide)
         chosen = [(w, c) for w, c in found if w["classifier"] == guide]
@@ -121,9 +119,11 @@ def curves(out: str, stores: list[str]) -> None:
     labels = ("cosine of successive gradients", "cosine of successive updates", "log_prob, nat", "log10 gradient_norm")
     for axis, label in zip(np.reshape(axes, (len(names), len(guides)))[:, 0], labels, strict=True):
         axis.set_ylabel(label)
+    for axis in np.reshape(axes, (len(names), len(guides)))[:2].ravel():
+        axis.set_ylim(0, 1.02)
     for axis in np.reshape(axes, (len(names), len(guides)))[-1]:
-        axis.set_xlabel("timestep (sampling runs to the right)")
-        axis.invert_xaxis()
+        axis.set_xlabel("timestep, in the order of sampling")
+    np.ravel(axes)[0].invert_xaxis()  # shared by all
     np.ravel(axes)[0].legend(fontsize=8)
     figure.savefig(out, dpi=80)
 

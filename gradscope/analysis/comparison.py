@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import Cell, absent, cells, finished, place
+from gradscope.analysis.contents import Cell, absent, cells, finished, judged, place
 from gradscope.analysis.statistics import Cluster, Test, cluster_permutation, holm, mcnemar, wilcoxon
 from gradscope.errors import GradscopeError, one_of
 from gradscope.intervals import bootstrap
@@ -153,7 +153,7 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
     if reason := absent(ds, "judge_prediction"):
         missing["accuracy"] = reason
     else:
-        accuracy = _accuracy(first, second, both)
+        accuracy = _accuracy(first, second)
     distance = distances(first, second)
     if not distance:
         missing["distance"] = absent(ds, "fd_*_replicates")
@@ -205,7 +205,8 @@ def compare_all(ds: xr.Dataset, baseline: str = "none") -> pd.DataFrame:
                 "note": absent(ds, "judge_prediction"),
             }
             if "judge_prediction" in ds:
-                row |= _accuracy_columns(_accuracy(first, second, both))
+                accuracy = _accuracy(first, second)
+                row |= _accuracy_columns(accuracy) | {"n": accuracy.n}
             for name, apart in distances(first, second).items():
                 if name in frechet:
                     row |= {name: apart.estimate, f"{name}_low": apart.low, f"{name}_high": apart.high}
@@ -249,7 +250,8 @@ def _difference(a: Floats, b: Floats) -> Floats:
     return np.where(np.isclose(a, b, rtol=_RESOLUTION, atol=0) & np.isfinite(difference), 0, difference)
 
 
-def _accuracy(a: xr.Dataset, b: xr.Dataset, both: NDArray[np.bool_]) -> Test:
+def _accuracy(a: xr.Dataset, b: xr.Dataset) -> Test:
+    both = judged(a) & judged(b)
     right = [(cell["judge_prediction"] == cell["label"]).values[both] for cell in (a, b)]
     return mcnemar(*right)
 

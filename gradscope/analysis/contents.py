@@ -100,6 +100,14 @@ def class_names(ds: xr.Dataset) -> list[str]:
     return ds["class"].values.tolist() if "class" in ds.coords else list(ds.attrs["classes"])
 
 
+def judged(cell: xr.Dataset) -> np.ndarray:
+    """Which samples of one cell are finished and have a verdict by the judge, ``(samples,)``.
+
+    There is none for an image that is not finite, nor for samples recorded after the evaluation.
+    """
+    return finished(cell) & (cell["judge_prediction"] >= 0).values
+
+
 def absent(ds: xr.Dataset, name: str) -> str:
     """Why a variable is not in the store, and what adds it; empty where it is there."""
     if name in ds:

@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gradscope.analysis.comparison import Difference, distances
-from gradscope.analysis.contents import Cell, finished
+from gradscope.analysis.contents import Cell, finished, judged
 from gradscope.analysis.curve_signatures import longest_run
 from gradscope.analysis.findings import Finding, ranked
 from gradscope.analysis.statistics import MINIMUM, Test, bootstrap_mean, holm, mcnemar
@@ -93,7 +93,7 @@ def adversarial(cell: xr.Dataset, where: Cell, guided: NDArray, control: xr.Data
         own = _verdicts(cell, "own_prediction", "judge_prediction")
         found.append(_by_ratio(cell, where, own, judge, None, None))
     if "predicted_class" in cell and guided.any():
-        done = finished(cell) & (cell["judge_prediction"].values >= 0)
+        done = judged(cell)
         belief = (cell["predicted_class"] == cell["label"]).transpose("sample", "timestep").values[done]
         believed = np.where(guided, belief.mean(axis=0), -1)
         convinced = (wilson(belief.sum(axis=0), len(belief))[0] > wilson(judge.sum(), len(judge))[1]) & guided
@@ -135,7 +135,7 @@ def _by_ratio(
 
 
 def _by_gain(cell: xr.Dataset, where: Cell, guided: NDArray, control: xr.Dataset) -> Finding | None:
-    both = finished(cell) & finished(control)
+    both = judged(cell) & judged(control)
     test = mcnemar(*(_right(part, "judge_prediction")[both] for part in (control, cell)))
     gain = (cell["log_prob"] - control["log_prob"]).transpose("sample", "timestep").values[both][:, guided]
     if not len(gain) or not test.high < FOLLOWED:
@@ -182,7 +182,7 @@ def over_regularised(pairs: Sequence[tuple[xr.Dataset, xr.Dataset, Cell]]) -> li
     """
     tests = []
     for cell, plain, _ in pairs:
-        both = finished(cell) & finished(plain)
+        both = judged(cell) & judged(plain)
         tests.append(mcnemar(*(_right(part, "judge_prediction")[both] for part in (plain, cell))))
     adjusted = holm([test.p for test in tests])
     found = []

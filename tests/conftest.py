@@ -1,5 +1,8 @@
 """Small models for all tests."""
 
+from collections.abc import Iterator
+
+import dask
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
@@ -7,6 +10,15 @@ from small_models import SIZE, UNET, LinearClassifier
 
 # The models are tiny: threads only get in each other's way.
 torch.set_num_threads(1)
+# A pool's threads keep the treatment of denormals of the moment they were made.
+dask.config.set(scheduler="synchronous")
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """Runs on the CPU flush denormals for the whole process: not so the next test."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

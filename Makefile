@@ -16,8 +16,9 @@ demo: $(INSTALLED)
 	$(BIN)/gradscope record --config both.yaml --overwrite
 	@echo
 	@echo "Look further:"
-	@echo "  $(BIN)/gradscope info runs/both.zarr      what the store holds"
-	@echo "  $(BIN)/gradscope report runs/both.zarr    the table again"
+	@echo "  $(BIN)/gradscope evaluate runs/both.zarr                   distances to real images, coverage"
+	@echo "  $(BIN)/gradscope report runs/both.zarr --html both.html    what fails, where, and what to try"
+	@echo "  $(BIN)/gradscope info runs/both.zarr                       what the store holds"
 	@echo "  $(BIN)/python -c \"import xarray; print(xarray.open_zarr('runs/both.zarr'))\""
 
 test: $(INSTALLED)

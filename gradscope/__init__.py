@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from gradscope.recorder import Recorder
     from gradscope.sampler import GuidedSampler
     from gradscope.single import record
+    from gradscope.smoothgrad import SmoothGrad
 
 _NAMES = {
     "ClassifierGuidance": "gradscope.guidance:ClassifierGuidance",
     "GuidedSampler": "gradscope.sampler:GuidedSampler",
     "Recorder": "gradscope.recorder:Recorder",
+    "SmoothGrad": "gradscope.smoothgrad:SmoothGrad",
     "audit": "gradscope.evaluation.audit:audit",
     "compare": "gradscope.analysis:compare",
     "open": "gradscope.analysis:open_store",  # which registers ds.gradscope
@@ -37,6 +39,7 @@ __all__ = [
     "ClassifierGuidance",
     "GuidedSampler",
     "Recorder",
+    "SmoothGrad",
     "audit",
     "compare",
     "open",

@@ -58,4 +58,5 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
 def table(findings: Iterable[Finding]) -> pd.DataFrame:
     """Findings as a data frame, one row each, in the order given."""
     columns = list(Finding.__dataclass_fields__)
-    return pd.DataFrame([asdict(finding) for finding in findings], columns=columns)
+    rows = pd.DataFrame([asdict(finding) for finding in findings], columns=columns)
+    return rows.astype({"first_timestep": "Int64", "last_timestep": "Int64"})  # whole numbers, or <NA>

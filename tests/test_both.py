@@ -60,6 +60,9 @@ def test_both_is_the_papers_grid_and_opens_without_gradscope(store):
         "channel": 3,
         "height": 32,
         "width": 32,
+        "class": 4,
+        "judge_class": 4,
+        "bound": 2,
     }
     assert set(ds.data_vars) >= VARIABLES
     assert (ds["written"] == 3).all()

@@ -10,6 +10,7 @@ configuration's scale; then it is recorded with that scale into FOLDER/NAME.zarr
 
 import sys
 from collections.abc import Sequence
+from math import exp, log
 from pathlib import Path
 
 import torch
@@ -20,7 +21,8 @@ from probes import EffectiveStrength, Trace
 
 SAMPLES = 16
 """For the search; the recording has the configuration's."""
-ROUNDS = 4
+ROUNDS, TOLERANCE = 10, 0.05
+"""Of the search; it ends where the strength is within 5 % of the target, and says so where it does not get there."""
 
 
 def main(config: str, folder: str, overrides: Sequence[str]) -> None:
@@ -29,14 +31,29 @@ def main(config: str, folder: str, overrides: Sequence[str]) -> None:
     print(f"target: effective strength {target:.4f}")
     for name in given.stabilizers:
         path = str(Path(folder) / f"{name}.zarr")
-        scale = given.guidance.guidance_scale[0]
-        run = at_scale(given, name, scale, path)
-        for _ in range(ROUNDS):
-            reached = strength(run)
-            scale *= target / reached
-            run = at_scale(given, name, scale, path)
-        print(f"{name}: guidance_scale {scale:.4g}, effective strength {strength(run):.4f}")
-        record_run(run, overwrite=True, command=sys.argv)
+        scale, reached = matched(given, name, target)
+        note = "" if abs(log(reached / target)) <= TOLERANCE else " (not matched)"
+        print(f"{name}: guidance_scale {scale:.4g}, effective strength {reached:.4f}{note}", flush=True)
+        record_run(at_scale(given, name, scale, path), overwrite=True, command=sys.argv)
+
+
+def matched(config: RunConfig, stabilizer: str, target: float) -> tuple[float, float]:
+    """Scale and the strength reached: a secant search over their logarithms.
+
+    Strength grows less than the scale: a guide that is followed more is convinced sooner, and its gradient fades.
+    """
+    scale, slope = config.guidance.guidance_scale[0], 1.0
+    tried: list[tuple[float, float]] = []
+    for _ in range(ROUNDS):
+        reached = strength(at_scale(config, stabilizer, scale, "unused.zarr"))
+        tried.append((log(scale), log(reached)))
+        if abs(log(reached / target)) <= TOLERANCE:
+            break
+        if len(tried) > 1 and tried[-1][0] != tried[-2][0]:
+            slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
+        scale *= (target / reached) ** (1 / min(max(slope, 0.2), 2.0))
+    best = min(tried, key=lambda pair: abs(pair[1] - log(target)))
+    return exp(best[0]), exp(best[1])
 
 
 def at_scale(config: RunConfig, stabilizer: str, scale: float, path: str) -> Run:

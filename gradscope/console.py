@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,58 +15,77 @@ from rich.table import Table
 
 from gradscope.store import CELL_DIMS, Grid
 
+_Columns = dict[str, Callable[[xr.Dataset], str]]
+_CONFIRMED = "share of the guide's success above chance that the judge confirms"
+
 
 def summary_tables(rows: xr.Dataset) -> list[Table]:
     """`gradscope.analysis.summary` as tables of one row a cell: what came out, and how the gradients behaved."""
-    behaved = _table(rows, "How the gradients behaved (means over samples and timesteps)", _behaviour(rows))
-    behaved.caption = "cosine: with the previous step; strength: norm of the shift over that of the step's noise"
-    tables = [behaved]
+    tables = []
+    told = [f"N = {_samples(rows)} a cell"]
     if "own_accuracy" in rows:
-        came_out = _table(rows, "What came out", _accuracies(rows))
-        came_out.caption = (
-            f"N = {_samples(rows)} a cell; own: share of samples in which the guide sees the target class"
-        )
-        if "class_accuracy" in rows:
-            classes = ", ".join(map(str, rows["class"].values))
-            came_out.caption += f"; judge: in which the judge sees it, with Wilson's interval; by class: {classes}"
-        tables.insert(0, came_out)
-    return tables
+        told.append("own: share of samples in which the guide sees the target class")
+    if "judge_accuracy" in rows:
+        seen = "in which the judge sees it"
+        if "own_accuracy" not in rows:
+            seen = "share of samples in which the judge sees the target class"
+        told += [f"judge: {seen}, with Wilson's interval", f"by class: {', '.join(map(str, rows['class'].values))}"]
+    if accuracies := _accuracies(rows):
+        tables.append(_table(rows, "What came out", accuracies, "; ".join(told)))
+    title = "How the gradients behaved (means over samples and timesteps)"
+    caption = "cosine: with the previous step; strength: norm of the shift over that of the step's noise"
+    return [*tables, _table(rows, title, _behaviour(rows), caption)]
 
 
 def evaluation_tables(ds: xr.Dataset) -> list[Table]:
     """What `gradscope evaluate` added to a store, one row a cell: verdicts, and comparisons with real images."""
-    about = json.loads(ds.attrs["evaluation"])
-    rows = ds[[name for name in about["variables"] if name in ds.data_vars]].drop_dims("sample", errors="ignore")
-    rows = rows.compute()
-    tables = []
-    verdicts: _Columns = {}
+    about, rows = _evaluation(ds)
+    columns: _Columns = {}
     if "own_accuracy" in rows:
-        verdicts["own"] = lambda row: _number(row["own_accuracy"])
+        columns["own"] = lambda row: _number(row["own_accuracy"])
     for name, head in {"judge_accuracy": "judge [95 %]", "transfer_ratio": "transfer ratio [95 %]"}.items():
         if name in rows:
-            verdicts[head] = partial(_with_interval, name)
-    if verdicts:
-        tables.append(_table(rows, "Who sees the target class", verdicts))
-        tables[-1].caption = (
-            f"N = {about['N']} a cell; own: the guide sees it; judge: the independent judge; transfer ratio: share of "
-            "the guide's success above chance that the judge confirms"
-        )
-    if about["distances"]:
-        name = about["distances"][0]
-        columns: _Columns = {f"{key} [95 %]": partial(_with_interval, key) for key in (name, "coverage")}
-        tables.append(_table(rows, "Samples against real images", columns))
-        tables[-1].caption = (
-            f"N = {about['N']} a cell against {about['real_images']} images; {about['floor_images']} other real images "
-            f"in place of samples: {name} {_number(rows[f'{name}_floor'])}, coverage {_number(rows['coverage_floor'])}"
-        )
-    return tables
+            columns[head] = partial(_with_interval, name)
+    told = f"N = {about['N']} a cell; own: the guide sees it; judge: the independent judge"
+    caption = f"{told}; transfer ratio: {_CONFIRMED}"
+    verdicts = [_table(rows, "Who sees the target class", columns, caption)] if columns else []
+    return verdicts + _distances(about, rows)
 
 
-_Columns = dict[str, Callable[[xr.Dataset], str]]
+def further_tables(ds: xr.Dataset) -> list[Table]:
+    """Of `evaluation_tables` what `summary_tables` does not show: transfer ratios, comparisons with real images."""
+    about, rows = _evaluation(ds)
+    ratios = []
+    if "transfer_ratio" in rows:
+        columns: _Columns = {"transfer ratio [95 %]": partial(_with_interval, "transfer_ratio")}
+        caption = f"N = {about['N']} a cell; {_CONFIRMED}; -: the guide's own success is not above chance"
+        ratios = [_table(rows, "What the judge confirms", columns, caption)]
+    return ratios + _distances(about, rows)
+
+
+def _evaluation(ds: xr.Dataset) -> tuple[dict[str, Any], xr.Dataset]:
+    """What was evaluated, and its results over the cells."""
+    about = json.loads(ds.attrs["evaluation"])
+    rows = ds[[name for name in about["variables"] if name in ds.data_vars]].drop_dims("sample", errors="ignore")
+    return about, rows.compute()
+
+
+def _distances(about: dict[str, Any], rows: xr.Dataset) -> list[Table]:
+    if not about["distances"]:
+        return []
+    name = about["distances"][0]
+    columns: _Columns = {f"{key} [95 %]": partial(_with_interval, key) for key in (name, "coverage")}
+    caption = (
+        f"N = {about['N']} a cell against {about['real_images']} images; {about['floor_images']} other real images "
+        f"in place of samples: {name} {_number(rows[f'{name}_floor'])}, coverage {_number(rows['coverage_floor'])}"
+    )
+    return [_table(rows, "Samples against real images", columns, caption)]
 
 
 def _accuracies(rows: xr.Dataset) -> _Columns:
-    columns: _Columns = {"own": lambda row: _number(row["own_accuracy"])}
+    columns: _Columns = {}
+    if "own_accuracy" in rows:
+        columns["own"] = lambda row: _number(row["own_accuracy"])
     if "judge_accuracy" in rows:
         columns["judge"] = lambda row: _number(row["judge_accuracy"])
         columns["95 %"] = lambda row: "-".join(_number(bound) for bound in row["judge_interval"].values)
@@ -90,8 +110,10 @@ def _with_interval(name: str, row: xr.Dataset) -> str:
     return "-" if np.isnan(row[name]) else f"{_number(row[name])} [{_number(low)}, {_number(high)}]"
 
 
-def _table(rows: xr.Dataset, title: str, columns: _Columns) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left", box=None, collapse_padding=True)
+def _table(rows: xr.Dataset, title: str, columns: _Columns, caption: str) -> Table:
+    """One row a cell."""
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=None)
+    table.collapse_padding = True
     for head in ("classifier", "input", "stabilizer"):
         table.add_column(head, no_wrap=True)
     for head in ("scale", *columns):

@@ -14,7 +14,7 @@ from rich.text import Text
 from gradscope.analysis import summary
 from gradscope.analysis.figures import cell_name
 from gradscope.analysis.report import Report, grouped, headline
-from gradscope.console import evaluation_tables, summary_tables
+from gradscope.console import further_tables, summary_tables
 
 _COLOURS = {"alarm": "bold red", "warning": "bold yellow"}
 _INDENT = (0, 0, 0, 2)
@@ -27,7 +27,7 @@ def report_parts(report: Report, ds: xr.Dataset) -> Iterator[RenderableType]:
     yield from _findings(report)
     tables = summary_tables(summary(ds))
     if "evaluation" in ds.attrs:
-        tables += evaluation_tables(ds)
+        tables += further_tables(ds)
     if report.comparisons["accuracy"].notna().any():
         tables.append(_effects(report.comparisons))
     for table in tables:

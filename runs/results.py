@@ -16,8 +16,9 @@ import numpy as np
 import xarray as xr
 
 import gradscope
+from gradscope.analysis.comparison import accuracy_change
 from gradscope.analysis.contents import Cell, cells, finished, place
-from gradscope.analysis.statistics import bootstrap_mean, holm, mcnemar
+from gradscope.analysis.statistics import bootstrap_mean, holm
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -82,9 +83,7 @@ def techniques(stores: list[str]) -> None:
         base = next((cell for cell in same if str(cell["stabilizer"].values) == "none"), None)
         if base is None or base is cell:
             continue
-        both = finished(cell) & finished(base)
-        right = [((part["judge_prediction"] == part["label"]).values)[both] for part in (base, cell)]
-        tests.append((where, mcnemar(*right)))
+        tests.append((where, accuracy_change(base, cell)))
     print("| guide | input | stabiliser | N | change of the judge's accuracy | Cohen's g | Holm's p |")
     print("|" + " --- |" * 7)
     for (where, test), p in zip(tests, holm([test.p for _, test in tests]), strict=True):

@@ -8,6 +8,8 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from small_models import SIZE, UNET, LinearClassifier
 
+from gradscope.schedule import Schedule
+
 # The models are tiny: threads only get in each other's way.
 torch.set_num_threads(1)
 # A pool's threads keep the treatment of denormals of the moment they were made.
@@ -30,6 +32,16 @@ def unet() -> UNet2DModel:
 @pytest.fixture
 def scheduler() -> DDPMScheduler:
     return DDPMScheduler()
+
+
+@pytest.fixture
+def schedule() -> Schedule:
+    return Schedule(DDPMScheduler(clip_sample_range=1.0), 10)
+
+
+@pytest.fixture
+def x_t() -> torch.Tensor:
+    return torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Small models with known behaviour."""
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 
@@ -24,3 +26,16 @@ class LinearClassifier(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(x.flatten(1))
+
+
+class ZeroUNet(nn.Module):
+    """Predicts no noise, element by element: what is left of a trajectory is the noise that was drawn."""
+
+    config = SimpleNamespace(sample_size=SIZE, in_channels=3, out_channels=3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zero = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x * self.zero

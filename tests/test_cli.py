@@ -81,7 +81,6 @@ def here(tmp_path, monkeypatch):
     YAML().dump(RUN, tmp_path / "run.yaml")
     yield tmp_path
     sys.modules.pop("users_models", None)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture
@@ -229,6 +228,13 @@ def rows(printed: str) -> list[list[str]]:
     return [line.split() for line in printed.splitlines() if line.split()[:2] == ["mine", "x_t"]]
 
 
+def heads_of(printed: str) -> list[str]:
+    """The words of the tables' heads."""
+    return [
+        word for line in printed.splitlines() if line.split()[:2] == ["classifier", "input"] for word in line.split()
+    ]
+
+
 def test_record_judge_report_and_info(here, gradscope):
     status, out, err = gradscope("record", "--config", "run.yaml", "--device", "cpu", "--store", "other.zarr")
     assert (status, err) == (0, "")
@@ -257,6 +263,7 @@ def test_record_judge_report_and_info(here, gradscope):
         for own, judge in zip(ds.own_accuracy.values.ravel(), ds.judge_accuracy.values.ravel(), strict=True)
     ]
     assert "what fails, and what to try: gradscope report other.zarr" in out
+    assert "gradscope evaluate other.zarr" in out
     status, reported, _ = gradscope("report", "other.zarr")
     assert status == 0
     assert reported.startswith("Findings: ")
@@ -294,7 +301,7 @@ def test_an_interrupted_run_says_what_is_kept_and_its_tables_say_that_they_are_p
 
 
 def test_progress_is_told_where_there_is_no_terminal(here, gradscope):
-    _, out, _ = gradscope("record", "--config", "run.yaml", "--device", "cpu")
+    _, out, _ = gradscope("record", "--config", "run.yaml", "--device", "cpu", "--set", "sampling.samples=3")
     told = [line for line in out.splitlines() if " steps: mine / x_t / " in line]
     done, total = zip(*(map(int, line.split(" steps")[0].split("/")) for line in told), strict=True)
     assert len(told) == 4
@@ -315,7 +322,8 @@ def test_overwriting_a_store_makes_a_new_one(here, gradscope):
 
 
 def test_gradients_that_are_not_finite_are_told_of_and_end_the_run_where_wanted(here, gradscope):
-    broken = ["record", "--config", "run.yaml", "--device", "cpu", "--set", "classifiers.mine=users_models:Broken"]
+    settings = overridden("classifiers.mine=users_models:Broken", "sampling.samples=2")
+    broken = ["record", "--config", "run.yaml", "--device", "cpu", *settings]
     status, out, _ = gradscope(*broken)
     assert status == 0
     assert (
@@ -371,13 +379,18 @@ def overridden(*overrides: str) -> list[str]:
     return [word for override in overrides for word in ("--set", override)]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept") / "mine.zarr"
+
+
 @pytest.fixture
-def recorded(here, gradscope):
-    """The store of `RUN`, of 12 samples."""
-    status, out, _ = gradscope("record", "--config", "run.yaml", "--device", "cpu", "--set", "sampling.samples=12")
-    assert status == 0
-    assert "gradscope evaluate mine.zarr" in out
-    return here / "mine.zarr"
+def recorded(here, gradscope, kept):
+    """The store of `RUN`, of 12 samples: recorded once, and a copy of it for every test."""
+    if not kept.exists():
+        twelve = ["--set", "sampling.samples=12", "--store", str(kept)]
+        assert gradscope("record", "--config", "run.yaml", "--device", "cpu", *twelve)[0] == 0
+    return shutil.copytree(kept, here / "mine.zarr")
 
 
 def test_evaluate_adds_to_the_store_and_prints_it(recorded, gradscope):
@@ -403,7 +416,8 @@ def test_evaluate_adds_to_the_store_and_prints_it(recorded, gradscope):
     told = " ".join(out.split())
     assert f"12 other real images in place of samples: fd_Means {float(ds.fd_Means_floor):.2f}, coverage" in told
     assert gradscope("info", "mine.zarr")[0] == 0
-    assert rows(gradscope("report", "mine.zarr")[1])
+    heads = heads_of(gradscope("report", "mine.zarr")[1])
+    assert [heads.count(word) for word in ("own", "judge", "transfer", "fd_Means", "coverage")] == [1] * 5
 
 
 def test_report_is_a_page_or_json(recorded, gradscope):
@@ -477,7 +491,10 @@ def test_a_store_recorded_from_python_takes_a_judge_but_has_no_guides(here, grad
     np.testing.assert_array_equal(ds.judge_prediction.squeeze(), wanted)
     assert ds["class"].values.tolist() == ["0", "1", "2", "3"]
     assert "own_accuracy" not in ds
-    assert gradscope("report", "python.zarr")[0] == 0
+    status, reported, _ = gradscope("report", "python.zarr")
+    assert status == 0
+    assert [heads_of(reported).count(word) for word in ("own", "judge", "transfer")] == [0, 1, 0]
+    assert "judge: share of samples in which the judge sees the target class" in " ".join(reported.split())
 
 
 AUDIT = {

@@ -8,17 +8,6 @@ from gradscope.errors import GradscopeError
 from gradscope.guidance import ClassifierGuidance
 from gradscope.schedule import Schedule
 
-
-@pytest.fixture
-def schedule():
-    return Schedule(DDPMScheduler(clip_sample_range=1.0), 10)
-
-
-@pytest.fixture
-def x_t():
-    return torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-
-
 LABEL = torch.tensor([0, 3, 1])
 
 

@@ -1,11 +1,10 @@
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
-from small_models import LinearClassifier
+from small_models import LinearClassifier, ZeroUNet
 from torch import nn
 
 from gradscope.errors import GradscopeError
@@ -106,19 +105,6 @@ def test_the_objective_may_be_differentiated_in_a_hook_with_parameters_frozen(
     assert len(gradients) == STEPS
     alphas = [step.alphas_cumprod for step in steps_of(guided)]
     assert alphas == scheduler.alphas_cumprod[[step.timestep for step in steps_of(guided)]].tolist()
-
-
-class ZeroUNet(nn.Module):
-    """Predicts no noise, element by element: what is left of a trajectory is the noise that was drawn."""
-
-    config = SimpleNamespace(sample_size=8, in_channels=3, out_channels=3)
-
-    def __init__(self):
-        super().__init__()
-        self.zero = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x, t):
-        return x * self.zero
 
 
 @pytest.mark.parametrize(("count", "first"), [(1, 2), (3, 1), (2, 2)])

@@ -1,31 +1,19 @@
 """SmoothGrad: closed forms, and noise that depends on the sample's seed and the step alone."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from small_models import ZeroUNet
 from torch import nn
 
 from gradscope.errors import GradscopeError
 from gradscope.guidance import ClassifierGuidance
 from gradscope.sampler import GuidedSampler, sample_seeds
-from gradscope.schedule import Schedule
 from gradscope.smoothgrad import SmoothGrad
 
 LABEL = torch.tensor([0, 3, 1])
 SEEDS = [11, 12, 13]
 THREE = SmoothGrad(3, 0.4)
-
-
-@pytest.fixture
-def schedule():
-    return Schedule(DDPMScheduler(clip_sample_range=1.0), 10)
-
-
-@pytest.fixture
-def x_t():
-    return torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 
 
 class Quadratic(nn.Module):
@@ -110,19 +98,6 @@ def test_the_mean_is_pulled_back_through_the_prediction_with_one_unet_pass(sched
     x_0 = ((x - (1 - a) ** 0.5 * unet(x, times.timestep).sample) / a**0.5).clamp(-1, 1)
     x_0.backward(at_x_0)
     torch.testing.assert_close(evidence.gradient, x.grad, rtol=1e-3, atol=1e-4)
-
-
-class ZeroUNet(nn.Module):
-    """Predicts no noise, element by element."""
-
-    config = SimpleNamespace(sample_size=8, in_channels=3, out_channels=3)
-
-    def __init__(self):
-        super().__init__()
-        self.zero = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x, t):
-        return x * self.zero
 
 
 def sampler(guidance_scale, smoothgrad=THREE):

@@ -86,7 +86,7 @@ class Comparison:
 
     def asdict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and None for NaN: ready for JSON."""
-        return plain(
+        return jsonable(
             {
                 "a": dict(self.a),
                 "b": dict(self.b),
@@ -153,7 +153,7 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
     if reason := absent(ds, "judge_prediction"):
         missing["accuracy"] = reason
     else:
-        accuracy = _accuracy(first, second)
+        accuracy = accuracy_change(first, second)
     distance = distances(first, second)
     if not distance:
         missing["distance"] = absent(ds, "fd_*_replicates")
@@ -205,7 +205,7 @@ def compare_all(ds: xr.Dataset, baseline: str = "none") -> pd.DataFrame:
                 "note": absent(ds, "judge_prediction"),
             }
             if "judge_prediction" in ds:
-                accuracy = _accuracy(first, second)
+                accuracy = accuracy_change(first, second)
                 row |= _accuracy_columns(accuracy) | {"n": accuracy.n}
             for name, apart in distances(first, second).items():
                 if name in frechet:
@@ -250,12 +250,6 @@ def _difference(a: Floats, b: Floats) -> Floats:
     return np.where(np.isclose(a, b, rtol=_RESOLUTION, atol=0) & np.isfinite(difference), 0, difference)
 
 
-def _accuracy(a: xr.Dataset, b: xr.Dataset) -> Test:
-    both = judged(a) & judged(b)
-    right = [(cell["judge_prediction"] == cell["label"]).values[both] for cell in (a, b)]
-    return mcnemar(*right)
-
-
 def _accuracy_columns(test: Test) -> dict[str, Any]:
     return {
         "accuracy": test.estimate,
@@ -271,6 +265,13 @@ def _replicated(ds: xr.Dataset) -> list[str]:
     """Statistics that have bootstrap replicates."""
     names = [str(name).removesuffix("_replicates") for name in ds.data_vars if str(name).endswith("_replicates")]
     return sorted(name for name in names if name in ds)
+
+
+def accuracy_change(a: xr.Dataset, b: xr.Dataset) -> Test:
+    """The judge's accuracy in cell b less that in cell a, paired over the samples that are judged in both."""
+    both = judged(a) & judged(b)
+    right = [(cell["judge_prediction"] == cell["label"]).values[both] for cell in (a, b)]
+    return mcnemar(*right)
 
 
 def distances(a: xr.Dataset, b: xr.Dataset) -> dict[str, Difference]:
@@ -291,10 +292,10 @@ def _name(cell: Cell) -> str:
     return ", ".join(f"{dim} {value}" for dim, value in cell.items())
 
 
-def plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """Mappings, lists and numbers as JSON can hold them: None for what is not finite."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [jsonable(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

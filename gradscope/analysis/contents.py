@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,8 +11,8 @@ import xarray as xr
 from gradscope.errors import GradscopeError, one_of
 from gradscope.store import CELL_DIMS
 
-Cell = Mapping[str, str | float]
-"""A value of every one of `CELL_DIMS`."""
+Cell = Mapping[str, Any]
+"""A value of every one of `CELL_DIMS`: three names, and the guidance scale as a number."""
 
 RECORDED_BY: Mapping[str, str] = {
     "gradient": "gradient",
@@ -43,7 +44,7 @@ RECORDED_BY: Mapping[str, str] = {
 }
 """Variable -> entry under ``probes``; written out, as importing the probes would load torch."""
 
-_EVALUATED = (
+_ADDED_BY_EVALUATE = (
     "own_",
     "judge_",
     "transfer_ratio",
@@ -58,6 +59,7 @@ _EVALUATED = (
     "density",
     "coverage",
 )
+"""Beginnings of their names."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def absent(ds: xr.Dataset, name: str) -> str:
         return f"{name} is not in this store; the probe `{RECORDED_BY[name]}` records it: add it under `probes`"
     if name == "judge_prediction" and "own_prediction" in ds:
         return "judge_prediction is not in this store; the run has no judge"
-    if name.startswith(_EVALUATED):
+    if name.startswith(_ADDED_BY_EVALUATE):
         return f"{name} is not in this store; `gradscope evaluate STORE` adds it"
     return f"{name} is not in this store; {one_of(name, map(str, ds.data_vars))}"
 

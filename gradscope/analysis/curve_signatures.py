@@ -62,7 +62,7 @@ class CurveSignature:
         return Finding(
             signature=self.name,
             severity=self.severity,
-            **where,  # type: ignore[arg-type]
+            **where,
             first_timestep=first,
             last_timestep=last,
             affected=int(affected.sum()),

@@ -6,11 +6,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.comparison import Difference, distances
-from gradscope.analysis.contents import Cell, finished, judged
+from gradscope.analysis.comparison import Difference, accuracy_change, distances
+from gradscope.analysis.contents import Cell, judged
 from gradscope.analysis.curve_signatures import longest_run
 from gradscope.analysis.findings import Finding, ranked
-from gradscope.analysis.statistics import MINIMUM, Test, bootstrap_mean, holm, mcnemar
+from gradscope.analysis.statistics import MINIMUM, Test, bootstrap_mean, holm
 from gradscope.intervals import transfer_ratio, wilson
 
 GAIN = 1.0
@@ -32,7 +32,7 @@ def non_finite(cell: xr.Dataset, where: Cell) -> Finding | None:
     return Finding(
         signature="non_finite",
         severity="alarm",
-        **where,  # type: ignore[arg-type]
+        **where,
         first_timestep=int(timestep[0]),
         last_timestep=int(timestep[-1]),
         affected=int(samples.sum()),
@@ -52,7 +52,7 @@ def non_finite(cell: xr.Dataset, where: Cell) -> Finding | None:
 
 def ineffective(cell: xr.Dataset, where: Cell) -> Finding | None:
     """The judge's accuracy is not above chance: its interval reaches down to it."""
-    right = _verdicts(cell, "judge_prediction")
+    right = _right(cell, "judge_prediction")[judged(cell)]
     low, high = (float(bound) for bound in wilson(right.sum(), len(right)))
     chance = 1 / len(cell.attrs["classes"])
     if not len(right) or low > chance or high > 0.5 + chance / 2:
@@ -60,7 +60,7 @@ def ineffective(cell: xr.Dataset, where: Cell) -> Finding | None:
     return Finding(
         signature="ineffective",
         severity="alarm",
-        **where,  # type: ignore[arg-type]
+        **where,
         first_timestep=None,
         last_timestep=None,
         affected=int((~right).sum()),
@@ -85,15 +85,16 @@ def adversarial(cell: xr.Dataset, where: Cell, guided: NDArray, control: xr.Data
     control, a rise of the guide's log-probability by at least `GAIN` nat with a gain of the judge's accuracy below
     `FOLLOWED` (upper bound of its paired interval).
     """
-    judge = _verdicts(cell, "judge_prediction")
-    if not len(judge):
+    done, right = judged(cell), _right(cell, "judge_prediction")
+    if not done.any():
         return None
+    judge = right[done]
     found: list[Finding | None] = []
     if "own_prediction" in cell:
-        own = _verdicts(cell, "own_prediction", "judge_prediction")
-        found.append(_by_ratio(cell, where, own, judge, None, None))
+        both = done & (cell["own_prediction"] >= 0).values
+        own = _right(cell, "own_prediction")[both]
+        found.append(_by_ratio(cell, where, own, right[both], None, None))
     if "predicted_class" in cell and guided.any():
-        done = judged(cell)
         belief = (cell["predicted_class"] == cell["label"]).transpose("sample", "timestep").values[done]
         believed = np.where(guided, belief.mean(axis=0), -1)
         convinced = (wilson(belief.sum(axis=0), len(belief))[0] > wilson(judge.sum(), len(judge))[1]) & guided
@@ -117,7 +118,7 @@ def _by_ratio(
     return Finding(
         signature="adversarial",
         severity="alarm" if high < 0.3 else "warning",
-        **where,  # type: ignore[arg-type]
+        **where,
         first_timestep=int(run[0]) if len(run) else None,
         last_timestep=int(run[-1]) if len(run) else None,
         affected=int((guide & ~judge).sum()),
@@ -136,7 +137,7 @@ def _by_ratio(
 
 def _by_gain(cell: xr.Dataset, where: Cell, guided: NDArray, control: xr.Dataset) -> Finding | None:
     both = judged(cell) & judged(control)
-    test = mcnemar(*(_right(part, "judge_prediction")[both] for part in (control, cell)))
+    test = accuracy_change(control, cell)
     gain = (cell["log_prob"] - control["log_prob"]).transpose("sample", "timestep").values[both][:, guided]
     if not len(gain) or not test.high < FOLLOWED:
         return None
@@ -148,7 +149,7 @@ def _by_gain(cell: xr.Dataset, where: Cell, guided: NDArray, control: xr.Dataset
     return Finding(
         signature="adversarial",
         severity="alarm",
-        **where,  # type: ignore[arg-type]
+        **where,
         first_timestep=int(run[0]) if len(run) else None,
         last_timestep=int(run[-1]) if len(run) else None,
         affected=int(affected.sum()),
@@ -180,15 +181,12 @@ def over_regularised(pairs: Sequence[tuple[xr.Dataset, xr.Dataset, Cell]]) -> li
         Cell with a stabiliser, the same cell without, and where the first is. McNemar's p is Holm's over all pairs;
         with fewer than 64 samples there is none, and the interval alone decides for a warning.
     """
-    tests = []
-    for cell, plain, _ in pairs:
-        both = judged(cell) & judged(plain)
-        tests.append(mcnemar(*(_right(part, "judge_prediction")[both] for part in (plain, cell))))
+    tests = [accuracy_change(without, cell) for cell, without, _ in pairs]
     adjusted = holm([test.p for test in tests])
     found = []
-    for (cell, plain, where), test, p in zip(pairs, tests, adjusted, strict=True):
+    for (cell, without, where), test, p in zip(pairs, tests, adjusted, strict=True):
         less_accurate = test.high < 0 and test.estimate <= -LOSS and not p > 0.05
-        changes = distances(plain, cell)
+        changes = distances(without, cell)
         distance = next((change for name, change in changes.items() if name.startswith(("fd_", "fid"))), None)
         if not less_accurate and not (distance and distance.low > 0):
             continue
@@ -212,10 +210,10 @@ def _over_regularised(
     return Finding(
         signature="over_regularised",
         severity="alarm" if less_accurate and test.n >= MINIMUM else "warning",
-        **where,  # type: ignore[arg-type]
+        **where,
         first_timestep=None,
         last_timestep=None,
-        affected=int((~_verdicts(cell, "judge_prediction")).sum()),
+        affected=int((judged(cell) & ~_right(cell, "judge_prediction")).sum()),
         samples=test.n,
         effect=effect,
         low=low,
@@ -228,12 +226,5 @@ def _over_regularised(
 
 
 def _right(cell: xr.Dataset, name: str) -> NDArray[np.bool_]:
+    """In which samples the target class is seen."""
     return np.asarray(cell[name] == cell["label"])
-
-
-def _verdicts(cell: xr.Dataset, name: str, also: str | None = None) -> NDArray[np.bool_]:
-    """Which of the finished, finite samples came out right."""
-    done = finished(cell) & (cell[name].values >= 0)
-    if also is not None:
-        done &= cell[also].values >= 0
-    return _right(cell, name)[done]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from gradscope.analysis.comparison import compare_all, plain
+from gradscope.analysis.comparison import compare_all, jsonable
 from gradscope.analysis.contents import Written, written
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.signatures import find, untested
@@ -33,7 +33,7 @@ _PROVENANCE = (
     "evaluation",
 )
 _JSON = ("configuration", "evaluation")  # attributes that are JSON themselves
-_EVALUATED = ("transfer_ratio", "fd_", "fid", "kd_", "kid", "precision", "recall", "density", "coverage")
+_RESULTS = ("transfer_ratio", "fd_", "fid", "kd_", "kid", "precision", "recall", "density", "coverage")
 _IN_MEMORY = 2**30
 
 
@@ -103,7 +103,7 @@ def to_json(report: Report) -> str:
         "comparisons": report.comparisons.to_dict("records"),
         "provenance": report.provenance,
     }
-    return json.dumps(plain(content), indent=2, allow_nan=False)
+    return json.dumps(jsonable(content), indent=2, allow_nan=False)
 
 
 def grouped(findings: list[Finding]) -> Iterator[tuple[str, str, list[Finding]]]:
@@ -148,9 +148,9 @@ def _with_interval(name: str, value: xr.DataArray, interval: xr.DataArray) -> di
 
 
 def _evaluated(ds: xr.Dataset) -> list[str]:
-    """Results of the evaluation that have an interval in every cell, in the order of `_EVALUATED`."""
+    """Results of the evaluation that have an interval in every cell, in the order of `_RESULTS`."""
     names = [str(name) for name in ds.data_vars if set(ds[name].dims) == set(CELL_DIMS) and f"{name}_interval" in ds]
-    return [name for start in _EVALUATED for name in sorted(names) if name.startswith(start)]
+    return [name for start in _RESULTS for name in sorted(names) if name.startswith(start)]
 
 
 def _remarks(ds: xr.Dataset, much: Written) -> list[str]:

@@ -24,7 +24,7 @@ OUTCOMES = {
     "over_regularised": ("judge_prediction",),
 }
 """Variables that each signature of the outcome needs."""
-_PLAIN = "none"
+_UNSTABILISED = "none"
 
 
 def signatures(ds: xr.Dataset) -> pd.DataFrame:
@@ -66,8 +66,8 @@ def find(ds: xr.Dataset) -> list[Finding]:
         found += _some(ineffective(cell, where))
         control = _cell(ds, {**where, "guidance_scale": 0.0}) if 0 in ds["guidance_scale"].values else None
         found += _some(adversarial(cell, where, guided, control))
-        if where["stabilizer"] != _PLAIN and _PLAIN in ds["stabilizer"].values:
-            pairs.append((cell, _cell(ds, {**where, "stabilizer": _PLAIN}), where))
+        if where["stabilizer"] != _UNSTABILISED and _UNSTABILISED in ds["stabilizer"].values:
+            pairs.append((cell, _cell(ds, {**where, "stabilizer": _UNSTABILISED}), where))
     return ranked(found + over_regularised(pairs))
 
 

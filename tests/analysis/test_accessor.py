@@ -16,7 +16,7 @@ from gradscope.analysis.signatures import signatures, untested
 
 @pytest.fixture(scope="module")
 def ds():
-    return evaluated().isel(classifier_input=[0])
+    return evaluated().isel(classifier_input=[0], guidance_scale=[1])
 
 
 def test_tables_are_those_of_the_functions(ds):

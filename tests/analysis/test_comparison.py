@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy import stats
+from small_store import CELLS, GOOD, SHAPE
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -14,22 +15,14 @@ from gradscope.analysis import compare, compare_all
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS
 
-CELLS = {
-    "classifier": ["robust", "non_robust"],
-    "classifier_input": ["x_t", "x0"],
-    "stabilizer": ["none", "adam"],
-    "guidance_scale": [0.0, 0.4],
-}
-SHAPE = (2, 2, 2, 2)
 OVER = (*CELL_DIMS, "sample", "timestep")
 TIMESTEPS = 12
-PLAIN = {"classifier": "robust", "classifier_input": "x_t", "stabilizer": "none", "guidance_scale": 0.4}
-ADAM = PLAIN | {"stabilizer": "adam"}
-AT_PLAIN, AT_ADAM = (0, 0, 0, 1), (0, 0, 1, 1)
+ADAM = GOOD | {"stabilizer": "adam"}
+AT_GOOD, AT_ADAM = (0, 0, 0, 1), (0, 0, 1, 1)
 
 
 def store(samples=80, seed=0):
-    """Noise in every cell; at robust, x_t, adam, 0.4 cosines are higher by 0.2 at steps 4 to 8, verdicts better."""
+    """Noise in every cell; at robust, x_t, adam, 0.5 cosines are higher by 0.2 at steps 4 to 8, verdicts better."""
     rng = np.random.default_rng(seed)
     shape = (*SHAPE, samples, TIMESTEPS)
     of_sample = rng.normal(size=(samples, 1))  # what the cells share
@@ -65,7 +58,7 @@ def row(comparison, name):
 
 
 def test_scalars_are_paired_means_of_trajectories(ds):
-    found = compare(ds, PLAIN, ADAM)
+    found = compare(ds, GOOD, ADAM)
     assert list(found.scalars["diagnostic"]) == [
         "gradient_cosine",
         "log10 gradient_norm",
@@ -74,9 +67,9 @@ def test_scalars_are_paired_means_of_trajectories(ds):
     ]
     read = {name: ds[name].values.astype(float) for name in ds.data_vars}
     by_hand = {
-        "gradient_cosine": [np.nanmean(read["gradient_cosine"][at], axis=1) for at in (AT_PLAIN, AT_ADAM)],
-        "log10 gradient_norm": [np.log10(read["gradient_norm"][at]).mean(axis=1) for at in (AT_PLAIN, AT_ADAM)],
-        "final log_prob": [read["log_prob"][at][:, -1] for at in (AT_PLAIN, AT_ADAM)],
+        "gradient_cosine": [np.nanmean(read["gradient_cosine"][at], axis=1) for at in (AT_GOOD, AT_ADAM)],
+        "log10 gradient_norm": [np.log10(read["gradient_norm"][at]).mean(axis=1) for at in (AT_GOOD, AT_ADAM)],
+        "final log_prob": [read["log_prob"][at][:, -1] for at in (AT_GOOD, AT_ADAM)],
     }
     for name, (a, b) in by_hand.items():
         got = row(found, name)
@@ -95,14 +88,14 @@ def test_scalars_are_paired_means_of_trajectories(ds):
 
 
 def test_what_normalisation_makes_equal_does_not_differ_by_rounding(ds):
-    found = compare(ds, PLAIN, ADAM)
+    found = compare(ds, GOOD, ADAM)
     got = row(found, "effective_strength")
     assert (got["estimate"], got["low"], got["high"], got["effect"], got["p"]) == (0, 0, 0, 0, 1)
     assert found.curves["effective_strength"] == []
 
 
 def test_curves_differ_where_it_was_planted(ds):
-    curves = compare(ds, PLAIN, ADAM).curves
+    curves = compare(ds, GOOD, ADAM).curves
     significant = [cluster for cluster in curves["gradient_cosine"] if cluster.p < 0.05]
     timestep = ds["timestep"].values
     (found,) = significant
@@ -122,35 +115,35 @@ def discordant(a, b):
 
 
 def test_accuracy_is_mcnemars(ds):
-    a, b = verdicts(ds, AT_PLAIN), verdicts(ds, AT_ADAM)
-    test = compare(ds, PLAIN, ADAM).accuracy
+    a, b = verdicts(ds, AT_GOOD), verdicts(ds, AT_ADAM)
+    test = compare(ds, GOOD, ADAM).accuracy
     assert test.estimate == pytest.approx(b.mean() - a.mean())
     assert test.p == pytest.approx(mcnemar(discordant(a, b), exact=True).pvalue)
     assert test.low > 0
-    back = compare(ds, ADAM, PLAIN)
+    back = compare(ds, ADAM, GOOD)
     assert back.accuracy.estimate == -test.estimate
     assert back.accuracy.p == test.p
-    assert row(back, "gradient_cosine")["estimate"] == -row(compare(ds, PLAIN, ADAM), "gradient_cosine")["estimate"]
+    assert row(back, "gradient_cosine")["estimate"] == -row(compare(ds, GOOD, ADAM), "gradient_cosine")["estimate"]
 
 
 def test_only_samples_finished_in_both_cells_are_compared():
     ds = store(100)
-    ds["written"][(*AT_PLAIN, slice(90, None), slice(6, None))] = 0
+    ds["written"][(*AT_GOOD, slice(90, None), slice(6, None))] = 0
     ds["written"][(*AT_ADAM, slice(0, 10), slice(11, None))] = 0
     rows = slice(10, 90)
-    found = compare(ds.chunk(), PLAIN, ADAM)
+    found = compare(ds.chunk(), GOOD, ADAM)
     assert found.samples == 80
     assert found.accuracy.n == 80
     assert found.accuracy.estimate == pytest.approx(
-        verdicts(ds, AT_ADAM, rows).mean() - verdicts(ds, AT_PLAIN, rows).mean()
+        verdicts(ds, AT_ADAM, rows).mean() - verdicts(ds, AT_GOOD, rows).mean()
     )
-    whole = compare(ds.isel(sample=rows).assign(written=xr.ones_like(ds["written"][..., rows, :])), PLAIN, ADAM)
+    whole = compare(ds.isel(sample=rows).assign(written=xr.ones_like(ds["written"][..., rows, :])), GOOD, ADAM)
     assert whole.scalars.equals(found.scalars)
     assert whole.curves == found.curves
 
 
 def test_too_few_samples_have_no_p():
-    found = compare(store(40), PLAIN, ADAM)
+    found = compare(store(40), GOOD, ADAM)
     assert found.scalars["p"].isna().all()
     assert found.scalars["p_holm"].isna().all()
     assert set(found.scalars["note"]) == {"insufficient samples: 40 of 64"}
@@ -162,7 +155,7 @@ def test_too_few_samples_have_no_p():
 
 def test_nothing_in_common_is_said(ds):
     ds["written"][AT_ADAM] = 0
-    found = compare(ds, PLAIN, ADAM)
+    found = compare(ds, GOOD, ADAM)
     assert found.samples == 0
     assert set(found.scalars["note"]) == {"insufficient samples: 0 of 64"}
     assert np.isnan(found.accuracy.estimate)
@@ -173,14 +166,14 @@ def test_nothing_in_common_is_said(ds):
 
 def test_values_that_are_not_finite_are_counted(ds):
     ds["gradient_norm"][(*AT_ADAM, 3, slice(2, 5))] = 0  # whose logarithm is infinite
-    ds["gradient_norm"][(*AT_PLAIN, 5)] = np.nan
-    found = row(compare(ds, PLAIN, ADAM), "log10 gradient_norm")
+    ds["gradient_norm"][(*AT_GOOD, 5)] = np.nan
+    found = row(compare(ds, GOOD, ADAM), "log10 gradient_norm")
     assert found["n"] == 79
     assert found["note"] == "1 of 80 pairs not finite; 15 of 960 timesteps not finite"
     means = []
     for i in set(range(80)) - {5}:
         steps = [0, 1, *range(5, TIMESTEPS)] if i == 3 else range(TIMESTEPS)
-        a, b = (ds["gradient_norm"].values[at][i, list(steps)].astype(float) for at in (AT_PLAIN, AT_ADAM))
+        a, b = (ds["gradient_norm"].values[at][i, list(steps)].astype(float) for at in (AT_GOOD, AT_ADAM))
         means.append(np.log10(b / a).mean())
     assert found["estimate"] == pytest.approx(np.mean(means))
 
@@ -203,31 +196,31 @@ def with_distances(ds, replicates=500):
 
 def test_distances_are_compared_by_paired_replicates(ds):
     ds = with_distances(ds)
-    found = compare(ds, PLAIN, ADAM).distance
+    found = compare(ds, GOOD, ADAM).distance
     assert sorted(found) == ["coverage", "fd_extractor"]
     fd = found["fd_extractor"]
-    assert fd.estimate == pytest.approx(ds["fd_extractor"].values[AT_ADAM] - ds["fd_extractor"].values[AT_PLAIN])
+    assert fd.estimate == pytest.approx(ds["fd_extractor"].values[AT_ADAM] - ds["fd_extractor"].values[AT_GOOD])
     half = 1.96 * 0.1 * 2**0.5  # the common noise is gone, and so is the bias
     assert (fd.low, fd.high) == pytest.approx((fd.estimate - half, fd.estimate + half), abs=0.05)
-    ds["fd_extractor_replicates"][AT_PLAIN] = np.nan
-    assert np.isnan(compare(ds, PLAIN, ADAM).distance["fd_extractor"].low)
+    ds["fd_extractor_replicates"][AT_GOOD] = np.nan
+    assert np.isnan(compare(ds, GOOD, ADAM).distance["fd_extractor"].low)
 
 
 def test_what_is_missing_is_said(ds):
-    found = compare(ds.drop_vars(["judge_prediction", "log_prob"]), PLAIN, ADAM)
+    found = compare(ds.drop_vars(["judge_prediction", "log_prob"]), GOOD, ADAM)
     assert found.accuracy is None
     assert found.missing["accuracy"] == "judge_prediction is not in this store; `gradscope evaluate STORE` adds it"
     assert "the probe `belief` records it" in found.missing["final log_prob"]
     assert "log_prob" not in found.curves
     assert "the probe `reference` records it" in found.missing["reference_cosine"]
     assert found.missing["distance"].endswith("`gradscope evaluate STORE` adds it")
-    empty = compare(ds[["written"]], PLAIN, ADAM)
+    empty = compare(ds[["written"]], GOOD, ADAM)
     assert len(empty.scalars) == 0
     assert empty.curves == {}
 
 
 def test_a_comparison_is_json(ds):
-    found = compare(with_distances(ds.isel(sample=slice(40))), PLAIN, ADAM)
+    found = compare(with_distances(ds.isel(sample=slice(40))), GOOD, ADAM)
     back = json.loads(json.dumps(found.asdict(), allow_nan=False))
     assert back["b"] == ADAM
     assert back["scalars"][0]["diagnostic"] == "gradient_cosine"
@@ -241,15 +234,15 @@ def test_a_comparison_is_json(ds):
 def test_dimensions_of_size_one_may_be_left_out(ds):
     one = ds.isel(classifier=[0], classifier_input=[0], guidance_scale=[1])
     found = compare(one, {"stabilizer": "none"}, {"stabilizer": "adam"})
-    assert (found.a, found.b) == (PLAIN, ADAM)
-    assert found.scalars.equals(compare(ds, PLAIN, ADAM).scalars)
+    assert (found.a, found.b) == (GOOD, ADAM)
+    assert found.scalars.equals(compare(ds, GOOD, ADAM).scalars)
 
 
 def test_cells_are_refused_by_name(ds):
     with pytest.raises(GradscopeError, match="which classifier_input\\? one of: x_t, x0"):
         compare(ds, {"classifier": "robust"}, ADAM)
     with pytest.raises(GradscopeError, match="unknown stabilizer 'adm'; did you mean 'adam'"):
-        compare(ds, PLAIN, PLAIN | {"stabilizer": "adm"})
+        compare(ds, GOOD, GOOD | {"stabilizer": "adm"})
     with pytest.raises(GradscopeError, match="both are the cell classifier robust, .*stabilizer adam"):
         compare(ds, ADAM, ADAM)
 
@@ -260,9 +253,9 @@ def test_every_cell_is_compared_with_its_reference(ds):
     made = {tuple(r) for r in table[[*CELL_DIMS, "against"]].itertuples(index=False)}
     expected = set()
     for classifier in CELLS["classifier"]:
-        expected |= {(classifier, i, "adam", 0.4, "none") for i in ("x_t", "x0")}
-        expected |= {(classifier, "x0", s, 0.4, "x_t") for s in ("none", "adam")}
-        expected |= {(classifier, "x0", "adam", 0.4, "x_t, none")}
+        expected |= {(classifier, i, "adam", 0.5, "none") for i in ("x_t", "x0")}
+        expected |= {(classifier, "x0", s, 0.5, "x_t") for s in ("none", "adam")}
+        expected |= {(classifier, "x0", "adam", 0.5, "x_t, none")}
     assert made == expected
     assert len(table) == 10
     for r in table.to_dict("records"):

@@ -105,6 +105,12 @@ def test_adversarial_by_the_final_samples_is_the_transfer_ratio():
     assert finding.affected == round(64 * (own - judge))
 
 
+def test_what_the_guide_has_no_verdict_on_is_left_out_of_the_transfer_ratio():
+    ds = trajectories("adversarial").drop_vars("predicted_class").load()
+    ds["own_prediction"][dict(sample=slice(8))] = -1
+    assert found(ds)["adversarial"].evidence == found(ds.isel(sample=slice(8, None)))["adversarial"].evidence
+
+
 def test_adversarial_by_the_guides_belief_on_its_way():
     """The final samples convince neither, but the guide believed the target in between."""
     ds = trajectories("adversarial").assign(own_prediction=lambda d: d["judge_prediction"])
@@ -249,7 +255,7 @@ def test_exact_guidance_of_a_mixture_is_healthy(tmp_path):
     config = load(RunConfig, "mixture.yaml", [*settings, "stabilizers={none: {}}"])
     run = prepare(config, "cpu", str(tmp_path / "mixture.zarr"))
     outcome = record_run(run)
-    ds = gradscope.open(outcome.path).load()
+    ds = gradscope.open(outcome.path)
     images = torch.from_numpy(ds["image"].values).flatten(0, -4)
     verdict = mixture.judge()(images).argmax(dim=1).numpy().reshape(ds["image"].shape[:-3])
     ds["judge_prediction"] = (ds["image"].dims[:-3], verdict)

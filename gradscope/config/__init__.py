@@ -1,0 +1,36 @@
+"""The configuration: strict models, read from YAML, with errors that name the key."""
+
+from gradscope.config.audit import AuditConfig
+from gradscope.config.classifiers import ClassifierSpec, TimmClassifier
+from gradscope.config.data import DataConfig
+from gradscope.config.evaluation import EvaluationConfig, Inception
+from gradscope.config.fields import Strict
+from gradscope.config.loading import apply, check, find, load, preset_folder
+from gradscope.config.messages import error_lines
+from gradscope.config.run import ClassifierInput, Normalize, Objective, RunConfig, Weight
+from gradscope.config.training import DenoiserEvaluation, TrainClassifierConfig, TrainDenoiserConfig, TrainingConfig
+
+__all__ = [
+    "AuditConfig",
+    "ClassifierInput",
+    "ClassifierSpec",
+    "DataConfig",
+    "DenoiserEvaluation",
+    "EvaluationConfig",
+    "Inception",
+    "Normalize",
+    "Objective",
+    "RunConfig",
+    "Strict",
+    "TimmClassifier",
+    "TrainClassifierConfig",
+    "TrainDenoiserConfig",
+    "TrainingConfig",
+    "Weight",
+    "apply",
+    "check",
+    "error_lines",
+    "find",
+    "load",
+    "preset_folder",
+]

@@ -1,0 +1,87 @@
+"""From a YAML file and overrides to a checked configuration."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gradscope.config.fields import Strict
+from gradscope.config.messages import error_lines
+from gradscope.errors import GradscopeError, one_of
+
+Model = TypeVar("Model", bound=Strict)
+
+
+def load(model: type[Model], name: str, overrides: Sequence[str] = ()) -> Model:
+    """Read the YAML file `name`, apply ``key.sub=value`` overrides (values are YAML) and check it.
+
+    Raises
+    ------
+    GradscopeError
+        Naming every wrong key, what was got and what is possible.
+    """
+    path = find(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GradscopeError(f"--config: {path} cannot be read as text: {error}") from None
+    content = _parse(text, str(path))
+    if not isinstance(content, dict):
+        raise GradscopeError(f"{path}: a configuration is a mapping of keys, got {type(content).__name__}")
+    for override in overrides:
+        apply(content, override)
+    return check(model, content, str(path))
+
+
+def check(model: type[Model], content: dict[str, Any], where: str) -> Model:
+    """Check a mapping against a configuration model; `where` stands before each error."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise GradscopeError(f"{where}: " + "; ".join(error_lines(model, error))) from None
+
+
+def find(name: str) -> Path:
+    """Find a configuration: as given, then in ``runs/``, then among the presets inside the package."""
+    candidates = [Path(name), Path("runs") / name]
+    for path in candidates:
+        if path.is_file():
+            return path
+    presets = preset_folder()
+    if (presets / name).is_file():
+        return presets / name
+    names = sorted(str(path.relative_to(presets)) for path in presets.rglob("*.yaml"))
+    raise GradscopeError(f"--config: no file {name!r} here, in runs/ or among the presets; {one_of(name, names)}")
+
+
+def preset_folder() -> Path:
+    """Where the presets lie: inside the installed package, or ``runs/`` of the checkout it is run from."""
+    package = Path(str(resources.files("gradscope")))
+    inside = package / "presets"
+    return inside if inside.is_dir() else package.parent / "runs"
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise GradscopeError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def apply(content: dict[str, Any], override: str) -> None:
+    """Change `content` by one ``key.sub=value``, where the value is YAML."""
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise GradscopeError(f"--set takes key=value, for example sampling.samples=4; got {override!r}")
+    *parents, last = key.split(".")
+    for i, parent in enumerate(parents):
+        if content.get(parent) is None:
+            content[parent] = {}
+        content = content[parent]
+        if not isinstance(content, dict):
+            raise GradscopeError(f"--set {override}: {'.'.join(parents[: i + 1])} is a value, it has no keys")
+    content[last] = _parse(value, f"--set {override}")

@@ -1,0 +1,66 @@
+"""What is wrong with a configuration, in lines that name the key."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from gradscope.config.fields import Strict
+from gradscope.errors import one_of
+
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping of keys",
+}
+
+
+def error_lines(model: type[Strict], error: ValidationError) -> list[str]:
+    """What is wrong, once each, every line beginning with its key."""
+    return list(dict.fromkeys(_line(model, e) for e in error.errors()))
+
+
+def _line(model: type[Strict], error: Any) -> str:
+    path = [str(part) for part in error["loc"] if str(part) not in ("<text>", "<list>", "<mapping>", "<inception>")]
+    kind, got = error["type"], _shortened(error["input"])
+    if kind == "invalid_key" or path[-1:] == ["[key]"]:
+        return f"{'.'.join(path).removesuffix('.[key]')}: a key must be text, got {got}"
+    key = f"{'.'.join(path)}: " if path else ""
+    if kind == "extra_forbidden":
+        return f"{key}unknown key; {one_of(path[-1], _keys(model, path[:-1]))}"
+    if kind == "missing":
+        return f"{key}this key is missing"
+    if kind == "literal_error":
+        possible = [text.strip("'") for text in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        return f"{key}got {got}; {one_of(error['input'], possible)}"
+    if kind == "value_error":
+        return key + error["msg"].removeprefix("Value error, ")
+    if kind in _WANTED:
+        return f"{key}must be {_WANTED[kind]}, got {got}"
+    message = error["msg"].replace("Input should", "must").replace(" should", " must").split(" after validation")[0]
+    return f"{key}{message[0].lower()}{message[1:]}, got {got}"
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _keys(model: type[Strict], path: Sequence[str]) -> list[str]:
+    """The keys that are possible at `path` below `model`."""
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is not None:
+            model = _model_in(field.annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[Strict] | None:
+    """The model that a field's annotation speaks of: itself, or inside a union, a mapping or a list."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

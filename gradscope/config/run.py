@@ -1,0 +1,94 @@
+"""The configuration of `gradscope record`."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, Tag
+
+from gradscope.config.classifiers import ClassifierSpec
+from gradscope.config.evaluation import EvaluationConfig
+from gradscope.config.fields import Interval, Positive, Seed, Strict, form_of
+
+ClassifierInput = Literal["x_t", "x0", "x0_detached"]
+Objective = Literal["log_prob", "logit"]
+Normalize = Literal["l2", "none"]
+Weight = Literal["one", "sigma", "variance"]
+Labels = Annotated[
+    Annotated[Literal["cycle"], Tag("<text>")] | Annotated[list[int], Field(min_length=1), Tag("<list>")],
+    form_of("`cycle` or a list of class indices"),
+]
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError(f"names a value twice: {values}")
+    return values
+
+
+def _one_probe(entry: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    if len(entry) != 1:
+        raise ValueError(f"is a name, or one name with its options, got {entry}")
+    return entry
+
+
+ProbeSpec = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[dict[str, dict[str, Any]], AfterValidator(_one_probe), Tag("<mapping>")],
+    form_of("a name, or a name with its options, for example {snr: {draws: 8}}"),
+]
+
+
+class SmoothGradConfig(Strict):
+    """See `gradscope.smoothgrad.SmoothGrad`."""
+
+    samples: Positive
+    """Classifier passes a step."""
+    std: Annotated[float, Field(ge=0)]
+    """Of the Gaussian noise on the classifier's input, whose images lie in [-1, 1]."""
+
+
+class GuidanceConfig(Strict):
+    classifier_input: Annotated[list[ClassifierInput], Field(min_length=1), AfterValidator(_distinct)] = ["x_t"]
+    guidance_scale: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+    objective: Objective = "log_prob"
+    normalize: Normalize = "l2"
+    weight: Weight = "one"
+    interval: Interval | None = None
+    """Timesteps ``first <= t < end`` that are guided; default: all."""
+    smoothgrad: SmoothGradConfig | None = None
+
+
+class SamplingConfig(Strict):
+    scheduler: Literal["ddpm", "ddim"] = "ddpm"
+    num_inference_steps: Positive = 50
+    samples: Positive = 64
+    batch_size: Positive = 32
+    labels: Labels = "cycle"
+    seed: Seed = 0
+
+
+class RecordingConfig(Strict):
+    path: str
+    dtype: Literal["float32", "float16"] = "float32"
+    codec: Literal["auto", "none", "lz4"] = "auto"
+    tensor_samples: Annotated[int, Field(ge=0)] = 64
+    tensor_every: Positive = 1
+
+
+class RunConfig(Strict):
+    """One run: a grid of cells over the same samples."""
+
+    denoiser: str
+    classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1)]
+    judge: ClassifierSpec = "none"
+    evaluation: EvaluationConfig = EvaluationConfig()
+    guidance: GuidanceConfig
+    stabilizers: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {"none": {}}
+    sampling: SamplingConfig = SamplingConfig()
+    probes: list[ProbeSpec] = ["gradient", "update", "norms", "cosines", "strength", "belief"]
+    recording: RecordingConfig
+
+    def hash(self) -> str:
+        """SHA-256 of what is recorded, as canonical JSON without the store's path and evaluation; 16 hex digits."""
+        content = self.model_dump(mode="json", exclude={"evaluation": True, "recording": {"path"}})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

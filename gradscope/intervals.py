@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
+from scipy.special import ndtri
 
 
 def wilson(
@@ -12,15 +12,14 @@ def wilson(
 
     Without trials both are NaN.
     """
-
-    def bounds(k: int, n: int) -> tuple[float, float]:
-        if n == 0:
-            return np.nan, np.nan
-        interval = binomtest(int(k), int(n)).proportion_ci(level, method="wilson")
-        return interval.low, interval.high
-
-    low, high = np.vectorize(bounds, otypes=[float, float])(successes, trials)
-    return low, high
+    k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64))
+    z = ndtri((1 + level) / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = k / n
+        middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        low, high = np.where(k == 0, 0, middle - half), np.where(k == n, 1, middle + half)
+    return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
 def resampled(n: int, replicates: int, seed: int = 0) -> NDArray[np.int64]:

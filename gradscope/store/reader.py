@@ -37,10 +37,16 @@ def open_store(path: str | Path) -> xr.Dataset:
                 np.ldexp, ds[name].astype("float32"), ds[exponent].astype("int32"), dask="parallelized",
                 output_dtypes=["float32"], keep_attrs="override",
             )  # fmt: skip
-    written = ds["written"]
-    for name, variable in ds.data_vars.items():
-        if name != "written" and "timestep" in variable.dims:
-            there = written >= (3 if "channel" in variable.dims else 1)
+    written = ds["written"].variable
+    marks: dict[tuple, xr.Variable] = {}  # by least value and chunks: the same for all tensors, and for all scalars
+    for name, variable in list(ds.variables.items()):
+        if name in ds.data_vars and name != "written" and "timestep" in variable.dims:
+            least = 3 if "channel" in variable.dims else 1
+            chunks = {dim: variable.chunksizes[dim] for dim in written.dims}
+            key = (least, *chunks.values())
+            if key not in marks:
+                marks[key] = (written >= least).chunk(chunks)
             missing = -1 if variable.dtype.kind == "i" else np.nan
-            ds[name] = variable.where(there, variable.dtype.type(missing)).assign_attrs(variable.attrs)
+            masked = variable.where(marks[key], variable.dtype.type(missing))
+            ds[name] = masked.dims, masked.data, variable.attrs
     return ds

@@ -1,4 +1,8 @@
-"""Writing a store: one thread fills the arrays, whole chunks at a time, and the marker comes last."""
+"""Writing a store: one thread fills the arrays, whole chunks at a time, and the marker comes last.
+
+A chunk that is not yet full is written too when its steps have waited for some seconds, so that a run can be followed
+while it is recorded; it is written again, whole, from memory.
+"""
 
 import queue
 import threading
@@ -13,6 +17,9 @@ import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.schema import WRITTEN, Array, Schema, fill_value
+
+FLUSH_SECONDS = 2.0
+"""No step waits longer until it is written."""
 
 
 @dataclass
@@ -38,11 +45,18 @@ class StoreWriter:
     `submit`, or by `close`. Memory is one chunk of timesteps of one block.
     """
 
-    def __init__(self, path: Path, schema: Schema, inspect: Callable[[Frame], None] = lambda frame: None) -> None:
-        self._schema, self._inspect = schema, inspect
+    def __init__(
+        self,
+        path: Path,
+        schema: Schema,
+        inspect: Callable[[Frame], None] = lambda frame: None,
+        flush_seconds: float = FLUSH_SECONDS,
+    ) -> None:
+        self._schema, self._inspect, self._flush_seconds = schema, inspect, flush_seconds
         group = zarr.open_group(path, mode="r+", use_consolidated=False)
         self._zarr: dict[str, Any] = {array.name: group[array.name] for array in (*schema.arrays, WRITTEN)}
         self._staging: _Staging | None = None
+        self._since: float | None = None  # when the oldest step that is not yet written came
         self._frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self.bytes = 0
@@ -71,7 +85,7 @@ class StoreWriter:
         self.check()
 
     def _run(self) -> None:
-        while (frame := self._frames.get()) is not None:
+        while (frame := self._next()) is not None:
             try:
                 frame.wait()
                 if self._error is None:
@@ -81,6 +95,23 @@ class StoreWriter:
                 self._error = error
             finally:
                 frame.release()
+        self._flush_safely()
+
+    def _next(self) -> Frame | None:
+        """The next frame; if it is long in coming, what waits is written meanwhile."""
+        while True:
+            try:
+                return self._frames.get(timeout=self._patience())
+            except queue.Empty:
+                self._flush_safely()
+
+    def _patience(self) -> float | None:
+        """Seconds until what is staged has to be written; None where nothing is."""
+        if self._since is None or self._error is not None:
+            return None
+        return max(0.0, self._since + self._flush_seconds - time.monotonic())
+
+    def _flush_safely(self) -> None:
         try:
             if self._error is None:
                 self._flush()
@@ -94,12 +125,14 @@ class StoreWriter:
             samples = len(frame.arrays[self._schema.scalars[0].name])
             self._staging = staging = _Staging(self._schema, frame.cell, frame.first_sample, samples)
         staging.put(frame)
+        if self._since is None:
+            self._since = time.monotonic()
         for array in self._schema.finals:
             if array.name in frame.arrays:
                 self._write(array.name, (*frame.cell, staging.rows), frame.arrays[array.name])
         last = self._schema.grid.timesteps - 1
         steps = (self._schema.flush_steps, self._schema.scalar_chunk_steps)
-        if frame.step == last or any((frame.step + 1) % n == 0 for n in steps):
+        if frame.step == last or any((frame.step + 1) % n == 0 for n in steps) or self._patience() == 0:
             self._flush()
 
     def _flush(self) -> None:
@@ -108,6 +141,7 @@ class StoreWriter:
             return
         for name, where, values in self._staging.chunks():
             self._write(name, where, values)
+        self._since = None
 
     def _write(self, name: str, where: tuple, values: np.ndarray) -> None:
         start = time.perf_counter()
@@ -117,15 +151,16 @@ class StoreWriter:
 
 
 class _Staging:
-    """Steps of one block that are not yet written."""
+    """The steps of one block that belong to chunks which are not yet full: these are written from here, whole."""
 
     def __init__(self, schema: Schema, cell: tuple[int, ...], first_sample: int, samples: int) -> None:
         self.schema, self.cell, self.first_sample = schema, cell, first_sample
         self.rows = slice(first_sample, first_sample + samples)
         self.kept = schema.kept_samples(first_sample, samples)
-        # A chunk of scalars outlasts several flushes: it is written again, whole, each time.
+        chunk = schema.tensor_chunk[0]
+        self.staged = min(samples, -(-self.kept // chunk) * chunk)  # of tensors: whole chunks of samples
         self.scalars = {a.name: self._empty(a, samples, schema.scalar_chunk_steps) for a in (*schema.scalars, WRITTEN)}
-        self.tensors = {a.name: self._empty(a, self.kept, schema.flush_steps) for a in schema.tensors if self.kept}
+        self.tensors = {a.name: self._empty(a, self.staged, schema.flush_steps) for a in schema.tensors if self.kept}
         self.steps: list[int] = []
 
     def _empty(self, array: Array, samples: int, steps: int) -> np.ndarray:
@@ -133,15 +168,16 @@ class _Staging:
 
     def put(self, frame: Frame) -> None:
         column = frame.step % self.schema.scalar_chunk_steps
-        if column == 0:
-            for values in self.scalars.values():
-                values[:] = fill_value(values.dtype)
+        for staged, size in ((self.scalars, self.schema.scalar_chunk_steps), (self.tensors, self.schema.flush_steps)):
+            if frame.step % size == 0:  # the first of a chunk
+                for values in staged.values():
+                    values[:] = fill_value(values.dtype)
         for array in self.schema.scalars:
             self.scalars[array.name][:, column] = frame.arrays[array.name]
         self.scalars[WRITTEN.name][:, column] = 1
         if self.schema.keeps_tensor(frame.step) and self.kept:
             for array in self.schema.tensors:
-                self.tensors[array.name][:, frame.step % self.schema.flush_steps] = frame.arrays[array.name]
+                self.tensors[array.name][: self.kept, frame.step % self.schema.flush_steps] = frame.arrays[array.name]
             self.scalars[WRITTEN.name][: self.kept, column] = 3
         self.steps.append(frame.step)
 
@@ -149,18 +185,21 @@ class _Staging:
         """Array name, place and values of all that is staged, the marker last."""
         if not self.steps:
             return
-        first, end = self.steps[0], self.steps[-1] + 1
-        rows = slice(self.first_sample, self.first_sample + self.kept)
+        rows = slice(self.first_sample, self.first_sample + self.staged)
         for name, values in self.tensors.items():
             if self.schema.tensor_every == 1:
-                offset = first % self.schema.flush_steps
-                yield name, (*self.cell, rows, slice(first, end)), values[:, offset : offset + end - first]
+                steps = self._chunk(self.schema.flush_steps)
+                yield name, (*self.cell, rows, steps), values[:, : steps.stop - steps.start]
             else:
                 for step in filter(self.schema.keeps_tensor, self.steps):
                     place = (*self.cell, rows, slice(step, step + 1))
                     yield name, place, values[:, step % self.schema.flush_steps][:, None]
-        begin = first - first % self.schema.scalar_chunk_steps
-        stop = min(begin + self.schema.scalar_chunk_steps, self.schema.grid.timesteps)
+        steps = self._chunk(self.schema.scalar_chunk_steps)
         for name, values in self.scalars.items():
-            yield name, (*self.cell, self.rows, slice(begin, stop)), values[:, : stop - begin]
+            yield name, (*self.cell, self.rows, steps), values[:, : steps.stop - steps.start]
         self.steps.clear()
+
+    def _chunk(self, size: int) -> slice:
+        """The chunk of so many steps to which the staged ones belong: no flush is ever put off beyond its end."""
+        first = self.steps[0] - self.steps[0] % size
+        return slice(first, min(first + size, self.schema.grid.timesteps))

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 import warnings
 from collections import namedtuple
 
@@ -193,6 +194,73 @@ def test_the_marker_is_written_after_tensors_and_scalars(tmp_path, monkeypatch):
         writer.submit(frame)
     writer.close()
     assert order == ["gradient", "norm", "predicted_class", "spectrum", "written"]
+
+
+@pytest.mark.parametrize(("tensor_samples", "tensor_every"), [(64, 1), (3, 1), (6, 1), (5, 3)])
+def test_steps_that_waited_are_written_from_memory_and_change_no_byte(
+    tmp_path, monkeypatch, tensor_samples, tensor_every
+):
+    """Every step is written on its own; no chunk of the recorded arrays is read back for that."""
+    schema = Schema(grid(), ARRAYS, tensor_samples, tensor_every)
+    whole, blocks = frames(schema)
+    blocks = blocks[:2]
+    write(tmp_path / "whole.zarr", schema, blocks)
+    path = tmp_path / "steps.zarr"
+    create(path, schema, {"status": "recording"})
+    read = []
+
+    def spied(original):
+        return lambda self, key, *rest, **named: read.append(key) or original(self, key, *rest, **named)
+
+    for name in ("get", "get_sync"):
+        monkeypatch.setattr(zarr.storage.LocalStore, name, spied(getattr(zarr.storage.LocalStore, name)))
+    writer = StoreWriter(path, schema, flush_seconds=0)
+    for frame in (frame for block in blocks for frame in block):
+        writer.submit(frame)
+    writer.close()
+    assert not [key for key in read if "/c." in key]
+    assert zarr.open_group(path)["norm"][0, 0, 0, 0, 0, 0] == whole["norm"][0, 0, 0, 0, 0, 0]
+    assert [key for key in read if "/c." in key] == ["norm/c.0.0.0.0.0.0"]
+    assert writer.bytes > 10 * whole["norm"][0, 0, 0, 0].nbytes
+    files = [file.relative_to(path) for file in path.rglob("c.*")]
+    assert len(files) > 20
+    for file in files:
+        assert (path / file).read_bytes() == (tmp_path / "whole.zarr" / file).read_bytes(), file
+
+
+def test_a_step_is_there_before_the_next_one_comes(tmp_path):
+    schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
+    whole, blocks = frames(schema)
+    create(path, schema, {"status": "recording"})
+    writer = StoreWriter(path, schema, flush_seconds=0.01)
+    marker = zarr.open_group(path, mode="r")["written"]
+    for step, frame in enumerate(blocks[0][:3]):
+        writer.submit(frame)
+        deadline = time.monotonic() + 20
+        while not marker[0, 0, 0, 0, 0, step] and time.monotonic() < deadline:
+            threading.Event().wait(0.005)
+        ds = open_store(path).isel(classifier=0, classifier_input=0, stabilizer=0, guidance_scale=0, sample=slice(4))
+        assert (ds["written"] == 3).sum("timestep").values.tolist() == [step + 1] * 4
+        got, expected = ds["gradient"].values[:, : step + 1], whole["gradient"][0, 0, 0, 0, :4, : step + 1]
+        np.testing.assert_array_equal(got, expected)
+    writer.close()
+
+
+def test_full_chunks_are_written_once_where_nothing_waits(tmp_path, monkeypatch):
+    schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
+    _, blocks = frames(schema)
+    create(path, schema, {})
+    places = []
+    original = StoreWriter._write
+    monkeypatch.setattr(
+        StoreWriter, "_write", lambda self, name, *rest: (places.append((name, rest[0])), original(self, name, *rest))
+    )
+    writer = StoreWriter(path, schema, flush_seconds=3600)
+    for frame in blocks[0]:
+        writer.submit(frame)
+    writer.close()
+    steps = [place[-1] for name, place in places if name == "gradient"]
+    assert steps == [slice(0, 10), slice(10, 20), slice(20, 23)]
 
 
 def test_chunks_never_reach_over_a_block_and_stay_near_four_megabytes():

@@ -1,0 +1,95 @@
+"""Chunks are read straight from their files where that is possible, and it makes no difference."""
+
+import numpy as np
+import pytest
+import zarr
+from zarr.codecs import BytesCodec
+
+from gradscope.errors import GradscopeError
+from gradscope.store.chunks import Chunks
+from gradscope.store.creation import _CODECS
+
+SHAPE, CHUNKS = (3, 7, 23, 2, 5), (1, 4, 10, 2, 5)
+
+
+def make(path, codec="none", dtype="float32", chunks=CHUNKS, separator=".", endian="little"):
+    group = zarr.create_group(path, zarr_format=3)
+    array = group.create_array(
+        "a",
+        shape=SHAPE,
+        chunks=chunks,
+        dtype=dtype,
+        fill_value=7,
+        compressors=_CODECS[codec],
+        serializer=BytesCodec(endian=endian),
+        chunk_key_encoding={"name": "default", "separator": separator},
+    )
+    values = np.random.default_rng(0).integers(0, 100, SHAPE).astype(dtype)
+    array[:2] = values[:2]  # the last chunks are never written
+    values[2] = 7
+    return values
+
+
+@pytest.fixture(params=["plain", "lz4", "int16", "big endian", "folders", "split images"])
+def stored(request, tmp_path):
+    """Values and chunks of arrays that are stored in different ways, and whether their files can be read straight."""
+    kind = request.param
+    options = {
+        "lz4": {"codec": "lz4"},
+        "int16": {"dtype": "int16"},
+        "big endian": {"endian": "big"},
+        "folders": {"separator": "/"},
+        "split images": {"chunks": (1, 4, 10, 1, 3)},
+    }
+    values = make(tmp_path / "s.zarr", **options.get(kind, {}))
+    array = zarr.open_group(tmp_path / "s.zarr", mode="r")["a"]
+    return values, Chunks(tmp_path / "s.zarr", array), kind not in ("lz4", "big endian")
+
+
+def test_what_is_read_is_what_zarr_reads(stored, monkeypatch):
+    values, chunks, straight = stored
+    calls = []
+    original = zarr.Array.__getitem__
+    monkeypatch.setattr(zarr.Array, "__getitem__", lambda self, where: calls.append(where) or original(self, where))
+    np.testing.assert_array_equal(chunks.whole(), values)
+    seen = np.zeros(SHAPE, dtype=int)
+    for index in chunks:
+        np.testing.assert_array_equal(chunks.read(index), values[chunks.place(index)])
+        seen[chunks.place(index)] += 1
+    assert (seen == 1).all()
+    assert bool(calls) is not straight
+
+
+def test_neighbours_of_an_element_are_those_of_its_chunk(stored):
+    values, chunks, _ = stored
+    for at in [(0, 0, 0), (1, 5, 17), (0, 6, 22), (1, 3, 9), (2, 1, 4)]:
+        block = chunks.around(at)
+        first = at[2] - at[2] % 10
+        np.testing.assert_array_equal(block, values[at[0], at[1], first : first + 10])
+        np.testing.assert_array_equal(block[at[-1] % chunks.size[2]], values[at])
+    np.testing.assert_array_equal(chunks.around((1, 6)), values[1, 4:7])
+    np.testing.assert_array_equal(chunks.around((1,)), values[1:2])
+
+
+def test_a_stamp_changes_when_the_chunk_is_written(tmp_path):
+    make(tmp_path / "s.zarr")
+    array = zarr.open_group(tmp_path / "s.zarr", mode="r+")["a"]
+    chunks = Chunks(tmp_path / "s.zarr", array)
+    before = {index: chunks.stamp(index) for index in chunks}
+    assert before[2, 0, 0, 0, 0] is None
+    array[1, 5, 12] = 3
+    array[2, 6, 22] = 3
+    changed = {index for index in chunks if chunks.stamp(index) != before[index]}
+    assert changed == {chunks.index((1, 5, 12)), (2, 1, 2, 0, 0)}
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4"])
+def test_a_damaged_chunk_is_named(tmp_path, codec):
+    make(tmp_path / "s.zarr", codec)
+    chunks = Chunks(tmp_path / "s.zarr", zarr.open_group(tmp_path / "s.zarr", mode="r")["a"])
+    file = tmp_path / "s.zarr" / "a" / "c.1.1.0.0.0"
+    file.write_bytes(file.read_bytes()[:100])
+    for read in (lambda: chunks.read((1, 1, 0, 0, 0)), lambda: chunks.around((1, 5, 3)), chunks.whole):
+        with pytest.raises(GradscopeError, match="s.zarr/a.* is damaged"):
+            read()
+    assert chunks.read((1, 0, 0, 0, 0)).shape == (1, 4, 10, 2, 5)

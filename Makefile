@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-browser lint format clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,6 +18,7 @@ demo: $(INSTALLED)
 	@echo "Look further:"
 	@echo "  $(BIN)/gradscope evaluate runs/both.zarr                   distances to real images, coverage"
 	@echo "  $(BIN)/gradscope report runs/both.zarr --html both.html    what fails, where, and what to try"
+	@echo "  $(BIN)/gradscope dashboard runs/both.zarr                  every gradient, in the browser"
 	@echo "  $(BIN)/gradscope info runs/both.zarr                       what the store holds"
 	@echo "  $(BIN)/python -c \"import xarray; print(xarray.open_zarr('runs/both.zarr'))\""
 
@@ -26,6 +27,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+test-browser: $(INSTALLED)
+	@command -v chromium > /dev/null || { echo "needs Chromium: apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pytest -m browser
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

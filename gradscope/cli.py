@@ -20,7 +20,21 @@ Examples:
 
   gradscope report b.zarr --html b.html
 
+  gradscope dashboard b.zarr
+
   gradscope train classifier --config mine.yaml
+"""
+
+_DASHBOARD_EXAMPLES = """
+Examples:
+
+  gradscope dashboard runs/both.zarr
+
+  gradscope dashboard runs/*.zarr --port 8051
+
+Behind a reverse proxy that serves it below a path:
+
+  gradscope dashboard runs/both.zarr --prefix /gradscope/
 """
 
 _AUDIT_EXAMPLES = """
@@ -171,6 +185,21 @@ def report(
         console.print(part, highlight=False)
     if html is not None:
         console.print(f"wrote {html}", highlight=False)
+
+
+@app.command(epilog=_DASHBOARD_EXAMPLES)
+def dashboard(
+    stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Recorded zarr stores, or running ones.")],
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; others than this machine are let in.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", help="0: any free one.", min=0, max=65535)] = 8050,
+    prefix: Annotated[str, typer.Option("--prefix", help="Path of the app behind a reverse proxy.")] = "/",
+) -> None:
+    """Explore runs in the browser: one cursor through every gradient. Reads only; Ctrl-C ends it."""
+    from dashboards import serve
+
+    serve(stores, host, port, prefix, tell=typer.echo)
 
 
 @app.command()

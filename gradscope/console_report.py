@@ -22,7 +22,7 @@ _INDENT = (0, 0, 0, 2)
 
 def report_parts(report: Report, ds: xr.Dataset) -> Iterator[RenderableType]:
     """The parts of a report, to be printed one below the other."""
-    yield Text(f"Findings: {headline(report)}", style="bold")
+    yield Text(f"Findings: {headline(report.findings, len(report.cells))}", style="bold")
     yield from (Text(remark) for remark in report.remarks)
     yield from _findings(report)
     tables = summary_tables(summary(ds))

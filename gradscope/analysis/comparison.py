@@ -143,7 +143,7 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
         with np.errstate(divide="ignore", invalid="ignore"):  # of the logarithm
             rows.append({"diagnostic": title} | _scalar(transform(before), transform(after)))
         if name in CURVES:
-            found = cluster_permutation(_difference(before, after))
+            found = cluster_permutation(paired_difference(before, after))
             curves[name] = [replace(c, first=timestep[c.first], last=timestep[c.last]) for c in found]
     columns = ["diagnostic", "mean_a", "mean_b", "estimate", "low", "high", "effect", "n", "p", "p_holm", "note"]
     scalars = pd.DataFrame(rows, columns=columns)
@@ -221,7 +221,7 @@ def compare_all(ds: xr.Dataset, baseline: str = "none") -> pd.DataFrame:
 
 def _scalar(a: Floats, b: Floats) -> dict[str, Any]:
     """One row of `Comparison.scalars` from values ``(samples, timesteps)``."""
-    difference = _difference(a, b)
+    difference = paired_difference(a, b)
     finite = np.isfinite(difference)
     counts = finite.sum(axis=1)
     whole = np.where(counts > 0, counts, np.nan)
@@ -243,7 +243,7 @@ def _scalar(a: Floats, b: Floats) -> dict[str, Any]:
     }
 
 
-def _difference(a: Floats, b: Floats) -> Floats:
+def paired_difference(a: Floats, b: Floats) -> Floats:
     """The difference b - a; 0 where float32 cannot tell: strengths made equal by normalisation differ by rounding."""
     with np.errstate(invalid="ignore"):
         difference = b - a

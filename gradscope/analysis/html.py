@@ -57,7 +57,7 @@ def to_html(report: Report, ds: xr.Dataset) -> str:
     page.filters |= {"prose": _prose, "sentence": _sentence}
     return page.get_template("report.html.jinja").render(
         report=report,
-        headline=headline(report),
+        headline=headline(report.findings, len(report.cells)),
         groups=list(grouped(report.findings)),
         grid={dim: _names(ds, dim) for dim in CELL_DIMS},
         sizes=ds.sizes,

@@ -114,14 +114,14 @@ def grouped(findings: list[Finding]) -> Iterator[tuple[str, str, list[Finding]]]
         yield severity, signature, list(group)
 
 
-def headline(report: Report) -> str:
-    """How many findings there are, in one sentence."""
-    if not report.findings:
-        return f"no finding in {len(report.cells)} cells"
-    counts = {s: sum(f.severity == s for f in report.findings) for s in ("alarm", "warning")}
+def headline(findings: list[Finding], cells: int) -> str:
+    """How many findings there are in so many cells, in one sentence."""
+    if not findings:
+        return f"no finding in {cells} cells"
+    counts = {s: sum(f.severity == s for f in findings) for s in ("alarm", "warning")}
     told = " and ".join(f"{n} {s}{'s' if n > 1 else ''}" for s, n in counts.items() if n)
-    affected = {tuple(finding.cell.values()) for finding in report.findings}
-    return f"{told} in {len(affected)} of {len(report.cells)} cells"
+    affected = {tuple(finding.cell.values()) for finding in findings}
+    return f"{told} in {len(affected)} of {cells} cells"
 
 
 def in_memory(ds: xr.Dataset) -> xr.Dataset:

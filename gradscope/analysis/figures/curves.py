@@ -27,7 +27,7 @@ from gradscope.analysis.figures.style import (
 from gradscope.analysis.stability import curves
 from gradscope.store import CELL_DIMS
 
-_THRESHOLDS = {"gradient_cosine": "unstable", "reference_cosine": "misaligned", "score_cosine": "against_prior"}
+THRESHOLDS = {"gradient_cosine": "unstable", "reference_cosine": "misaligned", "score_cosine": "against_prior"}
 """Signatures whose statistic is the curve itself."""
 
 
@@ -95,7 +95,7 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
         }
         colour, line = colours[cell["classifier"]], f"{cell['classifier']}, {cell['stabilizer']}"
         for ends, opacity in ((("q05", "q95"), 0.08), (("low", "high"), 0.25)):
-            figure.add_trace(_band(rows, *ends, shade(colour, opacity), line), **where)
+            figure.add_trace(band(rows, *ends, shade(colour, opacity), line), **where)
         figure.add_trace(
             go.Scatter(
                 x=rows["timestep"],
@@ -114,7 +114,7 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
             **where,
         )
         shown.add(line)
-    if signature := next((s for s in CURVES if s.name == _THRESHOLDS.get(name)), None):
+    if signature := next((s for s in CURVES if s.name == THRESHOLDS.get(name)), None):
         figure.add_hline(y=signature.threshold, line={"color": GREY, "dash": "dot", "width": 1.5})
         figure.add_annotation(
             text=f"{signature.name}: {signature.side} {signature.threshold:g}",
@@ -185,7 +185,7 @@ def _drawable(numbers: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     return numbers, bottom
 
 
-def _band(rows: pd.DataFrame, low: str, high: str, colour: str, line: str) -> go.Scatter:
+def band(rows: pd.DataFrame, low: str, high: str, colour: str, line: str) -> go.Scatter:
     """A filled polygon for each run of timesteps that has both ends, between gaps."""
     x: list[ArrayLike] = [()]
     y: list[ArrayLike] = [()]

@@ -1,0 +1,167 @@
+"""The app: pages around one cursor, whose state is the URL."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dash
+from dash import ClientsideFunction, Dash, Input, Output, State, no_update
+from dash.dependencies import ALL
+from flask import Response
+
+from dashboards import components, export, pages, routes, shell
+from dashboards.data import Broken, Library
+from dashboards.state import parse
+from gradscope.errors import GradscopeError
+
+_LOG = logging.getLogger(__name__)
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'"
+)
+"""The browser is told to ask no other host for anything."""
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Cpath d='M2 13L8 3l6 10' fill='none' stroke='%23d55e00' stroke-width='3'/%3E%3C/svg%3E"
+)
+_INDEX = """<!DOCTYPE html>
+<html lang="en">
+    <head>
+        {%metas%}
+        <title>{%title%}</title>
+        <link rel="icon" href="{icon}">
+        {%css%}
+    </head>
+    <body>
+        {%app_entry%}
+        <footer>
+            {%config%}
+            {%scripts%}
+            {%renderer%}
+        </footer>
+    </body>
+</html>"""
+
+
+def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
+    """The dashboard of some stores, as a Dash app; ``create_app([...]).server`` is its WSGI application.
+
+    Parameters
+    ----------
+    stores
+        Paths of recorded stores. They are opened for reading only, and nothing else is. One that cannot be opened is
+        shown as such.
+    prefix
+        Path of the app on its host, with a slash at both ends: for a reverse proxy that does not serve it at ``/``.
+    """
+    library = Library([Path(store) for store in stores])
+    app = Dash(
+        "dashboards",
+        title="gradscope",
+        update_title=None,
+        include_pages_meta=False,
+        assets_folder=str(Path(__file__).parent / "assets"),
+        pages_folder="",
+        url_base_pathname=prefix,
+        index_string=_INDEX.replace("{icon}", _ICON),
+        suppress_callback_exceptions=True,
+        on_error=_tell,
+    )
+    app.layout = shell.layout(library)
+    app.server.after_request(_guard)
+    routes.register(app.server, library, prefix)
+    export.register(app.server, library, prefix)
+    _navigation(app, library)
+    _growth(app, library)
+    for page in pages.PAGES.values():
+        page.register(app, library)
+    return app
+
+
+def _navigation(app: Dash, library: Library) -> None:
+    app.clientside_callback(
+        "function () { return window.gradscope.address(); }", Output("address", "data"), Input("page", "id")
+    )
+    app.clientside_callback(
+        ClientsideFunction("gradscope_shell", "write"),
+        Output("written", "data"),
+        Input({"type": "control", "key": ALL}, "value"),
+        State({"type": "control", "key": ALL}, "id"),
+        State("view", "data"),
+        prevent_initial_call=True,
+    )
+
+    @app.callback(
+        Output("page", "children"),
+        Output("notices", "children"),
+        Output("view", "data"),
+        Output("store-select", "value"),
+        Output("live", "children"),
+        Output("poll", "disabled"),
+        Input("address", "data"),
+    )
+    def show(address: dict[str, Any] | None):
+        if address is None:
+            return (no_update,) * 6
+        state, notices = parse(address["path"], address["query"], library)
+        run = library.run(address["query"].get("store"))
+        told = [components.notice(text) for text in notices]
+        if isinstance(run, Broken):
+            view = {"store": run.key, "page": "overview", "url": f"overview?store={run.key}"}
+            return components.broken(run), told, view, run.key, None, True
+        assert state is not None  # there is one where the run can be opened
+        run.refresh()
+        view = {"store": run.key, "page": state.page, "url": state.url()}
+        content = pages.PAGES[state.page].layout(run, state)
+        return content, told, view, run.key, components.progress(run), not run.live
+
+    app.clientside_callback(
+        ClientsideFunction("gradscope_shell", "shown"), Output("shown", "data"), Input("view", "data")
+    )
+    app.clientside_callback(
+        ClientsideFunction("gradscope_shell", "open"),
+        Output("opened", "data"),
+        Input("store-select", "value"),
+        State("view", "data"),
+        prevent_initial_call=True,
+    )
+
+
+def _growth(app: Dash, library: Library) -> None:
+    """While a run is recorded: look for what is new, and tell the page."""
+
+    @app.callback(
+        Output("version", "data"),
+        Output("live", "children", allow_duplicate=True),
+        Output("poll", "disabled", allow_duplicate=True),
+        Input("poll", "n_intervals"),
+        State("view", "data"),
+        State("version", "data"),
+        prevent_initial_call=True,
+    )
+    def look(_: int, view: dict[str, Any] | None, version: str | None):
+        run = library.run(view["store"]) if view else None
+        if run is None or isinstance(run, Broken):
+            return no_update, no_update, True
+        run.refresh()
+        changed = run.version if run.version != version else no_update
+        return changed, components.progress(run), not run.live
+
+
+def _tell(error: Exception) -> Any:
+    """What went wrong in a callback, said on the page."""
+    known = isinstance(error, GradscopeError | OSError)
+    text = str(error) if known else f"{type(error).__name__}: {error}. This is a fault of gradscope, please report it"
+    dash.set_props("notices", {"children": [components.error(text)]})
+    if not known:
+        _LOG.error("a callback failed", exc_info=error)
+    return no_update
+
+
+def _guard(response: Response) -> Response:
+    response.headers.setdefault("Content-Security-Policy", _POLICY)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "no-referrer")
+    return response

@@ -1,0 +1,39 @@
+// Callbacks of the Compare page.
+window.dash_clientside = window.dash_clientside || {};
+
+window.dash_clientside.gradscope_compare = {
+  swap: function (clicks, a, b) {
+    const same = window.dash_clientside.no_update;
+    return clicks ? [b, a] : [same, same];
+  },
+
+  // The selected samples are those under the brush.
+  brushed: function (selected) {
+    const same = window.dash_clientside.no_update;
+    if (selected === undefined) return same;
+    if (selected === null) return [];
+    // plotly tells of an empty selection whenever it draws anew; one by hand has a range or a lasso
+    if (!selected.points.length && !selected.range && !selected.lassoPoints) return same;
+    const samples = new Set(selected.points.map((point) => point.customdata));
+    return [...samples].sort((a, b) => a - b).map(String);
+  },
+
+  clear: function (clicks) {
+    const same = window.dash_clientside.no_update;
+    return clicks ? [[], null] : [same, same];
+  },
+
+  // Emphasise the selected samples in the scatter, where the brush has not done so.
+  mark: function (samples) {
+    const graph = document.querySelector("#compare-pairs .js-plotly-plot");
+    if (!graph || !graph.data) return;
+    const chosen = new Set(samples.map(Number));
+    const points = graph.data.map((trace) =>
+      chosen.size ? trace.customdata.flatMap((sample, i) => (chosen.has(sample) ? [i] : [])) : null,
+    );
+    const now = graph._fullData.map((trace) => trace.selectedpoints || null);
+    if (JSON.stringify(now) !== JSON.stringify(points)) {
+      window.Plotly.update(graph, { selectedpoints: points }, { selections: [] });
+    }
+  },
+};

@@ -1,0 +1,104 @@
+// Between the user's hands, Dash and the cursor of the trajectory page.
+window.gradscope = window.gradscope || {};
+window.dash_clientside = window.dash_clientside || {};
+
+(function (gradscope) {
+  const FAR = 10; // steps, with the shift key
+  const MOST = 16; // cells that are shown together
+  const KEYS = {
+    ArrowLeft: (at, stride) => ({ step: at.step - stride }),
+    ArrowRight: (at, stride) => ({ step: at.step + stride }),
+    Home: () => ({ step: 0 }),
+    End: () => ({ step: Infinity }),
+    ArrowUp: (at) => ({ sample: at.sample - 1 }),
+    ArrowDown: (at) => ({ sample: at.sample + 1 }),
+    "[": (at) => ({ cell: beside(at, -1) }),
+    "]": (at) => ({ cell: beside(at, 1) }),
+  };
+
+  let page = null; // the trajectory that is open
+  let controls = {}; // what its controls show
+
+  function beside({ cell, cells }, by) {
+    return cells[(cells.indexOf(cell) + by + cells.length) % cells.length];
+  }
+
+  // Whether a key belongs to the browser, or to the element that has the focus.
+  function taken(event) {
+    const { target } = event;
+    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return true;
+    if (event.key === " " && target.closest("button, summary, a")) return true;
+    return target.isContentEditable || (target.id !== "timestep" && target.closest("input, textarea, select") !== null);
+  }
+
+  document.addEventListener("keydown", function (event) {
+    if (!page || !page.root.isConnected || taken(event)) return;
+    if (event.key === " ") page.play(!page.playing);
+    else if (event.key === "?") document.getElementById("keys").showModal();
+    else if (event.key in KEYS) page.move(KEYS[event.key](page.at, event.shiftKey ? FAR : 1), event.timeStamp);
+    else return;
+    event.preventDefault();
+  });
+
+  document.addEventListener("click", function (event) {
+    const dialog = document.getElementById("keys");
+    if (event.target.closest("#keys-button")) dialog.showModal();
+    else if (event.target.closest("#keys button") || event.target === dialog) dialog.close();
+  });
+
+  // The cursor rests: controls show where, and the server draws curves and tells numbers.
+  function rested({ cell, sample, cells, variables }) {
+    show("cell", String(cell));
+    show("sample", sample);
+    show("cells", cells.map(String));
+    dash_clientside.set_props("trajectory-at", { data: { cell, sample, cells, variables } });
+  }
+
+  function show(key, value) {
+    if (String(controls[key]) === String(value)) return;
+    controls[key] = value;
+    dash_clientside.set_props({ type: "control", key }, { value });
+  }
+
+
+  window.dash_clientside.gradscope_trajectory = {
+    // The page was opened, or somebody changed a control: the cursor follows.
+    chosen: function (run, cell, sample, cells, variables, limits) {
+      const root = document.getElementById("trajectory");
+      const values = { cell, sample, cells, variables, limits };
+      if (!page || page.run !== run || page.root !== root) {
+        if (page) page.close();
+        page = new gradscope.Trajectory(run, root, rested);
+        controls = values;
+        return window.dash_clientside.no_update;
+      }
+      const changed = Object.keys(values).filter((key) => String(values[key]) !== String(controls[key]));
+      controls = values;
+      const change = Object.fromEntries(changed.map((key) => [key, values[key]]));
+      if (change.sample === "" || change.sample === null) delete change.sample;
+      if (change.variables && !change.variables.length) delete change.variables;
+      if ("cell" in change) change.cell = Number(cell);
+      if ("cells" in change) change.cells = cells.map(Number).sort((a, b) => a - b);
+      page.move(together(change, page.at));
+      return window.dash_clientside.no_update;
+    },
+
+    numbers: function (numbers) {
+      if (page && numbers) page.told(numbers);
+      return window.dash_clientside.no_update;
+    },
+
+    grown: function (version) {
+      if (page && version) page.grown();
+      return window.dash_clientside.no_update;
+    },
+  };
+
+  // The focused cell is always among those shown: it joins them, or where it was taken away another has the focus.
+  function together(change, at) {
+    const { cell, cells } = { ...at, ...change };
+    if (cells.includes(cell)) return change;
+    if (!("cell" in change) && cells.length) return { ...change, cell: cells[0] };
+    return { ...change, cells: [...cells.slice(0, MOST - 1), cell].sort((a, b) => a - b) };
+  }
+})(window.gradscope);

@@ -1,0 +1,175 @@
+// Maps of all cells, and larger ones of the focused cell: parts of one picture, so that they change together.
+window.gradscope = window.gradscope || {};
+
+(function (gradscope) {
+  const DESCRIBED = 1000; // milliseconds between two changes of what screen readers find
+  const ALONGSIDE = 4; // combinations of stabiliser and scale that have columns of their own
+  const DENSE = 8; // more cells than these are shown smaller
+
+  // A number with three digits; what is none as it is.
+  gradscope.significant = function (value) {
+    if (value === null || value === undefined) return "–";
+    if (typeof value !== "number") return value;
+    const size = Math.abs(value);
+    if (Number.isInteger(value) && size < 1e5) return String(value);
+    return size >= 1e4 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+  };
+
+  gradscope.Maps = class {
+    // `chosen(cell)` is told which cell was clicked.
+    constructor(run, root, chosen) {
+      this.run = run;
+      this.root = root;
+      this.cells = [];
+      this.cards = new Map();
+      this.large = [...root.querySelectorAll(".focus-maps .map")];
+      const part = (id) => root.querySelector(`#${id}`);
+      this.grid = part("cells");
+      this.focus = part("focus");
+      this.title = part("focus-name");
+      this.note = part("maps-note");
+      this.nonfinite = part("nonfinite");
+      this.grid.replaceChildren();
+      root.style.setProperty("--columns", run.tensors.length);
+      for (const map of this.large) this.column(map, map.dataset.tensor);
+      this.grid.onclick = (event) => {
+        const card = event.target.closest(".cell");
+        if (card) chosen(Number(card.dataset.cell));
+      };
+    }
+
+    // Show a picture; `at` is where the cursor is, `note` a word on it.
+    show(frame, at, note) {
+      this.frame = frame;
+      this.arrange(frame.cells);
+      this.root.style.setProperty("--frame", `url("${frame.source}")`);
+      this.root.dataset.timestep = this.run.timesteps[frame.step];
+      this.root.dataset.sample = frame.sample;
+      frame.cells.forEach((cell, row) => this.state(cell, frame.written[row], "not recorded yet"));
+      this.enlarge(at);
+      this.tell(note);
+    }
+
+    // No picture: `word` is on every map, `note` says why.
+    blank(at, word, note) {
+      this.frame = null;
+      this.arrange(at.cells);
+      this.root.style.setProperty("--frame", "none");
+      delete this.root.dataset.timestep;
+      delete this.root.dataset.sample;
+      for (const cell of at.cells) this.state(cell, false, word);
+      this.enlarge(at);
+      this.tell(note);
+    }
+
+    state(cell, written, word) {
+      const card = this.cards.get(cell);
+      card.dataset.written = written;
+      card.querySelector(".missing").textContent = written ? "" : word;
+    }
+
+    // The focused cell: its card is marked, its row of the picture is shown large.
+    enlarge(at) {
+      const { frame, focus, run } = this;
+      for (const [cell, card] of this.cards) card.firstChild.setAttribute("aria-pressed", cell === at.cell);
+      const row = frame ? frame.cells.indexOf(at.cell) : -1;
+      const written = row >= 0 && frame.written[row];
+      this.title.textContent = `${run.cells[at.cell].name} · sample ${at.sample}, target ${run.targets[at.sample]}`;
+      focus.dataset.cell = at.cell;
+      focus.dataset.written = written;
+      if (written) focus.style.setProperty("--y", share(row, frame.cells.length));
+      for (const map of this.large) {
+        const tensor = map.dataset.tensor;
+        const say = (which, text) => (map.parentElement.querySelector(which).textContent = written ? text() : "");
+        const limit = () => gradscope.significant(frame.limits[tensor][row]);
+        say(".low", () => (limit() === "0" ? "0" : `−${limit()}`));
+        say(".middle", () => "0");
+        say(".high", limit);
+        say(".norm", () => {
+          const norm = frame.norms[tensor][row];
+          return norm === null ? "norm not finite" : `norm ${gradscope.significant(norm)}`;
+        });
+      }
+    }
+
+    tell(note) {
+      this.note.textContent = note;
+      const { frame, run } = this;
+      const rows = frame ? frame.cells.filter((_, row) => frame.nonfinite[row] > 0) : [];
+      const told = rows.map((cell) => `${run.cells[cell].name}: ${frame.nonfinite[frame.cells.indexOf(cell)]}`);
+      this.nonfinite.hidden = rows.length === 0;
+      this.nonfinite.textContent = `magenta: elements that are not finite (${told.join("; ")})`;
+      this.describe();
+    }
+
+    // Texts for those who do not see the maps; not at every step, as each change may be read out.
+    describe() {
+      if (this.describing) return;
+      const describe = () => {
+        this.describing = null;
+        const { frame, run } = this;
+        const when = frame ? `t = ${run.timesteps[frame.step]}, sample ${frame.sample}` : "no picture";
+        for (const map of this.root.querySelectorAll(".map")) {
+          const { label } = run.tensors.find(({ name }) => name === map.dataset.tensor);
+          const cell = run.cells[map.closest("[data-cell]").dataset.cell];
+          map.setAttribute("aria-label", `${label} of ${cell.name}, ${when}`);
+        }
+      };
+      this.describing = setTimeout(describe, this.described ? DESCRIBED : 0);
+      this.described = true;
+    }
+
+    // Cards of these cells, where others are shown: a row of cards for each guide, a column for each stabiliser.
+    arrange(cells) {
+      if (String(this.cells) === String(cells)) return;
+      this.cells = cells;
+      this.cards = new Map(cells.map((cell, i) => [cell, this.card(cell, share(i, cells.length))]));
+      const rows = [...new Set(cells.map((cell) => this.run.cells[cell].row))];
+      const columns = [...new Set(cells.map((cell) => this.run.cells[cell].column))];
+      const aligned = columns.length <= ALONGSIDE;
+      this.grid.style.setProperty("--across", aligned ? columns.length : "auto-fill");
+      for (const [cell, card] of aligned ? this.cards : []) {
+        const { row, column } = this.run.cells[cell];
+        card.style.gridArea = `${rows.indexOf(row) + 1} / ${columns.indexOf(column) + 1}`;
+      }
+      this.root.style.setProperty("--rows", cells.length);
+      this.root.dataset.dense = cells.length > DENSE;
+      this.grid.replaceChildren(...this.cards.values());
+    }
+
+    card(cell, y) {
+      const { name, swatch } = this.run.cells[cell];
+      const card = make("div", { className: "cell" });
+      card.dataset.cell = cell;
+      card.style.setProperty("--y", y);
+      const button = make("button", { className: "cell-name", type: "button", title: name });
+      const picture = make("img", { src: swatch, alt: "", width: 30, height: 12 });
+      button.append(picture, make("span", { textContent: name }));
+      const maps = make("div", { className: "map-row" });
+      for (const { name: tensor, label } of this.run.tensors) {
+        const map = make("div", { className: "map", title: label });
+        map.setAttribute("role", "img");
+        map.dataset.tensor = tensor;
+        this.column(map, tensor);
+        maps.append(map);
+      }
+      maps.append(make("span", { className: "missing" }));
+      card.append(button, maps);
+      return card;
+    }
+
+    column(map, tensor) {
+      const { tensors } = this.run;
+      map.style.setProperty("--x", share(tensors.findIndex(({ name }) => name === tensor), tensors.length));
+    }
+  };
+
+  // Place i of n as CSS positions parts of a picture.
+  function share(i, n) {
+    return n > 1 ? `${(100 * i) / (n - 1)}%` : "0%";
+  }
+
+  function make(tag, properties) {
+    return Object.assign(document.createElement(tag), properties);
+  }
+})(window.gradscope);

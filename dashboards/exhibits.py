@@ -1,0 +1,72 @@
+"""Where a finding shows best: the sample and the timestep whose tensors to look at."""
+
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from gradscope.analysis.contents import place
+from gradscope.analysis.curve_signatures import CURVES
+from gradscope.analysis.findings import Finding
+
+
+class Exhibit(NamedTuple):
+    """A place in a cell."""
+
+    timestep: int
+    sample: int
+    """Its index."""
+
+
+def exhibit(ds: xr.Dataset, finding: Finding, elements: int) -> Exhibit:
+    """The sample that shows a finding worst, of those that keep tensors, and where in its trajectory it begins.
+
+    Of a signature over timesteps, the sample whose statistic is the most extreme over the finding's timesteps; of
+    gradients that are not finite, the one with most of them; of an outcome, the one of which the guide is most certain
+    among those that the judge gets wrong, at the last timestep. Samples without tensors are taken where no other is.
+
+    Parameters
+    ----------
+    ds
+        The store's diagnostics and verdicts, in memory.
+    elements
+        Number of elements of one gradient.
+    """
+    cell = ds.isel(place(ds, finding.cell)).assign_attrs(elements=elements)
+    badness = _badness(cell, finding).transpose("sample", "timestep").values.astype(np.float64)
+    kept = (cell["written"] >= 3).transpose("sample", "timestep").values
+    timestep = cell["timestep"].values
+    within = _within(timestep, finding)
+    worst = means(badness[:, within])
+    known, shown = np.isfinite(worst), kept[:, within].any(axis=1)
+    rows = next((np.flatnonzero(some) for some in (known & shown, shown, known) if some.any()), np.arange(1))
+    sample = int(rows[np.nan_to_num(worst[rows], nan=-np.inf).argmax()])
+    if finding.signature == "non_finite":
+        within = within & (badness[sample] > 0)
+    steps = np.flatnonzero(within & kept[sample]) if (within & kept[sample]).any() else np.flatnonzero(within)
+    return Exhibit(int(timestep[steps[0 if finding.first_timestep is not None else -1]]), sample)
+
+
+def means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the finite values of each row; NaN where there are none."""
+    finite = np.isfinite(values)
+    counts = finite.sum(axis=1)
+    return np.where(finite, values, 0).sum(axis=1) / np.where(counts > 0, counts, np.nan)
+
+
+def _badness(cell: xr.Dataset, finding: Finding) -> xr.DataArray:
+    """How much each sample shows the finding at each timestep; NaN where it cannot."""
+    for curve in CURVES:
+        if curve.name == finding.signature:
+            return curve.statistic(cell) * (-1.0 if curve.side == "below" else 1.0)
+    if finding.signature == "non_finite":
+        return (cell["finite_fraction"] < 1).astype(float)
+    certain = cell["log_prob"] if "log_prob" in cell else xr.zeros_like(cell["written"], dtype=float)
+    return certain.where((cell["judge_prediction"] >= 0) & (cell["judge_prediction"] != cell["label"]))
+
+
+def _within(timestep: NDArray, finding: Finding) -> NDArray[np.bool_]:
+    if finding.first_timestep is None or finding.last_timestep is None:
+        return np.ones(len(timestep), dtype=bool)
+    return (timestep <= finding.first_timestep) & (timestep >= finding.last_timestep)

@@ -1,0 +1,45 @@
+"""Serving the dashboard on this machine."""
+
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+import waitress
+
+from dashboards.app import create_app
+from gradscope.errors import GradscopeError
+
+THREADS = 8
+
+
+def serve(stores: Sequence[Path], host: str, port: int, prefix: str = "/", tell: Callable[[str], None] = print) -> None:
+    """Serve the dashboard until interrupted.
+
+    Raises
+    ------
+    GradscopeError
+        The address is taken, or not one of this machine.
+    """
+    app = create_app(stores, prefix)
+    try:
+        server = waitress.create_server(app.server, host=host, port=port, threads=THREADS, ident="gradscope")
+    except OSError as error:
+        raise GradscopeError(f"--host {host} --port {port}: {error.strerror or error}; try another --port") from error
+    port = server.effective_port
+    if not is_local(host):
+        tell(
+            f"warning: {host} opens the dashboard to others: whoever reaches port {port} can read these stores; there "
+            "is no password. Prefer an SSH tunnel or a reverse proxy that asks for one"
+        )
+    shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+    tell(f"gradscope dashboard: http://{f'[{shown}]' if ':' in shown else shown}:{port}{prefix}  (Ctrl-C ends it)")
+    server.run()
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return all(ip_address(info[4][0]).is_loopback for info in socket.getaddrinfo(host or "0.0.0.0", None))
+    except (OSError, ValueError):
+        return False

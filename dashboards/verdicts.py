@@ -1,0 +1,59 @@
+"""What the guide and the judge see in the final images of a cell."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dashboards.state import ONLY
+from gradscope.analysis.contents import class_names, finished
+
+RIGHT, WRONG, NONE = "✓", "✗", "–"
+"""Besides a colour."""
+TITLES = dict(zip(ONLY, ("all", "judge wrong", "adversarial", "judge right", "not finite"), strict=True))
+"""Of the choices of samples; adversarial are those that their own guide gets right and the judge wrong."""
+
+
+def verdicts(cell: xr.Dataset) -> pd.DataFrame:
+    """One row a sample of one cell.
+
+    Parameters
+    ----------
+    cell
+        One cell in memory: ``written``, ``label`` and, where they exist, ``own_prediction``, ``judge_prediction`` and
+        ``finite_fraction``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``sample``; ``label``, ``own`` and ``judge``, names of classes, empty where there is no verdict; ``own_right``
+        and ``judge_right``, 1, 0 or NaN; ``finished``; ``nonfinite``, the number of gradients that are not finite.
+    """
+    names = np.array([*class_names(cell), ""])
+    label, done = cell["label"].values.astype(int), finished(cell)
+    table = pd.DataFrame({"sample": cell["sample"].values, "label": names[label], "finished": done})
+    for who in ("own", "judge"):
+        seen = np.full(len(label), -1)
+        if f"{who}_prediction" in cell:
+            seen = np.where(done, cell[f"{who}_prediction"].values, -1).astype(int)
+        table[who] = names[seen]
+        table[f"{who}_right"] = np.where(seen >= 0, seen == label, np.nan)
+    bad = cell["finite_fraction"] < 1 if "finite_fraction" in cell else xr.zeros_like(cell["written"], dtype=bool)
+    table["nonfinite"] = bad.transpose("sample", "timestep").values.sum(axis=1)
+    return table
+
+
+def chosen(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Which rows of `verdicts` each of `ONLY` shows."""
+    wrong, right = table["judge_right"] == 0, table["judge_right"] == 1
+    return {
+        "all": pd.Series(True, table.index),
+        "wrong": wrong,
+        "adversarial": wrong & (table["own_right"] == 1),
+        "right": right,
+        "nonfinite": table["nonfinite"] > 0,
+    }
+
+
+def said(name: str, right: float) -> str:
+    """A verdict: a symbol and the name of the class."""
+    return f"{RIGHT if right else WRONG} {name}" if name else NONE

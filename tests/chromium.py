@@ -1,0 +1,116 @@
+"""The dashboard in a real browser: what tests, screenshots and benchmarks share."""
+
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import waitress
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+from dashboards import create_app
+
+SIZE = {"width": 1280, "height": 720}
+_FLAGS = (
+    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync --disable-dev-shm-usage"
+).split()
+
+
+def executable() -> str | None:
+    """Debian's Chromium, where it is installed."""
+    return shutil.which("chromium")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable(), args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def served(stores: Sequence[Path], prefix: str = "/") -> Iterator[str]:
+    """The dashboard of some stores on a free port, in threads of this process; its URL."""
+    server = waitress.create_server(create_app(stores, prefix).server, host="127.0.0.1", port=0, threads=8)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}{prefix}"
+    server.task_dispatcher.shutdown()
+    server.close()
+    thread.join(5)
+
+
+@contextmanager
+def command(*stores: Path) -> Iterator[tuple[str, int]]:
+    """The dashboard by its command, in a process of its own; its URL, and the process's id."""
+    arguments = ["dashboard", *map(str, stores), "--port", "0"]
+    started = [sys.executable, "-u", "-c", "from gradscope.cli import main; main()", *arguments]
+    process = subprocess.Popen(started, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        if "http://" not in said:
+            raise RuntimeError(f"gradscope {' '.join(arguments)} did not start: {said}")
+        yield said.split()[2], process.pid
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class Watch:
+    """Keeps what a page should not do: errors, but those `expected`, requests that fail, requests of any other host."""
+
+    def __init__(self, page: Page, url: str, expected: str | None = None) -> None:
+        self.host, self.expected, self.problems = urlsplit(url).netloc, expected, list[str]()
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.problems.append(f"page error: {error}"))
+        page.on("request", self._request)
+        page.on("requestfailed", self._failed)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and not (self.expected and self.expected in message.text):
+            self.problems.append(f"console: {message.text} ({message.location.get('url')})")
+
+    def _request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and parts.netloc != self.host:
+            self.problems.append(f"request of another host: {request.url}")
+
+    def _failed(self, request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # the page itself gave it up, as when it moves on to the next picture
+            self.problems.append(f"failed: {request.url}: {request.failure}")
+
+
+def settle(page: Page) -> None:
+    """Wait until a page is there and stays so for a moment: no callback runs, figures are drawn, pictures loaded."""
+    page.wait_for_function(
+        """() => {
+            const seen = (each) => each.offsetParent !== null;
+            const busy = document.querySelector("._dash-loading, ._dash-loading-callback, #maps[aria-busy=true]");
+            const graphs = [...document.querySelectorAll(".dash-graph")].filter(seen);
+            const there = !busy && document.querySelector(".nav a[aria-current=page]")
+                && graphs.every((each) => each.querySelector(".main-svg"))
+                && [...document.images].filter(seen).every((each) => each.complete);
+            if (!there || !window.settled) window.settled = performance.now();
+            return there && performance.now() - window.settled > 200;
+        }"""
+    )
+
+
+def query(page: Page) -> dict[str, str]:
+    """The state in a page's address."""
+    return dict(parse_qsl(urlsplit(page.url).query))
+
+
+def choose(page: Page, key: str, option: int) -> None:
+    """Choose one of a select's options by its place, as with the mouse."""
+    page.locator(f'[id=\'{{"key":"{key}","type":"control"}}\']').click()
+    page.locator("[role=option]:visible").nth(option).click()
+    settle(page)

@@ -1,0 +1,67 @@
+"""Callbacks of a Dash app, asked without a browser."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plotly.io.json import to_json_plotly
+
+Value = tuple[Any, str, Any]
+"""Id, property and its value."""
+
+
+def ask(client, outputs: Sequence[str], inputs: Sequence[Value], states: Sequence[Value], triggered: str = "") -> dict:
+    """The answer of the callback that sets these outputs, ``id.property``, by id.
+
+    Parameters
+    ----------
+    triggered
+        The input that changed, as ``id.property``; none of them, as when a page was just opened, where empty.
+    """
+    body = {
+        "output": f"..{'...'.join(outputs)}.." if len(outputs) > 1 else outputs[0],
+        "outputs": [dict(zip(("id", "property"), output.rsplit(".", 1), strict=True)) for output in outputs],
+        "inputs": [{"id": i, "property": p, "value": v} for i, p, v in inputs],
+        "state": [{"id": i, "property": p, "value": v} for i, p, v in states],
+        "changedPropIds": [triggered] if triggered else [],
+    }
+    if len(outputs) == 1:
+        body["outputs"] = body["outputs"][0]
+    answer = client.post("/_dash-update-component", json=body)
+    assert answer.status_code == 200, answer.data
+    return answer.get_json()["response"]
+
+
+def parts(component: Any) -> list[Mapping[str, Any]]:
+    """All components in one, with their properties, as the browser gets them."""
+    found: list[Mapping[str, Any]] = []
+
+    def look(value: Any) -> None:
+        if isinstance(value, list):
+            for item in value:
+                look(item)
+        elif isinstance(value, dict):
+            if "props" in value and "type" in value:
+                found.append({"type": value["type"], **value["props"]})
+            for item in value.values():
+                look(item)
+
+    look(component if isinstance(component, dict | list) else json.loads(to_json_plotly(component)))
+    return found
+
+
+def texts(component: Any) -> str:
+    """All words in a component."""
+    words: list[str] = []
+
+    def look(value: Any) -> None:
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            words.append(str(value))
+        elif isinstance(value, list):
+            for item in value:
+                look(item)
+        elif isinstance(value, dict):
+            look(value.get("props", {}).get("children"))
+
+    look(component if isinstance(component, dict | list) else json.loads(to_json_plotly(component)))
+    return " ".join(words)

@@ -1,0 +1,299 @@
+"""Two cells side by side: their numbers worked out anew, and the page as data."""
+
+import json
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+import pytest
+import small_store
+import xarray as xr
+from dash_client import ask, parts, texts
+from scipy import stats
+
+from dashboards import create_app, selection
+from dashboards.data import Library
+from dashboards.differences import ACCURACY, HEADS, NONE, differences, differing, headline, hint, why_not, words
+from dashboards.export import Call
+from dashboards.pages import compare as page
+from dashboards.state import default, parse
+from gradscope.analysis.comparison import SCALARS, compare
+from gradscope.analysis.synthetic import trajectories
+from gradscope.store import CELL_DIMS
+
+A, B = 1, 9
+AT = {A: (0, 0, 0, 1), B: (1, 0, 0, 1)}
+
+
+@pytest.fixture(scope="module")
+def ds():
+    return small_store.evaluated()
+
+
+@pytest.fixture(scope="module")
+def table(ds):
+    return differences(ds, compare(ds, small_store.GOOD, small_store.BAD)).set_index("quantity")
+
+
+@pytest.fixture(scope="module")
+def many():
+    """64 samples in two cells: enough for tests with p."""
+    found = []
+    for name, fault in {"robust": "none", "non_robust": "white_noise"}.items():
+        cell = dict(zip(CELL_DIMS, (name, "x_t", "none", 0.5), strict=True))
+        part = trajectories(fault, 64, 6, seed=len(found)).drop_vars(["gradient", "update", "x_t"])
+        found.append(part.assign_coords({dim: [value] for dim, value in cell.items()}))
+    joined = xr.combine_by_coords(found, combine_attrs="override", join="outer")
+    return joined.assign_coords(sample=np.arange(64)).assign_attrs(small_store.ATTRIBUTES)
+
+
+def test_means_of_trajectories_are_paired_over_samples(ds, table):
+    for name in ("gradient_cosine", "effective_strength", "reference_cosine"):
+        pairs = []
+        for sample in range(small_store.SAMPLES):
+            a, b = (ds[name].values[AT[cell]][sample].astype(float) for cell in (A, B))
+            both = [t for t in range(small_store.TIMESTEPS) if np.isfinite(a[t]) and np.isfinite(b[t])]
+            pairs.append((sum(a[both]) / len(both), sum(b[both]) / len(both)))
+        row = table.loc[name]
+        assert row["mean_a"] == pytest.approx(sum(a for a, _ in pairs) / 16)
+        assert row["mean_b"] == pytest.approx(sum(b for _, b in pairs) / 16)
+        assert row["estimate"] == pytest.approx(sum(b - a for a, b in pairs) / 16)
+        assert row["low"] <= row["estimate"] <= row["high"]
+        assert row["n"] == 16
+
+
+def test_the_accuracy_is_that_of_samples_judged_in_both(ds, table):
+    label = ds["label"].values
+    seen = {cell: ds["judge_prediction"].values[AT[cell]] for cell in (A, B)}
+    both = [i for i in range(16) if min(seen[A][i], seen[B][i]) >= 0]
+    right = {cell: sum(seen[cell][i] == label[i] for i in both) for cell in (A, B)}
+    row = table.loc[ACCURACY]
+    assert row["n"] == len(both)
+    assert (row["mean_a"], row["mean_b"]) == pytest.approx((right[A] / len(both), right[B] / len(both)))
+    assert row["estimate"] == pytest.approx((right[B] - right[A]) / len(both))
+
+
+def test_a_sample_without_a_verdict_counts_in_neither_cell(ds):
+    unguided = small_store.GOOD | {"guidance_scale": 0.0}
+    row = differences(ds, compare(ds, unguided, small_store.GOOD)).set_index("quantity").loc[ACCURACY]
+    seen, label = ds["judge_prediction"].values[0, 0, 0], ds["label"].values
+    assert (seen[0] < 0).sum() == 1
+    kept = seen[0] >= 0
+    assert row["n"] == 15
+    assert row["mean_b"] == pytest.approx((seen[1] == label)[kept].mean())
+
+
+def test_distances_have_the_quantiles_of_paired_replicates(ds, table):
+    row = table.loc["fd_extractor"]
+    values = [float(ds["fd_extractor"].values[AT[cell]]) for cell in (A, B)]
+    assert (row["mean_a"], row["mean_b"], row["estimate"]) == pytest.approx((*values, values[1] - values[0]))
+    apart = ds["fd_extractor_replicates"].values[AT[B]] - ds["fd_extractor_replicates"].values[AT[A]]
+    assert row["high"] - row["low"] == pytest.approx(np.quantile(apart, 0.975) - np.quantile(apart, 0.025), rel=0.1)
+    assert np.isnan([row["p"], row["effect"]]).all()
+
+
+def test_below_64_samples_there_is_no_p_and_the_table_says_so(table):
+    assert table["p"].isna().all()
+    shown = {row[0]: dict(zip(HEADS, row, strict=True)) for row in words(table.reset_index())}
+    assert shown["gradient_cosine"]["p"] == shown["gradient_cosine"]["Holm's p"] == NONE
+    assert shown["gradient_cosine"]["note"] == "insufficient samples: 16 of 64"
+    assert "no p: insufficient samples" in headline(table.reset_index())
+
+
+def test_from_64_samples_there_is_one(many):
+    cells = [
+        {dim: many[dim].values.tolist()[0] for dim in CELL_DIMS} | {"classifier": c} for c in ("robust", "non_robust")
+    ]
+    found = differences(many, compare(many, *cells)).set_index("quantity")
+    means = [many["gradient_cosine"].sel(cell).squeeze().mean("timestep").values.astype(float) for cell in cells]
+    expected = stats.wilcoxon(means[1] - means[0], zero_method="pratt", method="asymptotic").pvalue
+    assert found.loc["gradient_cosine", "p"] == pytest.approx(expected)
+    tested = found.drop(index=ACCURACY).dropna(subset="p")
+    assert len(tested) > 3
+    assert (tested["p_holm"] >= tested["p"]).all()
+    assert tested["p_holm"].min() == pytest.approx(min(1, tested["p"].min() * len(tested)))
+    right = [many["judge_prediction"].sel(cell).squeeze().values == many["label"].values for cell in cells]
+    gained, lost = (right[1] & ~right[0]).sum(), (right[0] & ~right[1]).sum()
+    p = stats.binomtest(int(gained), int(gained + lost)).pvalue
+    assert f"McNemar's p {p:.3g} (N = 64)" in headline(found.reset_index())
+
+
+def test_units_stand_beside_the_names(ds):
+    ds = ds.copy()
+    ds["log_prob"] = ds["log_prob"].assign_attrs(units="nat")
+    assert "final log_prob [nat]" in set(differences(ds, compare(ds, small_store.GOOD, small_store.BAD))["quantity"])
+
+
+def test_the_hint_names_what_differs():
+    good, bad = small_store.GOOD, small_store.BAD
+    assert differing(good, bad) == {"classifier": ("robust", "non_robust")}
+    assert hint(good, bad) == "They differ in classifier: robust → non_robust."
+    assert hint(good, bad | {"guidance_scale": 0.0}) == (
+        "They differ in 2 ways: classifier: robust → non_robust; guidance_scale: 0.5 → 0."
+    )
+    assert hint(good, good) == "They are the same cell."
+
+
+def test_why_cells_cannot_be_compared(ds):
+    good, bad = small_store.GOOD, small_store.BAD
+    assert why_not(ds, good, bad) == ""
+    assert why_not(ds, good, good).startswith("a and b are the same cell, robust, x_t, none, 0.5.")
+    partly = ds.copy(deep=True)
+    partly["written"].values[AT[B]][:, -1] = 0
+    assert "finished: 16 in a, 0 in b" in why_not(partly, good, bad)
+    partly["written"].values[AT[B]][5] = 1
+    assert why_not(partly, good, bad) == ""
+    assert compare(partly, good, bad).samples == 1
+
+
+@pytest.fixture(scope="module")
+def client(stored):
+    return create_app([stored]).server.test_client()
+
+
+@pytest.fixture(scope="module")
+def run(stored):
+    return Library([stored]).run(None)
+
+
+def control(key):
+    return {"type": "control", "key": key}
+
+
+def view(run, **changes):
+    return ("view", "data", {"store": run.key, "page": "compare", "url": default(run).to("compare", **changes).url()})
+
+
+def chosen(a, b):
+    return [(control("cell"), "value", str(a)), (control("other"), "value", str(b))]
+
+
+def places(*names):
+    each = ("of-{}.hidden", "why-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
+    return [part.format(f"compare-{name}") for name in names for part in each]
+
+
+def statistics(client, run, a, b):
+    outputs = [f"compare-{part}" for part in ("hint.children", "headline.children", "reason.children", "body.style")]
+    outputs += ["compare-table.children", *places("forest")]
+    return ask(client, outputs, [*chosen(a, b), ("version", "data", None)], [view(run)])
+
+
+def drawn(client, run, samples, triggered="", a=A, b=B):
+    inputs = [*chosen(a, b), (control("variables"), "value", "log_prob"), ("compare-samples", "value", samples)]
+    outputs = places("difference", "pairs")
+    return ask(client, outputs, [*inputs, ("version", "data", None)], [view(run)], triggered)
+
+
+def test_the_layout_has_its_controls_and_places(run):
+    state = default(run).to("compare", cell=A, other=B)
+    made = {str(part.get("id")): part for part in parts(page.layout(run, state))}
+    controls = {part["id"]["key"]: part["value"] for part in made.values() if isinstance(part.get("id"), dict)}
+    assert controls == {"cell": str(A), "other": str(B), "variables": state.variables[0]}
+    for name in ("compare-forest", "compare-difference", "compare-pairs", "compare-swap", "compare-clear"):
+        assert name in made
+    assert made["compare-samples"]["data"] == [str(i) for i in range(16)]
+    assert made["of-compare-forest"]["hidden"] is True
+
+
+def test_statistics_follow(client, run):
+    found = statistics(client, run, A, B)
+    assert found["compare-hint"]["children"] == "They differ in classifier: robust → non_robust."
+    assert found["compare-headline"]["children"].startswith("Judge's accuracy: a ")
+    assert found["compare-body"]["style"] == {}
+    assert found["of-compare-forest"]["hidden"] is False
+    table = found["compare-table"]["children"]
+    rows = [part for part in parts(table) if part["type"] == "Tr"]
+    expected = {title for title, of in SCALARS.items() if of.variable in run.ds}
+    distances = {n.removesuffix("_replicates") for n in run.ds if n.endswith("_replicates")}
+    assert len(rows) == 1 + 1 + len(expected) + len(distances)
+    assert "16 samples are finished in both cells" in texts(table)
+    assert "the probe `sensitivity` records it" in texts(table)
+
+
+def test_the_same_cell_twice_is_no_error(client, run):
+    found = statistics(client, run, A, A)
+    assert found["compare-body"]["style"] == {"display": "none"}
+    assert "a and b are the same cell, robust, x_t, none, 0.5" in texts(found["compare-reason"]["children"])
+    assert found["of-compare-forest"]["hidden"] is True
+    assert drawn(client, run, [], a=A, b=A)["of-compare-pairs"]["hidden"] is True
+
+
+def test_selected_samples_are_in_both_figures_and_in_what_they_export(client, run):
+    plain, found = drawn(client, run, []), drawn(client, run, ["7", "2"])
+    assert len(found["compare-difference"]["figure"]["data"]) == 1 + len(plain["compare-difference"]["figure"]["data"])
+    assert "mean of the 2 selected" in json.dumps(found["compare-difference"]["figure"])
+    marked = [
+        trace["customdata"][i]
+        for trace in Call("pairs", PAIRS | {"selected": [2, 7]}).draw(run).data
+        for i in trace.selectedpoints
+    ]
+    assert sorted(marked) == [2, 7]
+    calls = {name: exported(found[f"menu-compare-{name}"]["children"]) for name in ("difference", "pairs")}
+    assert calls["difference"] == Call("difference", PAIRS | {"highlight": [2, 7]})
+    assert calls["pairs"] == Call("pairs", PAIRS | {"selected": [2, 7]})
+
+
+PAIRS = {"name": "log_prob", "a": small_store.GOOD, "b": small_store.BAD}
+
+
+def exported(menu):
+    """The call whose numbers a menu offers."""
+    link = next(part["href"] for part in parts(menu) if part["type"] == "A")
+    return Call.decode(dict(parse_qsl(urlsplit(link).query))["call"])
+
+
+def test_the_scatter_is_left_to_the_browser_where_only_the_selection_changed(client, run):
+    found = drawn(client, run, ["7"], triggered="compare-samples.value")
+    assert "compare-pairs" not in found
+    assert "compare-difference" in found
+    assert exported(found["menu-compare-pairs"]["children"]).arguments["selected"] == [7]
+
+
+def images(client, run, samples):
+    inputs = [("compare-samples", "value", samples), *chosen(A, B), ("version", "data", None)]
+    states = [(control("variables"), "value", "log_prob"), view(run, timestep=300)]
+    return ask(client, ["compare-selected.children"], inputs, states)["compare-selected"]["children"]
+
+
+def test_selected_samples_are_tiles_that_lead_to_their_trajectories(client, run):
+    links = [part["href"] for part in parts(images(client, run, ["11", "4"])) if part["type"] == "A"]
+    found = []
+    for link in links:
+        state, notices = parse(urlsplit(link).path, dict(parse_qsl(urlsplit(link).query)), Library([run.path]))
+        assert notices == []
+        assert (state.page, state.cells, state.variables, state.timestep) == ("trajectory", (A, B), ("log_prob",), 300)
+        found.append((state.cell, state.sample))
+    assert found == [(A, 4), (A, 11), (B, 4), (B, 11)]
+    assert images(client, run, []) is None
+
+
+def test_of_many_selected_samples_the_first_are_shown(client, run, monkeypatch):
+    monkeypatch.setattr(selection, "MOST", 2)
+    found = images(client, run, ["9", "1", "5"])
+    assert len([part for part in parts(found) if part["type"] == "A"]) == 4
+    assert "The first 2 of 3 selected samples." in texts(found)
+
+
+def opened(ds, tmp_path):
+    return Library([small_store.save(ds, tmp_path / "a.zarr")]).run(None)
+
+
+def test_a_store_without_verdicts_is_compared_all_the_same(tmp_path):
+    run = opened(small_store.recorded(), tmp_path)
+    found = statistics(create_app([run.path]).server.test_client(), run, A, B)
+    assert found["compare-headline"]["children"] == ""
+    assert "`gradscope evaluate STORE` adds it" in texts(found["compare-table"]["children"])
+    assert found["of-compare-forest"]["hidden"] is False
+
+
+def test_a_store_in_which_nothing_is_written_says_so(tmp_path):
+    ds = small_store.recorded()
+    ds["written"][:] = 0
+    run = opened(ds, tmp_path)
+    found = statistics(create_app([run.path]).server.test_client(), run, A, B)
+    assert "No sample is finished in both cells yet" in texts(found["compare-reason"]["children"])
+
+
+def test_a_store_without_diagnostics_says_what_records_them(tmp_path):
+    run = opened(small_store.recorded()[["written", "image"]], tmp_path)
+    assert "add norms, cosines or belief to `probes`" in json.dumps(parts(page.layout(run, default(run))))

@@ -1,0 +1,106 @@
+"""What the Run page says of a store, compared with the store's files."""
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+import small_store
+from plotly.io.json import to_json_plotly
+from ruamel.yaml import YAML
+
+from dashboards.data import Library
+from dashboards.disk import readable, sizes
+from dashboards.pages import run as page
+from dashboards.state import default
+
+CONFIGURATION = {
+    "denoiser": "zoo:sportballs32/ddpm",
+    "judge": None,
+    "guidance": {"guidance_scale": [0.0, 0.5], "interval": [0, 1000], "smoothgrad": None},
+    "stabilizers": {"none": {}, "adam": {"betas": [0.9, 0.999], "eps": 1e-8, "bias_correction": True}},
+    "probes": [{"mine:Probe": {"every": 2}}, "norms"],
+    "note": "yes: 'no' # \n two lines",
+}
+
+
+@pytest.fixture(scope="module")
+def run(stored):
+    return Library([stored]).run(None)
+
+
+def shown(component) -> str:
+    return json.dumps(json.loads(to_json_plotly(component)), ensure_ascii=False)
+
+
+def test_the_configuration_as_yaml_is_the_one_that_is_stored():
+    text = page.configuration({"configuration": json.dumps(CONFIGURATION)})
+    assert YAML(typ="safe").load(text) == CONFIGURATION
+    assert "  guidance_scale: [0.0, 0.5]\n" in text
+    assert "judge: null\n" in text
+    assert text.index("denoiser") < text.index("guidance") < text.index("probes")
+
+
+@pytest.mark.parametrize(("stored", "told"), [({}, "none is stored"), ({"configuration": "{broken"}, "{broken")])
+def test_a_configuration_that_is_no_json_is_shown_as_it_is(stored, told):
+    assert page.configuration(stored) == told
+
+
+def test_progress_is_counted_anew(tmp_path):
+    ds = small_store.recorded()[["log_prob", "image"]]
+    rng = np.random.default_rng(0)
+    written = np.where(rng.random((*small_store.SHAPE, 16, 10)) < 0.9, 3, 0).astype(np.uint8)
+    written[0, 0, 0, 0] = 3
+    ds["written"] = (ds["log_prob"].dims, written)
+    run = Library([small_store.save(ds.assign_attrs(status="recording"), tmp_path / "a.zarr")]).run(None)
+    rows = page.progress_rows(run, default(run, "run"))
+    for i, (row, at) in enumerate(zip(rows, np.ndindex(small_store.SHAPE), strict=True)):
+        counts = [int((written[at][sample] > 0).sum()) for sample in range(16)]
+        assert row["finished"] == sum(count == 10 for count in counts)
+        assert (row["samples"], row["all"], row["steps"]) == (16, 160, sum(counts))
+        assert row["share"] == pytest.approx(sum(counts) / 160)
+        assert f"&cell={i}&" in row["href"].replace("?", "&")
+    assert rows[0]["share"] == 1
+
+
+def test_sizes_are_those_of_the_files(run, stored):
+    rows = {row["name"]: row for row in page.array_rows(run)}
+    for name in ("gradient", "written", "label", "judge_prediction"):
+        assert rows[name]["bytes"] == sum(file.stat().st_size for file in (stored / name).rglob("*") if file.is_file())
+    assert [row["bytes"] for row in rows.values()] == sorted((row["bytes"] for row in rows.values()), reverse=True)
+    assert rows["gradient"]["over"] == "sample, timestep, channel, height, width"
+    assert rows["gradient"]["dtype"] == str(run.ds["gradient"].dtype)
+
+
+def test_an_array_without_files_takes_nothing(tmp_path):
+    assert sizes(tmp_path, ["gone"]) == {"gone": 0}
+
+
+@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (94_400_000, "94.4 MB"),
+                                            (2e9, "2 GB"), (5e12, "5 TB")])  # fmt: skip
+def test_sizes_are_readable(size, text):
+    assert readable(size) == text
+
+
+def test_commands_can_be_pasted_whatever_the_path_is(tmp_path):
+    path = tmp_path / "my runs; rm x" / "a b.zarr"
+    path.parent.mkdir()
+    run = Library([small_store.save(small_store.recorded()[["log_prob", "written", "image"]], path)]).run(None)
+    lines = [shlex.split(line) for line in page.commands(run).splitlines()]
+    assert ["gradscope", "report", str(path), "--html", "a b.html"] in lines
+    assert all(line[:1] == ["gradscope"] and line[2] == str(path) for line in lines)
+
+
+def test_the_page_tells_where_the_run_comes_from(run):
+    told = shown(page.layout(run, default(run, "run")))
+    for part in ("5f0c", "abcd", "gradscope record --config both.yaml", "gradscope 0.1.0", "complete", "On disk: "):
+        assert part in told
+
+
+def test_attributes_are_shown_as_texts(tmp_path):
+    ds = small_store.recorded()[["log_prob", "written", "image"]]
+    ds.attrs |= {"command": "<script>alert(1)</script>", "versions": {"<b>x</b>": "1"}, "device": ["odd"]}
+    run = Library([small_store.save(ds, tmp_path / "a.zarr")]).run(None)
+    told = json.loads(to_json_plotly(page.layout(run, default(run, "run"))))
+    assert "dangerously" not in json.dumps(told)
+    assert "<script>alert(1)</script>" in json.dumps(told)

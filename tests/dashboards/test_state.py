@@ -1,0 +1,106 @@
+"""The state of a view and its URL."""
+
+from dataclasses import replace
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dashboards.data import Library
+from dashboards.state import FIELDS, LIMITS, MOST, ONLY, PAGES, State, default, mask, parse, scalars, unmask
+
+
+def read(url, library):
+    parts = urlsplit(url)
+    return parse(parts.path, dict(parse_qsl(parts.query)), library)
+
+
+@pytest.fixture(scope="module")
+def shared(stored):
+    return Library([stored])
+
+
+@given(data=st.data(), page=st.sampled_from(PAGES))
+@settings(max_examples=200, deadline=None)
+def test_what_a_page_shows_is_restored_from_its_url(shared, data, page):
+    run = shared.run(None)
+    cells, names = st.integers(0, len(run.cells) - 1), st.sampled_from(scalars(run))
+    state = State(
+        page=page,
+        store=run.key,
+        cell=data.draw(cells),
+        other=data.draw(cells),
+        timestep=data.draw(st.sampled_from(run.ds["timestep"].values.tolist())),
+        sample=data.draw(st.integers(0, run.ds.sizes["sample"] - 1)),
+        cells=tuple(sorted(data.draw(st.sets(cells, min_size=1, max_size=MOST["cells"].get(page, 16))))),
+        variables=tuple(data.draw(st.lists(names, min_size=1, max_size=MOST["variables"].get(page, 3), unique=True))),
+        limits=data.draw(st.sampled_from(LIMITS)),
+        only=data.draw(st.sampled_from(ONLY)),
+    )
+    restored, notices = read(state.url(), shared)
+    kept = {"page", "store", "cell", "timestep", "sample", *FIELDS[page]}
+    usual = default(run, page)
+    expected = replace(state, **{f: getattr(usual, f) for f in State.__dataclass_fields__ if f not in kept})
+    assert notices == []
+    assert restored == expected
+    assert len(f"http://127.0.0.1:8050/{state.url()}") < 200
+
+
+@given(
+    path=st.text(max_size=300),
+    query=st.dictionaries(
+        st.sampled_from(["store", "cell", "other", "t", "sample", "cells", "variables", "limits", "only", "x"]),
+        st.text(max_size=400) | st.integers().map(str) | st.sampled_from(["nan", "1e9", "-1", "９", "0x1", "1_0", ""]),
+    ),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_url_gives_a_state_that_exists(shared, path, query):
+    run = shared.run(None)
+    state, notices = parse(path, query, shared)
+    assert state.page in PAGES
+    assert 0 <= state.cell < len(run.cells)
+    assert 0 <= state.other < len(run.cells)
+    assert state.timestep in run.ds["timestep"].values
+    assert 0 <= state.sample < run.ds.sizes["sample"]
+    assert 1 <= len(state.cells) <= 16
+    assert set(state.variables) <= set(scalars(run))
+    assert all(len(notice) < 700 for notice in notices)
+
+
+def test_what_does_not_exist_is_clamped_and_told(shared):
+    run = shared.run(None)
+    state, notices = read("trajectory?store=gone&cell=99&t=500&sample=-3&variables=nothing&limits=wide", shared)
+    assert (state.cell, state.sample, state.limits) == (15, 0, "shared")
+    assert state.timestep == min(run.ds["timestep"].values.tolist(), key=lambda t: abs(t - 500))
+    told = " | ".join(notices)
+    for part in (
+        "no open store is 'gone'",
+        "cell=99: not a number from 0 to 15; shown: 15",
+        "sample=-3",
+        "limits=wide",
+    ):
+        assert part in told
+    assert "variables=nothing" in told
+
+
+def test_an_unknown_page_is_the_overview(shared):
+    state, notices = read("nowhere", shared)
+    assert state.page == "overview"
+    assert "there is no page 'nowhere'" in notices[0]
+
+
+def test_a_visitor_starts_in_a_guided_cell(shared):
+    run = shared.run(None)
+    state = default(run)
+    assert run.cells[state.cell]["guidance_scale"] != 0
+    assert run.cells[state.other]["guidance_scale"] != 0
+    assert state.cell != state.other
+    assert all(run.cells[number]["guidance_scale"] != 0 for number in state.cells)
+
+
+@given(st.sets(st.integers(0, 200)))
+def test_masks_of_cells(cells):
+    chosen = tuple(sorted(cells))
+    assert unmask(mask(chosen)) == chosen
+    assert int(mask(chosen), 16) == sum(2**number for number in cells)

@@ -1,8 +1,9 @@
 """Confidence intervals."""
 
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
 
 
 def wilson(
@@ -13,7 +14,7 @@ def wilson(
     Without trials both are NaN.
     """
     k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64))
-    z = ndtri((1 + level) / 2)
+    z = NormalDist().inv_cdf((1 + level) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = k / n
         middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from gradscope.intervals import resampled, wilson
 
@@ -81,6 +80,8 @@ def wilcoxon(difference: ArrayLike) -> Test:
     """
     x, note = _finite(np.asarray(difference, dtype=np.float64))
     mean, low, high, _ = bootstrap_mean(x)
+    from scipy import stats  # takes a second: only where it is needed
+
     effect = p = np.nan
     if len(x):
         ranks = stats.rankdata(np.abs(x))
@@ -104,6 +105,8 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> Test:
     discordant = gained + lost
     p = np.nan
     if n >= MINIMUM:
+        from scipy import stats
+
         p = float(stats.binomtest(gained, discordant).pvalue) if discordant else 1.0
     return Test(
         n=n,
@@ -163,6 +166,8 @@ def cluster_permutation(
     means = x.sum(axis=0) / counts
     peak = np.abs(x).max(axis=0)
     x /= np.where(peak == 0, 1, peak)  # t has no scale, but squares of tiny gradients have no room
+    from scipy import stats
+
     critical = stats.t.ppf(1 - level / 2, counts - 1)
     squares = (x**2).sum(axis=0)
 

@@ -32,7 +32,7 @@ def differences(ds: xr.Dataset, found: Comparison) -> pd.DataFrame:
     -------
     pandas.DataFrame
         The judge's accuracy, the diagnostics and the distances, one a row: ``quantity`` with its unit; ``mean_a``,
-        ``mean_b`` and ``estimate``, b less a, with its 95 % interval ``low``, ``high``; ``effect``, Cohen's g of the
+        ``mean_b`` and ``estimate``, b − a, with its 95 % interval ``low``, ``high``; ``effect``, Cohen's g of the
         accuracy, the rank-biserial correlation of a diagnostic; ``n``, the samples; ``p``, and Holm's ``p_holm`` over
         the diagnostics; ``note``. NaN where there is none.
     """
@@ -89,7 +89,7 @@ def headline(table: pd.DataFrame) -> str:
     row = rows[0]
     p = f"McNemar's p {number(row['p'])}" if np.isfinite(row["p"]) else f"no p: {row['note']}"
     return (
-        f"Judge's accuracy: a {row['mean_a']:.2f}, b {row['mean_b']:.2f}; b less a {row['estimate']:+.2f} "
+        f"Judge's accuracy: a {row['mean_a']:.2f}, b {row['mean_b']:.2f}; b − a {row['estimate']:+.2f} "
         f"{interval(row, '.2f')}, {p} (N = {row['n']:g})."
     )
 
@@ -113,7 +113,7 @@ def words(table: pd.DataFrame) -> list[list[str]]:
     ]
 
 
-HEADS = ("quantity", "a", "b", "b less a", "95 % interval", "effect", "N", "p", "Holm's p", "note")
+HEADS = ("quantity", "a", "b", "b − a", "95 % interval", "effect", "N", "p", "Holm's p", "note")
 
 
 def number(value: float) -> str:

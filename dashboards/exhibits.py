@@ -22,9 +22,10 @@ class Exhibit(NamedTuple):
 def exhibit(ds: xr.Dataset, finding: Finding, elements: int) -> Exhibit:
     """The sample that shows a finding worst, of those that keep tensors, and where in its trajectory it begins.
 
-    Of a signature over timesteps, the sample whose statistic is the most extreme over the finding's timesteps; of
-    gradients that are not finite, the one with most of them; of an outcome, the one of which the guide is most certain
-    among those that the judge gets wrong, at the last timestep. Samples without tensors are taken where no other is.
+    Of a signature over timesteps, the sample whose statistic is the most extreme over the finding's timesteps, at the
+    first of them whose gradient is not zero; of gradients that are not finite, the one with most of them; of an outcome,
+    the one of which the guide is most certain among those that the judge gets wrong, at the last timestep. Samples
+    without tensors are taken where no other is.
 
     Parameters
     ----------
@@ -44,7 +45,11 @@ def exhibit(ds: xr.Dataset, finding: Finding, elements: int) -> Exhibit:
     sample = int(rows[np.nan_to_num(worst[rows], nan=-np.inf).argmax()])
     if finding.signature == "non_finite":
         within = within & (badness[sample] > 0)
-    steps = np.flatnonzero(within & kept[sample]) if (within & kept[sample]).any() else np.flatnonzero(within)
+    seen = within & kept[sample]
+    if "gradient_norm" in cell:  # a map of zeros shows nothing
+        visible = seen & (cell["gradient_norm"].transpose("sample", "timestep").values[sample] > 0)
+        seen = visible if visible.any() else seen
+    steps = np.flatnonzero(seen if seen.any() else within)
     return Exhibit(int(timestep[steps[0 if finding.first_timestep is not None else -1]]), sample)
 
 

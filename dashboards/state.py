@@ -32,7 +32,7 @@ MOST: Mapping[str, Mapping[str, int]] = {
 }
 """Fewer, on some pages: of more, as links from other pages bring them, the first are shown."""
 LIMITS = ("shared", "cell")
-ONLY = ("all", "wrong", "adversarial", "right", "nonfinite")
+ONLY = ("all", "wrong", "fooled", "right", "nonfinite")
 T = TypeVar("T")
 _USUAL = ("gradient_cosine", "log_prob", "gradient_norm", "effective_strength")
 
@@ -106,9 +106,15 @@ def default(run: Recorded, page: str = "overview") -> State:
         timestep=int(timestep[len(timestep) // 2]),
         sample=0,
         other=guided[min(1, len(guided) - 1)],
-        cells=tuple(guided[: MOST["cells"].get(page, SHOWN)]),
+        cells=_spread(guided, MOST["cells"].get(page, SHOWN)),
         variables=tuple(usual[: MOST["variables"].get(page, VARIABLES_MOST)]),
     )
+
+
+def _spread(numbers: list[int], most: int) -> tuple[int, ...]:
+    """At most so many of them, evenly."""
+    count = min(most, len(numbers))
+    return tuple(numbers[i * len(numbers) // count] for i in range(count))
 
 
 def scalars(run: Recorded) -> list[str]:

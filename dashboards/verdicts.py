@@ -9,8 +9,8 @@ from gradscope.analysis.contents import class_names, finished
 
 RIGHT, WRONG, NONE = "✓", "✗", "–"
 """Besides a colour."""
-TITLES = dict(zip(ONLY, ("all", "judge wrong", "adversarial", "judge right", "not finite"), strict=True))
-"""Of the choices of samples; adversarial are those that their own guide gets right and the judge wrong."""
+TITLES = dict(zip(ONLY, ("all", "judge wrong", "guide fooled", "judge right", "not finite"), strict=True))
+"""Of the choices of samples; fooled are those that their own guide gets right and the judge wrong."""
 
 
 def verdicts(cell: xr.Dataset) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def chosen(table: pd.DataFrame) -> dict[str, pd.Series]:
     return {
         "all": pd.Series(True, table.index),
         "wrong": wrong,
-        "adversarial": wrong & (table["own_right"] == 1),
+        "fooled": wrong & (table["own_right"] == 1),
         "right": right,
         "nonfinite": table["nonfinite"] > 0,
     }

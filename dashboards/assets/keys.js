@@ -28,8 +28,15 @@ window.dash_clientside = window.dash_clientside || {};
     const { target } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return true;
     if (event.key === " " && target.closest("button, summary, a")) return true;
+    if (target.matches("input[type=radio]")) return event.key.startsWith("Arrow") || event.key === " ";
     return target.isContentEditable || (target.id !== "timestep" && target.closest("input, textarea, select") !== null);
   }
+
+  // A choice by the mouse leaves the keys to the cursor.
+  document.addEventListener("pointerup", function (event) {
+    if (!page || !event.target.closest(".cursor-bar .mantine-SegmentedControl-root")) return;
+    setTimeout(() => document.activeElement.matches("input[type=radio]") && document.activeElement.blur());
+  });
 
   document.addEventListener("keydown", function (event) {
     if (!page || !page.root.isConnected || taken(event)) return;

@@ -45,7 +45,10 @@ window.gradscope = window.gradscope || {};
       this.root.style.setProperty("--frame", `url("${frame.source}")`);
       this.root.dataset.timestep = this.run.timesteps[frame.step];
       this.root.dataset.sample = frame.sample;
-      frame.cells.forEach((cell, row) => this.state(cell, frame.written[row], "not recorded yet"));
+      frame.cells.forEach((cell, row) => {
+        this.state(cell, frame.written[row], "not recorded yet");
+        for (const map of this.cards.get(cell).querySelectorAll(".map")) this.zero(map, row);
+      });
       this.enlarge(at);
       this.tell(note);
     }
@@ -68,6 +71,11 @@ window.gradscope = window.gradscope || {};
       card.querySelector(".missing").textContent = written ? "" : word;
     }
 
+    // Nothing is to be seen in a map of zeros, which says so.
+    zero(map, row) {
+      map.dataset.zero = this.frame.written[row] && this.frame.norms[map.dataset.tensor][row] === 0;
+    }
+
     // The focused cell: its card is marked, its row of the picture is shown large.
     enlarge(at) {
       const { frame, focus, run } = this;
@@ -81,6 +89,7 @@ window.gradscope = window.gradscope || {};
       for (const map of this.large) {
         const tensor = map.dataset.tensor;
         const say = (which, text) => (map.parentElement.querySelector(which).textContent = written ? text() : "");
+        if (written) this.zero(map, row);
         const limit = () => gradscope.significant(frame.limits[tensor][row]);
         say(".low", () => (limit() === "0" ? "0" : `−${limit()}`));
         say(".middle", () => "0");

@@ -4,7 +4,9 @@
   const functions = (window.dashAgGridFunctions = window.dashAgGridFunctions || {});
   const components = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
 
+  const REST = 250; // milliseconds: a mouse that only passes over a row does not mean it
   const looked = {};
+  let waiting = null;
 
   const known = (value) => typeof value === "number" && Number.isFinite(value);
 
@@ -41,10 +43,17 @@
   functions.lookAtRow = function (params) {
     const { at } = params.context;
     const row = params.node || params.api.getDisplayedRowAtIndex(params.rowIndex);
-    if (!row || !row.data || looked[at] === row.data) return;
-    looked[at] = row.data;
-    dash_clientside.set_props(at, { data: row.data });
+    if (!row || !row.data) return;
+    const over = params.event && params.event.type === "mouseover" ? params.event.target : null;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => show(at, row.data, over), over ? REST : 0);
   };
+
+  function show(at, data, over) {
+    if (looked[at] === data || (over && !over.matches(":hover"))) return;
+    looked[at] = data;
+    dash_clientside.set_props(at, { data });
+  }
 
   components.Badges = function (props) {
     const React = window.React;

@@ -41,7 +41,7 @@ def difference_numbers(
     Returns
     -------
     pandas.DataFrame
-        ``timestep``; ``mean``, that of b less a over the samples that are finished in both, with its 95 % bootstrap
+        ``timestep``; ``mean``, that of b − a over the samples that are finished in both, with its 95 % bootstrap
         interval ``low``, ``high``; ``n``, those finite at t; ``highlighted``, the mean of `highlight`. ``attrs``: the
         ``samples``; the ``clusters`` of timesteps, as `gradscope.analysis.statistics.cluster_permutation` finds them.
 
@@ -118,7 +118,7 @@ def draw_difference(numbers: pd.DataFrame) -> go.Figure:
                 x0=edges[cluster["first"]][0], x1=edges[cluster["last"]][1], fillcolor=INK, opacity=0.16, line_width=0,
                 layer="below", annotation_text=f"p = {cluster['p']:.2g}", annotation_position="inside top",
             )  # fmt: skip
-    figure.update_yaxes(title=f"{text(about['label'])}, b less a")
+    figure.update_yaxes(title=f"{text(about['label'])}, b − a")
     figure.update_layout(hovermode="x unified")
     finish(along_t(figure, numbers["timestep"]), 320)
     head(figure, about)

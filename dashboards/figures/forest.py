@@ -26,7 +26,7 @@ def forest_numbers(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str,
     Returns
     -------
     pandas.DataFrame
-        `gradscope.analysis.Comparison.scalars` (``estimate`` of b less a with ``low``, ``high``, in the diagnostic's
+        `gradscope.analysis.Comparison.scalars` (``estimate`` of b − a with ``low``, ``high``, in the diagnostic's
         unit), and ``d``, ``d_low``, ``d_high``: the same divided by the samples' standard deviation of the difference
         (Cohen's d of paired samples), NaN where no sample differs. ``attrs["samples"]``: those finished in both cells.
 
@@ -64,7 +64,7 @@ def draw_forest(numbers: pd.DataFrame) -> go.Figure:
             x=numbers["d"],
             y=rows,
             mode="markers",
-            name=f"b less a of {about['samples']} samples, 95 % interval; filled: Holm's p at most 0.05",
+            name=f"b − a of {about['samples']} samples, 95 % interval; filled: Holm's p at most 0.05",
             marker={
                 "color": DIFFERENCE,
                 "symbol": np.where(filled, "diamond", "diamond-open"),
@@ -90,7 +90,7 @@ def draw_forest(numbers: pd.DataFrame) -> go.Figure:
             showarrow=False,
         )  # fmt: skip
     figure.add_vline(x=0, line={"color": INK, "dash": "dot", "width": 1.5})
-    figure.update_xaxes(title="b less a, in standard deviations of the paired differences")
+    figure.update_xaxes(title="b − a, in standard deviations of the paired differences")
     figure.update_yaxes(autorange="reversed", dtick=1)
     finish(figure, 150 + 26 * len(numbers))
     head(figure, about)

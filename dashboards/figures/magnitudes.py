@@ -121,6 +121,6 @@ def draw_magnitudes(numbers: pd.DataFrame) -> go.Figure:
     )  # fmt: skip
     headline(figure, f"{text(numbers.attrs['cell'])}: {numbers.attrs['source']}")
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font_size": 11})
-    figure.update_yaxes(title="share", rangemode="tozero", tickformat="~%", nticks=3, row=1)
-    figure.update_yaxes(title="log10 |gradient element|", row=2)
+    figure.update_yaxes(rangemode="tozero", tickformat="~%", nticks=3, row=1)  # the legend says of what
+    figure.update_yaxes(title="log10 |element|", row=2)
     return finish(along_t(figure, timestep, row=2), 400).update_layout(margin_t=80)

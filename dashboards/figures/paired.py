@@ -81,7 +81,7 @@ class Pair:
         """Those that are finished in both."""
 
     def values(self, of: Quantity) -> tuple[Floats, Floats, Floats]:
-        """Those of a, of b, and b less a, each ``(samples, timesteps)``; not finite where they are not.
+        """Those of a, of b, and b − a, each ``(samples, timesteps)``; not finite where they are not.
 
         Raises
         ------

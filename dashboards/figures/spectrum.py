@@ -95,7 +95,7 @@ def draw_spectrum(numbers: pd.DataFrame) -> go.Figure:
             zmin=-_LIMIT,
             zmax=_LIMIT,
             colorscale="RdBu_r",
-            colorbar={"title": {"text": "log10 power / white noise's", "side": "right"}, "thickness": 14},
+            colorbar={"title": {"text": "log10 power / white", "side": "right"}, "thickness": 14},
             customdata=numbers[["share", "n"]].to_numpy(dtype=np.float32).reshape(*shape, 2).swapaxes(0, 1),
             hovertemplate=(
                 "t = %{x}, %{y:.3f} cycle/pixel: %{customdata[0]:.3f} of the power, 10^%{z:.2f} times white noise's, "
@@ -104,7 +104,7 @@ def draw_spectrum(numbers: pd.DataFrame) -> go.Figure:
         )
     )
     figure.add_hline(y=_HALF_NYQUIST, line={"color": INK, "dash": "dot", "width": 1.5})
-    figure.update_yaxes(title="radial frequency [cycle/pixel]")
+    figure.update_yaxes(title="cycle/pixel")
     headline(figure, f"{text(numbers.attrs['cell'])}: mean over {numbers.attrs['source']}")
     return finish(along_t(figure, timestep), 320).update_layout(margin_t=40)
 

@@ -37,7 +37,7 @@ class Stored:
                 yield step, tensor[self.there[step]]
 
     def __str__(self) -> str:
-        return f"the first {len(self.samples)} samples at {len(self.timestep)} timesteps, from the stored gradients"
+        return f"the first {len(self.samples)} samples, {len(self.timestep)} timesteps"
 
 
 def stored_gradient(ds: xr.Dataset, cell: Mapping[str, Any], samples: int, timesteps: int) -> Stored:

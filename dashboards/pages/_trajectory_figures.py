@@ -34,7 +34,9 @@ def exhibits(
     found = {}
     for place, name in zip(CURVES, variables, strict=False):
         call = Call("curves", {"name": name, "cells": about, "sample": sample, "focus": dict(run.cells[cell])})
-        found[place] = Exhibit(call, name, run.ds[name].attrs.get("long_name", ""), CURVE)
+        long_name = run.ds[name].attrs.get("long_name", name)
+        caption = f"{long_name}: mean, 25 to 75 and 5 to 95 % of samples; grey: sample {sample}"
+        found[place] = Exhibit(call, name, caption, CURVE)
     if not without_belief(run):
         call = Call("belief", {"cells": about, "sample": sample})
         classes = ", ".join(f"{number} {name}" for number, name in enumerate(class_names(run.ds)))

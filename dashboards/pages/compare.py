@@ -150,7 +150,7 @@ def _table(table: pd.DataFrame, found: Comparison):
     missing = [html.Li([html.B(name), f": {reason}"]) for name, reason in found.missing.items()]
     return dmc.Paper(
         [
-            html.H2("All numbers, b less a", className="card-title"),
+            html.H2("All numbers, b − a", className="card-title"),
             html.P(about, className="caption"),
             html.Div(html.Table([head, html.Tbody(rows)]), className="compare-scroll", tabIndex=0, role="region",
                      **{"aria-label": "all numbers"}),

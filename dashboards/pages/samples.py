@@ -21,7 +21,7 @@ from gradscope.analysis.contents import absent, place
 TITLE = "Samples"
 PAGE = 64
 """So many images are shown at a time."""
-_MEANING = "Adversarial are those in which the guide sees the target class and the independent judge does not."
+_MEANING = "Fooled is a guide that sees the target class where the independent judge does not."
 
 
 def layout(run: Recorded, state: State):
@@ -120,7 +120,7 @@ def _there(run: Recorded, state: State) -> pd.DataFrame:
 def _choices(run: Recorded, number: int) -> list[dict[str, Any]]:
     """What can be shown, and how many that are."""
     counts = {only: int(rows.sum()) for only, rows in chosen(_verdicts(run, number)).items()}
-    needs = {"wrong": "judge_prediction", "right": "judge_prediction", "adversarial": "judge_prediction"}
+    needs = {"wrong": "judge_prediction", "right": "judge_prediction", "fooled": "judge_prediction"}
     needs["nonfinite"] = "finite_fraction"
     return [
         {"value": only, "label": f"{TITLES[only]} {count}", "disabled": only in needs and needs[only] not in run.ds}

@@ -135,7 +135,7 @@ def _choices(run: Recorded, view: View, cells: list[int]):
             dmc.SegmentedControl(
                 id=control("limits"),
                 data=[
-                    {"value": "shared", "label": "shared limits"},
+                    {"value": "shared", "label": "limits shared by cells"},
                     {"value": "cell", "label": "each cell's own"},
                 ],
                 value=view.limits,

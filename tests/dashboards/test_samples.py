@@ -60,7 +60,7 @@ def test_each_sample_is_shown_where_its_verdicts_say(ds, number):
         elif judge >= 0:
             expected["wrong"].add(i)
             if own == label:
-                expected["adversarial"].add(i)
+                expected["fooled"].add(i)
         if (cell["finite_fraction"][i] < 1).any():
             expected["nonfinite"].add(i)
         assert found["label"][i] == small_store.CLASSES[label]
@@ -203,7 +203,7 @@ def test_without_verdicts_the_page_says_what_adds_them(tmp_path):
     page = shown(samples.layout(run, default(run, "samples")))
     assert "`gradscope evaluate STORE` adds it" in page
     found = {each["value"]: each["disabled"] for each in samples._choices(run, 0)}
-    assert found == {"all": False, "wrong": True, "adversarial": True, "right": True, "nonfinite": False}
+    assert found == {"all": False, "wrong": True, "fooled": True, "right": True, "nonfinite": False}
     assert "judge ✗" not in page
 
 

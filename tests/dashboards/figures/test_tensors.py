@@ -35,7 +35,7 @@ def test_the_spectrum_of_the_stored_gradients_agrees_with_the_analysis_of_tensor
     expected = from_tensors(ds)["high_frequency_share"].values[AT_GOOD][:TENSORS].mean(axis=0)
     np.testing.assert_allclose(above, expected)
     assert set(numbers["n"]) == {TENSORS}
-    assert numbers.attrs["source"] == "the first 4 samples at 10 timesteps, from the stored gradients"
+    assert numbers.attrs["source"] == "the first 4 samples, 10 timesteps"
 
 
 def test_what_was_recorded_is_taken_before_tensors(ds):
@@ -97,7 +97,7 @@ def test_magnitudes_are_drawn_as_they_are(ds):
     np.testing.assert_allclose(z.T.ravel(), numbers["share"])
     assert zero.name == "exactly 0: up to 0.00%"
     np.testing.assert_array_equal(median.y, numbers.groupby("timestep", sort=False)["median"].first())
-    assert "first 4 samples at 10 timesteps" in figure.layout.title.text
+    assert "first 4 samples, 10 timesteps" in figure.layout.title.text
 
 
 def test_gradients_of_zeros_alone_have_an_empty_map(ds):

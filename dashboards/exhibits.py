@@ -23,7 +23,7 @@ def exhibit(ds: xr.Dataset, finding: Finding, elements: int) -> Exhibit:
     """The sample that shows a finding worst, of those that keep tensors, and where in its trajectory it begins.
 
     Of a signature over timesteps, the sample whose statistic is the most extreme over the finding's timesteps, at the
-    first of them whose gradient is not zero; of gradients that are not finite, the one with most of them; of an outcome,
+    first of them whose gradient is not zero; of gradients that are not finite, the one with most of them; of outcomes,
     the one of which the guide is most certain among those that the judge gets wrong, at the last timestep. Samples
     without tensors are taken where no other is.
 

@@ -1,5 +1,6 @@
 """The dashboard in a real browser: what tests, screenshots and benchmarks share."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+import numpy as np
 import waitress
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
 
 from dashboards import create_app
 
@@ -39,12 +42,10 @@ def chromium() -> Iterator[Browser]:
 def served(stores: Sequence[Path], prefix: str = "/") -> Iterator[str]:
     """The dashboard of some stores on a free port, in threads of this process; its URL."""
     server = waitress.create_server(create_app(stores, prefix).server, host="127.0.0.1", port=0, threads=8)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
+    threading.Thread(target=server.run, daemon=True).start()
     yield f"http://127.0.0.1:{server.effective_port}{prefix}"
     server.task_dispatcher.shutdown()
     server.close()
-    thread.join(5)
 
 
 @contextmanager
@@ -114,3 +115,24 @@ def choose(page: Page, key: str, option: int) -> None:
     page.locator(f'[id=\'{{"key":"{key}","type":"control"}}\']').click()
     page.locator("[role=option]:visible").nth(option).click()
     settle(page)
+
+
+def pixels(locator: Locator, shape: tuple[int, ...]) -> np.ndarray:
+    """A map as it is on the screen, one colour for each element of the tensor, ``(height, width, 3)``."""
+    shot = np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB"), dtype=float)
+    scales = (size / n for n, size in zip(shape, shot.shape[:2], strict=True))
+    rows, columns = (((np.arange(n) + 0.5) * scale).astype(int) for n, scale in zip(shape, scales, strict=True))
+    return shot[np.ix_(rows, columns)]
+
+
+def differs(locator: Locator, tensor: np.ndarray, kind: str) -> float:
+    """How far what is seen is from a tensor, ``(channel, height, width)``: 0 where it shows just that.
+
+    `kind`: ``image``, in [-1, 1]; or ``signed``, whose mean over channels is blue below 0 and red above.
+    """
+    seen = pixels(locator, tensor.shape[1:])
+    if kind == "image":
+        return float(np.abs(seen - 127.5 * (np.moveaxis(tensor, 0, -1).clip(-1, 1) + 1)).mean()) / 255
+    mean = tensor.mean(axis=0)
+    limit = np.quantile(np.abs(mean), 0.99)  # beyond it colours are cut off
+    return 1 - float(np.corrcoef((seen[..., 0] - seen[..., 2]).ravel(), mean.clip(-limit, limit).ravel())[0, 1])

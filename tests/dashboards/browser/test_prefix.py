@@ -1,0 +1,23 @@
+"""Behind a reverse proxy: everything is below the path that the proxy serves."""
+
+import chromium
+
+
+def test_every_request_stays_below_the_prefix(serve, visit, synthetic):
+    url = serve(synthetic, prefix="/gradscope/")
+    asked: list[str] = []
+    page = visit(url)
+    page.on("request", lambda request: asked.append(request.url))
+    for name in ("samples", "trajectory"):
+        page.locator(f"#to-{name}").click()
+        page.wait_for_url(f"**/gradscope/{name}?**")
+        chromium.settle(page)
+    page.locator("#timestep").press("ArrowRight")
+    chromium.settle(page)
+    page.locator(".export-button").first.click()
+    with page.expect_download() as download:
+        page.locator(".export-items a").first.click()
+    assert download.value.url.startswith(f"{url}numbers/")
+    for part in ("frames", "thumbnails"):
+        assert any(address.startswith(f"{url}{part}/") for address in asked)
+    assert [address for address in asked if not address.startswith((url, "data:", "blob:"))] == []

@@ -68,12 +68,14 @@ def command(*stores: Path) -> Iterator[tuple[str, int]]:
 class Watch:
     """Keeps what a page should not do: errors, but those `expected`, requests that fail, requests of any other host."""
 
-    def __init__(self, page: Page, url: str, expected: str | None = None) -> None:
+    def __init__(self, url: str, expected: str | None) -> None:
         self.host, self.expected, self.problems = urlsplit(url).netloc, expected, list[str]()
-        page.on("console", self._console)
-        page.on("pageerror", lambda error: self.problems.append(f"page error: {error}"))
-        page.on("request", self._request)
-        page.on("requestfailed", self._failed)
+        self.handlers = {
+            "console": self._console,
+            "pageerror": lambda error: self.problems.append(f"page error: {error}"),
+            "request": self._request,
+            "requestfailed": self._failed,
+        }
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type == "error" and not (self.expected and self.expected in message.text):
@@ -87,6 +89,17 @@ class Watch:
     def _failed(self, request: Request) -> None:
         if request.failure != "net::ERR_ABORTED":  # the page itself gave it up, as when it moves on to the next picture
             self.problems.append(f"failed: {request.url}: {request.failure}")
+
+
+@contextmanager
+def watched(page: Page, url: str, expected: str | None = None) -> Iterator[Watch]:
+    """Watches a page that shows a dashboard."""
+    watch = Watch(url, expected)
+    for event, handler in watch.handlers.items():
+        page.on(event, handler)
+    yield watch
+    for event, handler in watch.handlers.items():
+        page.remove_listener(event, handler)
 
 
 def settle(page: Page) -> None:

@@ -78,6 +78,13 @@ window.gradscope = window.gradscope || {};
     gradscope.go(url.href);
   });
 
+  // Only the focus moves: another address, be it by its fragment alone, would be shown anew.
+  document.addEventListener("click", function (event) {
+    if (!event.target.closest || !event.target.closest("a.skip")) return;
+    event.preventDefault();
+    document.querySelector("main").focus();
+  });
+
   document.addEventListener("click", function (event) {
     const button = event.target.closest && event.target.closest("[data-copy-link]");
     if (!button) return;

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import small_store
 import xarray as xr
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, Page
 
 from gradscope.analysis.synthetic import trajectories
 from gradscope.store import CELL_DIMS, Array, Frame, Grid, Schema, StoreWriter, create
@@ -124,14 +124,14 @@ def serve() -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="session")
-def shared(browser: Browser) -> Iterator[BrowserContext]:
-    """A context in which scripts are loaded but once."""
+def tab(browser: Browser) -> Iterator[Page]:
+    """A page that tests share, since a new one compiles all scripts again."""
     with browser.new_context(viewport=chromium.SIZE, permissions=["clipboard-read", "clipboard-write"]) as context:
-        yield context
+        yield context.new_page()
 
 
 @pytest.fixture
-def visit(browser: Browser, shared: BrowserContext) -> Iterator[Callable[..., Page]]:
+def visit(browser: Browser, tab: Page) -> Iterator[Callable[..., Page]]:
     """Opens a URL and waits until it is there; afterwards, nothing may have gone wrong.
 
     ``visit(url, color_scheme="dark")``: in a context of its own, with these options. `expected`: errors of the console
@@ -141,12 +141,16 @@ def visit(browser: Browser, shared: BrowserContext) -> Iterator[Callable[..., Pa
         watches = []
 
         def go(address: str, expected: str | None = None, **options) -> Page:
-            context = stack.enter_context(browser.new_context(viewport=chromium.SIZE, **options)) if options else shared
-            page = stack.enter_context(context.new_page())
-            watches.append(chromium.Watch(page, address, expected))
+            page = tab
+            if options:
+                page = stack.enter_context(browser.new_context(viewport=chromium.SIZE, **options)).new_page()
+            watches.append(stack.enter_context(chromium.watched(page, address, expected)))
             page.goto(address)
             chromium.settle(page)
             return page
 
         yield go
+        tab.goto("about:blank")
+        tab.emulate_media(color_scheme="null")
+        tab.set_viewport_size(chromium.SIZE)
     assert [problem for watch in watches for problem in watch.problems] == []

@@ -3,8 +3,8 @@
 import chromium
 
 
-def test_every_request_stays_below_the_prefix(serve, visit, synthetic):
-    url = serve(synthetic, prefix="/gradscope/")
+def test_every_request_stays_below_the_prefix(serve, visit, both):
+    url = serve(both, prefix="/gradscope/")
     asked: list[str] = []
     page = visit(url)
     page.on("request", lambda request: asked.append(request.url))

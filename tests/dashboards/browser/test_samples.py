@@ -31,11 +31,11 @@ def test_failures_are_filtered_and_lead_to_their_trajectory(url, visit, key, cel
     fooled = wrong & (cell["own_prediction"].values == cell["label"].values)
     page = visit(f"{url}samples?store={key}&cell={CELL}")
     assert samples(page) == list(range(64))
-    for text, expected in (("judge wrong", wrong), ("fooled", fooled), ("judge right", ~wrong)):
+    for text, expected in (("judge wrong", wrong), ("guide fooled", fooled), ("judge right", ~wrong)):
         page.get_by_text(f"{text} {expected.sum()}", exact=True).click()
         chromium.settle(page)
         assert samples(page) == np.flatnonzero(expected).tolist()
-    page.get_by_text("fooled", exact=False).first.click()
+    page.get_by_text("guide fooled", exact=False).first.click()
     chromium.settle(page)
     chosen = samples(page)[-1]
     page.locator(f'.thumb[data-sample="{chosen}"]').click()

@@ -1,5 +1,6 @@
 """The device of a run."""
 
+import ctypes
 import os
 import platform
 
@@ -11,8 +12,8 @@ from gradscope.errors import GradscopeError
 def set_device(name: str) -> torch.device:
     """The device by name (``auto``: CUDA where there is one), set up for reproducible runs.
 
-    On the CPU denormals are flushed: gradients of saturated classifiers are full of them, and they are slow. On CUDA
-    deterministic algorithms are on.
+    On the CPU denormals are flushed (gradients of saturated classifiers are full of them, and they are slow), and freed
+    memory is kept by the process. On CUDA deterministic algorithms are on.
     """
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
@@ -24,10 +25,20 @@ def set_device(name: str) -> torch.device:
         )
     if kind == "cpu" or not available:
         torch.set_flush_denormal(True)
+        _keep_freed_memory()
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(True, warn_only=True)
     return torch.device("cuda", int(index or 0))
+
+
+def _keep_freed_memory() -> None:
+    """Every step takes the same large activations again: given back to the system, each costs its page faults anew."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc, mmap_threshold, trim_threshold = ctypes.CDLL(None), -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+    if libc.mallopt(mmap_threshold, 2**30):
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def device_name(device: torch.device) -> str:

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradscope.errors import GradscopeError
 from gradscope.guidance import ClassifierGuidance
+from gradscope.noise import BlockNoise
 from gradscope.schedule import Schedule, Times, refuse_inexact
 from gradscope.stabilizers import Identity, Stabilizer
 from probes import GuidedStep
@@ -117,14 +118,15 @@ class GuidedSampler:
         schedule = Schedule(self.scheduler, num_inference_steps)
         label = torch.tensor(labels, device=self.device)
         seeds = sample_seeds(seed, range(first_sample, first_sample + len(labels))).tolist()
-        generators = [torch.Generator().manual_seed(s) for s in seeds]
-        noise = torch.stack([torch.randn(self.image_shape, generator=g) for g in generators])
-        x_t = noise.to(self.device) * schedule.scheduler.init_noise_sigma
-        state = self.stabilizer.init(x_t)
-        with _frozen(self.unet, self.guidance.classifier):
+        with (
+            BlockNoise(seeds, self.image_shape, self.device) as noise,
+            _frozen(self.unet, self.guidance.classifier),
+        ):
+            x_t = noise.draw() * schedule.scheduler.init_noise_sigma
+            state = self.stabilizer.init(x_t)
             for times in schedule.times:
                 with torch.no_grad():
-                    step, state = self._step(x_t, label, state, times, schedule, seeds, generators)
+                    step, state = self._step(x_t, label, state, times, schedule, seeds, noise)
                 yield step
                 assert step.prev_sample is not None
                 x_t = step.prev_sample
@@ -137,7 +139,7 @@ class GuidedSampler:
         times: Times,
         schedule: Schedule,
         seeds: list[int],
-        generators: list[torch.Generator],
+        noise: BlockNoise,
     ) -> tuple[GuidedStep, Any]:
         def denoise(x: Tensor) -> Tensor:
             return _tensor(self.unet(x, torch.full((len(x),), times.timestep, device=x.device)))
@@ -149,7 +151,8 @@ class GuidedSampler:
         update, state = self.stabilizer.update(evidence.gradient.where(finite, 0), state)
         direction = (unit(update) if self.guidance.normalize == "l2" else update).where(finite, 0)
         amount = self.guidance.amount(times)
-        prev_sample = schedule.unguided(prediction.native, x_t, times, generators)
+        drawn = noise.draw() if schedule.adds_noise(times) else None
+        prev_sample = schedule.unguided(prediction.native, x_t, times, drawn)
         if schedule.is_ddim:
             shift = schedule.guided_ddim(prediction, x_t, times, amount * direction) - prev_sample
         else:

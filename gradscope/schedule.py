@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
-from gradscope.errors import GradscopeError
+from gradscope.errors import GradscopeError, one_of
 
+VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large")
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
 
 
@@ -36,6 +36,22 @@ class Times:
     """Standard deviation of the DDPM posterior (equation 7 of arXiv 2006.11239); 0 at the last step."""
     sigma_step: float
     """Standard deviation of the noise that the DDPM sampler adds: sigma, or sqrt(beta_t) for `fixed_large`."""
+    posterior: "Posterior | None" = None
+    """Of a DDPM step."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A DDPM step's numbers in float32, as the scheduler's own arithmetic gives them."""
+
+    signal: float
+    noise: float
+    """sqrt(alphas_cumprod) and sqrt(1 - alphas_cumprod)."""
+    x_0: float
+    x_t: float
+    """What the posterior mean takes of each (equation 7 of arXiv 2006.11239)."""
+    sigma: float
+    """Of the noise added; 0 at the last step."""
 
 
 class Schedule:
@@ -73,7 +89,24 @@ class Schedule:
         beta = 1 - now / before
         variance = beta * (1 - before) / (1 - now)
         large = not self.is_ddim and scheduler.variance_type.startswith("fixed_large")
-        return Times(step, t, now, variance**0.5, beta**0.5 if large else variance**0.5)
+        posterior = None if self.is_ddim else self._posterior(t, previous)
+        return Times(step, t, now, variance**0.5, beta**0.5 if large else variance**0.5, posterior)
+
+    def _posterior(self, t: int, previous: int) -> Posterior:
+        """In the order of `DDPMScheduler.step`, so that rounding is the same."""
+        scheduler = self.scheduler
+        now = scheduler.alphas_cumprod[t]
+        before = scheduler.alphas_cumprod[previous] if previous >= 0 else scheduler.one
+        alpha = now / before
+        beta = 1 - alpha
+        variance = ((1 - before) / (1 - now) * beta).clamp(min=1e-20)
+        sigma = {
+            "fixed_small": lambda: variance**0.5,
+            "fixed_small_log": lambda: (0.5 * variance.log()).exp(),
+            "fixed_large": lambda: beta**0.5,
+        }[scheduler.variance_type]()
+        x_0, x_t = before**0.5 * beta / (1 - now), alpha**0.5 * (1 - before) / (1 - now)
+        return Posterior(*map(float, (now**0.5, (1 - now) ** 0.5, x_0, x_t, sigma if t > 0 else 0)))
 
     def coordinates(self) -> dict[str, np.ndarray]:
         """`timestep`, `alphas_cumprod` and `sigma` of every step, each of shape ``(steps,)``."""
@@ -101,9 +134,23 @@ class Schedule:
     def clip(self, x_0: Tensor) -> Tensor:
         return x_0 if self.clip_range is None else x_0.clamp(-self.clip_range, self.clip_range)
 
-    def unguided(self, native: Tensor, x_t: Tensor, times: Times, generators: list[torch.Generator]) -> Tensor:
-        """The scheduler's own prev_sample; each sample's noise comes from its own generator."""
-        return self.scheduler.step(native, times.timestep, x_t, generator=generators).prev_sample
+    def adds_noise(self, times: Times) -> bool:
+        return times.posterior is not None and times.timestep > 0
+
+    def unguided(self, native: Tensor, x_t: Tensor, times: Times, noise: Tensor | None) -> Tensor:
+        """The scheduler's prev_sample, to the bit, with this noise (DDPM; None where it adds none)."""
+        posterior = times.posterior
+        if posterior is None:
+            return self.scheduler.step(native, times.timestep, x_t).prev_sample
+        match self.scheduler.config.prediction_type:
+            case "epsilon":
+                x_0 = (x_t - posterior.noise * native) / posterior.signal
+            case "sample":
+                x_0 = native
+            case "v_prediction":
+                x_0 = posterior.signal * x_t - posterior.noise * native
+        mean = posterior.x_0 * self.clip(x_0) + posterior.x_t * x_t
+        return mean if noise is None else mean + posterior.sigma * noise
 
     def guided_ddim(self, prediction: Prediction, x_t: Tensor, times: Times, amount: Tensor) -> Tensor:
         """DDIM's prev_sample with ``epsilon - sqrt(1 - alphas_cumprod) * amount`` (algorithm 2 of arXiv 2105.05233)."""
@@ -121,8 +168,11 @@ def refuse_inexact(scheduler: Any) -> None:
     config = scheduler.config
     if config.thresholding:
         raise GradscopeError(f"scheduler: {name} with thresholding=True is not supported; set it to False")
-    if getattr(scheduler, "variance_type", "").startswith("learned"):
-        raise GradscopeError(f"scheduler: variance_type {scheduler.variance_type!r} (learned) is not supported")
+    variance_type = getattr(scheduler, "variance_type", VARIANCE_TYPES[0])
+    if variance_type not in VARIANCE_TYPES:
+        raise GradscopeError(
+            f"scheduler: variance_type {variance_type!r} is not supported; {one_of(variance_type, VARIANCE_TYPES)}"
+        )
     if config.prediction_type not in ("epsilon", "sample", "v_prediction"):
         raise GradscopeError(f"scheduler: prediction_type {config.prediction_type!r} is not supported")
     if config.rescale_betas_zero_snr:

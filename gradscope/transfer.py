@@ -3,33 +3,56 @@
 import queue
 import time
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+"""Largest shape, and type, by name."""
+
 
 class Slot:
-    """Host buffers for the values of one step; `arrays` are NumPy views of them."""
+    """Host memory for the values of one step: one buffer a type. `arrays` are NumPy views of it."""
 
-    def __init__(self, layout: Mapping[str, tuple[tuple[int, ...], torch.dtype]], pinned: bool) -> None:
-        self._tensors = {k: torch.empty(shape, dtype=dtype, pin_memory=pinned) for k, (shape, dtype) in layout.items()}
+    def __init__(self, layout: Layout, pinned: bool) -> None:
+        sizes: dict[torch.dtype, int] = {}
+        for shape, dtype in layout.values():
+            sizes[dtype] = sizes.get(dtype, 0) + prod(shape)
+        self._buffers = {dtype: torch.empty(size, dtype=dtype, pin_memory=pinned) for dtype, size in sizes.items()}
         self._event: torch.cuda.Event | None = None
         self.arrays: dict[str, np.ndarray] = {}
 
     def fill(self, values: Mapping[str, Tensor], stream: torch.cuda.Stream | None) -> None:
-        if stream is None:
-            for name, value in values.items():
-                self._tensors[name][: len(value)].copy_(value)
-        else:
-            stream.wait_stream(torch.cuda.current_stream(stream.device))
-            with torch.cuda.stream(stream):
-                for name, value in values.items():
-                    self._tensors[name][: len(value)].copy_(value, non_blocking=True)
-                    value.record_stream(stream)
-                self._event = torch.cuda.Event()
-                self._event.record(stream)
-        self.arrays = {name: self._tensors[name][: len(value)].numpy() for name, value in values.items()}
+        """Copy the values, all those of a type at once; on CUDA in `stream`, joined on the device before."""
+        self.arrays = {}
+        joined: dict[torch.dtype, Tensor] = {}
+        for dtype, buffer in self._buffers.items():
+            chosen = {name: value for name, value in values.items() if value.dtype == dtype}
+            if not chosen:
+                continue
+            host = buffer[: sum(value.numel() for value in chosen.values())]
+            flat = [value.reshape(-1) for value in chosen.values()]
+            if stream is None:
+                torch.cat(flat, out=host)
+            else:
+                joined[dtype] = torch.cat(flat)
+            parts = host.split([value.numel() for value in chosen.values()])
+            self.arrays |= {
+                name: part.view(value.shape).numpy() for (name, value), part in zip(chosen.items(), parts, strict=True)
+            }
+        if stream is not None:
+            self._copy(joined, stream)
+
+    def _copy(self, joined: Mapping[torch.dtype, Tensor], stream: torch.cuda.Stream) -> None:
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
+        with torch.cuda.stream(stream):
+            for dtype, values in joined.items():
+                self._buffers[dtype][: len(values)].copy_(values, non_blocking=True)
+                values.record_stream(stream)
+            self._event = torch.cuda.Event()
+            self._event.record(stream)
 
     def wait(self) -> None:
         """Return when the buffers are filled."""
@@ -43,9 +66,7 @@ class Ring:
     On CUDA the buffers are pinned and the copies run on a side stream; values are cast before, on the device.
     """
 
-    def __init__(
-        self, layout: Mapping[str, tuple[tuple[int, ...], torch.dtype]], device: torch.device, slots: int = 4
-    ) -> None:
+    def __init__(self, layout: Layout, device: torch.device, slots: int = 4) -> None:
         cuda = device.type == "cuda"
         self._dtypes = {name: dtype for name, (_, dtype) in layout.items()}
         self._stream = torch.cuda.Stream(device) if cuda else None
@@ -59,7 +80,7 @@ class Ring:
         start = time.perf_counter()
         slot = self._free.get()
         self.stalled += time.perf_counter() - start
-        slot.fill({name: value.to(self._dtypes[name]).contiguous() for name, value in values.items()}, self._stream)
+        slot.fill({name: value.to(self._dtypes[name]) for name, value in values.items()}, self._stream)
         return slot
 
     def release(self, slot: Slot) -> None:

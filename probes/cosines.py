@@ -2,11 +2,14 @@
 
 from typing import Literal
 
-import torch
+from torch import Tensor
 
-from probes.numerics import cosine, undefined
+from probes.numerics import cosine_of_rows, undefined
 from probes.probe import Probe, Variable
 from probes.step import GuidedStep
+
+State = tuple[Tensor, Tensor] | None
+"""Rows of the previous step, and their norms."""
 
 
 class Cosine(Probe):
@@ -23,12 +26,13 @@ class Cosine(Probe):
             ),
         )
 
-    def measure(
-        self, step: GuidedStep, state: torch.Tensor | None
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        current = getattr(step, self.name)
-        value = undefined(current) if state is None else cosine(current, state)
-        return {f"{self.name}_cosine": value}, current
+    def measure(self, step: GuidedStep, state: State) -> tuple[dict[str, Tensor], State]:
+        rows, norm = step.rows(self.name), step.norm(self.name)
+        if state is None:
+            value = undefined(getattr(step, self.name))
+        else:
+            value = cosine_of_rows(rows, state[0], norm * state[1])
+        return {f"{self.name}_cosine": value}, (rows, norm)
 
 
 class ScoreCosine(Probe):
@@ -43,6 +47,7 @@ class ScoreCosine(Probe):
         ),
     )
 
-    def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
-        assert step.model_output is not None
-        return {"score_cosine": cosine(step.gradient, -step.model_output)}, state
+    def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
+        names = ("gradient", "model_output")
+        (gradient, epsilon), (a, b) = map(step.rows, names), map(step.norm, names)
+        return {"score_cosine": -cosine_of_rows(gradient, epsilon, a * b)}, state

@@ -39,4 +39,4 @@ class Fractions(Probe):
 
 
 def _share(mask: torch.Tensor) -> torch.Tensor:
-    return mask.flatten(1).float().mean(dim=1)
+    return mask.float().mean(dim=(1, 2, 3))

@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import torch
 
-from probes.numerics import norm
 from probes.probe import Probe, Variable
 from probes.step import GuidedStep
 
@@ -18,4 +17,4 @@ class Norm(Probe):
         self.variables = (Variable(f"{name}_norm", f"l2 norm of the {name}", f"|{name}|_2"),)
 
     def measure(self, step: GuidedStep, state: Any) -> tuple[dict[str, torch.Tensor], Any]:
-        return {f"{self.name}_norm": norm(getattr(step, self.name))}, state
+        return {f"{self.name}_norm": step.norm(self.name).float()}, state

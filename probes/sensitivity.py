@@ -2,11 +2,12 @@
 
 import torch
 
-from probes.numerics import norm, undefined, unit
+from probes.numerics import undefined
 from probes.probe import Probe, Variable
 from probes.step import GuidedStep
 
-State = tuple[torch.Tensor, torch.Tensor] | None
+State = tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
+"""Gradient, unit gradient and x_t of the previous step, as rows."""
 
 
 class GradientLipschitz(Probe):
@@ -30,11 +31,11 @@ class GradientLipschitz(Probe):
     )
 
     def measure(self, step: GuidedStep, state: State) -> tuple[dict[str, torch.Tensor], State]:
+        now = step.rows("gradient"), step.unit_rows("gradient"), step.rows("x_t")
         if state is None:
             raw = unit_wise = undefined(step.gradient)
         else:
-            gradient, x_t = state
-            moved = norm(step.x_t - x_t)
-            raw = norm(step.gradient - gradient) / moved
-            unit_wise = norm(unit(step.gradient) - unit(gradient)) / moved
-        return {"gradient_lipschitz": raw, "unit_gradient_lipschitz": unit_wise}, (step.gradient, step.x_t)
+            changes = (torch.linalg.vector_norm(a - b, dim=1) for a, b in zip(now, state, strict=True))
+            gradient, unit_gradient, moved = changes
+            raw, unit_wise = (gradient / moved).float(), (unit_gradient / moved).float()
+        return {"gradient_lipschitz": raw, "unit_gradient_lipschitz": unit_wise}, now

@@ -1,5 +1,7 @@
 """Where the gradient's power lies in spatial frequency: adversarial texture is high-frequency."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -41,19 +43,29 @@ class Spectrum(Probe):
     )
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
-        gradient = step.gradient.double()  # whose range covers every float32 square
-        power = torch.fft.fft2(gradient).abs().square().sum(dim=1)
-        radial = power.flatten(1) @ _members(power.shape[1], power.shape[2], power.device)
+        height, width = step.gradient.shape[2:]
+        gradient = step.rows("gradient").view(step.gradient.shape)  # float64, whose range covers every float32 square
+        power = torch.fft.rfft2(gradient).abs().square().sum(dim=1)
+        radial = power.flatten(1) @ _members(height, width, power.device)
         share = radial / radial.sum(dim=1, keepdim=True)
         high = share[:, _HALF_NYQUIST:].sum(dim=1)
         return {"high_frequency_share": high.float(), "radial_spectrum": share.float()}, state
 
 
+@lru_cache(maxsize=8)  # made on the host, and waited for, once an image size
 def _members(height: int, width: int, device: torch.device) -> Tensor:
-    """Which bin each frequency belongs to, ``(height * width, bins)``, one-hot in float64."""
-    vertical = torch.fft.fftfreq(height, dtype=torch.float64, device=device)
-    horizontal = torch.fft.fftfreq(width, dtype=torch.float64, device=device)
-    radius = torch.hypot(vertical[:, None], horizontal[None, :]).flatten()
+    """How often each frequency of `rfft2` counts in each bin, ``(height * (width // 2 + 1), bins)``, float64.
+
+    A real image's spectrum is symmetric: the half that `rfft2` leaves out has the power of the half that it gives.
+    """
+    vertical = torch.fft.fftfreq(height, dtype=torch.float64)
+    horizontal = torch.fft.rfftfreq(width, dtype=torch.float64)
+    radius = torch.hypot(vertical[:, None], horizontal[None, :])
     # Rounding must not lift a frequency on a bin's upper edge into the next one.
     index = (radius / _WIDTH - 1e-9).ceil().long() - 1
-    return torch.nn.functional.one_hot(index.clamp(min=0), _BINS).double()
+    twice = torch.full((width // 2 + 1, 1), 2.0, dtype=torch.float64)
+    twice[0] = 1
+    if width % 2 == 0:
+        twice[-1] = 1
+    members = torch.nn.functional.one_hot(index.clamp(min=0), _BINS) * twice
+    return members.flatten(0, 1).to(device)

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from probes import numerics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +53,21 @@ class GuidedStep:
     SmoothGrad averages that. It runs the guide and, for x0-hat, the U-Net; for x0_detached, the noise predicted at the
     images is held constant. To be called only while the step's hooks run: then the models are frozen.
     """
+
+    def rows(self, name: str) -> Tensor:
+        """One of the image tensors as float64 rows, ``(n, elements)``; made once, however many probes ask for it."""
+        return self._once("rows", name, lambda: numerics.rows(getattr(self, name)))
+
+    def norm(self, name: str) -> Tensor:
+        """Norm (l2) of each of these rows, ``(n,)``, float64; NaN where an element is NaN."""
+        return self._once("norm", name, lambda: torch.linalg.vector_norm(self.rows(name), dim=1))
+
+    def unit_rows(self, name: str) -> Tensor:
+        """These rows divided by their norms; zero stays zero."""
+        return self._once("unit", name, lambda: numerics.unit_rows(self.rows(name), self.norm(name)))
+
+    def _once(self, what: str, name: str, make: Callable[[], Tensor]) -> Tensor:
+        shared = self.__dict__.setdefault("_shared", {})
+        if (what, name) not in shared:
+            shared[what, name] = make()
+        return shared[what, name]

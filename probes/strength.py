@@ -2,7 +2,7 @@
 
 import torch
 
-from probes.numerics import norm, undefined
+from probes.numerics import undefined
 from probes.probe import Probe, Variable
 from probes.step import GuidedStep
 
@@ -24,4 +24,4 @@ class EffectiveStrength(Probe):
         assert step.sigma is not None
         if step.sigma == 0:
             return {"effective_strength": undefined(step.shift)}, state
-        return {"effective_strength": norm(step.shift) / (step.sigma * step.shift[0].numel() ** 0.5)}, state
+        return {"effective_strength": (step.norm("shift") / (step.sigma * step.shift[0].numel() ** 0.5)).float()}, state

@@ -3,13 +3,10 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
 from gradscope.errors import GradscopeError
-from gradscope.schedule import Schedule
+from gradscope.noise import BlockNoise
+from gradscope.schedule import VARIANCE_TYPES, Schedule
 
 SPACINGS = ["leading", "trailing", "linspace"]
-
-
-def generators(n):
-    return [torch.Generator().manual_seed(i) for i in range(n)]
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -20,7 +17,8 @@ def test_sigma_is_the_standard_deviation_of_the_step(spacing, variance_type):
     schedule = Schedule(scheduler, 20)
     x_t, epsilon = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
     for times in schedule.times[:-1:5]:
-        spread = schedule.unguided(epsilon, x_t, times, generators(1)).std()
+        noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        spread = schedule.unguided(epsilon, x_t, times, noise).std()
         assert float(spread) == pytest.approx(times.sigma_step, rel=0.03)
         if variance_type == "fixed_small":
             assert times.sigma == times.sigma_step
@@ -56,12 +54,33 @@ def test_prediction_agrees_with_the_scheduler_and_inverts_the_forward_process(ki
         torch.testing.assert_close(prediction.pred_original_sample, stepped.pred_original_sample, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("variance_type", VARIANCE_TYPES)
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize(("spacing", "steps", "clip_sample"), [("leading", 50, True), ("trailing", 7, False)])
+def test_unguided_step_is_the_schedulers_to_the_bit(variance_type, prediction_type, spacing, steps, clip_sample):
+    scheduler = DDPMScheduler(
+        variance_type=variance_type,
+        prediction_type=prediction_type,
+        timestep_spacing=spacing,
+        clip_sample=clip_sample,
+        beta_schedule="squaredcos_cap_v2",
+    )
+    schedule = Schedule(scheduler, steps)
+    scheduler.set_timesteps(steps)
+    torch.manual_seed(0)
+    for times in schedule.times:
+        native, x_t = torch.randn(2, 2, 3, 8, 8).unbind()
+        theirs = scheduler.step(native, times.timestep, x_t, generator=torch.Generator().manual_seed(times.step))
+        noise = None
+        if schedule.adds_noise(times):
+            noise = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(times.step))
+        assert torch.equal(schedule.unguided(native, x_t, times, noise), theirs.prev_sample)
+
+
 def test_noise_comes_from_each_samples_own_generator():
-    schedule = Schedule(DDPMScheduler(), 10)
-    x_t = torch.randn(3, 3, 8, 8)
-    whole = schedule.unguided(x_t, x_t, schedule.times[0], generators(3))
-    alone = schedule.unguided(x_t[2:], x_t[2:], schedule.times[0], generators(3)[2:])
-    torch.testing.assert_close(whole[2:], alone, rtol=1e-6, atol=1e-6)
+    whole, alone = BlockNoise([5, 6, 7], (3, 8, 8), torch.device("cpu")), torch.Generator().manual_seed(7)
+    for _ in range(3):
+        torch.testing.assert_close(whole.draw()[2], torch.randn(3, 8, 8, generator=alone), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])

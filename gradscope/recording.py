@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gradscope import execution
 from gradscope.compression import choose_codec
 from gradscope.config import RunConfig, TimmClassifier
 from gradscope.device import set_device
@@ -85,7 +86,8 @@ class Run:
             smoothgrad=None if settings.smoothgrad is None else SmoothGrad(**dict(settings.smoothgrad)),
         )
         stabilizer = self.stabilizers[self.grid.stabilizer[cell[2]]]
-        return GuidedSampler(self.denoiser.unet, self.denoiser.scheduler, guidance, stabilizer)
+        autocast = execution.autocast(self.config.execution)
+        return GuidedSampler(self.denoiser.unet, self.denoiser.scheduler, guidance, stabilizer, autocast)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class Outcome:
     stalled: float
     nonfinite: tuple[str, ...]
     """Where gradients were not finite, in words."""
+    deviation: dict[str, dict[str, float]]
+    """What `execution` changed, see `gradscope.execution.Deviation`, by classifier and its input."""
 
 
 def prepare(config: RunConfig, device: str = "auto", store: str | None = None, overwrite: bool = False) -> Run:
@@ -127,6 +131,7 @@ def prepare(config: RunConfig, device: str = "auto", store: str | None = None, o
     check_classes({f"classifiers.{name}": classifier for name, classifier in classifiers.items()} | references)
     grid = _grid(config, denoiser, next(iter(classifiers.values())).num_classes)
     codec = "none" if config.recording.codec == "auto" else config.recording.codec
+    execution.set_up(config.execution, denoiser.unet, [c.module for c in classifiers.values()])
     run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, references, grid, codec)
     for cell in run.cells():
         run.sampler(cell)  # refuses what cannot be combined,
@@ -150,6 +155,7 @@ def record_run(
         The store cannot be made or written, memory does not suffice, or (`NonFiniteGradient`) a gradient was not finite
         and `stop_on_nonfinite` is set.
     """
+    deviation = _deviation(run)
     run = _with_codec(run)
     config = run.config
     recorder = Recorder(
@@ -157,7 +163,7 @@ def record_run(
         run.grid,
         run.probes,
         device=run.device,
-        attributes=_provenance(run, command),
+        attributes={**_provenance(run, command), "deviation": deviation},
         overwrite=overwrite,
         stop_on_nonfinite=stop_on_nonfinite,
         tensor_samples=config.recording.tensor_samples,
@@ -183,6 +189,7 @@ def record_run(
         recorder.writer.seconds,
         recorder.ring.stalled,
         tuple(recorder.describe(found) for found in recorder.nonfinite),
+        deviation,
     )
 
 
@@ -250,6 +257,24 @@ def _with_codec(run: Run) -> Run:
     gradient = next(steps).gradient.to(getattr(torch, run.config.recording.dtype)).cpu().numpy()
     steps.close()
     return replace(run, codec=choose_codec(gradient))
+
+
+def _deviation(run: Run) -> dict[str, dict[str, float]]:
+    """What `execution` changes, by classifier and its input; empty where the models run as they are."""
+    settings, found = run.config.execution, {}
+    if execution.is_exact(settings):
+        return {}
+    for i, j in product(*map(range, run.grid.cells[:2])):
+        name = f"{run.grid.classifier[i]}, {run.grid.classifier_input[j]}"
+        deviation = execution.deviation(run.sampler((i, j, 0, 0)), run.grid.label.tolist(), run.config.sampling.seed)
+        if not deviation.gradient <= settings.tolerance:
+            raise GradscopeError(
+                f"execution.tolerance: the gradient of {name} is off by {deviation.gradient:.2g} of its norm, more "
+                f"than {settings.tolerance:g}; run it as it is (execution.autocast=none, execution.compile=false), or "
+                "raise the tolerance"
+            )
+        found[name] = deviation._asdict()
+    return found
 
 
 def _provenance(run: Run, command: Sequence[str]) -> dict[str, Any]:

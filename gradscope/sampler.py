@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradscope.errors import GradscopeError
-from gradscope.guidance import ClassifierGuidance
+from gradscope.guidance import ClassifierGuidance, Evidence
 from gradscope.noise import BlockNoise
 from gradscope.schedule import Schedule, Times, refuse_inexact
 from gradscope.stabilizers import Identity, Stabilizer
@@ -32,6 +32,8 @@ class GuidedSampler:
         `DDPMScheduler`, or `DDIMScheduler` (which runs with eta 0).
     guidance, stabilizer
         See `ClassifierGuidance` and `gradscope.stabilizers`.
+    autocast
+        Type in which the U-Net's layers run where `torch.autocast` has it so: bfloat16 or float16; None: as they are.
 
     Raises
     ------
@@ -40,13 +42,19 @@ class GuidedSampler:
     """
 
     def __init__(
-        self, unet: nn.Module, scheduler: Any, guidance: ClassifierGuidance, stabilizer: Stabilizer | None = None
+        self,
+        unet: nn.Module,
+        scheduler: Any,
+        guidance: ClassifierGuidance,
+        stabilizer: Stabilizer | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         refuse_inexact(scheduler)
         refuse_conditional(unet)
         self.unet, self.scheduler = unet, scheduler
         self.guidance = guidance
         self.stabilizer = Identity() if stabilizer is None else stabilizer
+        self.autocast = autocast
         self._hooks: OrderedDict[int, StepHook] = OrderedDict()
         if guidance.weight != "one" and not hasattr(scheduler, "variance_type"):
             raise GradscopeError(f"guidance.weight: {guidance.weight!r} weighs DDPM's noise; DDIM takes 'one'")
@@ -120,7 +128,7 @@ class GuidedSampler:
         seeds = sample_seeds(seed, range(first_sample, first_sample + len(labels))).tolist()
         with (
             BlockNoise(seeds, self.image_shape, self.device) as noise,
-            _frozen(self.unet, self.guidance.classifier),
+            frozen(self.unet, self.guidance.classifier),
         ):
             x_t = noise.draw() * schedule.scheduler.init_noise_sigma
             state = self.stabilizer.init(x_t)
@@ -130,6 +138,18 @@ class GuidedSampler:
                 yield step
                 assert step.prev_sample is not None
                 x_t = step.prev_sample
+
+    def evaluate(
+        self, x_t: Tensor, label: Tensor, times: Times, schedule: Schedule, seeds: Sequence[int] = ()
+    ) -> Evidence:
+        """What guide and U-Net say of x_t at one time; see `ClassifierGuidance.evaluate`."""
+
+        def denoise(x: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+                output = self.unet(x, torch.full((len(x),), times.timestep, device=x.device))
+            return (output if isinstance(output, Tensor) else output.sample).to(x.dtype)
+
+        return self.guidance.evaluate(x_t, label, times, schedule, denoise, seeds)
 
     def _step(
         self,
@@ -141,10 +161,7 @@ class GuidedSampler:
         seeds: list[int],
         noise: BlockNoise,
     ) -> tuple[GuidedStep, Any]:
-        def denoise(x: Tensor) -> Tensor:
-            return _tensor(self.unet(x, torch.full((len(x),), times.timestep, device=x.device)))
-
-        evidence = self.guidance.evaluate(x_t, label, times, schedule, denoise, seeds)
+        evidence = self.evaluate(x_t, label, times, schedule, seeds)
         prediction = evidence.prediction
         # A gradient that is not finite must poison neither the stabiliser's memory nor the sample.
         finite = torch.isfinite(evidence.gradient).flatten(1).all(dim=1).view(-1, 1, 1, 1)
@@ -213,12 +230,8 @@ def refuse_conditional(unet: nn.Module) -> None:
         )
 
 
-def _tensor(output: Any) -> Tensor:
-    return output if isinstance(output, Tensor) else output.sample
-
-
 @contextmanager
-def _frozen(*modules: nn.Module) -> Iterator[None]:
+def frozen(*modules: nn.Module) -> Iterator[None]:
     """Evaluation mode and parameters that require no gradient, as they were before on leaving."""
     training = {m: m.training for module in modules for m in module.modules()}
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]

@@ -89,6 +89,7 @@ class SamplerRecorder:
             "interval": guidance.interval,
             "smoothgrad": None if guidance.smoothgrad is None else asdict(guidance.smoothgrad),
             "stabilizer": repr(sampler.stabilizer),
+            "autocast": None if sampler.autocast is None else str(sampler.autocast).removeprefix("torch."),
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         models = {"denoiser": sampler.unet, f"classifiers.{self._names[0]}": guidance.classifier}

@@ -7,7 +7,7 @@ from gradscope.config.evaluation import EvaluationConfig, Inception
 from gradscope.config.fields import Strict
 from gradscope.config.loading import apply, check, find, load, preset_folder
 from gradscope.config.messages import error_lines
-from gradscope.config.run import ClassifierInput, Normalize, Objective, RunConfig, Weight
+from gradscope.config.run import ClassifierInput, ExecutionConfig, Normalize, Objective, RunConfig, Weight
 from gradscope.config.training import DenoiserEvaluation, TrainClassifierConfig, TrainDenoiserConfig, TrainingConfig
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "DataConfig",
     "DenoiserEvaluation",
     "EvaluationConfig",
+    "ExecutionConfig",
     "Inception",
     "Normalize",
     "Objective",

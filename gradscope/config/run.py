@@ -67,6 +67,19 @@ class SamplingConfig(Strict):
     seed: Seed = 0
 
 
+class ExecutionConfig(Strict):
+    """How the models run. What differs from float32 in eager mode is measured before the first step."""
+
+    autocast: Literal["none", "bfloat16", "float16"] = "none"
+    """Of the U-Net."""
+    compile: bool = False
+    """`torch.compile` for U-Net and classifiers: minutes before the first step."""
+    gradient_checkpointing: bool = False
+    """The U-Net keeps fewer activations and computes them again: for x0 with large U-Nets."""
+    tolerance: Annotated[float, Field(gt=0)] = 0.05
+    """Largest deviation of a gradient, relative to its norm, with which a run is begun."""
+
+
 class RecordingConfig(Strict):
     path: str
     dtype: Literal["float32", "float16"] = "float32"
@@ -85,6 +98,7 @@ class RunConfig(Strict):
     guidance: GuidanceConfig
     stabilizers: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {"none": {}}
     sampling: SamplingConfig = SamplingConfig()
+    execution: ExecutionConfig = ExecutionConfig()
     probes: list[ProbeSpec] = ["gradient", "update", "norms", "cosines", "strength", "belief"]
     recording: RecordingConfig
 

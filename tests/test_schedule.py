@@ -3,7 +3,6 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
 from gradscope.errors import GradscopeError
-from gradscope.noise import BlockNoise
 from gradscope.schedule import VARIANCE_TYPES, Schedule
 
 SPACINGS = ["leading", "trailing", "linspace"]
@@ -75,12 +74,6 @@ def test_unguided_step_is_the_schedulers_to_the_bit(variance_type, prediction_ty
         if schedule.adds_noise(times):
             noise = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(times.step))
         assert torch.equal(schedule.unguided(native, x_t, times, noise), theirs.prev_sample)
-
-
-def test_noise_comes_from_each_samples_own_generator():
-    whole, alone = BlockNoise([5, 6, 7], (3, 8, 8), torch.device("cpu")), torch.Generator().manual_seed(7)
-    for _ in range(3):
-        torch.testing.assert_close(whole.draw()[2], torch.randn(3, 8, 8, generator=alone), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])

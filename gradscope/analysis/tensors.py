@@ -1,33 +1,45 @@
 """Diagnostics recomputed from stored tensors: for stores recorded without the probes, and to check those with."""
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import absent, cells, place
-from gradscope.errors import GradscopeError
+from gradscope.analysis.contents import absent
+from gradscope.errors import GradscopeError, one_of
 from gradscope.store import CELL_DIMS
 
 _CLIP = 1.0  # diffusers' clip_sample_range, where nobody changed it
-_CHUNKS = {"sample": 8, "timestep": 10}  # of data in memory
+_CHUNKS = {"sample": (8,), "timestep": (10,)}  # of data in memory
+_READ_BYTES = 16 * 2**20  # at once, in each thread, as float32
+_PIECE_BYTES = 2**20  # of a tensor in float64, to stay in a core's cache
+_THREADS = min(4, os.cpu_count() or 1)
 _OVER = (*CELL_DIMS, "sample", "timestep")
+_IMAGE = ("channel", "height", "width")
 
 Floats = NDArray[np.float64]
 Block = Mapping[str, Floats]
-"""Tensors of some samples and timesteps, ``(n, 1 + steps, channel, height, width)``, the step before the first ahead of
+"""Tensors of one sample at some timesteps, ``(1 + steps, channel, height, width)``, the step before the first ahead of
 them, and ``alphas_cumprod``, ``(steps,)``."""
+Place = tuple[int | slice, ...]
+"""Indices over `_OVER`."""
 
 
-def from_tensors(ds: xr.Dataset) -> xr.Dataset:
+def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Dataset:
     """Recompute what the probes of the same names measure, from the tensors that the store holds.
 
     Parameters
     ----------
     ds
-        A store with some of ``gradient``, ``update``, ``x_t`` and ``pred_original_sample``; read a chunk at a time.
+        A store with some of ``gradient``, ``update``, ``x_t`` and ``pred_original_sample``. It is read once, some
+        megabytes at a time: memory does not grow with it.
+    names
+        What to recompute, by default everything. No other tensors are read than this needs.
 
     Returns
     -------
@@ -41,69 +53,87 @@ def from_tensors(ds: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     GradscopeError
-        The store holds no tensor.
+        A name is unknown, or the store holds no tensor that is needed.
     """
-    reasons = {name: "; ".join(filter(None, (absent(ds, n) for n in d.needs))) for name, d in _DEFINITIONS.items()}
-    definitions = {name: d for name, d in _DEFINITIONS.items() if not reasons[name]}
+    wanted = list(_DEFINITIONS if names is None else names)
+    if unknown := [name for name in wanted if name not in _DEFINITIONS]:
+        raise GradscopeError(f"no tensor gives {unknown[0]!r}; {one_of(unknown[0], _DEFINITIONS)}")
+    reasons = {name: "; ".join(filter(None, (absent(ds, n) for n in _DEFINITIONS[name].needs))) for name in wanted}
+    definitions = {name: _DEFINITIONS[name] for name in wanted if not reasons[name]}
+    if wanted and not definitions:
+        raise GradscopeError(reasons[wanted[0]])
     needed = sorted({name for d in definitions.values() for name in d.needs})
-    if not needed:
-        raise GradscopeError(absent(ds, "gradient"))
-    tensors = ds[[*needed, "written"]]
-    if ds[needed[0]].variable.chunks is None:
-        tensors = tensors.chunk(_CHUNKS)
-    out = {name: np.full([ds.sizes[dim] for dim in _OVER], np.nan) for name in definitions}
-    successive = False
-    for cell in cells(ds):
-        index = place(ds, cell)
-        for rows, steps, there, block in _blocks(tensors.isel(index), needed):
-            follows = there[:, 1:] & there[:, :-1]
-            successive |= bool(follows.any())
-            for name, definition in definitions.items():
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    values = definition.measure(block)
-                known = follows if definition.successive else there[:, 1:]
-                out[name][tuple(index.values())][rows, steps] = np.where(known, values, np.nan)
+    stored = ds["written"].transpose(*_OVER).values >= 3
+    follows = stored & np.insert(stored[..., :-1], 0, False, axis=-1)
+    alphas_cumprod = ds["alphas_cumprod"].values
+    out = {name: np.full(stored.shape, np.nan) for name in definitions}
+
+    def measure(place: Place) -> None:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for where, block in _blocks(ds, needed, place):
+                block["alphas_cumprod"] = alphas_cumprod[where[-1]]
+                for name, definition in definitions.items():
+                    out[name][where] = definition.measure(block)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(measure, _places(ds, needed, stored)))
+    found = {}
     for name, definition in definitions.items():
-        if definition.successive and not successive:
-            del out[name]
+        if definition.successive and not follows.any():
             reasons[name] = "no two successive timesteps have their tensors (recording.tensor_every)"
-    return xr.Dataset(
-        {name: (_OVER, values, {"note": definitions[name].note}) for name, values in out.items()},
-        coords=ds.coords,
-        attrs={"absent": {name: reason for name, reason in reasons.items() if reason}},
-    )
+            continue
+        values = np.where(follows if definition.successive else stored, out[name], np.nan)
+        found[name] = _OVER, values, {"note": definition.note}
+    absences = {name: reason for name, reason in reasons.items() if reason}
+    return xr.Dataset(found, coords=ds.coords, attrs={"absent": absences})
 
 
-def _blocks(cell: xr.Dataset, names: list[str]) -> Iterator[tuple[slice, slice, NDArray[np.bool_], Block]]:
-    """Samples, timesteps, which tensors are stored (the step before ahead of them), and the tensors of each chunk."""
-    stored = cell["written"].values >= 3
-    alphas_cumprod = cell["alphas_cumprod"].values
-    chunks = cell[names[0]].variable.chunksizes
-    image = tuple(cell.sizes[dim] for dim in ("channel", "height", "width"))
-    for rows in _slices(chunks["sample"]):
-        n = rows.stop - rows.start
-        last, last_there = {name: np.full((n, 1, *image), np.nan) for name in names}, np.zeros((n, 1), dtype=bool)
-        for steps in _slices(chunks["timestep"]):
-            here = stored[rows, steps]
-            there = np.concatenate([last_there, here], axis=1)
-            last_there = here[:, -1:]
-            if not here.any():
-                continue
-            loaded = cell[names].isel(sample=rows, timestep=steps).transpose("sample", "timestep", ...).compute()
-            tensors = {
-                name: np.concatenate([last[name], loaded[name].values.astype(np.float64)], axis=1) for name in names
-            }
-            last = {name: values[:, -1:] for name, values in tensors.items()}
-            yield rows, steps, there, {**tensors, "alphas_cumprod": alphas_cumprod[steps]}
+def _places(ds: xr.Dataset, names: list[str], stored: NDArray[np.bool_]) -> Iterator[Place]:
+    """What is read at once: a chunk of samples, and as many chunks of timesteps as `_READ_BYTES` hold."""
+    if not names:
+        return
+    chunks = ds[names[0]].variable.chunksizes or _CHUNKS
+    rows, steps = max(chunks["sample"]), max(chunks["timestep"])
+    step_bytes = 4 * len(names) * rows * prod(ds.sizes[dim] for dim in _IMAGE)
+    steps *= max(1, _READ_BYTES // (step_bytes * steps))
+    *cells, samples, timesteps = stored.shape
+    for cell in np.ndindex(*cells):
+        for row in range(0, samples, rows):
+            for step in range(0, timesteps, steps):
+                place = (*cell, slice(row, min(row + rows, samples)), slice(step, min(step + steps, timesteps)))
+                if stored[place].any():
+                    yield place
 
 
-def _slices(sizes: tuple[int, ...]) -> Iterator[slice]:
-    ends = np.cumsum(sizes).tolist()
-    return (slice(end - size, end) for end, size in zip(ends, sizes, strict=True))
+def _blocks(ds: xr.Dataset, names: list[str], place: Place) -> Iterator[tuple[Place, dict[str, Floats]]]:
+    """Blocks at a place, and their own places; each overwrites the one before."""
+    *cell, rows, steps = place
+    assert isinstance(rows, slice)
+    assert isinstance(steps, slice)
+    begin = max(0, steps.start - 1)
+    index = dict(zip(_OVER, (*cell, rows, slice(begin, steps.stop)), strict=True))
+    read = {name: ds[name].variable.isel(index).transpose("sample", "timestep", *_IMAGE).values for name in names}
+    image = tuple(ds.sizes[dim] for dim in _IMAGE)
+    length = max(1, _PIECE_BYTES // (8 * prod(image)))
+    buffers = {name: np.full((1 + length, *image), np.nan) for name in names}
+    for sample in range(rows.start, rows.stop):
+        for first in range(steps.start, steps.stop, length):
+            last = min(first + length, steps.stop)
+            before = max(0, first - 1)  # there is none before the first step
+            block = {name: buffer[: 1 + last - first] for name, buffer in buffers.items()}
+            for name, values in read.items():
+                block[name][0] = np.nan
+                block[name][before - last :] = values[sample - rows.start, before - begin : last - begin]
+            yield (*cell, sample, slice(first, last)), block
 
 
 def _sum(x: NDArray) -> Floats:
     return np.asarray(x.sum(axis=(-3, -2, -1)))
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    flat = (*a.shape[:-3], -1)
+    return np.asarray(np.vecdot(a.reshape(flat), b.reshape(flat)))
 
 
 def _share(mask: NDArray[np.bool_]) -> Floats:
@@ -111,11 +141,17 @@ def _share(mask: NDArray[np.bool_]) -> Floats:
 
 
 def _norm(x: Floats) -> Floats:
-    return np.sqrt(_sum(x**2))
+    return np.sqrt(_dot(x, x))
 
 
 def _cosine(a: Floats, b: Floats) -> Floats:
-    return _sum(a * b) / (_norm(a) * _norm(b))
+    return _dot(a, b) / (_norm(a) * _norm(b))
+
+
+def _turn(x: Floats) -> Floats:
+    """Cosine between each step and the one before."""
+    norm = _norm(x)
+    return _dot(x[1:], x[:-1]) / (norm[1:] * norm[:-1])
 
 
 def _unit(x: Floats) -> Floats:
@@ -124,7 +160,7 @@ def _unit(x: Floats) -> Floats:
 
 
 def _moved(x: Floats) -> Floats:
-    return _norm(x[:, 1:] - x[:, :-1])
+    return _norm(x[1:] - x[:-1])
 
 
 def _clipped(x_0: Floats) -> Floats:
@@ -148,40 +184,34 @@ def _high_frequency_share(x: Floats) -> Floats:
 class _Definition(NamedTuple):
     needs: tuple[str, ...]
     measure: Callable[[Block], Floats]
-    """Values of shape ``(n, steps)``."""
+    """Values of shape ``(steps,)``."""
     successive: bool = False
     """Compares with the step before."""
     note: str = ""
 
 
 _DEFINITIONS: Mapping[str, _Definition] = {
-    "gradient_norm": _Definition(("gradient",), lambda b: _norm(b["gradient"][:, 1:])),
-    "update_norm": _Definition(("update",), lambda b: _norm(b["update"][:, 1:])),
-    "gradient_cosine": _Definition(
-        ("gradient",), lambda b: _cosine(b["gradient"][:, 1:], b["gradient"][:, :-1]), successive=True
-    ),
-    "update_cosine": _Definition(
-        ("update",), lambda b: _cosine(b["update"][:, 1:], b["update"][:, :-1]), successive=True
-    ),
+    "gradient_norm": _Definition(("gradient",), lambda b: _norm(b["gradient"][1:])),
+    "update_norm": _Definition(("update",), lambda b: _norm(b["update"][1:])),
+    "gradient_cosine": _Definition(("gradient",), lambda b: _turn(b["gradient"]), successive=True),
+    "update_cosine": _Definition(("update",), lambda b: _turn(b["update"]), successive=True),
     "gradient_lipschitz": _Definition(
         ("gradient", "x_t"), lambda b: _moved(b["gradient"]) / _moved(b["x_t"]), successive=True
     ),
     "unit_gradient_lipschitz": _Definition(
         ("gradient", "x_t"), lambda b: _moved(_unit(b["gradient"])) / _moved(b["x_t"]), successive=True
     ),
-    "zero_fraction": _Definition(("gradient",), lambda b: _share(b["gradient"][:, 1:] == 0)),
-    "finite_fraction": _Definition(("gradient",), lambda b: _share(np.isfinite(b["gradient"][:, 1:]))),
+    "zero_fraction": _Definition(("gradient",), lambda b: _share(b["gradient"][1:] == 0)),
+    "finite_fraction": _Definition(("gradient",), lambda b: _share(np.isfinite(b["gradient"][1:]))),
     "clipped_fraction": _Definition(
         ("pred_original_sample",),
-        lambda b: _clipped(b["pred_original_sample"][:, 1:]),
+        lambda b: _clipped(b["pred_original_sample"][1:]),
         note=f"for a clamp at {_CLIP:g}; NaN where pred_original_sample goes beyond it",
     ),
     "score_cosine": _Definition(
         ("gradient", "x_t", "pred_original_sample"),
-        lambda b: _score_cosine(
-            b["gradient"][:, 1:], b["x_t"][:, 1:], b["pred_original_sample"][:, 1:], b["alphas_cumprod"]
-        ),
+        lambda b: _score_cosine(b["gradient"][1:], b["x_t"][1:], b["pred_original_sample"][1:], b["alphas_cumprod"]),
         note=f"NaN where pred_original_sample reaches {_CLIP:g}: the clamp hides model_output",
     ),
-    "high_frequency_share": _Definition(("gradient",), lambda b: _high_frequency_share(b["gradient"][:, 1:])),
+    "high_frequency_share": _Definition(("gradient",), lambda b: _high_frequency_share(b["gradient"][1:])),
 }

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
 
 from gradscope.errors import GradscopeError
+from gradscope.store.chunks import Chunks
 from gradscope.store.schema import WRITTEN, Array, Schema, fill_value
 
 FLUSH_SECONDS = 2.0
@@ -54,7 +54,9 @@ class StoreWriter:
     ) -> None:
         self._schema, self._inspect, self._flush_seconds = schema, inspect, flush_seconds
         group = zarr.open_group(path, mode="r+", use_consolidated=False)
-        self._zarr: dict[str, Any] = {array.name: group[array.name] for array in (*schema.arrays, WRITTEN)}
+        self._chunks = {
+            name: Chunks(path, array.with_config({"write_empty_chunks": True})) for name, array in group.arrays()
+        }
         self._staging: _Staging | None = None
         self._since: float | None = None  # when the oldest step that is not yet written came
         self._frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
@@ -145,7 +147,7 @@ class StoreWriter:
 
     def _write(self, name: str, where: tuple, values: np.ndarray) -> None:
         start = time.perf_counter()
-        self._zarr[name][where] = values
+        self._chunks[name].write(where, values)
         self.seconds += time.perf_counter() - start
         self.bytes += values.nbytes
 
@@ -168,10 +170,6 @@ class _Staging:
 
     def put(self, frame: Frame) -> None:
         column = frame.step % self.schema.scalar_chunk_steps
-        for staged, size in ((self.scalars, self.schema.scalar_chunk_steps), (self.tensors, self.schema.flush_steps)):
-            if frame.step % size == 0:  # the first of a chunk
-                for values in staged.values():
-                    values[:] = fill_value(values.dtype)
         for array in self.schema.scalars:
             self.scalars[array.name][:, column] = frame.arrays[array.name]
         self.scalars[WRITTEN.name][:, column] = 1
@@ -185,6 +183,9 @@ class _Staging:
         """Array name, place and values of all that is staged, the marker last."""
         if not self.steps:
             return
+        for staged, size in ((self.scalars, self.schema.scalar_chunk_steps), (self.tensors, self.schema.flush_steps)):
+            for values in staged.values():
+                values[:, self.steps[-1] % size + 1 :] = fill_value(values.dtype)  # and not what was there before
         rows = slice(self.first_sample, self.first_sample + self.staged)
         for name, values in self.tensors.items():
             if self.schema.tensor_every == 1:

@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 from scipy import stats
 
-from gradscope.analysis import stability
+from gradscope.analysis import stability, tensors
 from gradscope.analysis.contents import RECORDED_BY, cells, place
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS
@@ -138,6 +138,43 @@ def test_a_gap_breaks_only_its_neighbours(recorded):
 def test_tensors_must_be_there(recorded):
     with pytest.raises(GradscopeError, match="gradient is not in this store; the probe `gradient` records it"):
         stability.from_tensors(recorded[["gradient_norm", "written"]])
+
+
+@pytest.mark.parametrize(("read", "piece"), [(1, 1), (2**24, 2**20), (10**4, 5000)])
+def test_cosines_are_those_of_a_loop_whatever_is_read_at_once(store, monkeypatch, read, piece):
+    monkeypatch.setattr(tensors, "_READ_BYTES", read)
+    monkeypatch.setattr(tensors, "_PIECE_BYTES", piece)
+    store["written"][0, 0, 0, 0, 2, 10] = 0
+    found = stability.from_tensors(store, ["gradient_cosine", "update_norm"])
+    assert set(found) == {"gradient_cosine", "update_norm"}
+    there, kept = store["written"].values == 3, store["gradient"].values.astype(float)
+    update = store["update"].values.astype(float)
+    for cell in np.ndindex(CELLS):
+        for i in range(SAMPLES):
+            for k in range(TIMESTEPS):
+                at = (*cell, i, k)
+                norm = np.sqrt((update[at] ** 2).sum()) if there[at] else np.nan
+                assert found["update_norm"].values[at] == pytest.approx(norm, rel=1e-12, nan_ok=True)
+                cosine = np.nan
+                if k and there[at] and there[(*cell, i, k - 1)]:
+                    a, b = kept[at].ravel(), kept[(*cell, i, k - 1)].ravel()
+                    with np.errstate(invalid="ignore"):
+                        cosine = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+                assert found["gradient_cosine"].values[at] == pytest.approx(cosine, rel=1e-12, abs=1e-14, nan_ok=True)
+    assert np.isfinite(found["gradient_cosine"].values[..., 0, 1:]).all()  # of gradients near 1e-36
+
+
+def test_only_the_tensors_of_the_names_are_read(recorded):
+    found = stability.from_tensors(recorded[["gradient", "alphas_cumprod", "written"]], ["gradient_cosine"])
+    assert list(found) == ["gradient_cosine"]
+    assert found.attrs["absent"] == {}
+    found = stability.from_tensors(recorded.drop_vars("x_t"), ["gradient_lipschitz", "zero_fraction"])
+    assert list(found) == ["zero_fraction"]
+    assert "the probe `x_t` records it" in found.attrs["absent"]["gradient_lipschitz"]
+    with pytest.raises(GradscopeError, match="update is not in this store; the probe `update` records it"):
+        stability.from_tensors(recorded.drop_vars("update"), ["update_cosine"])
+    with pytest.raises(GradscopeError, match="no tensor gives 'gradient_cosin'; did you mean 'gradient_cosine'"):
+        stability.from_tensors(recorded, ["gradient_cosin"])
 
 
 def test_curves_are_those_of_a_loop(store):

@@ -1,11 +1,15 @@
 """Chunks are read straight from their files where that is possible, and it makes no difference."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
 from zarr.codecs import BytesCodec
 
 from gradscope.errors import GradscopeError
+from gradscope.store import chunks as module
 from gradscope.store.chunks import Chunks
 from gradscope.store.creation import _CODECS
 
@@ -93,3 +97,78 @@ def test_a_damaged_chunk_is_named(tmp_path, codec):
         with pytest.raises(GradscopeError, match="s.zarr/a.* is damaged"):
             read()
     assert chunks.read((1, 0, 0, 0, 0)).shape == (1, 4, 10, 2, 5)
+
+
+SELECTIONS = [
+    (),
+    (1,),
+    (1, 5, 17, 1, 3),
+    (slice(None), 2),
+    (1, slice(3, 6), slice(8, 21)),
+    (slice(0, 3, 2), slice(1, 7, 3), slice(2, 23, 7)),
+    (0, slice(None), 12, slice(1, 2), slice(0, 5, 2)),
+    (0, 6, slice(9, 9)),
+    (2, slice(0, 2)),
+]
+
+
+@pytest.mark.parametrize("run_bytes", [4, 40, 2**16])
+@pytest.mark.parametrize("where", SELECTIONS)
+def test_selections_are_those_of_numpy(stored, where, run_bytes, monkeypatch):
+    monkeypatch.setattr(module, "_RUN_BYTES", run_bytes)
+    values, chunks, _ = stored
+    got = Chunks(Path(chunks._folder).parent, chunks.array).select(where)
+    assert got.dtype == values.dtype
+    np.testing.assert_array_equal(got, values[where])
+
+
+def test_of_a_large_chunk_no_more_is_read_than_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_RUN_BYTES", 40)  # an element of the third dimension
+    values = make(tmp_path / "s.zarr")
+    chunks = Chunks(tmp_path / "s.zarr", zarr.open_group(tmp_path / "s.zarr", mode="r")["a"])
+    file = tmp_path / "s.zarr" / "a" / "c.1.0.1.0.0"
+    file.write_bytes(file.read_bytes()[: (2 * 10 + 7) * 40])  # what comes after element [1, 2, 16] is gone
+    np.testing.assert_array_equal(chunks.select((1, slice(0, 2), slice(None, 20))), values[1, :2, :20])
+    np.testing.assert_array_equal(chunks.select((1, slice(0, 3), 16)), values[1, :3, 16])
+    with pytest.raises(GradscopeError, match="is damaged"):
+        chunks.select((1, slice(0, 3), 17))
+
+
+@pytest.mark.parametrize("kind", [{}, {"codec": "lz4"}, {"dtype": "int16"}, {"endian": "big"}, {"separator": "/"}])
+@pytest.mark.parametrize(
+    "where",
+    [
+        (0, slice(4, 7), slice(10, 20)),  # whole chunks, and the first that reaches over the array's end
+        (1, slice(0, 7), slice(20, 23)),
+        (2,),
+        (slice(0, 2), slice(0, 4), slice(0, 23)),
+        (1, slice(0, 4), slice(10, 15)),  # a part
+        (1, slice(2, 4), slice(10, 20)),
+    ],
+)
+def test_chunks_are_written_as_zarr_writes_them(tmp_path, kind, where):
+    for name in ("ours", "zarr"):
+        make(tmp_path / name, **kind)
+    arrays = [zarr.open_group(tmp_path / name, mode="r+")["a"] for name in ("ours", "zarr")]
+    new = np.arange(np.prod(SHAPE)).reshape(SHAPE)[where].astype(arrays[0].dtype)
+    Chunks(tmp_path / "ours", arrays[0]).write(where, new)
+    arrays[1][where] = new
+    np.testing.assert_array_equal(arrays[0][where], new)
+    files = [{p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.is_file()}
+             for n in ("ours", "zarr")]  # fmt: skip
+    assert files[0] == files[1]
+
+
+def test_a_chunk_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
+    values = make(tmp_path / "s.zarr")
+    chunks = Chunks(tmp_path / "s.zarr", zarr.open_group(tmp_path / "s.zarr", mode="r+")["a"])
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    before = sorted((tmp_path / "s.zarr" / "a").iterdir())
+    with pytest.raises(OSError, match="No space left"):
+        chunks.write((0, slice(0, 4), slice(0, 10)), np.zeros((4, 10, 2, 5), dtype=np.float32))
+    assert sorted((tmp_path / "s.zarr" / "a").iterdir()) == before
+    np.testing.assert_array_equal(chunks.whole(), values)

@@ -1,0 +1,156 @@
+"""What a store gives lazily: the same however it is asked for, and masked as it is when it is read."""
+
+import pickle
+from functools import partial
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, create, open_store
+from gradscope.store.chunks import Chunks
+
+IMAGE = ("channel", "height", "width")
+SHAPE = (1, 1, 2, 1, 7, 23)
+CELL_DIMS = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
+
+
+def grid():
+    return Grid(
+        classifier=("robust",), classifier_input=("x_t",), stabilizer=("none", "adam"), guidance_scale=(0.4,),
+        label=np.arange(7) % 3, seed=np.arange(7), timestep=np.arange(23)[::-1], alphas_cumprod=np.linspace(0, 1, 23),
+        sigma=np.linspace(1, 0, 23), image_shape=(3, 2, 2), batch_size=4,
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["none", "lz4"])
+def half(request, tmp_path):
+    """A store of which steps are missing, the schema, and all that is to be read from it."""
+    arrays = (
+        Array("gradient", "tensor", {"units": "1"}, dims=IMAGE),
+        Array("update", "tensor", {"units": "2"}, dims=IMAGE, dtype="float16"),
+        Array("update_exponent", "scalar", {}, dtype="int8"),
+        Array("predicted_class", "scalar", {}, dtype="int16"),
+        Array("spectrum", "scalar", {}, dims=("frequency",), sizes={"frequency": 3}),
+    )
+    schema = Schema(grid(), arrays, tensor_samples=6, codec=request.param)
+    create(tmp_path / "s.zarr", schema, {})
+    group = zarr.open_group(tmp_path / "s.zarr", mode="r+")
+    rng = np.random.default_rng(0)
+    written = rng.choice([0, 1, 3], SHAPE).astype(np.uint8)
+    raw = {array.name: rng.integers(-9, 9, schema.shape(array)).astype(array.dtype) for array in arrays}
+    for name, values in {**raw, "written": written}.items():
+        group[name][...] = values
+    there, scaled = written[..., None, None, None] == 3, raw["update"].astype("float32")
+    expected = {
+        "gradient": np.where(there, raw["gradient"], np.float32(np.nan)),
+        "update": np.where(there, scaled * 2.0 ** raw["update_exponent"][..., None, None, None], np.nan),
+        "update_exponent": np.where(written > 0, raw["update_exponent"], -1),
+        "predicted_class": np.where(written > 0, raw["predicted_class"], -1),
+        "spectrum": np.where(written[..., None] > 0, raw["spectrum"], np.float32(np.nan)),
+    }
+    dtypes = {name: np.dtype("float32" if name == "update" else values.dtype) for name, values in raw.items()}
+    return tmp_path / "s.zarr", {name: values.astype(dtypes[name]) for name, values in expected.items()}
+
+
+SELECTIONS = [
+    {},
+    {"sample": 4},
+    {"sample": 4, "timestep": 11, "stabilizer": 1, "classifier": 0, "classifier_input": 0, "guidance_scale": 0},
+    {"sample": -1, "timestep": slice(None, None, -1)},
+    {"sample": slice(1, 6, 2), "timestep": slice(5, 22, 4)},
+    {"timestep": slice(7, 7)},
+    {"sample": [5, 1], "timestep": [0, 22, 3]},
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize(
+    "way", ["values", "compute", "loaded with others", "two steps", "pickled", "arithmetic", "a copy"]
+)
+def test_every_way_to_read_gives_the_same(half, selection, way):
+    path, expected = half
+    ds = open_store(path)
+    for name, values in expected.items():
+        dims = ds[name].dims
+        wanted = xr.Variable(dims, values).isel(selection).values
+        if way == "two steps":
+            found = ds[name].isel({k: v for k, v in selection.items() if k != "timestep"})
+            got = found.isel({k: v for k, v in selection.items() if k == "timestep"}).values
+        else:
+            found = ds[name].isel(selection)
+            got = {
+                "values": lambda found=found: found.values,
+                "compute": lambda found=found: found.compute().values,
+                "loaded with others": lambda name=name: ds.isel(selection).compute()[name].values,
+                "pickled": lambda found=found: pickle.loads(pickle.dumps(found)).values,
+                "arithmetic": lambda found=found: (found + 0).values,
+                "a copy": lambda found=found: found.copy(deep=True).values,
+            }[way]()
+        assert dask.is_dask_collection(found.variable)
+        assert got.dtype == found.dtype == values.dtype
+        np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("change", ["set", "replaced", "transposed", "masked", "renumbered"])
+def test_what_has_become_something_else_is_not_read_from_the_store(half, change):
+    path, expected = half
+    found, values = open_store(path)["gradient"], expected["gradient"].copy()
+    assert found.variable.selection is not None
+    if change == "set":
+        found[0, 0, 1, 0, 2] = 5
+        values[0, 0, 1, 0, 2] = 5
+    elif change == "replaced":
+        found.values = values = values + 1
+    elif change == "transposed":
+        found, values = found.transpose(..., "sample"), np.moveaxis(values, 4, -1)
+    elif change == "masked":
+        found, values = found.where(found > 0), np.where(values > 0, values, np.nan)
+    else:
+        found, values = found.assign_coords(sample=np.arange(7)[::-1]).sel(sample=1), values[:, :, :, :, 5]
+    np.testing.assert_array_equal(found.values, values)
+    np.testing.assert_array_equal(open_store(path)["gradient"].values, expected["gradient"])
+
+
+def test_chunks_are_those_of_the_store(half):
+    ds = open_store(half[0])
+    assert ds["gradient"].variable.chunks == ((1,), (1,), (1, 1), (1,), (4, 3), (10, 10, 3), (3,), (2,), (2,))
+    part = ds["gradient"].isel(stabilizer=1, sample=slice(1, 6), timestep=slice(5, 22, 4)).variable
+    assert part.chunks == ((1,), (1,), (1,), (3, 2), (2, 2, 1), (3,), (2,), (2,))
+    for whole in (ds["gradient"], part):
+        assert tuple(map(sum, whole.chunks)) == whole.shape
+
+
+def test_a_selection_is_read_without_a_graph_and_alone(half, monkeypatch):
+    path, expected = half
+    found = open_store(path)["gradient"].isel(stabilizer=0, sample=4)
+    asked = []
+    original = Chunks.select
+    monkeypatch.setattr(Chunks, "select", lambda self, where: asked.append(where) or original(self, where))
+    with dask.config.set(scheduler=partial(pytest.fail, "a graph was computed")):
+        got = found.values
+    np.testing.assert_array_equal(got, expected["gradient"][:, :, 0, :, 4])
+    assert [where[4] for where in asked] == [4, 4]
+    assert [len(where) for where in asked] == [6, 9]  # the marker, before the values
+
+
+def test_what_is_written_later_shows_and_not_before(tmp_path):
+    arrays = (Array("gradient", "tensor", {}, dims=IMAGE), Array("norm", "scalar", {}))
+    schema, path = Schema(grid(), arrays), tmp_path / "s.zarr"
+    create(path, schema, {})
+    ds = open_store(path)
+    lazily = ds["gradient"].isel(stabilizer=0, sample=slice(4))
+    frames = [Frame((0, 0, 0, 0), 0, k, {"gradient": np.full((4, 3, 2, 2), k, "f4"), "norm": np.ones(4, "f4")})
+              for k in range(13)]  # fmt: skip
+    assert np.isnan(lazily.values).all()
+    writer = StoreWriter(path, schema)
+    for frame in frames:
+        writer.submit(frame)
+    writer.close()
+    got = lazily.values[0, 0, 0, 0, :, 0, 0, 0]
+    np.testing.assert_array_equal(got, [*range(13), *[np.nan] * 10])
+    zarr.open_group(path, mode="r+")["written"][0, 0, 0, 0, 0, 5] = 1  # its tensors are not there
+    assert np.isnan(lazily.values[0, 0, 0, 0, 5]).all()
+    assert ds["norm"].values[0, 0, 0, 0, 0, 5] == 1

@@ -56,7 +56,11 @@ def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
     prefix
         Path of the app on its host, with a slash at both ends: for a reverse proxy that does not serve it at ``/``.
     """
-    library = Library([Path(store) for store in stores])
+    return app_of(Library([Path(store) for store in stores]), prefix)
+
+
+def app_of(library: Library, prefix: str) -> Dash:
+    """The app of a library, which a page asks for its runs once it is loaded: opening them takes a while."""
     app = Dash(
         "dashboards",
         title="gradscope",
@@ -69,7 +73,7 @@ def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
         suppress_callback_exceptions=True,
         on_error=_tell,
     )
-    app.layout = shell.layout(library)
+    app.layout = shell.layout()
     app.server.after_request(_guard)
     routes.register(app.server, library, prefix)
     export.register(app.server, library, prefix)
@@ -92,6 +96,10 @@ def _navigation(app: Dash, library: Library) -> None:
         State("view", "data"),
         prevent_initial_call=True,
     )
+
+    @app.callback(Output("store-select", "data"), Input("page", "id"))
+    def stores(_: str):
+        return shell.choices(library)
 
     @app.callback(
         Output("page", "children"),

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import dcc, html
 
+from dashboards import mantine as dmc
 from dashboards.data import Broken, Recorded
 from dashboards.export import Call, stamp
 from dashboards.state import SHOWN_MOST, VARIABLES_MOST, scalars

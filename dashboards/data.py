@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from dashboards.recorded import Recorded, short_key
 from gradscope.errors import GradscopeError
@@ -20,7 +21,7 @@ class Broken:
 
 
 class Library:
-    """The stores named on the command line, and no others.
+    """The stores named on the command line, and no others. They are opened when one is first asked for.
 
     Raises
     ------
@@ -31,13 +32,21 @@ class Library:
     def __init__(self, paths: Sequence[Path]) -> None:
         if not paths:
             raise GradscopeError("dashboard: which store? name at least one")
-        self.runs: dict[str, Recorded | Broken] = {}
+        self._waiting = list({path.absolute(): path for path in paths}.values())
+        self._runs: dict[str, Recorded | Broken] = {}
+        self._lock = Lock()
+
+    @property
+    def runs(self) -> dict[str, Recorded | Broken]:
         """By key, in the order given."""
-        for path in {path.absolute(): path for path in paths}.values():
-            run = _opened(path)
-            if run.key in self.runs:  # a copy of a store has its run_id
-                run = _opened(path, short_key(None, path))
-            self.runs[run.key] = run
+        with self._lock:
+            while self._waiting:
+                path = self._waiting.pop(0)
+                run = _opened(path)
+                if run.key in self._runs:  # a copy of a store has its run_id
+                    run = _opened(path, short_key(None, path))
+                self._runs[run.key] = run
+        return self._runs
 
     def run(self, key: str | None) -> Recorded | Broken:
         """The run of that key, the first where there is none; one that could not be opened is tried again."""

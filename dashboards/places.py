@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import Output, dcc, html, no_update
 
+from dashboards import mantine as dmc
 from dashboards.components import empty, export_menu, figure_frame, shown
 from dashboards.data import Recorded
 from dashboards.export import Call

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 
+from dashboards import mantine as dmc
 from dashboards.components import control, name_of
 from dashboards.data import Library, Recorded
 from dashboards.leads import came_from

@@ -1,13 +1,15 @@
 """Serving the dashboard on this machine."""
 
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 import waitress
 
-from dashboards.app import create_app
+from dashboards.app import app_of
+from dashboards.data import Library
 from gradscope.errors import GradscopeError
 
 THREADS = 8
@@ -21,7 +23,8 @@ def serve(stores: Sequence[Path], host: str, port: int, prefix: str = "/", tell:
     GradscopeError
         The address is taken, or not one of this machine.
     """
-    app = create_app(stores, prefix)
+    library = Library(stores)
+    app = app_of(library, prefix)
     try:
         server = waitress.create_server(app.server, host=host, port=port, threads=THREADS, ident="gradscope")
     except OSError as error:
@@ -34,6 +37,7 @@ def serve(stores: Sequence[Path], host: str, port: int, prefix: str = "/", tell:
         )
     shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
     tell(f"gradscope dashboard: http://{f'[{shown}]' if ':' in shown else shown}:{port}{prefix}  (Ctrl-C ends it)")
+    threading.Thread(target=lambda: library.runs, daemon=True).start()  # while the browser loads what the page needs
     server.run()
 
 

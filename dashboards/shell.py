@@ -1,8 +1,8 @@
 """What surrounds the pages: header, navigation, notices and the stores that callbacks share."""
 
-import dash_mantine_components as dmc
 from dash import dcc, html
 
+from dashboards import mantine as dmc
 from dashboards.data import Broken, Library
 from dashboards.pages import PAGES
 from dashboards.state import CURSOR, FIELDS
@@ -11,14 +11,14 @@ POLL = 2000
 """Milliseconds between two looks at a run that is being recorded."""
 
 
-def layout(library: Library) -> dmc.MantineProvider:
+def layout() -> dmc.MantineProvider:
     """The page before any state is known."""
     return dmc.MantineProvider(
         defaultColorScheme="auto",
         theme={"primaryColor": "blue", "defaultRadius": "sm", "fontFamily": "system-ui, sans-serif"},
         children=[
             html.A("skip to content", href="#page", className="skip"),
-            html.Header(_header(library), className="header"),
+            html.Header(_header(), className="header"),
             html.Div(id="notices", role="status", className="notices"),
             html.Main(html.Div(dmc.Skeleton(height=400), id="page"), tabIndex=-1, className="page"),
             html.Div(id="said", role="status", className="said", **{"aria-live": "polite"}),
@@ -28,13 +28,16 @@ def layout(library: Library) -> dmc.MantineProvider:
     )
 
 
-def _header(library: Library) -> list:
+def choices(library: Library) -> list[dict[str, str]]:
+    """The stores to choose from."""
+    return [{"value": key, "label": _label(run)} for key, run in library.runs.items()]
+
+
+def _header() -> list:
     return [
         html.A("gradscope", href="overview", className="brand view-link", **{"data-fields": " ".join(CURSOR)}),
         dmc.Select(
             id="store-select",
-            data=[{"value": key, "label": _label(run)} for key, run in library.runs.items()],
-            value=next(iter(library.runs)),
             allowDeselect=False,
             size="xs",
             w=220,

@@ -184,7 +184,7 @@ class _Reader:
         number = _integer(text)
         if number is None:
             return self._clamped("t", text, "a timestep", usual)
-        nearest = int(timesteps[abs(timesteps - number).argmin()])
+        nearest = min(timesteps.tolist(), key=lambda t: abs(t - number))
         return nearest if nearest == number else self._clamped("t", text, "a timestep of this run", nearest)
 
     def _cells(self, usual: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,44 +6,51 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from gradscope.errors import GradscopeError
 
+# After \b a paragraph's lines stay as they are.
 _EXAMPLES = """
+\b
 Examples:
-
   gradscope record --config both.yaml
-
   gradscope record --config both.yaml --store b.zarr --set sampling.samples=4
-
   gradscope evaluate b.zarr
-
   gradscope report b.zarr --html b.html
-
   gradscope dashboard b.zarr
-
   gradscope train classifier --config mine.yaml
 """
 
 _DASHBOARD_EXAMPLES = """
+\b
 Examples:
-
   gradscope dashboard runs/both.zarr
-
   gradscope dashboard runs/*.zarr --port 8051
 
+\b
 Behind a reverse proxy that serves it below a path:
-
   gradscope dashboard runs/both.zarr --prefix /gradscope/
 """
 
 _AUDIT_EXAMPLES = """
+\b
 Examples:
-
   gradscope probe-classifier --config audit.yaml
-
-  gradscope probe-classifier --config audit.yaml --out audit.zarr --set samples=512 --set denoiser=none
+  gradscope probe-classifier --config audit.yaml --out audit.zarr
+  gradscope probe-classifier --config audit.yaml --set denoiser=none
 """
+
+
+class _Commands(TyperGroup):
+    """Commands with the whole first sentence of their help, not with as much of it as fits on one line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(limit=999)) for name, command in self.commands.items()]
+            )
+
 
 app = typer.Typer(
     name="gradscope",
@@ -51,10 +58,13 @@ app = typer.Typer(
     epilog=_EXAMPLES,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # plain text: a help with rich takes three times as long
+    cls=_Commands,
     pretty_exceptions_enable=False,
 )
-train = typer.Typer(help="Train a denoiser or a classifier; writes weights with a card.", no_args_is_help=True)
+train = typer.Typer(
+    help="Train a denoiser or a classifier; writes weights with a card.", no_args_is_help=True, cls=_Commands
+)
 app.add_typer(train, name="train")
 
 Config = Annotated[str, typer.Option("--config", help="YAML file: as given, or in runs/, or the name of a preset.")]
@@ -121,6 +131,9 @@ def record(
     console.print(
         f"recorded {outcome.path}: {_size(outcome.bytes)} written at {rate}/s, writer stalled {outcome.stalled:.1f} s"
     )
+    for name, deviation in outcome.deviation.items():
+        off = f"gradient by {deviation['gradient']:.2g} of its norm, x0-hat by {deviation['pred_original_sample']:.2g}"
+        console.print(f"{name}: off from float32 in eager mode: {off}", highlight=False)
     for line in outcome.nonfinite[:10]:
         console.print(f"[red]{line}[/red]")
     if len(outcome.nonfinite) > 10:
@@ -197,8 +210,13 @@ def dashboard(
     prefix: Annotated[str, typer.Option("--prefix", help="Path of the app behind a reverse proxy.")] = "/",
 ) -> None:
     """Explore runs in the browser: one cursor through every gradient. Reads only; Ctrl-C ends it."""
+    import gc
+
+    gc.disable()  # nothing of what is loaded is garbage; looking for some takes an eighth of the time
     from dashboards import serve
 
+    gc.enable()
+    gc.freeze()
     serve(stores, host, port, prefix, tell=typer.echo)
 
 

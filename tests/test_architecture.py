@@ -24,11 +24,31 @@ def test_help_loads_nothing_heavy():
         "import sys; sys.argv = ['gradscope', '--help']\n"
         "from gradscope.cli import main\n"
         "try:\n    main()\nexcept SystemExit: pass\n"
-        "print(sorted({'torch', 'xarray', 'zarr', 'numpy', 'pydantic'} & set(sys.modules)))"
+        "print(sorted({'torch', 'xarray', 'zarr', 'numpy', 'pandas', 'pydantic', 'rich'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip().endswith("[]")
     assert "gradscope record --config both.yaml" in out.stdout
+
+
+def test_the_dashboard_listens_before_it_loads_what_only_stores_need(tmp_path):
+    """Dask and scipy take a second, and Mantine's components that no page has half of one."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import waitress\n"
+        "from dashboards import serve\n"
+        "class Server:\n"
+        "    effective_port = 1\n"
+        "    def __init__(self, app, **options):\n"
+        "        assert app.test_client().get('/').status_code == 200\n"
+        "        print(sorted({'dask', 'scipy', 'dash_mantine_components.Table'} & set(sys.modules)))\n"
+        "    def run(self): pass\n"
+        "waitress.create_server = Server\n"
+        f"serve([Path({str(tmp_path)!r})], '127.0.0.1', 0, tell=lambda text: None)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
 
 
 def imports(path):
@@ -71,6 +91,7 @@ ALLOWED = {
     },
     "gradscope.sampler": {
         "gradscope.guidance",
+        "gradscope.noise",
         "gradscope.schedule",
         "gradscope.stabilizers",
         "gradscope.errors",

@@ -641,7 +641,12 @@ def test_version_and_help(gradscope):
     for command in ([], ["record"]):
         status, out, _ = gradscope(*command, "--help")
         assert status == 0
-        assert "gradscope record --config both.yaml" in out
+        lines = [line.strip() for line in out.splitlines()]
+        assert "gradscope record --config both.yaml" in lines
+        assert "gradscope evaluate b.zarr" in lines
+    _, out, _ = gradscope("train", "--help")
+    told = " ".join(out.split())
+    assert "classifier Train a timm classifier on clean images or on x_t; an interrupted training goes on" in told
 
 
 def test_help_is_quick_because_it_loads_no_torch():

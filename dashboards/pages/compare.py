@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import dash_mantine_components as dmc
 import pandas as pd
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, html, no_update
 
 from dashboards import components, selection
+from dashboards import mantine as dmc
 from dashboards.components import control
 from dashboards.data import Library, Recorded
 from dashboards.differences import HEADS, differences, headline, hint, why_not, words

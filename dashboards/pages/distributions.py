@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import Dash, Input, State, html
 
 from dashboards import components
+from dashboards import mantine as dmc
 from dashboards.components import control
 from dashboards.data import Library, Recorded
 from dashboards.export import Call

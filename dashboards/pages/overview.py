@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import dash_mantine_components as dmc
 import numpy as np
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html, no_update
 from dash import State as Unwatched
 from dash.exceptions import PreventUpdate
 
+from dashboards import mantine as dmc
 from dashboards.cells_table import cell_columns, cell_rows, found_in
 from dashboards.components import control, empty, figure_card, variables_select
 from dashboards.data import Library, Recorded

@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import Dash, Input, Output, html
 from dash import State as Unwatched
 from ruamel.yaml import YAML, RoundTripRepresenter
 
+from dashboards import mantine as dmc
 from dashboards.components import name_of
 from dashboards.data import Library, Recorded
 from dashboards.disk import readable, sizes

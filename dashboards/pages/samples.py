@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import dash_mantine_components as dmc
 import pandas as pd
 import xarray as xr
 from dash import Dash, Input, Output, ctx, html, no_update
 from dash import State as Unwatched
 
+from dashboards import mantine as dmc
 from dashboards.components import cell_select, control, empty
 from dashboards.data import Library, Recorded
 from dashboards.leads import came_from, into

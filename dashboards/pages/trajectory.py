@@ -6,9 +6,9 @@ all cells. Another sample or cell asks for curves and numbers anew, once the cur
 
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
+from dashboards import mantine as dmc
 from dashboards.components import (
     cell_select,
     cells_select,

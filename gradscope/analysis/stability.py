@@ -14,7 +14,7 @@ from gradscope.store import CELL_DIMS
 __all__ = ["QUANTILES", "Written", "curves", "from_tensors", "permutation_null", "require", "written"]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_BOUND = xr.Variable("bound", ["low", "high"])
+_BOUND = ["low", "high"]
 
 
 def curves(ds: xr.Dataset, names: Sequence[str] | None = None) -> xr.Dataset:

@@ -18,10 +18,23 @@ POSITION = (0.37, 0.63)
 
 Array = NDArray[np.float32]
 
-_WHITE, _BLACK, _SEAM = (0.97, 0.97, 0.95), (0.08, 0.08, 0.10), (0.62, 0.62, 0.62)
-_RED, _ORANGE, _BLUE, _YELLOW = (0.78, 0.10, 0.12), (0.93, 0.46, 0.13), (0.10, 0.25, 0.66), (0.98, 0.80, 0.12)
+_WHITE, _BLACK, _SEAM, _RED, _ORANGE, _BLUE, _YELLOW = range(7)
+_PAINTS = np.array(
+    [
+        (0.97, 0.97, 0.95),
+        (0.08, 0.08, 0.10),
+        (0.62, 0.62, 0.62),
+        (0.78, 0.10, 0.12),
+        (0.93, 0.46, 0.13),
+        (0.10, 0.25, 0.66),
+        (0.98, 0.80, 0.12),
+    ],
+    dtype=np.float32,
+)
 _LIGHT = np.array([-0.40, -0.45, 0.80], dtype=np.float32)
 _SUPERSAMPLING = 2
+_BLOCK = 64
+"""So many images are drawn at once: what they need stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -58,30 +71,43 @@ def render(drawn: Factors, size: int) -> Array:
 
     Pixels are the mean of 2 x 2 subpixels. The ball is the orthographic view of a shaded sphere.
     """
+    images = np.empty((len(drawn.label), 3, size, size), dtype=np.float32)
+    order = np.argsort(drawn.label, kind="stable")
+    for first in range(0, len(order), _BLOCK):
+        block = order[first : first + _BLOCK]
+        images[block] = _render(Factors(*(values[block] for values in vars(drawn).values())), size)
+    return images
+
+
+def _render(drawn: Factors, size: int) -> Array:
+    """The same, of images in the order of their labels."""
     side = size * _SUPERSAMPLING
     grid = ((np.arange(side, dtype=np.float32) + 0.5) / side)[None]
     radius = drawn.radius[:, None].astype(np.float32)
     dx = (grid - drawn.x[:, None].astype(np.float32)) / radius
     dy = (grid - drawn.y[:, None].astype(np.float32)) / radius
-    image, row, column = np.nonzero(dx[:, None, :] ** 2 + dy[:, :, None] ** 2 < 1)
+    ball = dx[:, None, :] ** 2 + dy[:, :, None] ** 2 < 1
+    rows = ball.sum(axis=2)  # subpixels of the ball: in a row,
+    counts = rows.sum(axis=1)  # and in an image
 
-    px, py = dx[image, column], dy[image, row]
+    px, py = np.broadcast_to(dx[:, None, :], ball.shape)[ball], np.repeat(dy.ravel(), rows.ravel())
     pz = np.sqrt(np.maximum(1 - px**2 - py**2, 0))
     shade = np.float32(0.45) + np.float32(0.55) * np.clip(px * _LIGHT[0] + py * _LIGHT[1] + pz * _LIGHT[2], 0, 1)
-    cos, sin = (f(drawn.rotation).astype(np.float32)[image] for f in (np.cos, np.sin))
+    cos, sin = (np.repeat(f(drawn.rotation).astype(np.float32), counts) for f in (np.cos, np.sin))
     point = np.stack([cos * px + sin * py, cos * py - sin * px, pz])
 
-    label = drawn.label[image]
-    colour = np.empty((len(image), 3), dtype=np.float32)
-    for k, texture in enumerate(_TEXTURES):
-        chosen = np.flatnonzero(label == k)
-        colour[chosen] = texture(point[:, chosen])
-    colour *= shade[:, None]
+    paint = np.empty(len(px), dtype=np.intp)
+    ends = np.searchsorted(drawn.label, range(len(_TEXTURES) + 1))
+    before = np.concatenate([[0], np.cumsum(counts)])[ends]
+    for texture, start, stop in zip(_TEXTURES, before, before[1:], strict=False):
+        paint[start:stop] = texture(point[:, start:stop])
 
-    canvas = np.ones((len(drawn.label), side, side, 3), dtype=np.float32)
-    canvas[image, row, column] = colour
-    blocks = canvas.reshape(-1, size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3)
-    return np.ascontiguousarray(blocks.mean(axis=(2, 4)).transpose(0, 3, 1, 2))
+    canvas = np.ones((3, *ball.shape), dtype=np.float32)
+    for channel, value in zip(canvas, _PAINTS.T, strict=True):
+        channel[ball] = value[paint] * shade
+    a, b, c, d = (canvas[..., i::2, j::2] for i in range(2) for j in range(2))  # added in another order they round anew
+    mean: Array = np.multiply(a + b + c + d, np.float32(0.25))
+    return np.moveaxis(mean, 0, 1)
 
 
 def _uniform(seed: int, stream: int, index: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -98,43 +124,46 @@ def _mix(z):
     return z ^ (z >> np.uint64(31))
 
 
-# A texture maps points of the unit sphere, shape (3, n), z towards the viewer, to colours of shape (n, 3).
+# A texture maps points of the unit sphere, shape (3, n), z towards the viewer, to paints: indices into _PAINTS, (n,).
 
 
-def _paint(shape: int, base: tuple[float, ...], *layers: tuple[NDArray[np.bool_], tuple[float, ...]]) -> Array:
-    colour = np.empty((shape, 3), dtype=np.float32)
-    colour[:] = base
+def _paint(base: int, *layers: tuple[NDArray[np.bool_], int]) -> NDArray[np.intp]:
+    painted = np.full(layers[0][0].shape, base)
     for where, paint in layers:
-        colour[where] = paint
-    return colour
+        painted[where] = paint
+    return painted
 
 
-def _baseball(p: Array) -> Array:
+def _baseball(p: Array) -> NDArray[np.intp]:
     distance = np.hypot(np.abs(p[0]) - 1.30, p[1]) - 0.82
     stitch = np.sin(26 * np.arctan2(p[1], 1.30 - np.abs(p[0]))) > 0
-    return _paint(p.shape[1], _WHITE, (np.abs(distance) < np.where(stitch, 0.13, 0.055), _RED))
+    return _paint(_WHITE, (np.abs(distance) < np.where(stitch, 0.13, 0.055), _RED))
 
 
-def _basketball(p: Array) -> Array:
+def _basketball(p: Array) -> NDArray[np.intp]:
     arcs = np.abs(np.hypot(np.abs(p[0]) - 1.25, p[1]) - 0.80)
     seams = np.minimum(np.minimum(np.abs(p[0]), np.abs(p[1])), arcs) < 0.055
-    return _paint(p.shape[1], _ORANGE, (seams, _BLACK))
+    return _paint(_ORANGE, (seams, _BLACK))
 
 
-def _soccer_ball(p: Array) -> Array:
+def _soccer_ball(p: Array) -> NDArray[np.intp]:
     pentagon = (_ICOSAHEDRON @ p).max(axis=0) > 0.925
-    hexagons = np.partition(_DODECAHEDRON @ p, -2, axis=0)
-    return _paint(p.shape[1], _WHITE, (hexagons[-1] - hexagons[-2] < 0.035, _SEAM), (pentagon, _BLACK))
+    nearest, second = np.full((2, p.shape[1]), -np.inf, dtype=np.float32)
+    for hexagon in _DODECAHEDRON @ p:
+        np.maximum(second, np.minimum(nearest, hexagon), out=second)
+        np.maximum(nearest, hexagon, out=nearest)
+    return _paint(_WHITE, (nearest - second < 0.035, _SEAM), (pentagon, _BLACK))
 
 
-def _volleyball(p: Array) -> Array:
+def _volleyball(p: Array) -> NDArray[np.intp]:
     q = _DIAGONAL @ p
-    face = np.abs(q).argmax(axis=0)
-    n = np.arange(q.shape[1])
-    across = np.abs(q[(face + 1) % 3, n] / q[face, n])
-    along = np.abs(q[(face + 2) % 3, n] / q[face, n])
+    n = q.shape[1]
+    face = np.abs(q).argmax(axis=0) * n + np.arange(n)
+    q = np.concatenate([q, q[:2]])  # the other two axes follow a face's own
+    across = np.abs(q.take(face + n) / q.take(face))
+    along = np.abs(q.take(face + 2 * n) / q.take(face))
     seam = np.maximum(across, along) > 0.92
-    return _paint(p.shape[1], _BLUE, (across < 0.36, _YELLOW), (seam, _WHITE))
+    return _paint(_BLUE, (across < 0.36, _YELLOW), (seam, _WHITE))
 
 
 def _polyhedra() -> tuple[Array, Array]:
@@ -161,4 +190,4 @@ _DIAGONAL = np.array(
     [[1 / 2**0.5, 1 / 6**0.5, 1 / 3**0.5], [-1 / 2**0.5, 1 / 6**0.5, 1 / 3**0.5], [0, -2 / 6**0.5, 1 / 3**0.5]],
     dtype=np.float32,
 )
-_TEXTURES: tuple[Callable[[Array], Array], ...] = (_baseball, _basketball, _soccer_ball, _volleyball)
+_TEXTURES: tuple[Callable[[Array], NDArray[np.intp]], ...] = (_baseball, _basketball, _soccer_ball, _volleyball)

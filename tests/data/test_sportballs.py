@@ -78,6 +78,16 @@ def test_an_image_depends_on_seed_and_index_alone():
         np.testing.assert_array_equal(render(factors(7, np.array([100 + i])), 32)[0], images[i])
 
 
+def test_many_images_are_drawn_as_one_is():
+    """More than are drawn at once, and a class that is missing."""
+    drawn = factors(3, np.arange(300))
+    drawn = chosen(drawn, drawn.label != 2)
+    images = render(drawn, 16)
+    for i in (0, 63, 64, 150, len(images) - 1):
+        np.testing.assert_array_equal(images[i], render(chosen(drawn, [i]), 16)[0])
+    assert render(chosen(drawn, []), 16).shape == (0, 3, 16, 16)
+
+
 @pytest.mark.parametrize("other", [1, 2**32, 2**61 - 1])
 def test_seeds_differ(other):
     ours, theirs = factors(0, np.arange(1000)), factors(other, np.arange(1000))

@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-browser lint format clean
+.PHONY: demo bench test test-slow test-browser lint format clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/gradscope dashboard runs/both.zarr                  every gradient, in the browser"
 	@echo "  $(BIN)/gradscope info runs/both.zarr                       what the store holds"
 	@echo "  $(BIN)/python -c \"import xarray; print(xarray.open_zarr('runs/both.zarr'))\""
+
+bench: $(INSTALLED)
+	$(BIN)/python tests/benchmarks/run.py --json bench.json
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

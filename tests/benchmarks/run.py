@@ -1,0 +1,162 @@
+"""`make bench`: every promise of speed and memory, measured, as a table and as JSON.
+
+python tests/benchmarks/run.py --json bench.json              the whole table: about half an hour on two cores
+python tests/benchmarks/run.py --only sampling                one part
+python tests/benchmarks/run.py --device cuda                  on a GPU, in the paper's size too
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import Case, Result, Side, alone, interleaved, judged, ratios
+from rich.console import Console
+from rich.table import Table
+from shares import PARTS as STEP_PARTS
+from shares import shares
+
+STEPS_A_ROUND = 10
+
+
+def settings(device: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is sampled: the shipped models at 32 px; on a GPU models of the paper's size, at 64 px, too."""
+    sizes = [("shipped", 32), *([("paper", 64), ("paper", 256)] if device.startswith("cuda") else [])]
+    for (models, samples), classifier_input in product(sizes, ("x_t", "x0")):
+        name = f"{classifier_input}, {models} models, batch {samples}"
+        yield name, {"classifier_input": classifier_input, "samples": samples, "device": device, "models": models}
+
+
+def sampling(device: str, rounds: int) -> Iterator[Result]:
+    """Guided sampling with and without recording, the plain loop, and the models' own passes."""
+    for name, options in settings(device):
+        ours, floor = Case("sampling:sampled", options), Case("sampling:floor", options)
+        plain, recorded = Case("sampling:plain", options), Case("sampling:recorded", options)
+        for dtype, bound in (("float32", 1.05), ("float16", 1.03)):
+            kept = Case("sampling:recorded", {**options, "dtype": dtype})
+            yield _steps(f"recorded in {dtype} / not recorded: {name}", kept, ours, rounds, "<=", bound)
+        goal = 2.5 if device.startswith("cuda") else {"x0": 1.8, "x_t": 1.3}[options["classifier_input"]]
+        yield _steps(f"plain loop / recorded: {name}", plain, recorded, rounds, ">=", goal)
+        yield _steps(f"not recorded / the models' own passes: {name}", ours, floor, rounds, "<=", 1.1)
+
+
+def _steps(what: str, a: Case, b: Case, rounds: int, side: Side, bound: float) -> Result:
+    found = interleaved(a, b, rounds)
+    first, second = (1e3 * sum(times) / len(times) / STEPS_A_ROUND for times in found)
+    return judged(what, ratios(*found), side, bound, detail=f"{first:.1f} / {second:.1f} ms a step")
+
+
+def memory(device: str, rounds: int) -> Iterator[Result]:
+    """What recording adds to the process's memory."""
+    for (samples, size), timesteps in product(((32, 32), (64, 64)), (100, 1000)):
+        options = {"samples": samples, "size": size, "timesteps": timesteps, "device": device}
+        cases = [Case("memory:peak", {**options, "recorded": recorded}) for recorded in (True, False)]
+        with_it, without = (alone(case, warm=False)[0] / 1e6 for case in cases)
+        what = f"memory added: batch {samples}, {size} px, {timesteps:,} timesteps"
+        yield judged(what, [with_it - without], "<=", 256, "MB", f"{with_it:.0f} - {without:.0f} MB")
+
+
+def storing(device: str, rounds: int) -> Iterator[Result]:
+    """Writing and reading a store, beside raw files of the same bytes."""
+    options = {"timesteps": 500}
+    found = interleaved(Case("storing:stored", options), Case("storing:raw", options), rounds)
+    yield judged("writing a store / writing its bytes raw", ratios(*found), "<=", 3)
+    with tempfile.TemporaryDirectory() as folder:
+        here = {"path": f"{folder}/run.zarr"}
+        alone(Case("storing:make", {**here, "timesteps": 1000}), warm=False)
+        found = interleaved(Case("storing:trajectory", here), Case("storing:raw_trajectory", here), 2 * rounds)
+        milliseconds = 500 * sum(found[0]) / len(found[0])
+        what = "reading one sample's trajectory / its bytes raw"
+        yield judged(what, ratios(*found), "<=", 10, detail=f"{milliseconds:.0f} ms")
+        found = interleaved(Case("storing:disk_read", here), Case("storing:cosines", here), rounds)
+        yield judged("rate of recomputing cosines / of reading the disk, cold", ratios(*found), ">=", 0.5)
+        grown = alone(Case("storing:cosines_memory", here), warm=False)
+        yield judged("memory of recomputing cosines", [grown[0] / 1e6], "<=", 1000, "MB")
+
+
+def startup(device: str, rounds: int) -> Iterator[Result]:
+    """What a user waits for before anything happens."""
+    found = interleaved(Case("startup:help_page", {}), Case("startup:bare", {}), rounds)
+    extra = [500 * (help_page - bare) for help_page, bare in zip(*found, strict=True)]
+    yield judged("gradscope --help, beyond python -c pass", extra, "<=", 300, "ms")
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/run.zarr"
+        alone(Case("storing:make", {"path": path, "timesteps": 50}), warm=False)
+        seconds = alone(Case("startup:dashboard", {"store": path}), rounds)
+        yield judged("gradscope dashboard, to its first page", seconds, "<=", 2, "s")
+    rates = [2000 / seconds for seconds in alone(Case("startup:sportballs", {"images": 2000}), rounds)]
+    yield judged("SportBalls of 32 px, on one core", rates, ">=", 2000, "images/s")
+
+
+PARTS: dict[str, Callable[[str, int], Iterator[Result]]] = {
+    "sampling": sampling,
+    "memory": memory,
+    "storing": storing,
+    "startup": startup,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", choices=PARTS, action="append", help="what is measured; default: all")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        tempfile.tempdir = scratch
+        measure(arguments)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    console, results = Console(width=160), []
+    for part in arguments.only or PARTS:
+        for result in PARTS[part](arguments.device, arguments.rounds):
+            results.append(result)
+            console.print(f"{result.what}: {result.median:.3g} {result.unit}", highlight=False)
+    console.print(results_table(results, arguments.device))
+    steps = {}
+    if "sampling" in (arguments.only or PARTS):
+        steps = {name: shares(options) for name, options in settings(arguments.device)}
+        console.print(shares_table(steps))
+    if arguments.json is not None:
+        about = {"machine": machine(arguments.device), "torch": torch.__version__, "rounds": arguments.rounds}
+        found = {"results": [result.asdict() for result in results], "shares": steps}
+        arguments.json.write_text(json.dumps({**about, **found}, indent=1))
+
+
+def results_table(results: list[Result], device: str) -> Table:
+    table = Table(title=f"Speed and memory on {machine(device)}", caption="median and quartiles of n rounds", box=None)
+    for head in ("what", "goal", "median", "quartiles", "unit", "n", "met", "detail"):
+        table.add_column(head, justify="right" if head in ("median", "n") else "left", no_wrap=True)
+    for r in results:
+        spread, met = f"{r.low:.3g} to {r.high:.3g}", "yes" if r.met else "no"
+        table.add_row(r.what, r.goal, f"{r.median:.3g}", spread, r.unit, str(r.n), met, r.detail)
+    return table
+
+
+def shares_table(steps: dict[str, dict[str, float]]) -> Table:
+    table = Table(title="Where a recorded step's time goes, each part waited for (%)", box=None)
+    table.add_column("sampling", no_wrap=True)
+    for head in (*STEP_PARTS, "ms a step"):
+        table.add_column(head, justify="right")
+    for name, found in steps.items():
+        percent = [f"{100 * found[part]:.1f}" for part in STEP_PARTS]
+        table.add_row(name, *percent, f"{1e3 * found['seconds']:.1f}")
+    return table
+
+
+def machine(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} cores {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Processes that start: Python itself, the help, the dashboard; and how fast SportBalls are drawn."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+
+from measure import Work
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""What is installed has its bytecode beside it, and a checkout has it after its first start."""
+
+
+def bare() -> Work:
+    """Python that does nothing."""
+    return lambda: _ended("-c", "pass")
+
+
+def help_page() -> Work:
+    """``gradscope --help``."""
+    return lambda: _ended("-c", "from gradscope.cli import main; main()", "--help")
+
+
+def dashboard(store: str) -> Work:
+    """``gradscope dashboard STORE``, until the first page is answered, on any free port."""
+
+    def work() -> float:
+        start = time.perf_counter()
+        command = [sys.executable, "-c", "from gradscope.cli import main; main()", "dashboard", store, "--port", "0"]
+        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[2]
+            with urllib.request.urlopen(url, timeout=60) as answer:  # an HTTPError where it is none of 200 to 299
+                answer.read()
+            return time.perf_counter() - start
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    return work
+
+
+def sportballs(images: int = 2000) -> Work:
+    """Images of 32 px, in the batches of a training, by one thread."""
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    import numpy as np  # which reads these
+
+    from gradscope.data.sportballs import factors, render
+
+    def work() -> float:
+        start = time.perf_counter()
+        for index in np.split(np.arange(images), range(128, images, 128)):
+            render(factors(0, index), 32)
+        return time.perf_counter() - start
+
+    return work
+
+
+def _ended(*arguments: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start

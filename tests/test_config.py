@@ -75,6 +75,7 @@ def test_defaults(file):
             "labels": "cycle",
             "seed": 0,
         },
+        "execution": {"autocast": "none", "compile": False, "gradient_checkpointing": False, "tolerance": 0.05},
         "probes": ["gradient", "update", "norms", "cosines", "strength", "belief"],
         "recording": {
             "path": "mine.zarr",
@@ -372,6 +373,10 @@ CHANGES = {
     "sampling__batch_size": 31,
     "sampling__labels": [0],
     "sampling__seed": 1,
+    "execution__autocast": "bfloat16",
+    "execution__compile": True,
+    "execution__gradient_checkpointing": True,
+    "execution__tolerance": 0.1,
     "probes": ["gradient"],
     "recording__dtype": "float16",
     "recording__codec": "lz4",
@@ -384,7 +389,9 @@ def test_the_hash_depends_on_everything_that_is_recorded():
     hashes = {path: hashed(**{path: value}) for path, value in CHANGES.items()}
     assert len({hashed(), *hashes.values()}) == len(CHANGES) + 1
     dumped = check(RunConfig, content(), "run.yaml").model_dump()
-    keys = {f"{k}__{i}" for k in ("guidance", "sampling", "recording") for i in dumped.pop(k)} | dumped.keys()
+    keys = {
+        f"{k}__{i}" for k in ("guidance", "sampling", "execution", "recording") for i in dumped.pop(k)
+    } | dumped.keys()
     assert keys - {"recording__path", "evaluation"} == CHANGES.keys()
     assert hashed(evaluation={"replicates": 9}) == hashed()
 

@@ -1,6 +1,6 @@
 """`make bench`: every promise of speed and memory, measured, as a table and as JSON.
 
-python tests/benchmarks/run.py --json bench.json              the whole table: about half an hour on two cores
+python tests/benchmarks/run.py --json bench.json              the whole table: long; best on an idle machine
 python tests/benchmarks/run.py --only sampling                one part
 python tests/benchmarks/run.py --device cuda                  on a GPU, in the paper's size too
 """

@@ -26,7 +26,7 @@ bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/run.py --json bench.json
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -16,6 +16,7 @@ _EXAMPLES = """
 Examples:
   gradscope record --config both.yaml
   gradscope record --config both.yaml --store b.zarr --set sampling.samples=4
+  gradscope record --resume b.zarr
   gradscope evaluate b.zarr
   gradscope report b.zarr --html b.html
   gradscope dashboard b.zarr
@@ -76,72 +77,43 @@ Set = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A recorded zarr store.")]
+StorePath = Annotated[str, typer.Argument(metavar="STORE", help="A recorded zarr store: a path or URL.")]
 
 
 @app.command(epilog=_EXAMPLES)
 def record(
-    config: Config,
-    store: Annotated[str | None, typer.Option("--store", help="Where to record; default: recording.path.")] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help="YAML file: as given, or in runs/, or the name of a preset.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", help="Where to record, a path or URL; default: recording.path.")
+    ] = None,
     overrides: Set = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="STORE", help="Go on with a run that was interrupted.")
+    ] = None,
     stop_on_nonfinite: Annotated[
         bool, typer.Option("--stop-on-nonfinite", help="End with status 3 at the first gradient that is not finite.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Record with so many processes.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Record on the workers of a dask scheduler."),
+    ] = None,
 ) -> None:
     """Record a run: every cell of the configuration's grid, into one store; then judge the samples."""
-    from rich.console import Console
+    from gradscope.recording_command import Request, Terminated, run
 
-    from gradscope import console as display
-    from gradscope.analysis import summary
-    from gradscope.config import RunConfig, load
-    from gradscope.evaluation.evaluate import evaluate_store
-    from gradscope.evaluation.evaluators import Evaluators, Settings
-    from gradscope.models.classifiers import load_classifier
-    from gradscope.recording import check_classes, prepare, record_run
-    from gradscope.store import open_store
-
-    console = Console()
-    run = prepare(load(RunConfig, config, overrides or ()), device, store, overwrite)
-    judge = None
-    if run.config.judge != "none":
-        judge = load_classifier(run.config.judge, "judge", run.grid.image_shape, run.device)
-        check_classes({f"classifiers.{k}": c for k, c in run.classifiers.items()} | {"judge": judge})
-    cells = len(list(run.cells()))
-    console.print(
-        f"{cells} cells x {run.grid.samples} samples x {run.grid.timesteps} timesteps on {run.device}; "
-        f"the store takes up to {_size(run.schema.bytes())}"
-    )
     try:
-        with display.recording_progress(console, run.grid) as on_step:
-            outcome = record_run(
-                run, overwrite=overwrite, stop_on_nonfinite=stop_on_nonfinite, on_step=on_step, command=sys.argv
-            )
-    except KeyboardInterrupt:
-        path = run.config.recording.path
-        typer.echo(
-            f"gradscope: interrupted; what was recorded so far is in {path}, see `gradscope info {path}`", err=True
-        )
-        raise typer.Exit(130) from None
-    # Only verdicts: they cost nothing. Real images and their features are left to `gradscope evaluate`.
-    settings = Settings(judge=run.config.judge, evaluation=run.config.evaluation)
-    evaluate_store(outcome.path, Evaluators(settings, run.classifiers, judge), run.device)
-    rate = _size(outcome.bytes / outcome.write_seconds) if outcome.write_seconds else "-"
-    console.print(
-        f"recorded {outcome.path}: {_size(outcome.bytes)} written at {rate}/s, writer stalled {outcome.stalled:.1f} s"
-    )
-    for name, deviation in outcome.deviation.items():
-        off = f"gradient by {deviation['gradient']:.2g} of its norm, x0-hat by {deviation['pred_original_sample']:.2g}"
-        console.print(f"{name}: off from float32 in eager mode: {off}", highlight=False)
-    for line in outcome.nonfinite[:10]:
-        console.print(f"[red]{line}[/red]")
-    if len(outcome.nonfinite) > 10:
-        console.print(f"[red]and {len(outcome.nonfinite) - 10} more; see finite_fraction in the store[/red]")
-    for table in display.summary_tables(summary(open_store(outcome.path))):
-        console.print(table)
-    console.print(f"what fails, and what to try: gradscope report {outcome.path}", highlight=False)
-    console.print(f"distances to real images, coverage, intervals: gradscope evaluate {outcome.path}", highlight=False)
+        run(Request(config, resume, store, overrides or (), device, overwrite, stop_on_nonfinite, workers, scheduler))
+    except KeyboardInterrupt as error:
+        word, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
+        typer.echo("; ".join([f"gradscope: {word}", *_notes(error)]), err=True)
+        raise typer.Exit(status) from None
 
 
 @app.command(epilog=_EXAMPLES)
@@ -317,7 +289,7 @@ def main() -> None:
     try:
         app()
     except GradscopeError as error:
-        typer.echo(f"gradscope: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"gradscope: {' '.join('; '.join([str(error), *_notes(error)]).split())}", err=True)
         sys.exit(error.exit_status)
 
 
@@ -331,5 +303,6 @@ def _print_card(path: Path, card: Any) -> None:
         console.print(f"  {name}: {metric.value:.4f}{interval}, N = {metric.n} ({metric.about})", highlight=False)
 
 
-def _size(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+def _notes(error: BaseException) -> list[str]:
+    """What was added to an error on its way."""
+    return getattr(error, "__notes__", [])

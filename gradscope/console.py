@@ -136,8 +136,8 @@ def _samples(rows: xr.Dataset) -> str:
 
 
 @contextmanager
-def recording_progress(console: Console, grid: Grid) -> Iterator:
-    """A bar over all steps of all cells; yields the function to be called after each step."""
+def recording_progress(console: Console, grid: Grid, done: int) -> Iterator[Callable[[tuple[int, ...], int], None]]:
+    """A bar over all steps of all cells, with so many blocks done; gives what is called with a cell and steps."""
     blocks = -(-grid.samples // grid.batch_size)
     total = int(np.prod(grid.cells)) * blocks * grid.timesteps
     columns = (
@@ -150,17 +150,22 @@ def recording_progress(console: Console, grid: Grid) -> Iterator:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("preparing", total=total)
+        task = progress.add_task("preparing", total=total, completed=done * grid.timesteps)
 
-        def on_step(cell: tuple[int, ...], step: object) -> None:
+        def advance(cell: tuple[int, ...], steps: int) -> None:
             names = (str(getattr(grid, dim)[i]) for dim, i in zip(CELL_DIMS, cell, strict=True))
             name = " / ".join(names)
-            progress.update(task, advance=1, description=name)
-            done = int(progress.tasks[0].completed)
-            if not console.is_terminal and done % (blocks * grid.timesteps) == 0:
-                console.print(f"{done}/{total} steps: {name}")
+            progress.update(task, advance=steps, description=name)
+            completed = int(progress.tasks[0].completed)
+            if not console.is_terminal and completed % (blocks * grid.timesteps) == 0:
+                console.print(f"{completed}/{total} steps: {name}")
 
-        yield on_step
+        yield advance
+
+
+def size(count: float) -> str:
+    """A number of bytes, as one reads it."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def print_info(console: Console, ds: xr.Dataset) -> None:

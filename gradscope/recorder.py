@@ -1,18 +1,22 @@
 """From guided steps to a store: measure the probes, hand the values to the writer."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError, NonFiniteGradient
-from gradscope.store import Array, Coordinate, Frame, Grid, Schema, StoreWriter, create, set_attributes
+from gradscope.store import Array, Coordinate, Frame, Grid, Schema, StoreWriter
+from gradscope.store.location import StorePath, locate
+from gradscope.store.progress import finished
 from gradscope.store.schema import CELL_DIMS
+from gradscope.store.session import begin, recording
 from gradscope.transfer import Ring
 from probes import IMAGE_DIMS, FiniteFraction, GuidedStep, Probe, Variable, attach_all, check_needs
 
@@ -69,58 +73,42 @@ def _arrays(variable: Variable, dtype: str) -> list[Array]:
     ]
 
 
-class Recorder:
-    """Records trajectories of a grid into a new store.
+class BlockRecorder:
+    """Records blocks into a store that is there.
 
-    ``recorder.trajectory(cell, first_sample)`` is a step hook for one block of one cell. Whoever has a sampler of their
-    own calls it with a `GuidedStep` after each of its steps.
+    ``recorder.trajectory(cell, first_sample)`` is a step hook for one block of one cell; begun again, the block is
+    recorded anew. Several processes may record into one store, each its own blocks.
 
     Parameters
     ----------
-    path
-        The store to be made.
-    grid
-        Coordinates of the run.
+    where
+        The store: a path, or the URL of one in an object store.
+    schema
+        Its arrays.
     probes
-        What to measure; the share of finite gradient elements is always measured.
-    attributes
-        Further attributes of the store.
+        What to measure, with `FiniteFraction` among them; see `with_finite_fraction`.
     stop_on_nonfinite
         Raise `NonFiniteGradient` at the step after the first gradient that is not finite.
-    tensor_samples, tensor_every, dtype, codec
-        See `make_schema`.
-
-    Raises
-    ------
-    GradscopeError
-        Where the store cannot be made or written.
+    durable
+        Data are on the disk before their marker: for power failures, which this process's end is not.
     """
 
     def __init__(
         self,
-        path: str | Path,
-        grid: Grid,
+        where: StorePath,
+        schema: Schema,
         probes: Sequence[Probe],
         *,
         device: torch.device,
-        attributes: Mapping[str, Any] | None = None,
-        overwrite: bool = False,
         stop_on_nonfinite: bool = False,
-        tensor_samples: int = 64,
-        tensor_every: int = 1,
-        dtype: str = "float32",
-        codec: str = "none",
+        durable: bool = False,
     ) -> None:
-        self.path = Path(path)
-        self.probes = (FiniteFraction(), *(p for p in probes if not isinstance(p, FiniteFraction)))
-        self.schema = make_schema(
-            grid, self.probes, tensor_samples=tensor_samples, tensor_every=tensor_every, dtype=dtype, codec=codec
-        )
+        self.location = locate(where)
+        self.schema, self.probes = schema, tuple(probes)
         self.stop_on_nonfinite = stop_on_nonfinite
         self.nonfinite: list[NonFinite] = []
-        create(self.path, self.schema, {**(attributes or {}), "status": "recording"}, overwrite)
         self.ring = Ring(self._layout(), device)
-        self.writer = StoreWriter(self.path, self.schema, self._inspect)
+        self.writer = StoreWriter(self.location, schema, self._inspect, durable)
 
     def __enter__(self) -> Self:
         return self
@@ -128,10 +116,13 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         try:
             self.writer.close()
-        finally:
-            set_attributes(self.path, {"status": "complete" if error is None else "interrupted"})
+        except GradscopeError:
+            if error is None:
+                raise  # else the first error is the one to be told
 
     def trajectory(self, cell: tuple[int, ...], first_sample: int) -> "Trajectory":
+        samples = min(self.schema.grid.block, self.schema.grid.samples - first_sample)
+        self.writer.forget(cell, first_sample, samples)
         return Trajectory(self, cell, first_sample)
 
     def emit(self, cell: tuple[int, ...], first_sample: int, step: int, values: Mapping[str, Tensor]) -> None:
@@ -181,10 +172,86 @@ class Recorder:
             self.nonfinite.append(NonFinite(frame.cell, frame.first_sample + int(i), timestep))
 
 
+class Recorder(BlockRecorder):
+    """Makes a store and records the trajectories of a grid into it, or continues one.
+
+    Whoever has a sampler of their own calls ``recorder.trajectory(cell, first_sample)`` with a `GuidedStep` after each
+    of its steps. While it is open no other process can record into the store; left, the store says how it ended.
+
+    Parameters
+    ----------
+    path
+        The store to be made: a path, or the URL of one in an object store.
+    grid
+        Coordinates of the run.
+    probes
+        What to measure; the share of finite gradient elements is always measured.
+    attributes
+        Further attributes of the store.
+    overwrite
+        Replace a store that is there.
+    resume
+        Go on with a store of this very grid and these probes; `finished` says what is there.
+    stop_on_nonfinite, durable
+        See `BlockRecorder`.
+    tensor_samples, tensor_every, dtype, codec
+        See `make_schema`.
+
+    Raises
+    ------
+    GradscopeError
+        Where the store cannot be made, continued or written.
+    """
+
+    def __init__(
+        self,
+        path: StorePath,
+        grid: Grid,
+        probes: Sequence[Probe],
+        *,
+        device: torch.device,
+        attributes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        stop_on_nonfinite: bool = False,
+        durable: bool = False,
+        tensor_samples: int = 64,
+        tensor_every: int = 1,
+        dtype: str = "float32",
+        codec: str = "none",
+    ) -> None:
+        location, probes = locate(path), with_finite_fraction(probes)
+        schema = make_schema(
+            grid, probes, tensor_samples=tensor_samples, tensor_every=tensor_every, dtype=dtype, codec=codec
+        )
+        schema = replace(schema, sharded=location.path is None)
+        begin(location, schema, attributes or {}, overwrite, resume)
+        with ExitStack() as stack:
+            stack.enter_context(recording(location))
+            super().__init__(
+                location, schema, probes, device=device, stop_on_nonfinite=stop_on_nonfinite, durable=durable
+            )
+            stack.push(super().__exit__)
+            self._session = stack.pop_all()
+
+    @property
+    def finished(self) -> NDArray[np.bool_]:
+        """Which blocks are recorded, ``(*cells, blocks)``."""
+        return finished(self.location)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self._session.__exit__(kind, error, trace)
+
+
+def with_finite_fraction(probes: Sequence[Probe]) -> tuple[Probe, ...]:
+    """The probes with the share of finite gradient elements, which is always measured, first."""
+    return (FiniteFraction(), *(p for p in probes if not isinstance(p, FiniteFraction)))
+
+
 class Trajectory:
     """Step hook that records one block of one cell."""
 
-    def __init__(self, recorder: Recorder, cell: tuple[int, ...], first_sample: int) -> None:
+    def __init__(self, recorder: BlockRecorder, cell: tuple[int, ...], first_sample: int) -> None:
         self._recorder, self._cell, self._first_sample = recorder, cell, first_sample
         self._states = [probe.init() for probe in recorder.probes]
 

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,16 +21,21 @@ from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.probe_loading import check_attaching, load_probes
 from gradscope.provenance import provenance
-from gradscope.recorder import Recorder, make_schema
+from gradscope.recorder import BlockRecorder, make_schema, with_finite_fraction
+from gradscope.resuming import resumption
 from gradscope.sampler import GuidedSampler, image_shape, refuse_conditional, sample_seeds
 from gradscope.schedule import SCHEDULERS, Schedule, refuse_inexact
 from gradscope.smoothgrad import SmoothGrad
 from gradscope.stabilizers import Stabilizer, build
 from gradscope.store import Grid, Schema
 from gradscope.store.creation import refuse_path
+from gradscope.store.location import Location, locate
+from gradscope.store.progress import unfinished
+from gradscope.store.session import begin, recording
 from probes import GuidedStep, Probe
 
-OnStep = Callable[[tuple[int, ...], GuidedStep], None]
+Cell = tuple[int, ...]
+OnStep = Callable[[Cell, GuidedStep], None]
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,16 @@ class Run:
 
     @property
     def schema(self) -> Schema:
-        recording = self.config.recording
-        return make_schema(
+        settings = self.config.recording
+        schema = make_schema(
             self.grid,
             self.probes,
-            tensor_samples=recording.tensor_samples,
-            tensor_every=recording.tensor_every,
-            dtype=recording.dtype,
+            tensor_samples=settings.tensor_samples,
+            tensor_every=settings.tensor_every,
+            dtype=settings.dtype,
             codec=self.codec,
         )
+        return replace(schema, sharded=locate(settings.path).path is None)
 
     def cells(self) -> Iterator[tuple[int, ...]]:
         """Indices of every cell, the last dimension fastest."""
@@ -94,7 +99,7 @@ class Run:
 class Outcome:
     """What a recording was like."""
 
-    path: Path
+    path: str
     bytes: int
     write_seconds: float
     stalled: float
@@ -104,8 +109,21 @@ class Outcome:
     """What `execution` changed, see `gradscope.execution.Deviation`, by classifier and its input."""
 
 
-def prepare(config: RunConfig, device: str = "auto", store: str | None = None, overwrite: bool = False) -> Run:
+def prepare(
+    config: RunConfig, device: str = "auto", store: str | None = None, overwrite: bool = False, resume: bool = False
+) -> Run:
     """Load and check everything that a run needs, before anything is computed or written.
+
+    Parameters
+    ----------
+    config
+        What to record.
+    device
+        See `gradscope.device.set_device`.
+    store
+        Where, in place of ``recording.path``.
+    overwrite, resume
+        What may be there: any store, or the one of this run.
 
     Raises
     ------
@@ -114,7 +132,8 @@ def prepare(config: RunConfig, device: str = "auto", store: str | None = None, o
     """
     if store is not None:
         config = config.model_copy(update={"recording": config.recording.model_copy(update={"path": store})})
-    refuse_path(Path(config.recording.path), overwrite)
+    if not resume:
+        refuse_path(config.recording.path, overwrite)
     stabilizers = {name: build(name, settings) for name, settings in config.stabilizers.items()}
     torch_device = set_device(device)
     denoiser = load_denoiser(config.denoiser, torch_device)
@@ -132,6 +151,7 @@ def prepare(config: RunConfig, device: str = "auto", store: str | None = None, o
     grid = _grid(config, denoiser, next(iter(classifiers.values())).num_classes)
     codec = "none" if config.recording.codec == "auto" else config.recording.codec
     execution.set_up(config.execution, denoiser.unet, [c.module for c in classifiers.values()])
+    probes = with_finite_fraction(probes)
     run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, references, grid, codec)
     for cell in run.cells():
         run.sampler(cell)  # refuses what cannot be combined,
@@ -143,54 +163,81 @@ def record_run(
     run: Run,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     stop_on_nonfinite: bool = False,
     on_step: OnStep = lambda cell, step: None,
     command: Sequence[str] = (),
 ) -> Outcome:
-    """Record every cell of a run into a new store.
+    """Record every cell of a run into a new store, or what a store of this run lacks.
+
+    Blocks that are recorded from their first to their last step are kept; all others are recorded anew. What raises on
+    the way has a note of how far it came.
 
     Raises
     ------
     GradscopeError
-        The store cannot be made or written, memory does not suffice, or (`NonFiniteGradient`) a gradient was not finite
-        and `stop_on_nonfinite` is set.
+        The store cannot be made, continued or written, memory does not suffice, or (`NonFiniteGradient`) a gradient was
+        not finite and `stop_on_nonfinite` is set.
     """
-    deviation = _deviation(run)
-    run = _with_codec(run)
-    config = run.config
-    recorder = Recorder(
-        config.recording.path,
-        run.grid,
-        run.probes,
-        device=run.device,
-        attributes={**_provenance(run, command), "deviation": deviation},
-        overwrite=overwrite,
-        stop_on_nonfinite=stop_on_nonfinite,
-        tensor_samples=config.recording.tensor_samples,
-        tensor_every=config.recording.tensor_every,
-        dtype=config.recording.dtype,
-        codec=run.codec,
-    )
-    with recorder:
-        for cell in run.cells():
-            sampler = run.sampler(cell)
-            for first in range(0, run.grid.samples, run.grid.batch_size):
-                labels = run.grid.label[first : first + run.grid.batch_size].tolist()
-                with ExitStack() as hooks:
-                    hooks.enter_context(sampler.register_step_hook(recorder.trajectory(cell, first)))
-                    hooks.enter_context(sampler.register_step_hook(partial(on_step, cell)))
-                    try:
-                        sampler.sample(labels, config.sampling.num_inference_steps, config.sampling.seed, first)
-                    except torch.OutOfMemoryError as error:
-                        raise GradscopeError(_out_of_memory(sampler, labels, config)) from error
+    location = locate(run.config.recording.path)
+    deviation = begin_run(run, location, overwrite=overwrite, resume=resume, command=command)
+    with recording(location, advice(location)), block_recorder(run, location, stop_on_nonfinite) as recorder:
+        for cell, block in unfinished(location):
+            record_block(run, recorder, cell, block, on_step)
     return Outcome(
-        recorder.path,
+        str(location),
         recorder.writer.bytes,
         recorder.writer.seconds,
         recorder.ring.stalled,
         tuple(recorder.describe(found) for found in recorder.nonfinite),
         deviation,
     )
+
+
+def begin_run(
+    run: Run, location: Location, *, overwrite: bool = False, resume: bool = False, command: Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
+    """Make the store of a run, or see that it is this run's; gives what `execution` changed, see `Outcome`."""
+    origin = _provenance(run, command)
+    if resume:
+        begin(location, run.schema, resumption(location, origin), resume=True)
+        return {}
+    deviation = _deviation(run)
+    begin(location, _with_codec(run).schema, origin | {"deviation": deviation}, overwrite)
+    return deviation
+
+
+def block_recorder(run: Run, location: Location, stop_on_nonfinite: bool = False) -> BlockRecorder:
+    """What records blocks of a run into its store."""
+    return BlockRecorder(
+        location,
+        run.schema,
+        run.probes,
+        device=run.device,
+        stop_on_nonfinite=stop_on_nonfinite,
+        durable=run.config.recording.durable,
+    )
+
+
+def advice(location: Location) -> str:
+    """How to go on with an interrupted run."""
+    return f"continue with: gradscope record --resume {location}"
+
+
+def record_block(
+    run: Run, recorder: BlockRecorder, cell: Cell, block: int, on_step: OnStep = lambda cell, step: None
+) -> None:
+    """Sample and record one block of one cell."""
+    sampling, sampler = run.config.sampling, run.sampler(cell)
+    first = block * run.grid.block
+    labels = run.grid.label[first : first + run.grid.block].tolist()
+    with ExitStack() as hooks:
+        hooks.enter_context(sampler.register_step_hook(recorder.trajectory(cell, first)))
+        hooks.enter_context(sampler.register_step_hook(partial(on_step, cell)))
+        try:
+            sampler.sample(labels, sampling.num_inference_steps, sampling.seed, first)
+        except torch.OutOfMemoryError as error:
+            raise GradscopeError(_out_of_memory(sampler, labels, run.config)) from error
 
 
 def check_classes(classifiers: dict[str, Classifier]) -> None:

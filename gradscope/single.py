@@ -16,10 +16,12 @@ from gradscope.errors import GradscopeError
 from gradscope.probe_loading import check_attaching
 from gradscope.provenance import provenance
 from gradscope.recorder import Recorder
+from gradscope.resuming import resumption
 from gradscope.sampler import GuidedSampler, sample_seeds
 from gradscope.schedule import Schedule
-from gradscope.store import Grid
+from gradscope.store import Grid, open_store
 from gradscope.store.creation import refuse_path
+from gradscope.store.location import StorePath
 from probes import Probe
 
 
@@ -27,11 +29,12 @@ class SamplerRecorder:
     """Records one call of `sample` of a `GuidedSampler`; use it as a context manager, see `record`."""
 
     def __init__(
-        self, sampler: GuidedSampler, path: str | Path, probes: Sequence[Probe], names: tuple[str, str], options: dict
+        self, sampler: GuidedSampler, path: StorePath, probes: Sequence[Probe], names: tuple[str, str], options: dict
     ) -> None:
-        self._sampler, self._path, self._probes = sampler, Path(path), tuple(probes)
+        self._sampler, self._path, self._probes = sampler, path, tuple(probes)
         self._names, self._options = names, options
-        refuse_path(self._path, options["overwrite"])
+        if not options["resume"]:
+            refuse_path(self._path, options["overwrite"])
 
     def __enter__(self) -> Self:
         return self
@@ -56,14 +59,21 @@ class SamplerRecorder:
             raise GradscopeError("labels: at least one sample is needed, got none")
         check_attaching(self._probes, sampler.modules, "probes")
         grid = self._grid(labels, Schedule(sampler.scheduler, num_inference_steps), seed, size)
-        images = []
+        attributes = self._attributes()
+        if self._options["resume"]:
+            attributes = resumption(self._path, attributes)
+        cell, images = (0, 0, 0, 0), []
         with Recorder(
-            self._path, grid, self._probes, device=sampler.device, attributes=self._attributes(), **self._options
+            self._path, grid, self._probes, device=sampler.device, attributes=attributes, **self._options
         ) as recorder:
-            for first in range(0, len(labels), size):
-                with sampler.register_step_hook(recorder.trajectory((0, 0, 0, 0), first)):
-                    images.append(sampler.sample(labels[first : first + size], num_inference_steps, seed, first))
-        return torch.cat(images)
+            for block, done in enumerate(recorder.finished[cell]):
+                rows = slice(block * grid.block, (block + 1) * grid.block)
+                if done:
+                    images.append(torch.from_numpy(open_store(self._path)["image"][(*cell, rows)].values))
+                    continue
+                with sampler.register_step_hook(recorder.trajectory(cell, rows.start)):
+                    images.append(sampler.sample(labels[rows], num_inference_steps, seed, rows.start))
+        return torch.cat([image.to(sampler.device) for image in images])
 
     def _grid(self, labels: Sequence[int], schedule: Schedule, seed: int, batch_size: int) -> Grid:
         guidance = self._sampler.guidance
@@ -98,7 +108,7 @@ class SamplerRecorder:
 
 def record(
     sampler: GuidedSampler,
-    path: str | Path,
+    path: StorePath,
     probes: Sequence[Probe],
     *,
     classifier_name: str | None = None,
@@ -108,6 +118,8 @@ def record(
     dtype: str = "float32",
     codec: str = "none",
     overwrite: bool = False,
+    resume: bool = False,
+    durable: bool = False,
 ) -> SamplerRecorder:
     """Record what a sampler does into a new store.
 
@@ -121,18 +133,24 @@ def record(
         Which tensors are kept and how, see `gradscope.recorder.make_schema`.
     overwrite
         Replace a store at `path`.
+    resume
+        Go on with the store at `path`, which was begun in the same way and did not come to its end.
+    durable
+        See `gradscope.recorder.BlockRecorder`.
 
     Examples
     --------
     >>> with gradscope.record(sampler, "mine.zarr", [Tensor("gradient"), Cosine("gradient")]) as recorder:
     ...     images = recorder.sample(labels=[0, 1, 2, 3], num_inference_steps=100, seed=0)
     """
-    names = (classifier_name or Path(path).stem, stabilizer_name or type(sampler.stabilizer).__name__.lower())
+    names = (classifier_name or Path(str(path)).stem, stabilizer_name or type(sampler.stabilizer).__name__.lower())
     options = {
         "tensor_samples": tensor_samples,
         "tensor_every": tensor_every,
         "dtype": dtype,
         "codec": codec,
         "overwrite": overwrite,
+        "resume": resume,
+        "durable": durable,
     }
     return SamplerRecorder(sampler, path, probes, names, options)

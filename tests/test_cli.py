@@ -180,7 +180,10 @@ def test_a_device_that_is_not_there(here, gradscope):
 def test_an_existing_store_is_kept(here, gradscope):
     (here / "mine.zarr").mkdir()
     (here / "mine.zarr" / "zarr.json").write_text("precious")
-    message = "recording.path: mine.zarr exists; choose another path (--store), or overwrite it (--overwrite)"
+    message = (
+        "recording.path: mine.zarr exists; choose another path (--store), continue it (--resume mine.zarr), or "
+        "overwrite it (--overwrite)"
+    )
     refused(gradscope, here, message, "record", "--config", "run.yaml")
     refused(
         gradscope, here, message, "record", "--config", "run.yaml", "--set", "recording.path=x", "--store", "mine.zarr"
@@ -290,7 +293,8 @@ def test_an_interrupted_run_says_what_is_kept_and_its_tables_say_that_they_are_p
     monkeypatch.setattr(GuidedSampler, "sample", interrupted)
     status, out, err = gradscope("record", "--config", "run.yaml", "--device", "cpu")
     assert status == 130
-    assert "gradscope: interrupted; what was recorded so far is in mine.zarr, see `gradscope info mine.zarr`" in err
+    told = "gradscope: interrupted; 2 of 12 blocks are recorded in mine.zarr; continue with: gradscope record --resume"
+    assert told in err
     written = float((xr.open_zarr("mine.zarr").written > 0).mean())
     assert 0 < written < 1
     status, out, _ = gradscope("report", "mine.zarr")

@@ -86,6 +86,8 @@ class RecordingConfig(Strict):
     codec: Literal["auto", "none", "lz4"] = "auto"
     tensor_samples: Annotated[int, Field(ge=0)] = 64
     tensor_every: Positive = 1
+    durable: bool = False
+    """Data are on the disk before they are marked as written: for power failures, at the cost of waiting for it."""
 
 
 class RunConfig(Strict):
@@ -103,6 +105,6 @@ class RunConfig(Strict):
     recording: RecordingConfig
 
     def hash(self) -> str:
-        """SHA-256 of what is recorded, as canonical JSON without the store's path and evaluation; 16 hex digits."""
-        content = self.model_dump(mode="json", exclude={"evaluation": True, "recording": {"path"}})
+        """SHA-256 of what is recorded, as canonical JSON without how it is stored and evaluated; 16 hex digits."""
+        content = self.model_dump(mode="json", exclude={"evaluation": True, "recording": {"path", "durable"}})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,13 +21,16 @@ from gradscope.evaluation.real import Real, load_real
 from gradscope.intervals import resampled
 from gradscope.models.classifiers import Classifier
 from gradscope.store import CELL_DIMS, add_variables, open_store
+from gradscope.store.location import StorePath
 
 _BATCH = 256
 _SEED = 0
 _PACKAGES = ("gradscope", "torch", "torchmetrics", "timm", "numpy", "scipy")
 
 
-def evaluate_store(path: Path, evaluators: Evaluators, device: torch.device, tell: Tell = lambda text: None) -> None:
+def evaluate_store(
+    path: StorePath, evaluators: Evaluators, device: torch.device, tell: Tell = lambda text: None
+) -> None:
     """Add verdicts and distances to a store, in place of those of an earlier evaluation.
 
     Samples that are unfinished, or whose image is not finite, are left out and counted.
@@ -36,7 +38,7 @@ def evaluate_store(path: Path, evaluators: Evaluators, device: torch.device, tel
     Parameters
     ----------
     path
-        A recorded store, complete or not.
+        A recorded store, complete or not: a path or URL.
     evaluators
         Who gives the verdicts.
     tell
@@ -188,7 +190,7 @@ def _about(evaluators: Evaluators, names: tuple[str, str], real: Real | None, sa
 
 def _remarks(
     ds: xr.Dataset,
-    path: Path,
+    path: StorePath,
     finished: NDArray[np.bool_],
     finite: NDArray[np.bool_],
     seen: Mapping[str, NDArray[np.int16]],

@@ -7,7 +7,7 @@ left to zarr.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import zarr
+from google_crc32c import value as crc32c
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec
+from zarr.codecs import BytesCodec, Crc32cCodec
 
 from gradscope.errors import GradscopeError
+from gradscope.store.location import StorePath, locate, replace_file, sync
 
 _RUN_BYTES = 64 * 1024  # up to which reading what lies between is cheaper than reading twice
 
@@ -32,9 +34,15 @@ class Chunks:
     """The chunks of one array of a store on this machine's disk.
 
     A chunk is replaced as a whole by whoever writes the store, so none is ever seen half written.
+
+    Parameters
+    ----------
+    durable
+        What is written is on the disk before `write` returns.
     """
 
-    def __init__(self, store: Path, array: zarr.Array[Any]) -> None:
+    def __init__(self, store: StorePath, array: zarr.Array[Any], durable: bool = False) -> None:
+        location = locate(store)
         self.array = array
         self.shape: Index = array.shape
         """Of the array,"""
@@ -42,8 +50,12 @@ class Chunks:
         """of a chunk,"""
         self.grid: Index = array.cdata_shape
         """and the number of chunks, along each dimension."""
-        self._folder = f"{store}/{array.path}"
-        self._plain = _is_plain(array)
+        self._folder = f"{location}/{array.path}"
+        self._plain, self._summed = _is_plain(array), _is_summed(array)
+        if location.path is None:
+            self._plain = False
+        self._durable = durable
+        self._errors: tuple[type[Exception], ...] = (*location.errors, OSError, ValueError, RuntimeError)
         self._flat = "/" not in array.metadata.encode_chunk_key((0,) * array.ndim)
         sizes = [prod(self.size[axis:]) * array.dtype.itemsize for axis in range(len(self.size) + 1)]
         self._steps = sizes[1:]  # bytes from one element to the next along each dimension
@@ -102,7 +114,7 @@ class Chunks:
         """What zarr reads there: ``array[where]``."""
         try:
             return np.asarray(self.array[where])
-        except (OSError, ValueError, RuntimeError) as error:
+        except self._errors as error:
             raise GradscopeError(f"{self._folder} is damaged: {error}") from error
 
     def write(self, where: Where, values: NDArray[Any]) -> None:
@@ -112,6 +124,8 @@ class Chunks:
         whole = all(r.start % size == 0 and (r.stop % size == 0 or r.stop == end) for r, size, end in ends)
         if not (self._plain and whole and self._flat):
             self.array[where] = values
+            if self._durable:
+                self._sync(wanted)
             return
         values = values.reshape([len(r) for r in wanted])
         for parts in product(*(pieces(r, size) for r, size in zip(wanted, self.size, strict=True))):
@@ -120,7 +134,15 @@ class Chunks:
             if chunk.shape != self.size:  # it reaches over the array's end
                 chunk = np.full(self.size, self.array.fill_value, self.array.dtype)
                 chunk[inside] = values[there]
-            _replace(self._file(index), np.ascontiguousarray(chunk, self.array.dtype))
+            chunk = np.ascontiguousarray(chunk, self.array.dtype)
+            tail = crc32c(chunk).to_bytes(4, "little") if self._summed else b""
+            replace_file(self._file(index), chunk.data, tail, durable=self._durable)
+
+    def _sync(self, wanted: Sequence[range]) -> None:
+        """Have on the disk what zarr wrote."""
+        for parts in product(*(pieces(r, size) for r, size in zip(wanted, self.size, strict=True))):
+            sync(Path(self._file(tuple(number for number, _, _ in parts))))
+        sync(Path(self._folder))
 
     def _ranges(self, where: Where) -> list[range]:
         rest = [slice(None)] * (len(self.shape) - len(where))
@@ -171,18 +193,6 @@ def pieces(wanted: range, size: int) -> tuple[tuple[int, slice, slice], ...]:
     return tuple(found)
 
 
-def _replace(file: str, content: NDArray[Any]) -> None:
-    """Write a file that is never seen half written."""
-    partial = f"{file}.partial"
-    try:
-        with open(partial, "wb") as out:
-            out.write(content.data)
-        os.replace(partial, file)
-    except OSError:
-        Path(partial).unlink(missing_ok=True)
-        raise
-
-
 def stamp(file: str | Path) -> Stamp | None:
     """Changes whenever a file is replaced or written; None where there is none."""
     try:
@@ -193,9 +203,14 @@ def stamp(file: str | Path) -> Stamp | None:
 
 
 def _is_plain(array: zarr.Array[Any]) -> bool:
-    """Whether a chunk's file is the chunk's elements in this machine's order of bytes, and nothing else."""
-    codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
-    if len(codecs) != 1 or not isinstance(codecs[0], BytesCodec):
+    """Whether a chunk's file is the chunk's elements in this machine's order of bytes, with a checksum or without."""
+    first, *further = getattr(array.metadata, "codecs", ()) or (None,)
+    if not isinstance(first, BytesCodec) or (further and not _is_summed(array)):
         return False
-    endian = codecs[0].endian
-    return endian is None or endian.value == sys.byteorder
+    return first.endian is None or first.endian.value == sys.byteorder
+
+
+def _is_summed(array: zarr.Array[Any]) -> bool:
+    """Whether nothing but a checksum follows the elements."""
+    _, *further = getattr(array.metadata, "codecs", ()) or (None,)
+    return len(further) == 1 and isinstance(further[0], Crc32cCodec)

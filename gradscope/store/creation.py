@@ -1,5 +1,6 @@
 """Making a store: every array, before the first step, and what is added when a run is over."""
 
+import json
 import shutil
 import warnings
 from collections.abc import Iterable, Mapping
@@ -10,35 +11,39 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gradscope.errors import GradscopeError
+from gradscope.store.location import ROOT, Location, StorePath, locate
 from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN, Schema, fill_value
 
-_CODECS = {"none": None, "lz4": BloscCodec(cname="lz4", shuffle="bitshuffle", clevel=1)}
+_CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4", shuffle="bitshuffle", clevel=1),)}
 _KEYS = {"name": "default", "separator": "."}
 _ADDED_CHUNK_BYTES = 4 * 2**20
 
 
-def create(path: Path, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Make the store with all its arrays, empty, and its metadata consolidated.
+def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Make the store with all its arrays, empty, and its metadata consolidated: it is there whole, or not at all.
 
     Raises
     ------
     GradscopeError
-        The path exists (and is not a store to be overwritten), or the file system lacks the room.
+        Something is there (and is not a store to be overwritten), or the file system lacks the room.
     """
-    refuse_path(path, overwrite)
-    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
-    free = shutil.disk_usage(folder).free + (_size(path) if path.exists() else 0)
-    if schema.bytes() > free:
-        raise GradscopeError(
-            f"recording.path: the store needs {schema.bytes() / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; "
-            "lower recording.tensor_samples, raise recording.tensor_every, or choose another path"
-        )
-    if path.exists():
-        shutil.rmtree(path)
-    group = zarr.create_group(path, zarr_format=3, attributes={"schema_version": VERSION, **attributes})
+    location = locate(where)
+    refuse_path(location, overwrite)
+    if location.path is not None:
+        _refuse_size(location.path, schema)
+    try:
+        with location.made() as new:
+            _fill(new.zarr, schema)
+            set_attributes(new, {"schema_version": VERSION, "recorded": list(schema.names), **attributes})
+    except OSError as error:
+        raise GradscopeError(f"recording.path: {location} cannot be made: {error.strerror or error}") from error
+
+
+def _fill(place: Any, schema: Schema) -> None:
+    group = zarr.create_group(place, zarr_format=3)
     _coordinates(group, schema)
     for array in (*schema.arrays, WRITTEN):
         _create(
@@ -46,33 +51,59 @@ def create(path: Path, schema: Schema, attributes: Mapping[str, Any], overwrite:
             array.name,
             shape=schema.shape(array),
             chunks=schema.chunks(array),
+            shards=schema.shards(array),
             dtype=array.dtype,
             dims=schema.dims(array),
             attributes=array.attributes,
             codec=schema.codec if array.kind == "tensor" else "none",
         )
-    _consolidate(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(place)
 
 
-def refuse_path(path: Path, overwrite: bool) -> None:
-    """Raise GradscopeError where a new store may not be made at `path`."""
-    if not path.exists():
+def _refuse_size(path: Path, schema: Schema) -> None:
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free + (_size(path) if path.exists() else 0)
+    if schema.bytes() > free:
+        raise GradscopeError(
+            f"recording.path: the store needs {schema.bytes() / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; "
+            "lower recording.tensor_samples, raise recording.tensor_every, or choose another path"
+        )
+
+
+def refuse_path(where: StorePath, overwrite: bool) -> None:
+    """Raise GradscopeError where a new store may not be made."""
+    location = locate(where)
+    if not location.exists():
         return
     if not overwrite:
         raise GradscopeError(
-            f"recording.path: {path} exists; choose another path (--store), or overwrite it (--overwrite)"
+            f"recording.path: {location} exists; choose another path (--store), continue it (--resume {location}), or "
+            "overwrite it (--overwrite)"
         )
-    if not (path / "zarr.json").is_file():
-        raise GradscopeError(f"recording.path: {path} is not a zarr store, it is not overwritten")
+    if location.read(ROOT) is None:
+        raise GradscopeError(f"recording.path: {location} is not a zarr store, it is not overwritten")
+    if location.path is not None:
+        with location.lock():
+            pass  # refuses a store into which another process records
 
 
-def add_variables(path: Path, variables: xr.Dataset, instead_of: Iterable[str] = ()) -> None:
+def add_variables(where: StorePath, variables: xr.Dataset, instead_of: Iterable[str] = ()) -> None:
     """Add arrays, with the coordinates they bring, to a store, set `variables.attrs` on it, and consolidate again.
 
-    Arrays of the same name and those named in `instead_of` are removed before.
+    Arrays of the same name and those named in `instead_of` are removed before; whoever opens the store meanwhile finds
+    it without them, and without these attributes.
     """
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
-    for name in {*instead_of, *map(str, variables.variables)} & set(group.array_keys()):
+    location = locate(where)
+    root = _Root(location)
+    old = {*instead_of, *map(str, variables.variables)} & root.arrays.keys()
+    if old:
+        root.arrays = {name: array for name, array in root.arrays.items() if name not in old}
+        root.attributes = {key: value for key, value in root.attributes.items() if key not in variables.attrs}
+        root.write()
+    group = zarr.open_group(location.zarr, mode="r+", use_consolidated=False)
+    for name in {*old, *map(str, variables.variables)} & set(group.array_keys()):
         del group[name]
     for key, variable in variables.variables.items():
         values = variable.values
@@ -86,14 +117,34 @@ def add_variables(path: Path, variables: xr.Dataset, instead_of: Iterable[str] =
             attributes=variable.attrs,
         )
         array[...] = values
-    group.attrs.update(variables.attrs)
-    _consolidate(path)
+        root.arrays[str(key)] = json.loads(location.read(f"{key}/{ROOT}") or "null")
+    root.attributes |= variables.attrs
+    root.write()
 
 
-def set_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Change attributes of the store and consolidate again."""
-    zarr.open_group(path, mode="r+", use_consolidated=False).attrs.update(attributes)
-    _consolidate(path)
+def set_attributes(where: StorePath, attributes: Mapping[str, Any]) -> None:
+    """Change attributes of the store."""
+    root = _Root(locate(where))
+    root.attributes |= attributes
+    root.write()
+
+
+class _Root:
+    """The metadata of a store's root, with those of all arrays: replaced at once, so that a reader finds both."""
+
+    def __init__(self, location: Location) -> None:
+        content = location.read(ROOT)
+        if content is None:
+            raise GradscopeError(f"{location}: the store is not there any more")
+        self._location = location
+        self._document = json.loads(content)
+        self.attributes: dict[str, Any] = self._document["attributes"]
+        self.arrays: dict[str, Any] = self._document["consolidated_metadata"]["metadata"]
+
+    def write(self) -> None:
+        self._document["attributes"] = self.attributes
+        self._document["consolidated_metadata"]["metadata"] = self.arrays
+        self._location.replace(ROOT, json.dumps(self._document, indent=2).encode())
 
 
 def _bounded(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -106,14 +157,15 @@ def _bounded(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(chunks)
 
 
-def _create(group, name, *, shape, chunks, dtype, dims, attributes, codec="none"):
+def _create(group, name, *, shape, chunks, dtype, dims, attributes, codec="none", shards=None):
     return group.create_array(
         name,
         shape=shape,
         chunks=chunks,
+        shards=shards,
         dtype=dtype,
         fill_value=fill_value(dtype),
-        compressors=_CODECS[codec],
+        compressors=(*_CODECS[codec], Crc32cCodec()),
         filters=None,
         dimension_names=dims,
         attributes=dict(attributes),
@@ -158,12 +210,6 @@ def _coordinate(
     _create(group, name, shape=values.shape, chunks=values.shape, dtype=dtype, dims=dims, attributes=attributes)[
         ...
     ] = values
-
-
-def _consolidate(path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(path)
 
 
 def _size(path: Path) -> int:

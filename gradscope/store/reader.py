@@ -1,42 +1,59 @@
 """Reading a store."""
 
-from pathlib import Path
-from typing import Any
-
 import xarray as xr
 import zarr
 
 from gradscope.errors import GradscopeError
+from gradscope.store import trust
 from gradscope.store.chunks import Chunks
 from gradscope.store.lazy import Recorded, Selection, StoredVariable
-from gradscope.store.schema import VERSION
+from gradscope.store.location import ROOT, Location, StorePath, locate
 
 
-def open_store(path: str | Path) -> xr.Dataset:
+def open_store(where: StorePath) -> xr.Dataset:
     """Open a store lazily; what is not yet written is masked (NaN, and -1 for integers).
 
-    Tensors stored as float16 come back as float32, scaled by their exponents.
+    Tensors stored as float16 come back as float32, scaled by their exponents. The attribute ``status`` is
+    ``recording`` only while a process records; a run that was killed is ``interrupted``.
+
+    Parameters
+    ----------
+    where
+        A path, or the URL of a store in an object store.
 
     Raises
     ------
     GradscopeError
-        There is no store at `path`, or it was written by a later version.
+        There is no store, or it was written by a later version.
     """
-    path = Path(path)
-    if not (path / "zarr.json").is_file():
-        raise GradscopeError(f"{path} is not a zarr store (no zarr.json in it)")
-    group = zarr.open_group(path, mode="r")
-    version: Any = group.attrs.get("schema_version")
-    if version is None:
-        raise GradscopeError(f"{path} is a zarr store, but not one of gradscope's (no schema_version)")
-    if version > VERSION:
-        raise GradscopeError(f"{path} has schema version {version}, this gradscope reads up to {VERSION}")
-    ds = xr.open_zarr(path, chunks={})
-    chunks = {name: Chunks(path, array) for name, array in group.arrays()}
+    location = locate(where)
+    content = location.read(ROOT)
+    if content is None:
+        raise GradscopeError(f"{location} is not a zarr store (no {ROOT} in it)")
+    trust.parse(content, str(location))
+    if location.path is not None:
+        trust.check_links(location.path)
+    try:
+        group = zarr.open_group(location.zarr, mode="r", zarr_format=3)
+        # Values as they are stored: what a stranger's attributes would make of them is not recorded.
+        ds = xr.open_zarr(location.zarr, chunks={}, zarr_format=3, mask_and_scale=False, decode_times=False)
+        masked = _masked(ds, location, group)
+        trust.check_coordinates(ds, str(location))
+    except GradscopeError:
+        raise
+    except Exception as error:  # zarr and codecs raise of many kinds
+        raise GradscopeError(f"{location} is damaged: {error}") from error
+    if ds.attrs.get("status") == "recording" and not location.locked():
+        ds.attrs["status"] = "interrupted"
+    return ds.assign(masked)
+
+
+def _masked(ds: xr.Dataset, location: Location, group: zarr.Group) -> dict[str, StoredVariable]:
+    chunks = {name: Chunks(location, array) for name, array in group.arrays()}
     timed = {}
-    for name, variable in ds.data_vars.items():
+    for name, variable in ((str(key), found) for key, found in ds.data_vars.items()):
         if name != "written" and "timestep" in variable.dims:
             least = 3 if "channel" in variable.dims else 1
             recorded = Recorded(chunks[name], chunks["written"], least, chunks.get(f"{name}_exponent"))
             timed[name] = StoredVariable.of(variable.dims, Selection.whole(recorded), variable.attrs)
-    return ds.assign(timed)
+    return timed

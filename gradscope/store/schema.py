@@ -53,6 +53,7 @@ class Grid:
 
     @property
     def block(self) -> int:
+        """Samples of a block; the last one may have fewer."""
         return min(self.batch_size, self.samples)
 
 
@@ -103,6 +104,13 @@ class Schema:
     tensor_every: int = 1
     """every so many timesteps, from the first."""
     codec: Literal["none", "lz4"] = "none"
+    sharded: bool = False
+    """Chunks of tensors lie together in larger objects: for stores that are far away."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all recorded arrays, the marker included."""
+        return (*(array.name for array in self.arrays), WRITTEN.name)
 
     @property
     def tensors(self) -> tuple[Array, ...]:
@@ -160,6 +168,20 @@ class Schema:
             samples, steps = self.tensor_chunk
         time = () if array.kind == "final" else (steps,)
         return (1, 1, 1, 1, samples, *time, *self.extra(array))
+
+    def shards(self, array: Array) -> tuple[int, ...] | None:
+        """Size of the objects that hold several chunks; None where each has its own."""
+        if not self.sharded or array.kind != "tensor":
+            return None
+        return (1, 1, 1, 1, self.stored_samples, self.tensor_chunk[1], *self.extra(array))
+
+    @property
+    def stored_samples(self) -> int:
+        """Samples of a block that are in one object of a tensor: whole chunks, and no object reaches over a block."""
+        chunk, kept = self.tensor_chunk[0], self.kept_samples(0, self.grid.block)
+        if not self.sharded:
+            return chunk
+        return next(n for n in range(chunk, self.grid.block + 1, chunk) if self.grid.block % n == 0 and n >= kept)
 
     def extra(self, array: Array) -> tuple[int, ...]:
         """Lengths of the array's own dimensions."""

@@ -9,17 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 
 from gradscope.errors import GradscopeError
-from gradscope.store.chunks import Chunks
+from gradscope.store.chunks import Chunks, Where
+from gradscope.store.location import ROOT, StorePath, locate
 from gradscope.store.schema import WRITTEN, Array, Schema, fill_value
 
 FLUSH_SECONDS = 2.0
-"""No step waits longer until it is written."""
+"""No step waits longer until it is written,"""
+FAR_FLUSH_SECONDS = 30.0
+"""or, in an object store, this long."""
 
 
 @dataclass
@@ -47,15 +50,20 @@ class StoreWriter:
 
     def __init__(
         self,
-        path: Path,
+        where: StorePath,
         schema: Schema,
         inspect: Callable[[Frame], None] = lambda frame: None,
-        flush_seconds: float = FLUSH_SECONDS,
+        durable: bool = False,
+        flush_seconds: float | None = None,
     ) -> None:
-        self._schema, self._inspect, self._flush_seconds = schema, inspect, flush_seconds
-        group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        self._location = location = locate(where)
+        self._schema, self._inspect = schema, inspect
+        near = location.path is not None
+        self._flush_seconds = flush_seconds or (FLUSH_SECONDS if near else FAR_FLUSH_SECONDS)
+        group = zarr.open_group(location.zarr, mode="r+")
         self._chunks = {
-            name: Chunks(path, array.with_config({"write_empty_chunks": True})) for name, array in group.arrays()
+            name: Chunks(location, _array(group, name).with_config({"write_empty_chunks": True}), durable)
+            for name in schema.names
         }
         self._staging: _Staging | None = None
         self._since: float | None = None  # when the oldest step that is not yet written came
@@ -68,6 +76,13 @@ class StoreWriter:
         self._thread = threading.Thread(target=self._run, name="gradscope-writer", daemon=True)
         self._thread.start()
 
+    def forget(self, cell: tuple[int, ...], first_sample: int, samples: int) -> None:
+        """Mark nothing of a block as written, before it is recorded again; no step of it may be on its way."""
+        rows: Where = (*cell, slice(first_sample, first_sample + samples))
+        marker = self._chunks[WRITTEN.name]
+        if (values := marker.select(rows)).any():
+            marker.write(rows, np.zeros_like(values))
+
     def submit(self, frame: Frame) -> None:
         if self._error is not None:
             frame.release()
@@ -76,8 +91,12 @@ class StoreWriter:
 
     def check(self) -> None:
         """Raise what went wrong in the thread, if anything did."""
-        if self._error is not None:
-            raise GradscopeError(f"the store could not be written: {self._error}") from self._error
+        if self._error is None:
+            return
+        if self._location.path is not None and not (self._location.path / ROOT).exists():
+            raise GradscopeError(f"{self._location} was removed while it was recorded") from self._error
+        reason = getattr(self._error, "strerror", None) or self._error
+        raise GradscopeError(f"{self._location} could not be written: {reason}") from self._error
 
     def close(self) -> None:
         """Write what is left, and stop."""
@@ -139,8 +158,10 @@ class StoreWriter:
 
     def _flush(self) -> None:
         """Tensors, then scalars, then the marker."""
-        if self._staging is None:
+        if self._staging is None or not self._staging.steps:
             return
+        if self._location.path is not None and not (self._location.path / ROOT).exists():
+            raise FileNotFoundError("it was removed")  # zarr would make its folders anew
         for name, where, values in self._staging.chunks():
             self._write(name, where, values)
         self._since = None
@@ -159,8 +180,8 @@ class _Staging:
         self.schema, self.cell, self.first_sample = schema, cell, first_sample
         self.rows = slice(first_sample, first_sample + samples)
         self.kept = schema.kept_samples(first_sample, samples)
-        chunk = schema.tensor_chunk[0]
-        self.staged = min(samples, -(-self.kept // chunk) * chunk)  # of tensors: whole chunks of samples
+        rows = schema.stored_samples
+        self.staged = min(samples, -(-self.kept // rows) * rows)  # of tensors: whole objects
         self.scalars = {a.name: self._empty(a, samples, schema.scalar_chunk_steps) for a in (*schema.scalars, WRITTEN)}
         self.tensors = {a.name: self._empty(a, self.staged, schema.flush_steps) for a in schema.tensors if self.kept}
         self.steps: list[int] = []
@@ -181,8 +202,6 @@ class _Staging:
 
     def chunks(self) -> Iterator[tuple[str, tuple, np.ndarray]]:
         """Array name, place and values of all that is staged, the marker last."""
-        if not self.steps:
-            return
         for staged, size in ((self.scalars, self.schema.scalar_chunk_steps), (self.tensors, self.schema.flush_steps)):
             for values in staged.values():
                 values[:, self.steps[-1] % size + 1 :] = fill_value(values.dtype)  # and not what was there before
@@ -204,3 +223,9 @@ class _Staging:
         """The chunk of so many steps to which the staged ones belong: no flush is ever put off beyond its end."""
         first = self.steps[0] - self.steps[0] % size
         return slice(first, min(first + size, self.schema.grid.timesteps))
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array

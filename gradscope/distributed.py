@@ -1,0 +1,226 @@
+"""A run over several processes, or machines: its blocks are the tasks of a dask cluster.
+
+Each task owns the chunks of its block, so no two processes write one. A block is the same set of samples as in a run of
+one process, so with equal numbers of threads its bytes are the same. A worker that dies is replaced, and what it was at
+is recorded again from its first step.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import torch
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
+from distributed.comm import CommClosedError
+
+from gradscope.config import RunConfig
+from gradscope.device import set_device
+from gradscope.errors import GradscopeError
+from gradscope.judging import load_judge
+from gradscope.recording import Cell, Outcome, Run, advice, begin_run, block_recorder, prepare, record_block
+from gradscope.store import Grid
+from gradscope.store.location import locate
+from gradscope.store.progress import unfinished
+from gradscope.store.session import recording
+
+OnBlock = Callable[[Cell], None]
+_CONNECT_SECONDS = 30
+_one_at_a_time = threading.Lock()  # threads of one worker would share torch's settings, and the device
+_loaded: dict[str, Run] = {}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every task of a run is told."""
+
+    configuration: str
+    """`RunConfig` as JSON."""
+    device: str
+    threads: int | None
+    """Of torch; None: what the worker has."""
+    stop_on_nonfinite: bool
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A store that is ready for its blocks."""
+
+    task: Task
+    path: str
+    grid: Grid
+    bytes: int
+    device: str
+    deviation: dict[str, dict[str, float]]
+
+
+@contextmanager
+def cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
+    """A client of the scheduler at an address, or of so many new processes of this machine.
+
+    Raises
+    ------
+    GradscopeError
+        Nothing answers at the address.
+    """
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise GradscopeError(f"--scheduler {scheduler}: {error}; start one with `dask scheduler`") from error
+        with client:
+            yield client
+        return
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            dashboard_address=None,
+            resources={"GPU": 1},
+        ) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def threads_of(workers: int | None) -> int | None:
+    """Threads of each of so many processes of this machine: those asked for by OMP_NUM_THREADS, or its cores shared."""
+    if workers is None:
+        return None
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() else max(1, len(os.sched_getaffinity(0)) // workers)
+
+
+def begin(
+    client: Client,
+    config: RunConfig,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    stop_on_nonfinite: bool = False,
+    command: Sequence[str] = (),
+) -> Begun:
+    """Have a worker load and check everything that a run needs, and make its store.
+
+    The workers must reach the store at its path, and the models under the names of the configuration.
+
+    Parameters
+    ----------
+    client
+        Of the cluster.
+    config, device, overwrite, resume, stop_on_nonfinite, command
+        See `gradscope.recording.prepare` and `record_run`.
+    threads
+        See `Task`.
+
+    Raises
+    ------
+    GradscopeError
+        As `prepare`, or the workers cannot be used.
+    """
+    task = Task(config.model_dump_json(), device, threads, stop_on_nonfinite)
+    return _result(client.submit(_begin, task, overwrite, resume, tuple(command), pure=False))
+
+
+def record_blocks(client: Client, begun: Begun, on_block: OnBlock = lambda cell: None) -> Outcome:
+    """Record all blocks that a store lacks. GPU workers take one at a time: start them with ``--resources GPU=1``.
+
+    Parameters
+    ----------
+    client
+        Of the cluster.
+    begun
+        The store.
+    on_block
+        Called with the cell after each block.
+
+    Raises
+    ------
+    GradscopeError
+        As `gradscope.recording.record_run`, or a block could not be recorded on any worker.
+    """
+    location, parts = locate(begun.path), []
+    resources = {"GPU": 1} if begun.device == "cuda" else None
+    if resources and not any("GPU" in found["resources"] for found in client.scheduler_info()["workers"].values()):
+        raise GradscopeError("--scheduler: no worker says that it has a GPU; start them with --resources GPU=1")
+    with recording(location, advice(location)):
+        futures = {
+            client.submit(_record, begun.task, cell, block, pure=False, resources=resources): cell
+            for cell, block in unfinished(location)
+        }
+        try:
+            for future in as_completed(futures, loop=client.loop):
+                parts.append(_result(future))
+                on_block(futures[future])
+        finally:
+            client.cancel(list(futures), force=True)
+    return Outcome(
+        str(location),
+        sum(part.bytes for part in parts),
+        sum(part.write_seconds for part in parts),
+        sum(part.stalled for part in parts),
+        tuple(line for part in parts for line in part.nonfinite),
+        begun.deviation,
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What recording one block was like, see `Outcome`."""
+
+    bytes: int
+    write_seconds: float
+    stalled: float
+    nonfinite: tuple[str, ...]
+
+
+def _begin(task: Task, overwrite: bool, resume: bool, command: Sequence[str]) -> Begun:
+    with _one_at_a_time:
+        config = RunConfig.model_validate_json(task.configuration)
+        run = _loaded[task.configuration] = prepare(config, _set_up(task), overwrite=overwrite, resume=resume)
+        load_judge(run)
+        location = locate(config.recording.path)
+        deviation = begin_run(run, location, overwrite=overwrite, resume=resume, command=command)
+        return Begun(task, str(location), run.grid, run.schema.bytes(), run.device.type, deviation)
+
+
+def _record(task: Task, cell: Cell, block: int) -> _Part:
+    with _one_at_a_time:
+        device = _set_up(task)
+        if task.configuration not in _loaded:
+            _loaded.clear()
+            config = RunConfig.model_validate_json(task.configuration)
+            _loaded[task.configuration] = prepare(config, device, resume=True)
+        run = _loaded[task.configuration]
+        with block_recorder(run, locate(run.config.recording.path), task.stop_on_nonfinite) as recorder:
+            record_block(run, recorder, cell, block)
+        writer, found = recorder.writer, tuple(recorder.describe(found) for found in recorder.nonfinite)
+        return _Part(writer.bytes, writer.seconds, recorder.ring.stalled, found)
+
+
+def _set_up(task: Task) -> str:
+    """Set torch up for this thread, as a run of one process has it; gives the device's name."""
+    name, devices = get_worker().name, torch.cuda.device_count()
+    several = task.device in ("auto", "cuda") and devices > 1 and isinstance(name, int)  # workers of this machine
+    device = f"cuda:{name % devices}" if several else task.device
+    set_device(device)
+    if task.threads is not None:
+        torch.set_num_threads(task.threads)
+    return device
+
+
+def _result(future: Future) -> Any:
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise GradscopeError(f"workers died again and again at the same block, for lack of memory? {error}") from error
+    except CommClosedError as error:
+        raise GradscopeError(f"the scheduler is gone: {error}") from error

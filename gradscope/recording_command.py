@@ -1,0 +1,178 @@
+"""What `gradscope record` does, from its options to what it prints."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+
+import numpy as np
+from rich.console import Console
+
+from gradscope import console as display
+from gradscope.analysis import summary
+from gradscope.config import RunConfig, apply, check, load
+from gradscope.device import set_device
+from gradscope.errors import GradscopeError
+from gradscope.evaluation.evaluate import evaluate_store
+from gradscope.evaluation.evaluators import Evaluators, Settings, load_evaluators
+from gradscope.judging import load_judge
+from gradscope.recording import Outcome, prepare, record_run
+from gradscope.resuming import recorded_config, refuse_differences, remarks
+from gradscope.store import Grid, open_store
+from gradscope.store.location import locate
+from gradscope.store.progress import finished
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `gradscope record`."""
+
+    config: str | None
+    resume: str | None
+    store: str | None
+    overrides: Sequence[str]
+    device: str
+    overwrite: bool
+    stop_on_nonfinite: bool
+    workers: int | None
+    scheduler: str | None
+
+
+def run(request: Request) -> None:
+    """Record and judge, and print what came of it.
+
+    Raises
+    ------
+    GradscopeError
+        What the user can mend.
+    KeyboardInterrupt
+        The run was interrupted, or `Terminated`; with a note of how to go on, where there is something to go on with.
+    """
+    console = Console()
+    with _terminable():
+        config = _configuration(request)
+        if request.workers is None and request.scheduler is None:
+            outcome = _record_here(request, config, console)
+        else:
+            outcome = _record_on_cluster(request, config, console)
+    for line in remarks(outcome.path) if request.resume else ():
+        console.print(line, highlight=False)
+    _tell(console, outcome)
+
+
+def _configuration(request: Request) -> RunConfig:
+    """The configuration of the run, with the path of its store."""
+    if request.resume is None:
+        if request.config is None:
+            raise GradscopeError("--config: which configuration? (--resume STORE needs none)")
+        config = load(RunConfig, request.config, request.overrides)
+        path = request.store or config.recording.path
+    else:
+        if request.store or request.overwrite:
+            raise GradscopeError("--resume: goes on with the store it names; leave out --store and --overwrite")
+        recorded = recorded_config(request.resume)
+        if request.config is None:
+            content = recorded.model_dump(mode="json")
+            for override in request.overrides:
+                apply(content, override)
+            config = check(RunConfig, content, "--set")
+        else:
+            config = load(RunConfig, request.config, request.overrides)
+        refuse_differences(recorded.model_dump(mode="json"), config.model_dump(mode="json"), request.resume)
+        path = request.resume
+    return config.model_copy(update={"recording": config.recording.model_copy(update={"path": path})})
+
+
+def _record_here(request: Request, config: RunConfig, console: Console) -> Outcome:
+    resume = request.resume is not None
+    run = prepare(config, request.device, overwrite=request.overwrite, resume=resume)
+    judge = load_judge(run)
+    _announce(console, run.grid, str(run.device), run.schema.bytes())
+    done = int(finished(locate(config.recording.path)).sum()) if resume else 0
+    with display.recording_progress(console, run.grid, done) as advance:
+        outcome = record_run(
+            run,
+            overwrite=request.overwrite,
+            resume=resume,
+            stop_on_nonfinite=request.stop_on_nonfinite,
+            on_step=lambda cell, step: advance(cell, 1),
+            command=sys.argv,
+        )
+    # Only verdicts: they cost nothing. Real images and their features are left to `gradscope evaluate`.
+    settings = Settings(judge=config.judge, evaluation=config.evaluation)
+    evaluate_store(outcome.path, Evaluators(settings, run.classifiers, judge), run.device)
+    return outcome
+
+
+def _record_on_cluster(request: Request, config: RunConfig, console: Console) -> Outcome:
+    from gradscope import distributed  # it takes a second to load
+
+    if request.workers is not None and request.scheduler is not None:
+        raise GradscopeError("--workers starts processes, --scheduler uses those there are: take one of them")
+    with distributed.cluster(request.workers, request.scheduler) as client:
+        begun = distributed.begin(
+            client,
+            config,
+            device=request.device,
+            threads=distributed.threads_of(request.workers),
+            overwrite=request.overwrite,
+            resume=request.resume is not None,
+            stop_on_nonfinite=request.stop_on_nonfinite,
+            command=sys.argv,
+        )
+        workers = len(client.scheduler_info()["workers"])
+        _announce(console, begun.grid, f"{begun.device}, {workers} workers", begun.bytes)
+        done = int(finished(locate(begun.path)).sum())
+        with display.recording_progress(console, begun.grid, done) as advance:
+            outcome = distributed.record_blocks(client, begun, lambda cell: advance(cell, begun.grid.timesteps))
+    here = set_device("auto")  # it need not have what the workers have
+    evaluators = load_evaluators(open_store(outcome.path), (), here, lambda text: None)
+    evaluate_store(outcome.path, replace(evaluators, extractor=None), here)
+    return outcome
+
+
+def _announce(console: Console, grid: Grid, where: str, size: int) -> None:
+    cells = len(list(np.ndindex(grid.cells)))
+    console.print(
+        f"{cells} cells x {grid.samples} samples x {grid.timesteps} timesteps on {where}; "
+        f"the store takes up to {display.size(size)}"
+    )
+
+
+def _tell(console: Console, outcome: Outcome) -> None:
+    rate = display.size(outcome.bytes / outcome.write_seconds) if outcome.write_seconds else "-"
+    console.print(
+        f"recorded {outcome.path}: {display.size(outcome.bytes)} written at {rate}/s, "
+        f"writer stalled {outcome.stalled:.1f} s"
+    )
+    for name, deviation in outcome.deviation.items():
+        off = f"gradient by {deviation['gradient']:.2g} of its norm, x0-hat by {deviation['pred_original_sample']:.2g}"
+        console.print(f"{name}: off from float32 in eager mode: {off}", highlight=False)
+    for line in outcome.nonfinite[:10]:
+        console.print(f"[red]{line}[/red]")
+    if len(outcome.nonfinite) > 10:
+        console.print(f"[red]and {len(outcome.nonfinite) - 10} more; see finite_fraction in the store[/red]")
+    for table in display.summary_tables(summary(open_store(outcome.path))):
+        console.print(table)
+    console.print(f"what fails, and what to try: gradscope report {outcome.path}", highlight=False)
+    console.print(f"distances to real images, coverage, intervals: gradscope evaluate {outcome.path}", highlight=False)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A request to end the process is an exception, as Ctrl-C is: what was recorded is written, and told."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,72 @@
+"""Going on with a run that ended before its last block."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gradscope.config import RunConfig, check
+from gradscope.errors import GradscopeError
+from gradscope.store import open_store
+from gradscope.store.location import StorePath
+
+_FREE = ("recording.path", "recording.durable")  # what may differ: neither is in what is recorded
+_KEPT = ("created", "device", "threads", "versions", "command")
+
+
+def recorded_config(where: StorePath) -> RunConfig:
+    """The configuration with which a store was begun.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store, or it was recorded from Python.
+    """
+    recorded = json.loads(open_store(where).attrs.get("configuration", "{}"))
+    if "classifiers" not in recorded:
+        raise GradscopeError(
+            f"--resume {where}: it was recorded from Python, gradscope.record(..., resume=True) goes on"
+        )
+    return check(RunConfig, recorded, f"the configuration in {where}")
+
+
+def refuse_differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], where: StorePath) -> None:
+    """Raise GradscopeError, with the keys, where a configuration would record something else than a store holds."""
+    then, now = dict(_leaves(recorded)), dict(_leaves(wanted))
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in _FREE]
+    if keys:
+        told = "; ".join(f"{key} was {then.get(key, 'absent')}, and is {now.get(key, 'absent')}" for key in keys)
+        raise GradscopeError(f"--resume {where}: {told}. Record that into another store")
+
+
+def resumption(where: StorePath, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of a store that goes on, by the provenance of who goes on.
+
+    Raises
+    ------
+    GradscopeError
+        The configuration or the weights are not those of before.
+    """
+    attributes = open_store(where).attrs
+    refuse_differences(json.loads(attributes["configuration"]), json.loads(provenance["configuration"]), where)
+    then, now = attributes.get("weights_sha256", {}), provenance["weights_sha256"]
+    if changed := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
+        raise GradscopeError(f"--resume {where}: the weights of {', '.join(changed)} are not those it was begun with")
+    return {"resumed": [*attributes.get("resumed", []), {key: provenance[key] for key in _KEPT}]}
+
+
+def remarks(where: StorePath) -> list[str]:
+    """Why the blocks recorded last may differ in their last bits from what they would have been, in words."""
+    attributes = open_store(where).attrs
+    if not attributes.get("resumed"):
+        return []
+    last = attributes["resumed"][-1]
+    changed = [key for key in ("device", "threads", "versions") if last[key] != attributes[key]]
+    return [f"{key}: begun with {attributes[key]}, gone on with {last[key]}; bits may differ" for key in changed]
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

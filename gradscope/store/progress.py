@@ -1,0 +1,50 @@
+"""How far a recording came, and whether it can be continued."""
+
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from gradscope.errors import GradscopeError
+from gradscope.store.chunks import Chunks
+from gradscope.store.location import Location
+from gradscope.store.schema import CELL_DIMS, WRITTEN, Schema
+
+
+def finished(location: Location) -> NDArray[np.bool_]:
+    """Which blocks are recorded from the first to the last step, over cells and blocks, ``(*cells, blocks)``."""
+    marker: Any = zarr.open_group(location.zarr, mode="r")[WRITTEN.name]
+    chunks = Chunks(location, marker)
+    samples, block = chunks.shape[-2], chunks.size[-2]
+    steps = np.all(chunks.whole() > 0, axis=-1)
+    return np.stack([steps[..., i : i + block].all(axis=-1) for i in range(0, samples, block)], axis=-1)
+
+
+def unfinished(location: Location) -> list[tuple[tuple[int, ...], int]]:
+    """Cell and number of each block that is not recorded, in the order of recording."""
+    return [(tuple(map(int, cell)), int(block)) for *cell, block in np.argwhere(~finished(location))]
+
+
+def refuse_other(location: Location, schema: Schema) -> None:
+    """Raise GradscopeError, by name, where a store does not hold exactly these arrays over exactly this grid."""
+    group = zarr.open_group(location.zarr, mode="r")
+    recorded: Any = group.attrs.get("recorded", [])
+    if differing := set(recorded) ^ set(schema.names):
+        raise GradscopeError(
+            f"{location}: cannot be continued, recorded then or now, but not both: {sorted(differing)}"
+        )
+    for array in (*schema.arrays, WRITTEN):
+        stored: Any = group[array.name]
+        wanted = (schema.shape(array), schema.chunks(array), array.dtype, schema.dims(array))
+        found = (stored.shape, stored.chunks, str(stored.dtype), stored.metadata.dimension_names)
+        if wanted != found:
+            raise GradscopeError(f"{location}: cannot be continued, {array.name} was {found}, and would be {wanted}")
+    grid = schema.grid
+    values = {
+        name: getattr(grid, name) for name in (*CELL_DIMS, "label", "seed", "timestep", "alphas_cumprod", "sigma")
+    }
+    for name, value in values.items():
+        coordinate: Any = group[name]
+        if not np.array_equal(coordinate[...], np.asarray(value)):
+            raise GradscopeError(f"{location}: cannot be continued, its coordinate {name} has other values")

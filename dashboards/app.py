@@ -1,27 +1,20 @@
 """The app: pages around one cursor, whose state is the URL."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import dash
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from dash.dependencies import ALL
-from flask import Response
 
-from dashboards import components, export, pages, routes, shell
+from dashboards import asked, components, export, guard, pages, routes, shell
 from dashboards.data import Broken, Library
 from dashboards.state import parse
 from gradscope.errors import GradscopeError
 
 _LOG = logging.getLogger(__name__)
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'self'"
-)
-"""The browser is told to ask no other host for anything."""
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Cpath d='M2 13L8 3l6 10' fill='none' stroke='%23d55e00' stroke-width='3'/%3E%3C/svg%3E"
@@ -48,6 +41,8 @@ _INDEX = """<!DOCTYPE html>
 def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
     """The dashboard of some stores, as a Dash app; ``create_app([...]).server`` is its WSGI application.
 
+    It answers to any host name: where it is meant for one machine, `serve` lets in no other than that machine's.
+
     Parameters
     ----------
     stores
@@ -59,8 +54,14 @@ def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
     return app_of(Library([Path(store) for store in stores]), prefix)
 
 
-def app_of(library: Library, prefix: str) -> Dash:
-    """The app of a library, which a page asks for its runs once it is loaded: opening them takes a while."""
+def app_of(library: Library, prefix: str, names: Collection[str] | None = None) -> Dash:
+    """The app of a library, which a page asks for its runs once it is loaded: opening them takes a while.
+
+    Parameters
+    ----------
+    names
+        Of hosts under which it is asked, see `dashboards.guard`.
+    """
     app = Dash(
         "dashboards",
         title="gradscope",
@@ -70,11 +71,15 @@ def app_of(library: Library, prefix: str) -> Dash:
         pages_folder="",
         url_base_pathname=prefix,
         index_string=_INDEX.replace("{icon}", _ICON),
+        use_pages=False,  # Dash's own; ours are one page
+        csrf_token_name=guard.PAGE_COOKIE,
+        csrf_header_name=guard.PAGE_HEADER,
         suppress_callback_exceptions=True,
         on_error=_tell,
     )
     app.layout = shell.layout()
-    app.server.after_request(_guard)
+    guard.register(app.server, prefix, names)
+    asked.register(app, prefix)
     routes.register(app.server, library, prefix)
     export.register(app.server, library, prefix)
     _navigation(app, library)
@@ -166,10 +171,3 @@ def _tell(error: Exception) -> Any:
     if not known:
         _LOG.error("a callback failed", exc_info=error)
     return no_update
-
-
-def _guard(response: Response) -> Response:
-    response.headers.setdefault("Content-Security-Policy", _POLICY)
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Referrer-Policy", "no-referrer")
-    return response

@@ -151,7 +151,7 @@ def progress(run: Recorded):
 
 def name_of(run: Recorded, number: int) -> str:
     """A cell in words."""
-    return cell_name(run.cells[number])
+    return cell_name(run.cell(number))
 
 
 def empty(text: str):

@@ -10,9 +10,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from dashboards import limits
 from dashboards.scalars import OVER
 from gradscope.errors import GradscopeError
-from gradscope.store import open_store
+from gradscope.store import CELL_DIMS, open_store
 from gradscope.store.chunks import Chunks, stamp
 
 if TYPE_CHECKING:
@@ -25,13 +26,16 @@ class Contents:
     Raises
     ------
     GradscopeError
-        There is no store at the path, or not one of gradscope's.
+        There is no store at the path, not one of gradscope's, or one that is too large to be shown.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.stamp = stamp(path / "zarr.json")  # before it is read: what is written meanwhile is seen next time
+        self.resident = limits.check(path) if self.stamp else 0
+        """Bytes that were, or will be, read of what does not grow with the diagnostics."""
         self.ds = open_store(path)
+        limits.check_names(path, [str(name) for dim in CELL_DIMS for name in self.ds[dim].values])
         if (got := self.ds["written"].dims if "written" in self.ds else None) != OVER:
             raise GradscopeError(f"{path} has no marker `written` over {', '.join(OVER)}; got {got}")
         self.digest = hashlib.sha256((path / "zarr.json").read_bytes()).digest()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # importing the figures takes a second: not before the first 
 
 _LONGEST = 8192
 """Characters of an encoded call, and of a view's address."""
+_FORMULA = re.compile(r"[\s\"']*(?:[=@]|[+-](?![\d.]+\s*$))")
+"""What spreadsheets compute; numbers with a sign are none."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,12 @@ class Call:
         }
         text = StringIO()
         for key, value in about.items():
-            told = value if isinstance(value, str) else json.dumps(_jsonable(value), sort_keys=True)
-            if told:
-                text.write(f"# {key}: {_line(told)}\n")
-        numbers.to_csv(text, index=not isinstance(numbers.index, pd.RangeIndex))
+            line = value if isinstance(value, str) else json.dumps(_jsonable(value), sort_keys=True)
+            if line:
+                text.write(harmless(f"# {key}: {_line(line)}") + "\n")
+        told = {name: numbers[name].map(harmless) for name in numbers.select_dtypes(exclude="number")}
+        table = numbers.assign(**told).rename(columns=harmless, index=harmless)
+        table.to_csv(text, index=not isinstance(numbers.index, pd.RangeIndex))
         return text.getvalue()
 
     def python(self, run: Recorded) -> str:
@@ -130,6 +135,13 @@ class Call:
         there = [name for name in self.variables if name in run.ds]
         lazy = not there or any(name in run.tensors for name in there)
         return run.ds if lazy else run.scalars(*there)
+
+
+def harmless(value: Any) -> Any:
+    """A text as a spreadsheet may have it: no part of it is taken for a formula, but led by an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    return "".join(f"'{part}" if _FORMULA.match(part) else part for part in re.split("([,;\t\r\n])", value))
 
 
 def stamp(run: Recorded) -> str:

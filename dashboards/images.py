@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 
 from dashboards import png
 from dashboards.cache import Cache
+from dashboards.limits import check_picture
 from dashboards.recorded import Recorded
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS
+from gradscope.store.schema import IMAGE_DIMS
 
 MAPS = ("gradient", "update", "direction")
 """Tensors that are shown around zero; the others are images in [-1, 1]."""
@@ -68,6 +71,7 @@ class Images:
             _refuse("cell", cell, len(run.cells), "cells")
         if step % run.tensor_every:
             raise GradscopeError(f"step {step}: tensors are kept every {run.tensor_every} steps, from step 0")
+        check_picture(len(cells) * len(run.tensors) * _elements(run))
         there = np.array([run.written(cell, sample)[step] >= 3 for cell in cells])
         places = [(*_place(run, cell), sample, step) for cell in cells]
         about: dict[str, Any] = {"limits": {}, "norms": {}, "written": there.tolist()}
@@ -99,6 +103,7 @@ class Images:
         _refuse("sample", last, run.ds.sizes["sample"], "samples")
         if not first <= last < first + THUMBNAILS_MOST:
             raise GradscopeError(f"samples {first}-{last}: ascending, and at most {THUMBNAILS_MOST} at once")
+        check_picture((last - first + 1) * _elements(run))
         images = run.chunks("image").part((*_place(run, cell), slice(first, last + 1)))
         there = np.array([run.written(cell, sample)[-1] > 0 for sample in range(first, last + 1)])
         columns = min(COLUMNS, len(there))
@@ -113,6 +118,7 @@ class Images:
         if not there:
             return np.zeros([run.ds.sizes[dim] for dim in ("channel", "height", "width")], dtype=np.float32)
         chunks = run.chunks(name)
+        check_picture(chunks.size[5] * _elements(run))
         index = chunks.index(at)
         # The file's stamp: a chunk that was written again, with more steps, is another one.
         key = (run.key, name, at[:-1], index[5], chunks.stamp(index))
@@ -120,6 +126,11 @@ class Images:
         if f"{name}_exponent" in run.ds:
             return np.ldexp(tensor.astype(np.float32), int(run.values(f"{name}_exponent")[at]))
         return tensor
+
+
+def _elements(run: Recorded) -> int:
+    """Of one tensor."""
+    return prod(run.ds.sizes[dim] for dim in IMAGE_DIMS)
 
 
 def _place(run: Recorded, cell: int) -> tuple[int, ...]:

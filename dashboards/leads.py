@@ -8,14 +8,16 @@ from dashboards.state import SHOWN, VARIABLES_MOST, State, default, parse, scala
 from gradscope.errors import GradscopeError
 
 
-def came_from(library: Library, view: Mapping[str, str]) -> tuple[Recorded, State]:
+def came_from(library: Library, view: Mapping[str, str] | None) -> tuple[Recorded, State]:
     """The run that a page shows, and the state with which it was opened.
 
     Raises
     ------
     GradscopeError
-        The store cannot be opened any more.
+        The store cannot be opened any more, or no page is shown.
     """
+    if view is None:
+        raise GradscopeError("no page is shown yet; load it again")
     run = library.run(view["store"])
     path, _, query = view["url"].partition("?")
     state, _ = parse(path, dict(parse_qsl(query)), library)

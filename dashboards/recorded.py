@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from dashboards.cache import Cache
 from dashboards.contents import Contents
+from dashboards.limits import MEMORY
 from dashboards.scalars import OVER, Marker, Scalars
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks, stamp
+from gradscope.store.location import locate
 
 if TYPE_CHECKING:  # importing the analysis takes a second, most of it scipy's: not before the server listens
     from gradscope.analysis.contents import Cell
@@ -70,13 +72,25 @@ class Recorded:
 
     @property
     def live(self) -> bool:
-        """Whether the run is being recorded."""
-        return self.ds.attrs.get("status") == "recording"
+        """Whether a process is recording the run."""
+        return self.ds.attrs.get("status") == "recording" and locate(self.path).locked()
 
     @property
     def cells(self) -> "list[Cell]":
         """Every cell; its number is its place here."""
         return self._now.contents.cells
+
+    def cell(self, number: int) -> "Cell":
+        """One of `cells`.
+
+        Raises
+        ------
+        GradscopeError
+            There is none of this number.
+        """
+        if not 0 <= number < len(self.cells):
+            raise GradscopeError(f"cell {number}: there are {len(self.cells)} cells, from 0")
+        return self.cells[number]
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -128,8 +142,17 @@ class Recorded:
         return self._now.scalars.read(name)
 
     def written(self, cell: int, sample: int) -> NDArray[np.uint8]:
-        """The marker of one trajectory, ``(timesteps,)``: 0 nothing, 1 scalars, 3 scalars and tensors."""
+        """The marker of one trajectory, ``(timesteps,)``: 0 nothing, 1 scalars, 3 scalars and tensors.
+
+        Raises
+        ------
+        GradscopeError
+            There is no such cell or sample.
+        """
+        self.cell(cell)
         values = self._now.marker.values
+        if not 0 <= sample < values.shape[4]:
+            raise GradscopeError(f"sample {sample}: there are {values.shape[4]} samples, from 0")
         return values.reshape(-1, *values.shape[4:])[cell, sample]
 
     def chunks(self, name: str) -> Chunks:
@@ -172,7 +195,7 @@ class _Moment:
     @classmethod
     def first(cls, contents: Contents) -> "_Moment":
         marker = Marker.first(contents.chunks("written"))
-        return cls(contents, marker, Scalars(contents.chunks, marker))
+        return cls(contents, marker, Scalars(contents.chunks, marker, MEMORY - contents.resident))
 
     def next(self) -> "_Moment":
         """The store now; itself where nothing changed."""

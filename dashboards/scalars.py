@@ -1,12 +1,15 @@
 """Scalars of a store that may still grow: each is read once, and of what changed only the chunks that did."""
 
 from collections.abc import Callable, Mapping
+from math import prod
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dashboards.disk import readable
+from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS
 from gradscope.store.chunks import Chunks, Index, Stamp
 
@@ -49,27 +52,39 @@ class Marker:
 
 
 class Scalars:
-    """Values over `OVER` and dimensions of their own, masked where the marker is 0: NaN, and -1 for integers."""
+    """Values over `OVER` and dimensions of their own, masked where the marker is 0: NaN, and -1 for integers.
 
-    def __init__(self, chunks: Callable[[str], Chunks], marker: Marker) -> None:
-        self._chunks, self._marker = chunks, marker
+    Parameters
+    ----------
+    room
+        Bytes that they may take together.
+    """
+
+    def __init__(self, chunks: Callable[[str], Chunks], marker: Marker, room: int) -> None:
+        self._chunks, self._marker, self._room = chunks, marker, room
         self._held: dict[str, NDArray[Any]] = {}
         self._stale: dict[str, list[Place]] = {}
         self._lock = Lock()
 
     def after(self, marker: Marker) -> "Scalars":
         """The scalars of a store that has grown: what was read stays, but for where the marker changed."""
-        then = Scalars(self._chunks, marker)
+        then = Scalars(self._chunks, marker, self._room)
         with self._lock:
             then._held = dict(self._held)
             then._stale = {name: self._stale.get(name, []) + marker.changed for name in self._held}
         return then
 
     def read(self, name: str) -> NDArray[Any]:
-        """The values, not to be written to."""
+        """The values, not to be written to.
+
+        Raises
+        ------
+        GradscopeError
+            There is no room for them.
+        """
         with self._lock:
             if name not in self._held:
-                self._held[name] = self._masked(self._chunks(name).whole(), ...)
+                self._held[name] = self._masked(self._whole(name), ...)
             elif places := self._stale.pop(name, []):
                 values = self._held[name].copy()
                 for place in places:
@@ -77,6 +92,16 @@ class Scalars:
                 self._held[name] = values
             self._held[name].flags.writeable = False
             return self._held[name]
+
+    def _whole(self, name: str) -> NDArray[Any]:
+        array = self._chunks(name).array
+        size = prod(array.shape) * array.dtype.itemsize
+        if size > self._room - sum(values.nbytes for values in self._held.values()):
+            raise GradscopeError(
+                f"{name} takes {readable(size)}; the dashboard holds up to {readable(self._room)} of a store's "
+                "diagnostics. gradscope.open reads it in Python"
+            )
+        return self._chunks(name).whole()
 
     def _masked(self, values: NDArray[Any], place: Any) -> NDArray[Any]:
         nothing = self._marker.values[place] == 0

@@ -93,6 +93,6 @@ def register(app: Dash, library: Library) -> None:
 def _row(run: Recorded, state: View, chosen: list[int]):
     """The samples' images in the cell of a cursor view, each the way there."""
     ds = run.scalars("finite_fraction") if "finite_fraction" in run.ds else run.scalars("written")
-    table = verdicts(ds.isel(place(ds, run.cells[state.cell])))
+    table = verdicts(ds.isel(place(ds, run.cell(state.cell))))
     shown = tiles(run, table[table["sample"].isin(chosen)], state)
     return html.Div([html.H3(name_of(run, state.cell)), html.Div(shown, className="thumbs")])

@@ -1,5 +1,6 @@
 """Serving the dashboard on this machine."""
 
+import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -8,11 +9,15 @@ from pathlib import Path
 
 import waitress
 
+from dashboards import guard
 from dashboards.app import app_of
 from dashboards.data import Library
 from gradscope.errors import GradscopeError
 
 THREADS = 8
+CONNECTIONS = 500
+"""At once; a browser keeps six."""
+LIMITS = {"max_request_body_size": guard.LARGEST, "connection_limit": CONNECTIONS, "asyncore_use_poll": True}
 
 
 def serve(stores: Sequence[Path], host: str, port: int, prefix: str = "/", tell: Callable[[str], None] = print) -> None:
@@ -23,10 +28,13 @@ def serve(stores: Sequence[Path], host: str, port: int, prefix: str = "/", tell:
     GradscopeError
         The address is taken, or not one of this machine.
     """
+    logging.getLogger("waitress.queue").setLevel(
+        logging.ERROR
+    )  # it would tell of every request that waits for a thread
     library = Library(stores)
-    app = app_of(library, prefix)
+    app = app_of(library, prefix, guard.local_names(host) if is_local(host) else None)
     try:
-        server = waitress.create_server(app.server, host=host, port=port, threads=THREADS, ident="gradscope")
+        server = waitress.create_server(app.server, host=host, port=port, threads=THREADS, ident="gradscope", **LIMITS)
     except OSError as error:
         raise GradscopeError(f"--host {host} --port {port}: {error.strerror or error}; try another --port") from error
     port = server.effective_port

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.contents import place, require
 from gradscope.errors import GradscopeError
+from gradscope.store.schema import IMAGE_DIMS
 
 _MOST = 4096
 """Gradients that are read for one figure."""
 _STEPS = 10
 """Timesteps of a chunk of data in memory."""
+_ELEMENTS = 2**28
+"""Of gradients that are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ def stored_gradient(ds: xr.Dataset, cell: Mapping[str, Any], samples: int, times
         raise GradscopeError("no gradient of this cell is stored yet; recording.tensor_samples is how many are kept")
     kept = kept[np.unique(np.linspace(0, len(kept) - 1, min(timesteps, len(kept))).round().astype(int))]
     chunk = chosen["gradient"].variable.chunksizes.get("timestep", (_STEPS,))[0]
+    elements = min(chunk, len(kept)) * len(rows) * prod(ds.sizes[dim] for dim in IMAGE_DIMS)
+    if elements > _ELEMENTS:
+        raise GradscopeError(f"gradients of {elements:,} elements would be read at once; at most {_ELEMENTS:,} are")
     starts = np.flatnonzero(np.diff(kept // chunk, prepend=-1)).tolist()
     return Stored(
         timestep=ds["timestep"].values[kept],

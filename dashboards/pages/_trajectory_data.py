@@ -91,8 +91,8 @@ def trajectory(run: Recorded, cell: int, sample: int) -> dict[str, Any]:
         ``cell``, ``sample``; ``values``: by diagnostic and step a number with 4 digits, or a text where it is none: the
         name of a class, "NaN", "inf"; None where nothing is written. ``written``: so many steps are, from the first.
     """
-    index = np.unravel_index(cell, [run.ds.sizes[dim] for dim in CELL_DIMS])
     there = run.written(cell, sample) > 0
+    index = np.unravel_index(cell, [run.ds.sizes[dim] for dim in CELL_DIMS])
     classes = class_names(run.ds)
     values = {}
     for name in readable(run):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from dashboards.data import Recorded
 from dashboards.export import Call
 from dashboards.state import VARIABLES_MOST
-from gradscope.analysis.contents import absent, class_names
+from gradscope.analysis.contents import absent, class_names, require
 
 CURVES = tuple(f"curve-{i}" for i in range(VARIABLES_MOST))
 PLACES = (*CURVES, "belief")
@@ -30,10 +30,11 @@ def exhibits(
     run: Recorded, cell: int, sample: int, cells: Sequence[int], variables: Sequence[str]
 ) -> dict[str, Exhibit]:
     """The figures along t, by their places: each diagnostic, and what the guides believe of the sample."""
-    about = [dict(run.cells[number]) for number in cells]
+    about = [dict(run.cell(number)) for number in cells]
     found = {}
     for place, name in zip(CURVES, variables, strict=False):
-        call = Call("curves", {"name": name, "cells": about, "sample": sample, "focus": dict(run.cells[cell])})
+        call = Call("curves", {"name": name, "cells": about, "sample": sample, "focus": dict(run.cell(cell))})
+        require(run.ds, name)
         long_name = run.ds[name].attrs.get("long_name", name)
         caption = f"{long_name}: mean, 25 to 75 and 5 to 95 % of samples; grey: sample {sample}"
         found[place] = Exhibit(call, name, caption, CURVE)

@@ -131,7 +131,7 @@ def comparison(run: Recorded, a: dict[str, Any], b: dict[str, Any]) -> Compariso
 
 def _cells(run: Recorded, first: str, second: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two cells by their numbers."""
-    return dict(run.cells[int(first)]), dict(run.cells[int(second)])
+    return dict(run.cell(int(first))), dict(run.cell(int(second)))
 
 
 def _recorded(run: Recorded) -> list[str]:

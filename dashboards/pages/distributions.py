@@ -57,7 +57,7 @@ def register(app: Dash, library: Library) -> None:
         run, _ = came_from(library, view)
         if not numbers:
             return closed("Choose a cell above.")
-        call = Call("ridgelines", {"name": name, "cells": [dict(run.cells[int(number)]) for number in numbers]})
+        call = Call("ridgelines", {"name": name, "cells": [dict(run.cell(int(number))) for number in numbers]})
         return filled(ID["ridgelines"], call, run, f"{name} over samples")
 
     for figure in OF_TENSORS:
@@ -75,5 +75,5 @@ def _from_tensors(app: Dash, library: Library, figure: str) -> None:
     )
     def show(number: str, version: str | None, view: dict[str, Any]):
         run, _ = came_from(library, view)
-        call = Call(figure, {"cell": dict(run.cells[int(number)])})
+        call = Call(figure, {"cell": dict(run.cell(int(number)))})
         return filled(ID[figure], call, run, OF_TENSORS[figure])

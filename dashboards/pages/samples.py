@@ -104,7 +104,7 @@ def _chosen(library: Library, view: dict[str, str], cell: str, only: str) -> tup
 
 def _cell(run: Recorded, number: int) -> xr.Dataset:
     names = [name for name in NEEDS if name in run.ds]
-    return run.scalars("written", *names).isel(place(run.ds, run.cells[number]))
+    return run.scalars("written", *names).isel(place(run.ds, run.cell(number)))
 
 
 def _verdicts(run: Recorded, number: int) -> pd.DataFrame:

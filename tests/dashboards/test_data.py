@@ -52,8 +52,9 @@ class Live:
 
 
 @pytest.fixture
-def live(tmp_path):
+def live(tmp_path, hold):
     run = Live(tmp_path / "live.zarr")
+    hold(run.path)
     yield run
     run.writer.close()
 
@@ -217,7 +218,7 @@ def test_runs_are_found_by_their_keys(evaluated, live, tmp_path):
 
 
 def test_keys_are_fit_for_urls(tmp_path):
-    for i, run_id in enumerate(["../../etc", "", "a b", None, "ü" * 8]):
+    for i, run_id in enumerate(["../../etc", "", "a b", "ü" * 8]):
         ds = small_store.recorded().assign_attrs(run_id=run_id)
         run = Recorded(small_store.save(ds[["written", "log_prob"]], tmp_path / f"{i}.zarr"))
         assert len(run.key) == 8
@@ -246,7 +247,7 @@ def test_a_broken_store_is_told_and_tried_again(evaluated, tmp_path):
     good, *broken = library.runs.values()
     assert isinstance(good, Recorded)
     assert all(isinstance(run, Broken) for run in broken)
-    reasons = ["is not a zarr store", "json.zarr cannot be read", "written is damaged", "'written'"]
+    reasons = ["is not a zarr store", "its zarr.json cannot be read as JSON", "written is damaged", "it lacks written"]
     for run, reason in zip(broken, reasons, strict=True):
         assert reason in run.reason
         assert "\n" not in run.reason

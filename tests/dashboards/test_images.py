@@ -153,12 +153,12 @@ def test_a_half_precision_tensor_is_scaled_by_its_exponents(tmp_path):
     np.testing.assert_allclose(*norms, rtol=1e-3)
 
 
-def test_a_growing_chunk_is_read_again(tmp_path):
+def test_a_growing_chunk_is_read_again(tmp_path, hold):
     made = Run(SETTINGS)
     path = tmp_path / "s.zarr"
     create(path, made.schema, made.attributes())
     frames = list(made.frames())[:5]
-    images, run = Images(), Recorded(path)
+    images, run = Images(), Recorded(hold(path))
     for end in (3, 5):
         writer = StoreWriter(path, made.schema)
         for frame in frames[:end]:

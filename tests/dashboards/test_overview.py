@@ -136,9 +136,10 @@ def test_the_headline_says_what_is_found_and_how_much_is_there(run, tmp_path):
     assert overview.told(opened(partly(), tmp_path, "none.zarr"), []) == "Nothing is recorded yet"
 
 
-def test_findings_are_looked_for_again_when_a_cell_is_complete(tmp_path):
+def test_findings_are_looked_for_again_when_a_cell_is_complete(tmp_path, hold):
     stages = [(0, 3), (0, 8), (1, 0), (1, 5)]
-    runs = [opened(partly(*stage, "recording"), tmp_path, f"{i}.zarr") for i, stage in enumerate(stages)]
+    paths = [small_store.save(partly(*stage, "recording"), tmp_path / f"{i}.zarr") for i, stage in enumerate(stages)]
+    runs = [Library([hold(path)]).run(None) for path in paths]
     marks = [overview.complete(run) for run in runs]
     assert marks[0] == marks[1] != marks[2] == marks[3]
     done = [opened(partly(*stage), tmp_path, f"done{i}.zarr") for i, stage in enumerate(stages[:2])]

@@ -70,7 +70,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def write() -> Callable[..., Path]:
+def write(hold) -> Callable[..., Path]:
     """Writes a run of two cells as it is after so many of 20 steps of its first, or goes on: ``write(path, steps)``."""
 
     def go(path: Path, steps: int) -> Path:
@@ -87,6 +87,7 @@ def write() -> Callable[..., Path]:
         )
         if not path.exists():
             create(path, Schema(grid, arrays), small_store.ATTRIBUTES | {"status": "recording"})
+            hold(path)
         writer = StoreWriter(path, Schema(grid, arrays))
         for step in range(steps):
             now = {name: told[name].isel(timestep=step).values for name in (*TENSORS, *SCALARS)}

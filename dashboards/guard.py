@@ -1,0 +1,112 @@
+"""Who is let in: requests of this dashboard's own pages, under this host's own names, of a bounded size.
+
+There is no password, so a page of another site must not reach the stores through the browser of somebody who may.
+
+Names. Where only this machine reaches the server, it answers to loopback names and to the one it was given, on any
+port, as tunnels have others. A name that an attacker lets point to 127.0.0.1 (DNS rebinding) is refused.
+
+Origins. Browsers say with ``Sec-Fetch-Site`` whether a request comes from a page of the same origin, as they see it: in
+front of a reverse proxy too, which need not pass its name on. They leave it out where the page came over plain http
+from another machine, and old ones always do. Then ``Origin`` has to be this host, or the request has to carry
+`PAGE_HEADER`: our pages send it, and a page of another origin cannot, since browsers would first ask for leave, which
+is never given. Where there is neither, no page asks, or only for a picture to show, which browsers keep from it.
+"""
+
+import re
+from collections.abc import Collection
+
+from dash.exceptions import DashException
+from flask import Flask, Response, abort, request
+from werkzeug import Response as AnyResponse
+from werkzeug.exceptions import HTTPException
+
+LARGEST = 2 * 2**20
+"""Bytes of a request's body. Real ones have up to 3 kB, and near 1 MB where 100,000 samples are selected."""
+PAGE_COOKIE, PAGE_HEADER = "gradscope_page", "Gradscope-Page"
+"""Dash sends what is in the cookie, which only a page of the same origin can read, in the header."""
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
+_NOWHERE = re.compile(r"//|(^|/)\.{1,2}(/|$)|[%\\\x00-\x1f]")
+"""In a path, decoded once: browsers resolve dots, and nothing here is named like that."""
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'"
+)
+"""The browser is told to ask no other host for anything."""
+
+
+def register(server: Flask, prefix: str, names: Collection[str] | None = None) -> None:
+    """Refuse what is not for this server, in a line of text, and tell browsers what the pages may do.
+
+    Parameters
+    ----------
+    prefix
+        Path of the app on its host.
+    names
+        Names under which the server is asked, without ports and with IPv6 addresses in brackets; any where None.
+    """
+    server.config["MAX_CONTENT_LENGTH"] = LARGEST
+
+    @server.before_request
+    def guard() -> None:
+        _check_host(names)
+        if _is_stranger():
+            abort(403, "this request comes from a page of another site; open the dashboard in a tab of its own")
+        if _NOWHERE.search(request.path):
+            abort(404, "there is nothing at this address")
+        if (request.content_length or 0) > LARGEST:
+            abort(413, f"a body of {request.content_length} bytes; at most {LARGEST}")
+
+    @server.errorhandler(HTTPException)
+    def tell(error: HTTPException) -> AnyResponse:
+        response = error.get_response(request.environ)
+        if response.status_code >= 400:
+            response.data = f"{error.description}\n"
+            response.headers |= {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
+        return response
+
+    @server.errorhandler(DashException)
+    def unknown(_: DashException) -> Response:
+        """Packages and files that Dash does not have."""
+        return Response("there is nothing at this address\n", 404, mimetype="text/plain")
+
+    @server.after_request
+    def restrict(response: Response) -> Response:
+        response.headers.setdefault("Content-Security-Policy", _POLICY)
+        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        response.headers.setdefault("Referrer-Policy", "no-referrer")
+        if response.mimetype == "text/html":
+            response.set_cookie(PAGE_COOKIE, "1", path=prefix, samesite="Strict")
+        return response
+
+
+def local_names(host: str) -> frozenset[str]:
+    """Under which a server is asked that listens on `host`, which only this machine reaches."""
+    return LOOPBACK | {f"[{host}]" if ":" in host else host.lower()}
+
+
+def _check_host(names: Collection[str] | None) -> None:
+    host = request.environ.get("HTTP_HOST", "")
+    found = _HOST.fullmatch(host)
+    if found is None:
+        abort(400, f"Host {host[:60]!r} is not the name of a host")
+    if names is not None and found[1].lower() not in names:
+        abort(
+            421,
+            f"this dashboard listens on its own machine only, and {found[1]!r} is not a name of it: ask for "
+            f"{' or '.join(sorted(names))}, through a tunnel too; a reverse proxy sends one of these as Host "
+            "(nginx's proxy_pass does, unless it is told otherwise)",
+        )
+
+
+def _is_stranger() -> bool:
+    """Whether a request comes from a page of another origin, other than by following a link."""
+    sent = request.headers
+    if (site := sent.get("Sec-Fetch-Site")) is not None:
+        followed = sent.get("Sec-Fetch-Mode") == "navigate" and sent.get("Sec-Fetch-Dest") == "document"
+        return site not in ("same-origin", "none") and not (followed and request.method in ("GET", "HEAD"))
+    if (origin := sent.get("Origin")) is None or PAGE_HEADER in sent:
+        return False
+    return origin.partition("://")[2].lower() != sent.get("Host", "").lower()

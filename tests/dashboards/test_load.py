@@ -1,0 +1,138 @@
+"""Fifty clients that scrub through one server for a minute: no error, no growth, and nobody is left behind."""
+
+import http.client
+import json
+import random
+import statistics
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import small_store
+from chromium import command
+
+CLIENTS, SECONDS, WARM = 50, 60, 10
+GROWTH = 48 * 2**20
+"""Bytes that the server may grow by after it is warm."""
+FAIR = 0.5
+"""Of the fastest client's answers, the slowest has at least this share."""
+VIEW = {"store": "5f0c", "page": "trajectory", "url": "trajectory?store=5f0c&cell=1&t=400&sample=0"}
+CURVE = "..of-{0}.hidden...title-{0}.children...caption-{0}.children...menu-{0}.children...{0}.figure...{0}.style.."
+
+
+@dataclass
+class Client:
+    """Scrubs as the trajectory page does: pictures step by step, and curves and numbers where the cursor rests."""
+
+    url: str
+    seed: int
+    latencies: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def scrub(self, until: float) -> None:
+        rng, host = random.Random(self.seed), urlsplit(self.url)
+        with closing(http.client.HTTPConnection(str(host.hostname), host.port, timeout=60)) as connection:
+            while time.monotonic() < until:
+                sample, cells = rng.randrange(small_store.TENSORS), rng.randrange(1, 1 << 16)
+                for step in range(small_store.TIMESTEPS):
+                    self._ask(connection, "GET", f"/frames/5f0c/{sample}/{step}.png?cells={cells:x}&limits=shared")
+                numbers = [i for i in range(16) if cells >> i & 1]
+                at = {"cell": numbers[0], "sample": sample, "cells": numbers, "variables": ["gradient_cosine"]}
+                for body in (_body("trajectory-numbers.data", at), _body(CURVE.format("curve-0"), at)):
+                    self._ask(connection, "POST", "/_dash-update-component", json.dumps(body))
+                first = rng.randrange(8)
+                self._ask(connection, "GET", f"/thumbnails/5f0c/{numbers[0]}.png?samples={first}-{first + 7}")
+
+    def _ask(self, connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None) -> None:
+        headers = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/json"}
+        started = time.monotonic()
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except OSError as error:
+            self.errors.append(f"{path}: {error!r}")
+            connection.close()
+            return
+        self.latencies.append(time.monotonic() - started)
+        if answer.status != 200 or b"did not work" in content:
+            self.errors.append(f"{path}: {answer.status} {content[:200]!r}")
+
+
+def _body(output: str, at: dict) -> dict:
+    places = [place.split(".") for place in output.strip(".").split("...")]
+    outputs = [dict(zip(("id", "property"), place, strict=True)) for place in places]
+    return {
+        "output": output,
+        "outputs": outputs if len(outputs) > 1 else outputs[0],
+        "inputs": [
+            {"id": "trajectory-at", "property": "data", "value": at},
+            {"id": "version", "property": "data"},
+        ],
+        "state": [{"id": "view", "property": "data", "value": VIEW}],
+        "changedPropIds": ["trajectory-at.data"],
+    }
+
+
+@dataclass
+class Use:
+    """What a process uses."""
+
+    memory: int
+    files: int
+    threads: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Use":
+        process = psutil.Process(pid)
+        with process.oneshot():
+            return cls(process.memory_info().rss, process.num_fds(), process.num_threads())
+
+
+def load(store: Path, clients: int, seconds: float) -> tuple[list[Client], Use, Use]:
+    """The clients afterwards, and what the server used once it was warm and at the end, with all still connected."""
+    with command(store) as (url, pid):
+        until = time.monotonic() + seconds
+        asking = [Client(url, seed) for seed in range(clients)]
+        threads = [threading.Thread(target=client.scrub, args=(until,)) for client in asking]
+        for thread in threads:
+            thread.start()
+        time.sleep(WARM)
+        warm = Use.of(pid)
+        time.sleep(max(0, until - time.monotonic() - 1))
+        end = Use.of(pid)
+        for thread in threads:
+            thread.join(90)
+    return asking, warm, end
+
+
+def told(clients: list[Client], warm: Use, end: Use, seconds: float) -> str:
+    latencies = sorted(latency for client in clients for latency in client.latencies)
+    counts = sorted(len(client.latencies) for client in clients)
+    late = latencies[int(0.99 * len(latencies))]
+    return (
+        f"{len(clients)} clients: {len(latencies) / seconds:.0f} requests/s, median "
+        f"{1e3 * statistics.median(latencies):.0f} ms, 99 % {1e3 * late:.0f} ms; slowest client {counts[0]} answers, "
+        f"fastest {counts[-1]}; MiB {warm.memory / 2**20:.0f} to {end.memory / 2**20:.0f}, files {warm.files} to "
+        f"{end.files}, threads {warm.threads} to {end.threads}"
+    )
+
+
+@pytest.mark.slow
+def test_fifty_clients_that_scrub_for_a_minute(tmp_path):
+    store = small_store.save(small_store.evaluated(), tmp_path / "small.zarr")
+    clients, warm, end = load(store, CLIENTS, SECONDS)
+    print(told(clients, warm, end, SECONDS))
+    assert [error for client in clients for error in client.errors] == []
+    counts = [len(client.latencies) for client in clients]
+    assert min(counts) > 13  # each came round at least once
+    assert min(counts) >= FAIR * max(counts)
+    assert end.memory - warm.memory < GROWTH
+    assert end.files <= warm.files + 4
+    assert end.files < CLIENTS + 40
+    assert end.threads <= warm.threads + 2

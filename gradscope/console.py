@@ -12,7 +12,9 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from gradscope.analysis.contents import in_memory
 from gradscope.store import CELL_DIMS, Grid
 
 _Columns = dict[str, Callable[[xr.Dataset], str]]
@@ -29,7 +31,8 @@ def summary_tables(rows: xr.Dataset) -> list[Table]:
         seen = "in which the judge sees it"
         if "own_accuracy" not in rows:
             seen = "share of samples in which the judge sees the target class"
-        told += [f"judge: {seen}, with Wilson's interval", f"by class: {', '.join(map(str, rows['class'].values))}"]
+        classes = ", ".join(map(str, rows["class"].values))
+        told += [f"judge: {seen}, with Wilson's interval", f"by class: {classes}"]
     if accuracies := _accuracies(rows):
         tables.append(_table(rows, "What came out", accuracies, "; ".join(told)))
     title = "How the gradients behaved (means over samples and timesteps)"
@@ -46,7 +49,7 @@ def evaluation_tables(ds: xr.Dataset) -> list[Table]:
     for name, head in {"judge_accuracy": "judge [95 %]", "transfer_ratio": "transfer ratio [95 %]"}.items():
         if name in rows:
             columns[head] = partial(_with_interval, name)
-    told = f"N = {about['N']} a cell; own: the guide sees it; judge: the independent judge"
+    told = f"N = {about.get('N', '?')} a cell; own: the guide sees it; judge: the independent judge"
     caption = f"{told}; transfer ratio: {_CONFIRMED}"
     verdicts = [_table(rows, "Who sees the target class", columns, caption)] if columns else []
     return verdicts + _distances(about, rows)
@@ -58,7 +61,7 @@ def further_tables(ds: xr.Dataset) -> list[Table]:
     ratios = []
     if "transfer_ratio" in rows:
         columns: _Columns = {"transfer ratio [95 %]": partial(_with_interval, "transfer_ratio")}
-        caption = f"N = {about['N']} a cell; {_CONFIRMED}; -: the guide's own success is not above chance"
+        caption = f"N = {about.get('N', '?')} a cell; {_CONFIRMED}; -: the guide's own success is not above chance"
         ratios = [_table(rows, "What the judge confirms", columns, caption)]
     return ratios + _distances(about, rows)
 
@@ -66,17 +69,21 @@ def further_tables(ds: xr.Dataset) -> list[Table]:
 def _evaluation(ds: xr.Dataset) -> tuple[dict[str, Any], xr.Dataset]:
     """What was evaluated, and its results over the cells."""
     about = json.loads(ds.attrs["evaluation"])
-    rows = ds[[name for name in about["variables"] if name in ds.data_vars]].drop_dims("sample", errors="ignore")
+    rows = ds[[name for name in about.get("variables", ()) if name in ds.data_vars]].drop_dims(
+        "sample", errors="ignore"
+    )
     return about, rows.compute()
 
 
 def _distances(about: dict[str, Any], rows: xr.Dataset) -> list[Table]:
-    if not about["distances"]:
+    name = next(iter(about.get("distances", ())), "")
+    needed = (name, f"{name}_interval", f"{name}_floor", "coverage", "coverage_interval", "coverage_floor")
+    if not all(each in rows for each in needed):
         return []
-    name = about["distances"][0]
     columns: _Columns = {f"{key} [95 %]": partial(_with_interval, key) for key in (name, "coverage")}
     caption = (
-        f"N = {about['N']} a cell against {about['real_images']} images; {about['floor_images']} other real images "
+        f"N = {about.get('N', '?')} a cell against {about.get('real_images', '?')} images; "
+        f"{about.get('floor_images', '?')} other real images "
         f"in place of samples: {name} {_number(rows[f'{name}_floor'])}, coverage {_number(rows['coverage_floor'])}"
     )
     return [_table(rows, "Samples against real images", columns, caption)]
@@ -96,7 +103,7 @@ def _accuracies(rows: xr.Dataset) -> _Columns:
 def _behaviour(rows: xr.Dataset) -> _Columns:
     heads = {"gradient_cosine": "gradient cosine", "update_cosine": "update cosine", "effective_strength": "strength"}
     columns: _Columns = {head: partial(_cell, name) for name, head in heads.items() if name in rows}
-    if int(rows["nonfinite_steps"].sum()):
+    if "nonfinite_steps" in rows and int(rows["nonfinite_steps"].sum()):
         columns["steps not finite"] = lambda row: str(int(row["nonfinite_steps"]))
     return columns
 
@@ -112,7 +119,7 @@ def _with_interval(name: str, row: xr.Dataset) -> str:
 
 def _table(rows: xr.Dataset, title: str, columns: _Columns, caption: str) -> Table:
     """One row a cell."""
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=None)
+    table = Table(title=title, caption=_plain(caption), title_justify="left", caption_justify="left", box=None)
     table.collapse_padding = True
     for head in ("classifier", "input", "stabilizer"):
         table.add_column(head, no_wrap=True)
@@ -120,7 +127,7 @@ def _table(rows: xr.Dataset, title: str, columns: _Columns, caption: str) -> Tab
         table.add_column(head, justify="right", no_wrap=True)
     for index in product(*(range(rows.sizes[dim]) for dim in CELL_DIMS)):
         row = rows[dict(zip(CELL_DIMS, index, strict=True))]
-        names = [str(row[dim].values) for dim in CELL_DIMS[:3]]
+        names = [_plain(row[dim].values) for dim in CELL_DIMS[:3]]
         table.add_row(*names, f"{float(row['guidance_scale']):g}", *(column(row) for column in columns.values()))
     return table
 
@@ -141,7 +148,7 @@ def recording_progress(console: Console, grid: Grid, done: int) -> Iterator[Call
     blocks = -(-grid.samples // grid.batch_size)
     total = int(np.prod(grid.cells)) * blocks * grid.timesteps
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("steps"),
@@ -158,7 +165,7 @@ def recording_progress(console: Console, grid: Grid, done: int) -> Iterator[Call
             progress.update(task, advance=steps, description=name)
             completed = int(progress.tasks[0].completed)
             if not console.is_terminal and completed % (blocks * grid.timesteps) == 0:
-                console.print(f"{completed}/{total} steps: {name}")
+                console.print(_plain(f"{completed}/{total} steps: {name}"))
 
         yield advance
 
@@ -170,18 +177,25 @@ def size(count: float) -> str:
 
 def print_info(console: Console, ds: xr.Dataset) -> None:
     """Sizes, variables and origin of a store."""
-    written = float((ds["written"] > 0).mean())
+    written = float((in_memory(ds[["written"]])["written"] > 0).mean())
     sizes = Table("dimension", "size", "values", box=None, header_style="bold")
     for dim, size in ds.sizes.items():
         values = ds[dim].values if dim in ds.coords else np.arange(size)
         text = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
-        sizes.add_row(str(dim), str(size), text if len(text) < 60 else f"{values[0]} ... {values[-1]}")
+        sizes.add_row(_plain(dim), str(size), _plain(text if len(text) < 60 else f"{values[0]} ... {values[-1]}"))
     console.print(sizes)
     variables = Table("variable", "dtype", "unit", "what it is", box=None, header_style="bold")
     for name, variable in ds.data_vars.items():
-        variables.add_row(str(name), str(variable.dtype), variable.attrs["units"], variable.attrs["long_name"])
+        about = (variable.attrs.get(key, "-") for key in ("units", "long_name"))
+        variables.add_row(_plain(name), str(variable.dtype), *map(_plain, about))
     console.print(variables)
-    console.print(f"written: {written:.1%} of all samples and timesteps; status: {ds.attrs['status']}")
-    for key in ("run_id", "configuration_hash", "created", "device", "threads", "versions", "command"):
-        console.print(f"{key}: {ds.attrs[key]}", highlight=False, soft_wrap=True)
-    console.print(f"configuration: {ds.attrs['configuration']}", highlight=False, soft_wrap=True)
+    status = ds.attrs.get("status", "unknown")
+    console.print(_plain(f"written: {written:.1%} of all samples and timesteps; status: {status}"))
+    for key in ("run_id", "configuration_hash", "created", "device", "threads", "versions", "command", "configuration"):
+        if key in ds.attrs:
+            console.print(_plain(f"{key}: {ds.attrs[key]}"), highlight=False, soft_wrap=True)
+
+
+def _plain(value: object) -> Text:
+    """A text from a store as it is: neither rich's markup nor what a terminal obeys."""
+    return Text("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value)))

@@ -39,6 +39,8 @@ def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadM
         made = make(**arguments)
     except ValueError as error:
         raise GradscopeError(f"{where}: {error}") from error
+    except Exception as error:
+        raise foreign.failure(name, where, error) from error
     probes = made if isinstance(made, list) else [made]
     for probe in probes:
         if not isinstance(probe, Probe):

@@ -83,6 +83,7 @@ def test_defaults(file):
             "codec": "auto",
             "tensor_samples": 64,
             "tensor_every": 1,
+            "durable": False,
         },
     }
 
@@ -347,8 +348,8 @@ def hashed(**changes) -> str:
     return check(RunConfig, content(**changes), "run.yaml").hash()
 
 
-def test_the_hash_does_not_depend_on_the_path_nor_on_the_order_of_keys():
-    assert hashed() == hashed(recording__path="elsewhere.zarr")
+def test_the_hash_does_not_depend_on_how_it_is_stored_nor_on_the_order_of_keys():
+    assert hashed() == hashed(recording__path="elsewhere.zarr", recording__durable=True)
     reversed_keys = dict(reversed(list(content().items())))
     assert check(RunConfig, reversed_keys, "run.yaml").hash() == hashed()
     assert hashed(sampling__seed=0) == hashed()  # a default, written out
@@ -392,7 +393,7 @@ def test_the_hash_depends_on_everything_that_is_recorded():
     keys = {
         f"{k}__{i}" for k in ("guidance", "sampling", "execution", "recording") for i in dumped.pop(k)
     } | dumped.keys()
-    assert keys - {"recording__path", "evaluation"} == CHANGES.keys()
+    assert keys - {"recording__path", "recording__durable", "evaluation"} == CHANGES.keys()
     assert hashed(evaluation={"replicates": 9}) == hashed()
 
 

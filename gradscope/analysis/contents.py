@@ -60,6 +60,7 @@ _ADDED_BY_EVALUATE = (
     "coverage",
 )
 """Beginnings of their names."""
+_IN_MEMORY = 2**30
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,25 @@ class Written:
         return f"{100 * self.share:.0f} % written: {full} of {self.finished.size} cells complete, {counts}"
 
 
+def in_memory(ds: xr.Dataset) -> xr.Dataset:
+    """The same store with all but its tensors and images read, once, where they take less than 1 GiB.
+
+    Raises
+    ------
+    GradscopeError
+        A chunk cannot be read.
+    """
+    small = ds[[name for name, variable in ds.data_vars.items() if "channel" not in variable.dims]]
+    if small.nbytes >= _IN_MEMORY:
+        return ds
+    try:
+        return ds.assign(small.compute())
+    except GradscopeError:
+        raise
+    except Exception as error:  # zarr and codecs raise of many kinds
+        raise GradscopeError(f"the store is damaged: {' '.join(str(error).split())}") from error
+
+
 def written(ds: xr.Dataset) -> Written:
     """How much of a store is written; an analysis says so beside its result."""
     there = ds["written"] > 0
@@ -99,7 +119,7 @@ def finished(cell: xr.Dataset) -> np.ndarray:
 
 def class_names(ds: xr.Dataset) -> list[str]:
     """Names of the target classes: the evaluation tells them where the run does not; none where neither does."""
-    return ds["class"].values.tolist() if "class" in ds.coords else list(ds.attrs["classes"])
+    return ds["class"].values.tolist() if "class" in ds.coords else list(ds.attrs.get("classes", ()))
 
 
 def judged(cell: xr.Dataset) -> np.ndarray:

@@ -13,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gradscope.analysis import figures
-from gradscope.analysis.contents import Cell, class_names, place
+from gradscope.analysis.contents import Cell, class_names, in_memory, place
 from gradscope.analysis.figures.style import LOGARITHMIC
-from gradscope.analysis.report import Report, grouped, headline, in_memory
+from gradscope.analysis.report import Report, grouped, headline
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS
 

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from gradscope.analysis.comparison import compare_all, jsonable
-from gradscope.analysis.contents import Written, written
+from gradscope.analysis.contents import Written, in_memory, written
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.signatures import find, untested
 from gradscope.analysis.summary import TRAJECTORY_MEANS, summary
@@ -34,7 +34,6 @@ _PROVENANCE = (
 )
 _JSON = ("configuration", "evaluation")  # attributes that are JSON themselves
 _RESULTS = ("transfer_ratio", "fd_", "fid", "kd_", "kid", "precision", "recall", "density", "coverage")
-_IN_MEMORY = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +121,6 @@ def headline(findings: list[Finding], cells: int) -> str:
     told = " and ".join(f"{n} {s}{'s' if n > 1 else ''}" for s, n in counts.items() if n)
     affected = {tuple(finding.cell.values()) for finding in findings}
     return f"{told} in {len(affected)} of {cells} cells"
-
-
-def in_memory(ds: xr.Dataset) -> xr.Dataset:
-    """The same store with all but its tensors and images read, once, where they take less than 1 GiB."""
-    small = ds[[name for name, variable in ds.data_vars.items() if "channel" not in variable.dims]]
-    return ds.assign(small.compute()) if small.nbytes < _IN_MEMORY else ds
 
 
 def _cells(ds: xr.Dataset) -> pd.DataFrame:

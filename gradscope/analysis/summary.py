@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from gradscope.analysis.contents import class_names
+from gradscope.analysis.contents import class_names, in_memory
 from gradscope.intervals import wilson
 
 TRAJECTORY_MEANS = ("gradient_cosine", "update_cosine", "effective_strength")
@@ -21,12 +21,14 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
         ``own_accuracy``, ``judge_accuracy`` with Wilson's 95 % bounds over ``bound``, and ``class_accuracy`` by the
         judge over ``class``. Only what is written enters, and of the predictions only those of finite images.
     """
+    ds = in_memory(ds)
     done = (ds["written"] > 0).all("timestep")
     out = xr.Dataset({"samples": done.sum("sample")})
     for name in TRAJECTORY_MEANS:
         if name in ds:
             out[name] = ds[name].mean("timestep", skipna=True).mean("sample", skipna=True)
-    out["nonfinite_steps"] = (ds["finite_fraction"] < 1).sum(("sample", "timestep"))
+    if "finite_fraction" in ds:
+        out["nonfinite_steps"] = (ds["finite_fraction"] < 1).sum(("sample", "timestep"))
     for name in ("own", "judge"):
         if f"{name}_prediction" in ds:
             seen = done & (ds[f"{name}_prediction"] >= 0)

@@ -5,7 +5,7 @@ from gradscope.config.classifiers import ClassifierSpec, TimmClassifier
 from gradscope.config.data import DataConfig
 from gradscope.config.evaluation import EvaluationConfig, Inception
 from gradscope.config.fields import Strict
-from gradscope.config.loading import apply, check, find, load, preset_folder
+from gradscope.config.loading import apply, check, find, load, preset_folder, read_yaml
 from gradscope.config.messages import error_lines
 from gradscope.config.run import ClassifierInput, ExecutionConfig, Normalize, Objective, RunConfig, Weight
 from gradscope.config.training import DenoiserEvaluation, TrainClassifierConfig, TrainDenoiserConfig, TrainingConfig
@@ -34,4 +34,5 @@ __all__ = [
     "find",
     "load",
     "preset_folder",
+    "read_yaml",
 ]

@@ -1,5 +1,6 @@
 """From a YAML file and overrides to a checked configuration."""
 
+import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -7,13 +8,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from gradscope.config.fields import Strict
 from gradscope.config.messages import error_lines
+from gradscope.config.plain import refuse_strange
 from gradscope.errors import GradscopeError, one_of
 
 Model = TypeVar("Model", bound=Strict)
+_MAX_BYTES = 2**20
 
 
 def load(model: type[Model], name: str, overrides: Sequence[str] = ()) -> Model:
@@ -25,11 +27,7 @@ def load(model: type[Model], name: str, overrides: Sequence[str] = ()) -> Model:
         Naming every wrong key, what was got and what is possible.
     """
     path = find(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GradscopeError(f"--config: {path} cannot be read as text: {error}") from None
-    content = _parse(text, str(path))
+    content = read_yaml(path, f"--config: {path}")
     if not isinstance(content, dict):
         raise GradscopeError(f"{path}: a configuration is a mapping of keys, got {type(content).__name__}")
     for override in overrides:
@@ -37,8 +35,20 @@ def load(model: type[Model], name: str, overrides: Sequence[str] = ()) -> Model:
     return check(model, content, str(path))
 
 
-def check(model: type[Model], content: dict[str, Any], where: str) -> Model:
+def read_yaml(path: Path, where: str) -> Any:
+    """What a YAML file holds; `where` stands before an error."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise GradscopeError(f"{where} has more than {_MAX_BYTES} bytes, which is no configuration")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GradscopeError(f"{where} cannot be read as text: {error}") from None
+    return _parse(text, where)
+
+
+def check(model: type[Model], content: Any, where: str) -> Model:
     """Check a mapping against a configuration model; `where` stands before each error."""
+    refuse_strange(content, where)
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -49,10 +59,10 @@ def find(name: str) -> Path:
     """Find a configuration: as given, then in ``runs/``, then among the presets inside the package."""
     candidates = [Path(name), Path("runs") / name]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises where a name is too long
             return path
     presets = preset_folder()
-    if (presets / name).is_file():
+    if os.path.isfile(presets / name):
         return presets / name
     names = sorted(str(path.relative_to(presets)) for path in presets.rglob("*.yaml"))
     raise GradscopeError(f"--config: no file {name!r} here, in runs/ or among the presets; {one_of(name, names)}")
@@ -68,7 +78,7 @@ def preset_folder() -> Path:
 def _parse(text: str, where: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+    except Exception as error:  # YAMLError, and whatever dates, numbers and keys raise that are none
         raise GradscopeError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
 
 

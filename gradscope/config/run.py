@@ -61,7 +61,7 @@ class GuidanceConfig(Strict):
 class SamplingConfig(Strict):
     scheduler: Literal["ddpm", "ddim"] = "ddpm"
     num_inference_steps: Positive = 50
-    samples: Positive = 64
+    samples: Annotated[int, Field(ge=1, le=10**7)] = 64
     batch_size: Positive = 32
     labels: Labels = "cycle"
     seed: Seed = 0

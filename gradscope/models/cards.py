@@ -1,6 +1,7 @@
 """Weights with a card: NAME.safetensors beside NAME.yaml, which says what the weights are and what they can do."""
 
 import hashlib
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -8,11 +9,10 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gradscope.config import DataConfig, Strict, check
+from gradscope.config import DataConfig, Strict, check, read_yaml
 from gradscope.errors import GradscopeError, one_of
 
 
@@ -62,21 +62,17 @@ def resolve(name: str, where: str) -> Path:
     else:
         zoo = Path(str(resources.files("gradscope"))) / "models" / "zoo"
         path = zoo / f"{name.removeprefix('zoo:')}.yaml"
-        if not path.is_file():
+        if not os.path.isfile(path):
             names = sorted(f"zoo:{p.relative_to(zoo).with_suffix('')}" for p in zoo.rglob("*.yaml"))
             raise GradscopeError(f"{where}: no {name!r} in the zoo; {one_of(name, names)}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise GradscopeError(f"{where}: no card at {name!r}")
     return path
 
 
 def read(path: Path, where: str = "") -> Card:
     """The card at `path`; `where` is the configuration key, for errors."""
-    try:
-        content = YAML(typ="safe", pure=True).load(path)
-    except (YAMLError, OSError, UnicodeDecodeError) as error:
-        raise GradscopeError(f"{_at(where, path)} cannot be read as a card: {' '.join(str(error).split())}") from None
-    return check(Card, content, _at(where, path))
+    return check(Card, read_yaml(path, f"{_at(where, path)}, a card,"), _at(where, path))
 
 
 def write(path: Path, card: Card) -> None:
@@ -103,7 +99,11 @@ def load_weights(path: Path, card: Card, model: nn.Module, where: str = "") -> N
         raise GradscopeError(
             f"{_at(where, weights)}: SHA-256 differs from the card's; the file is damaged or is another one"
         )
-    load_state(model, load_file(weights), _at(where, weights))
+    try:
+        state = load_file(weights)
+    except Exception as error:  # safetensors raises of several kinds
+        raise GradscopeError(f"{_at(where, weights)} cannot be read as safetensors: {error}") from error
+    load_state(model, state, _at(where, weights))
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:

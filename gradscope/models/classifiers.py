@@ -1,5 +1,6 @@
 """Loading a classifier: a shipped one, one trained here, a timm name with weights, or the user's own."""
 
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -152,7 +153,7 @@ def _refuse_random_head(spec: TimmClassifier, where: str) -> None:
 
 
 def _checkpoint(path: Path, where: str) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise GradscopeError(f"{where}.checkpoint: no file {str(path)!r}")
     try:
         if path.suffix == ".safetensors":

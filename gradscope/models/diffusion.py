@@ -1,5 +1,6 @@
 """Loading a denoiser: a shipped one, one trained here, a diffusers pipeline, or the user's own."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,11 @@ def _parts(made: Any, spec: str) -> tuple[nn.Module, Any]:
 
 
 def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
-    if Path(spec).is_dir() and not (Path(spec) / "model_index.json").is_file():
+    if os.path.isdir(spec) and not (Path(spec) / "model_index.json").is_file():
         raise GradscopeError(
             f"denoiser: {spec} has no model_index.json; a diffusers pipeline is saved by save_pretrained"
         )
-    if not Path(spec).is_dir() and spec.count("/") != 1:
+    if not os.path.isdir(spec) and spec.count("/") != 1:
         raise GradscopeError(
             f"denoiser: no folder {spec!r}, and it is neither a hub id (user/name), nor zoo:SET/NAME, nor a card "
             "(CARD.yaml), nor package.module:callable"
@@ -131,4 +132,10 @@ def _refuse_parts(spec: str, index: dict[str, Any]) -> None:
         raise GradscopeError(
             f"denoiser: {spec} is a {kind} with {', '.join(further)}; gradients are taken in pixel space, so latent "
             "and conditioned pipelines are not supported"
+        )
+    strangers = [f"{name} of {index[name][0]}" for name in parts if index[name][0] != "diffusers"]
+    if strangers or not isinstance(kind, str):
+        raise GradscopeError(
+            f"denoiser: {spec} has {', '.join(strangers) or 'a pipeline of its own'}; only what is diffusers' own is "
+            "loaded, other code through package.module:callable"
         )

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from gradscope.errors import GradscopeError, one_of
@@ -25,6 +26,8 @@ def load(spec: str, where: str) -> Any:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise GradscopeError(f"{where}: cannot import {module_name!r} of {spec!r}: {error}") from error
+    except Exception as error:
+        raise failure(f"importing {module_name!r}", where, error) from error
     if not hasattr(module, name):
         names = [n for n in dir(module) if not n.startswith("_")]
         raise GradscopeError(f"{where}: {module_name} has no {name!r}; {one_of(name, names)}")
@@ -33,7 +36,18 @@ def load(spec: str, where: str) -> Any:
 
 def call(spec: str, where: str) -> Any:
     """What the callable that `spec` names gives, without arguments."""
-    return load_callable(spec, where)()
+    made = load_callable(spec, where)
+    try:
+        return made()
+    except Exception as error:
+        raise failure(spec, where, error) from error
+
+
+def failure(what: str, where: str, error: Exception) -> GradscopeError:
+    """That a user's own code raised an error, which, and where."""
+    file, line, *_ = extract_tb(error.__traceback__)[-1]
+    said = " ".join(str(error).split())
+    return GradscopeError(f"{where}: {what} raised {type(error).__name__}: {said} ({file}, line {line})")
 
 
 def load_callable(spec: str, where: str) -> Callable[..., Any]:

@@ -132,7 +132,7 @@ def _fit(
 
     first, seconds = 0, 0.0
     if checkpoint.is_file():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        saved = _read(checkpoint, device)
         if saved["config"] != config.model_dump_json():
             raise GradscopeError(
                 f"output: {checkpoint} is from another configuration; finish that one, choose another output, "
@@ -201,6 +201,18 @@ def _refuse_overwriting(config: TrainDenoiserConfig | TrainClassifierConfig, che
         checkpoint.unlink(missing_ok=True)
     elif card.exists() and not checkpoint.exists():
         raise GradscopeError(f"output: {card} exists; choose another output, or --overwrite")
+
+
+def _read(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+    needed = ("model", "ema", "optimizer", "schedule", "step", "seconds", "config")
+    try:
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+    except Exception as error:  # of many kinds: what is cut short, what is no weights
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GradscopeError(f"output: {checkpoint} cannot be read: {reason}; start anew with --overwrite") from error
+    if not isinstance(saved, dict) or any(key not in saved for key in needed):
+        raise GradscopeError(f"output: {checkpoint} is no interrupted training; start anew with --overwrite")
+    return saved
 
 
 def _replace(path: Path, content: dict) -> None:

@@ -14,7 +14,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gradscope.errors import GradscopeError
-from gradscope.store.location import ROOT, Location, StorePath, locate
+from gradscope.store.location import ROOT, Location, StorePath, locate, reason, writing
 from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN, Schema, fill_value
 
 _CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4", shuffle="bitshuffle", clevel=1),)}
@@ -38,8 +38,8 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
         with location.made() as new:
             _fill(new.zarr, schema)
             set_attributes(new, {"schema_version": VERSION, "recorded": list(schema.names), **attributes})
-    except OSError as error:
-        raise GradscopeError(f"recording.path: {location} cannot be made: {error.strerror or error}") from error
+    except location.errors as error:
+        raise GradscopeError(f"recording.path: {location} cannot be made: {reason(error)}") from error
 
 
 def _fill(place: Any, schema: Schema) -> None:
@@ -96,14 +96,18 @@ def add_variables(where: StorePath, variables: xr.Dataset, instead_of: Iterable[
     it without them, and without these attributes.
     """
     location = locate(where)
+    with writing(location):
+        _add(location, variables, {*instead_of, *map(str, variables.variables)})
+
+
+def _add(location: Location, variables: xr.Dataset, replaced: set[str]) -> None:
     root = _Root(location)
-    old = {*instead_of, *map(str, variables.variables)} & root.arrays.keys()
-    if old:
+    if old := replaced & root.arrays.keys():
         root.arrays = {name: array for name, array in root.arrays.items() if name not in old}
         root.attributes = {key: value for key, value in root.attributes.items() if key not in variables.attrs}
         root.write()
     group = zarr.open_group(location.zarr, mode="r+", use_consolidated=False)
-    for name in {*old, *map(str, variables.variables)} & set(group.array_keys()):
+    for name in replaced & set(group.array_keys()):
         del group[name]
     for key, variable in variables.variables.items():
         values = variable.values
@@ -124,9 +128,11 @@ def add_variables(where: StorePath, variables: xr.Dataset, instead_of: Iterable[
 
 def set_attributes(where: StorePath, attributes: Mapping[str, Any]) -> None:
     """Change attributes of the store."""
-    root = _Root(locate(where))
-    root.attributes |= attributes
-    root.write()
+    location = locate(where)
+    with writing(location):
+        root = _Root(location)
+        root.attributes |= attributes
+        root.write()
 
 
 class _Root:

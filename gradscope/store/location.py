@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ import zarr.storage
 from gradscope.errors import GradscopeError
 from gradscope.store.lock import exclusive, is_locked
 
+_WHERE_MACHINES_ASK = "169.254.169.254"  # for credentials, where the environment has none
 RETRY_SECONDS = 60
 """A request to an object store is repeated for so long."""
 ROOT = "zarr.json"
@@ -43,6 +44,10 @@ class Location(Protocol):
 
     def read(self, key: str) -> bytes | None:
         """A file or object of the store, by its key; None where it is not there."""
+        ...
+
+    def listing(self) -> Iterator[tuple[str, int]]:
+        """Key and size in bytes of every file or object there; links are not followed."""
         ...
 
     def replace(self, key: str, content: bytes) -> None:
@@ -84,13 +89,20 @@ class Folder:
         return str(self.path)
 
     def exists(self) -> bool:
-        return self.path.exists()
+        return os.path.lexists(self.path)
 
     def read(self, key: str) -> bytes | None:
         try:
             return (self.path / key).read_bytes()
         except OSError:
             return None
+
+    def listing(self) -> Iterator[tuple[str, int]]:
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                file = Path(folder, name)
+                with suppress(OSError):  # gone meanwhile
+                    yield file.relative_to(self.path).as_posix(), file.lstat().st_size
 
     def replace(self, key: str, content: bytes) -> None:
         replace_file(self.path / key, content)
@@ -143,9 +155,7 @@ class Bucket:
         self.errors: tuple[type[Exception], ...] = (obstore.exceptions.BaseError,)
         self.url = url.rstrip("/")
         try:
-            self._store = obstore.store.from_url(
-                self.url, retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=RETRY_SECONDS)}
-            )
+            self._store = obstore.store.from_url(self.url, retry_config=_retrying())
         except Exception as error:  # of many kinds: a scheme that is not known, a missing account
             raise GradscopeError(f"{url}: {_first_line(error)}") from None
         self.zarr = zarr.storage.ObjectStore(self._store)
@@ -163,6 +173,11 @@ class Bucket:
                 return bytes(self._store.get(key).bytes())
             except FileNotFoundError:
                 return None
+
+    def listing(self) -> Iterator[tuple[str, int]]:
+        with self._told():
+            for page in self._store.list():
+                yield from ((found["path"], found["size"]) for found in page)
 
     def replace(self, key: str, content: bytes) -> None:
         with self._told():
@@ -189,7 +204,14 @@ class Bucket:
         try:
             yield
         except self.errors as error:
-            raise GradscopeError(f"{self.url}: {_first_line(error)}") from error
+            asked = "; are there credentials in the environment?" if _WHERE_MACHINES_ASK in str(error) else ""
+            raise GradscopeError(f"{self.url}: {_first_line(error)}{asked}") from error
+
+
+def _retrying() -> Any:
+    """Ever longer pauses, until `RETRY_SECONDS` are over."""
+    pauses = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
+    return {"max_retries": 10_000, "retry_timeout": timedelta(seconds=RETRY_SECONDS), "backoff": pauses}
 
 
 StorePath = str | Path | Location
@@ -201,6 +223,20 @@ def locate(where: StorePath) -> Location:
     if not isinstance(where, str | Path):
         return where
     return Bucket(where) if isinstance(where, str) and "://" in where else Folder(Path(where))
+
+
+@contextmanager
+def writing(location: Location) -> Iterator[None]:
+    """What goes wrong in writing, as an error for the user."""
+    try:
+        yield
+    except location.errors as error:
+        raise GradscopeError(f"{location} could not be written: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Why something could not be read or written, in a line."""
+    return getattr(error, "strerror", None) or _first_line(error)
 
 
 def replace_file(file: str | Path, *parts: Any, durable: bool = False) -> None:
@@ -218,7 +254,8 @@ def replace_file(file: str | Path, *parts: Any, durable: bool = False) -> None:
                 os.fsync(out.fileno())
         os.replace(partial, file)
     except OSError:
-        Path(partial).unlink(missing_ok=True)
+        with suppress(OSError):
+            os.unlink(partial)
         raise
     if durable:
         sync(Path(file).parent)
@@ -233,5 +270,5 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")

@@ -141,6 +141,7 @@ def _check_attributes(attributes: Mapping[str, Any], where: str) -> None:
         _check(attributes, key, "a text", lambda value: isinstance(value, str), where)
     for key in ("classes", "recorded"):
         _check(attributes, key, "a list of texts", _is_texts, where)
+    _check(attributes, "resumed", "a list of mappings", _is_mappings, where)
     for key in ("versions", "weights_sha256", "deviation"):
         _check(attributes, key, "a mapping", lambda value: isinstance(value, dict), where)
     configuration = _embedded(attributes, "configuration", where)
@@ -301,6 +302,10 @@ def _is_number(value: Any, kind: Any = int | float) -> bool:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_mappings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 def _is_counts(value: Any) -> bool:

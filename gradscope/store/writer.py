@@ -16,7 +16,7 @@ import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks, Where
-from gradscope.store.location import ROOT, StorePath, locate
+from gradscope.store.location import ROOT, StorePath, locate, reason
 from gradscope.store.schema import WRITTEN, Array, Schema, fill_value
 
 FLUSH_SECONDS = 2.0
@@ -95,8 +95,7 @@ class StoreWriter:
             return
         if self._location.path is not None and not (self._location.path / ROOT).exists():
             raise GradscopeError(f"{self._location} was removed while it was recorded") from self._error
-        reason = getattr(self._error, "strerror", None) or self._error
-        raise GradscopeError(f"{self._location} could not be written: {reason}") from self._error
+        raise GradscopeError(f"{self._location} could not be written: {reason(self._error)}") from self._error
 
     def close(self) -> None:
         """Write what is left, and stop."""

@@ -12,9 +12,10 @@ from small_store import BAD, CELLS, CLASSES, GOOD, SAMPLES, SHAPE, accuracy, eva
 
 import gradscope
 from gradscope.analysis import compare_all
+from gradscope.analysis.contents import in_memory
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.html import example, extremes, to_html
-from gradscope.analysis.report import grouped, headline, in_memory, report, to_json
+from gradscope.analysis.report import grouped, headline, report, to_json
 from gradscope.analysis.signatures import find, untested
 from gradscope.store import CELL_DIMS
 

@@ -1,0 +1,145 @@
+"""What a store's metadata may say, place by place."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import small_store
+
+from gradscope.errors import GradscopeError
+from gradscope.store import open_store, trust
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return small_store.save(small_store.evaluated(), tmp_path_factory.mktemp("stores") / "a.zarr")
+
+
+@pytest.fixture(scope="module")
+def document(store):
+    return json.loads((store / "zarr.json").read_text())
+
+
+NORM = ("consolidated_metadata", "metadata", "gradient_norm")
+GRADIENT = ("consolidated_metadata", "metadata", "gradient")
+REMOVED = object()
+SHARDS = {"name": "sharding_indexed", "configuration": {"chunk_shape": [1], "codecs": [{"name": "numcodecs.pickle"}]}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("zarr_format",), 2, "zarr format 2: only format 3"),
+        (("node_type",), "array", "its root is of type 'array', wanted: a group"),
+        (("consolidated_metadata",), REMOVED, "not consolidated"),
+        (("attributes", "schema_version"), REMOVED, "not one of gradscope's"),
+        (("attributes", "schema_version"), "1", "schema_version is a whole number from 1, got '1'"),
+        (("attributes", "schema_version"), 99, "has schema version 99, this gradscope reads up to"),
+        (("attributes", "status"), 1, "status is a text, got 1"),
+        (("attributes", "classes"), [1], r"classes is a list of texts, got \[1\]"),
+        (("attributes", "configuration"), {"a": 1}, "configuration is JSON as a text"),
+        (("attributes", "configuration"), "[1]", r"configuration must be a mapping, got \[1\]"),
+        (("attributes", "configuration"), "{" * 9, "configuration cannot be read as JSON"),
+        (("attributes", "configuration"), '{"guidance": {"interval": 3}}', "interval is two timesteps, or none, got 3"),
+        (("attributes", "evaluation"), '{"distances": 3}', "evaluation: distances is a list of texts, got 3"),
+        ((*NORM, "zarr_format"), 2, "array gradient_norm: only arrays of zarr format 3"),
+        ((*NORM, "node_type"), "group", "array gradient_norm: only arrays"),
+        ((*NORM, "codecs"), [{"name": "numcodecs.pickle"}], "codec 'numcodecs.pickle' is not read; one of: blosc"),
+        ((*NORM, "codecs"), [SHARDS], "chunks of .* do not fit"),
+        ((*NORM, "codecs"), [], r"codecs are a list, got \[\]"),
+        ((*NORM, "data_type"), "object", "data type 'object'; one of: bool"),
+        ((*NORM, "data_type"), {"name": "structured"}, "data type {'name': 'structured'}"),
+        ((*NORM, "shape"), [-1] * 6, "shape must be a list of whole numbers from 0"),
+        ((*NORM, "shape"), [True] * 6, "shape must be a list of whole numbers from 0"),
+        ((*NORM, "shape"), [2, 2, 2, 2, 17, 10], "'sample' has length 17, in another array 16|in another array 17"),
+        ((*NORM, "dimension_names"), ["sample"], "do not name the 6 dimensions"),
+        ((*NORM, "dimension_names"), ["sample"] * 6, "has a dimension twice"),
+        ((*NORM, "dimension_names", 5), "time", "its dimensions are .*, wanted: .*'timestep'"),
+        ((*NORM, "chunk_grid", "configuration", "chunk_shape"), [10**4] * 6, "takes more than 1073741824 bytes"),
+        ((*NORM, "chunk_grid", "configuration", "chunk_shape"), [0] * 6, "do not fit shape"),
+        ((*NORM, "chunk_grid", "name"), "rectangular", "chunk grid 'rectangular', wanted: regular"),
+        ((*NORM, "storage_transformers"), ["x"], "storage transformers are not read"),
+        ((*NORM, "attributes", "units"), 3, "units is a text, got 3"),
+        ((*NORM, "attributes", "coordinates"), ["label"], "coordinates is a text"),
+        ((*NORM, "attributes", "scale_factor"), 2.0, "attribute scale_factor changes its values"),
+        ((*GRADIENT, "data_type"), "int32", "array gradient: it holds int, wanted: float"),
+        (("consolidated_metadata", "metadata", "../x"), {}, "an array cannot be named '../x'"),
+        (("consolidated_metadata", "metadata", ".."), {}, "an array cannot be named '..'"),
+        (("consolidated_metadata", "metadata", "a\nb"), {}, "an array cannot be named"),
+        (("consolidated_metadata", "metadata", ""), {}, "an array cannot be named ''"),
+        (("consolidated_metadata", "metadata", "written"), REMOVED, "it lacks written"),
+    ],
+)
+def test_metadata_are_refused_with_the_place_and_what_was_got(document, path, value, message):
+    changed = inner = copy.deepcopy(document)
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is REMOVED:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    trust.check(document, "a.zarr")
+    with pytest.raises(GradscopeError, match=rf"^a\.zarr.*({message})"):
+        trust.parse(json.dumps(changed).encode(), "a.zarr")
+
+
+def test_metadata_are_bounded_in_size_and_depth(document, monkeypatch):
+    with pytest.raises(GradscopeError, match="cannot be read as JSON"):
+        trust.parse(b"[" * 10**6, "a.zarr")
+    deep = copy.deepcopy(document)
+    deep["attributes"]["mine"] = json.loads("[" * 50 + "]" * 50)
+    with pytest.raises(GradscopeError, match="nested more than 20 deep"):
+        trust.parse(json.dumps(deep).encode(), "a.zarr")
+    monkeypatch.setattr(trust, "MAX_METADATA_BYTES", 1000)
+    with pytest.raises(GradscopeError, match="at most 1000 are read"):
+        trust.parse(json.dumps(document).encode(), "a.zarr")
+
+
+def test_a_second_description_in_an_older_format_is_not_read(store, tmp_path):
+    """Zarr's format 2 has codecs that unpickle."""
+    both = shutil.copytree(store, tmp_path / "a.zarr")
+    (both / ".zgroup").write_text('{"zarr_format": 2}')
+    assert open_store(both).sizes["sample"] == small_store.SAMPLES
+    (both / "zarr.json").unlink()
+    with pytest.raises(GradscopeError, match="is not a zarr store"):
+        open_store(both)
+
+
+def test_links_out_of_a_store_are_not_followed(store, tmp_path):
+    mine = shutil.copytree(store, tmp_path / "a.zarr")
+    shutil.move(mine / "gradient", tmp_path / "elsewhere")
+    (mine / "gradient").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(GradscopeError, match=r"gradient is a link out of the store"):
+        open_store(mine)
+    (tmp_path / "another.zarr").symlink_to(store)  # the store itself may lie elsewhere
+    assert open_store(tmp_path / "another.zarr").sizes["sample"] == small_store.SAMPLES
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("classifier", ["a", "a"], "classifier has a value twice"),
+        ("guidance_scale", [0.0, float("nan")], "guidance_scale is not finite"),
+        ("bound", ["high", "low"], "bound is low and high"),
+    ],
+)
+def test_coordinates_are_those_of_a_run(tmp_path, name, values, message):
+    path = small_store.save(small_store.evaluated().assign_coords({name: values}), tmp_path / "a.zarr")
+    with pytest.raises(GradscopeError, match=message):
+        open_store(path)
+
+
+def test_attributes_do_not_change_values(tmp_path):
+    """Neither units that read like dates nor a fill value of the data themselves."""
+    ds = small_store.evaluated()
+    expected = ds["gradient_norm"].values.copy()
+    path = small_store.save(ds, tmp_path / "a.zarr")
+    file = path / "zarr.json"
+    document = json.loads(file.read_text())
+    attributes = document["consolidated_metadata"]["metadata"]["gradient_norm"]["attributes"]
+    attributes |= {"units": "days since 2000-01-01", "_FillValue": "AAAAAAAAAAA=", "calendar": "noleap"}
+    file.write_text(json.dumps(document))
+    read = open_store(path)["gradient_norm"]
+    assert read.attrs["units"] == "days since 2000-01-01"
+    assert (read.values == expected).all()

@@ -1,0 +1,85 @@
+"""Processes that run gradscope's command line, begun in a moment: each is forked off one that has loaded everything.
+
+``python nursery.py`` reads a line of JSON for each: its arguments, and the files for its output. It answers with the
+process's number, and, when that has ended, with its exit status.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from small_run import environment
+
+
+class Nursery:
+    """Begins processes in a folder, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def begin(self, *arguments: str) -> int:
+        """Begin ``gradscope ARGUMENTS``; gives the number of its process."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(arguments) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for it: exit status (negative: the signal), standard output, standard error."""
+        status = self._answer()
+        return status, (self._folder / "out").read_text(), (self._folder / "err").read_text()
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        self.begin(*arguments)
+        return self.end()
+
+    def _answer(self) -> int:
+        assert self._process.stdout
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def nursery(folder: Path) -> Iterator[Nursery]:
+    made = Nursery(folder)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _serve() -> None:
+    import torch
+
+    import gradscope.recording_command  # noqa: F401
+    from gradscope import cli
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            for name, descriptor in (("out", 1), ("err", 2)):
+                os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+            sys.argv = ["gradscope", *json.loads(line)]
+            cli.main()
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,244 @@
+"""Whatever ends a recording: what is marked is whole and exact, and the run can go on to the same bytes."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from nursery import Nursery, nursery
+from ruamel.yaml import YAML
+from small_run import SETTINGS, assert_sound, recorded_bytes
+
+from gradscope.config import RunConfig, check
+from gradscope.errors import GradscopeError
+from gradscope.recording import prepare, record_run
+from gradscope.store import open_store, set_attributes
+from gradscope.store.location import locate
+
+BLOCKS = 12
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with the configuration, and the run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("runs")
+    YAML().dump(SETTINGS, folder / "run.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processes(home) -> Iterator[Nursery]:
+    with nursery(home) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def whole(home, processes) -> Path:
+    status, _, err = processes.run("record", "--config", "run.yaml", "--store", "whole.zarr", "--device", "cpu")
+    assert status == 0, err
+    return home / "whole.zarr"
+
+
+def wait_for(condition, what: str) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, f"no {what} within a minute"
+        time.sleep(0.001)
+
+
+def sound(store: Path, whole: Path) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return assert_sound(store, whole)
+
+
+@pytest.mark.slow
+def test_a_run_killed_anywhere_is_sound_and_goes_on_to_the_same_bytes(home, processes, whole):
+    random_moment = random.Random(0)
+    store, kills, resumed, shares = home / "killed.zarr", 0, 0, set()
+    # How long a run takes, with what it needs before its first step.
+    start = time.monotonic()
+    assert processes.run("record", "--config", "run.yaml", "--store", "timed.zarr", "--device", "cpu")[0] == 0
+    duration = time.monotonic() - start
+    while kills < 30:
+        again = store.exists()
+        how = ["--resume", str(store)] if again else ["--config", "run.yaml", "--store", str(store)]
+        resumed += again
+        process = processes.begin("record", *how, "--device", "cpu")
+        time.sleep(random_moment.uniform(0, 0.7 * duration))
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        status, _, err = processes.end()
+        assert status in (0, -signal.SIGKILL), err
+        kills += status != 0
+        if store.exists():
+            shares.add(sound(store, whole))
+            assert open_store(store).attrs["status"] == "interrupted" or max(shares) == 1
+        if status == 0 or (shares and max(shares) == 1):
+            assert processes.run("record", "--resume", str(store), "--device", "cpu")[0] == 0
+            assert recorded_bytes(store) == recorded_bytes(whole)
+            shutil.rmtree(store)
+            shares = set()
+    assert resumed >= 5
+    assert processes.run("record", "--resume" if store.exists() else "--store", str(store), *(
+        [] if store.exists() else ["--config", "run.yaml"]), "--device", "cpu")[0] == 0  # fmt: skip
+    assert recorded_bytes(store) == recorded_bytes(whole)
+    assert not [file.name for file in home.iterdir() if file.name.startswith(".killed")]
+
+
+@pytest.mark.parametrize(
+    ("number", "word", "expected"), [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130)]
+)
+def test_a_run_that_is_asked_to_end_says_how_far_it_came_and_how_to_go_on(
+    home, processes, whole, number, word, expected
+):
+    store = home / f"{word}.zarr"
+    process = processes.begin("record", "--config", "run.yaml", "--store", store.name, "--device", "cpu")
+    wait_for(lambda: (store / "image" / "c.0.0.0.0.1.0.0.0").exists(), "second block")
+    os.kill(process, number)
+    status, _, err = processes.end()
+    assert status == expected
+    assert f"gradscope: {word}; " in err
+    done = int(err.split(f"{word}; ")[1].split()[0])
+    assert 2 <= done < BLOCKS
+    assert f"{done} of {BLOCKS} blocks are recorded in {store.name}; " in err
+    assert f"continue with: gradscope record --resume {store.name}" in err
+    assert "Traceback" not in err
+    assert sound(store, whole) >= done / BLOCKS
+    assert open_store(store).attrs["status"] == "interrupted"
+    assert processes.run("record", "--resume", store.name, "--device", "cpu")[0] == 0
+    assert recorded_bytes(store) == recorded_bytes(whole)
+    assert open_store(store).attrs["status"] == "complete"
+    (again,) = open_store(store).attrs["resumed"]
+    assert (again["threads"], again["device"]) == (1, open_store(whole).attrs["device"])
+
+
+def test_two_processes_do_not_record_into_one_store(home, processes, whole):
+    store = home / "shared.zarr"
+    shutil.copytree(whole, store)
+    before = recorded_bytes(store)
+    set_attributes(store, {"status": "recording"})
+    assert open_store(store).attrs["status"] == "interrupted"
+    with locate(store).lock():
+        assert open_store(store).attrs["status"] == "recording"
+        for how in (["--resume", store.name], ["--config", "run.yaml", "--store", store.name, "--overwrite"]):
+            status, _, err = processes.run("record", *how, "--device", "cpu")
+            assert (status, err) == (2, f"gradscope: {store.name}: another process is recording into it\n")
+    assert recorded_bytes(store) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of its own, of 6 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no right to mount a file system: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def settings(store: Path, **changes) -> RunConfig:
+    content = json.loads(json.dumps(SETTINGS))
+    content["recording"] |= {"path": str(store)} | changes
+    return check(RunConfig, content, "test")
+
+
+def interrupted(store: Path, done: int) -> str:
+    return f"{done} of {BLOCKS} blocks are recorded in {store}; continue with: gradscope record --resume {store}"
+
+
+def record_with(store: Path, at_step: int, act, resume: bool = False, **changes) -> None:
+    """Record in this process, and do something at a step."""
+    steps = iter(range(10**6))
+
+    def on_step(cell, step) -> None:
+        if next(steps) == at_step:
+            act()
+
+    torch.set_num_threads(1)
+    record_run(prepare(settings(store, **changes), "cpu", resume=resume), on_step=on_step, resume=resume)
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(small_disk, whole):
+    store, filler = small_disk / "run.zarr", small_disk / "filler"
+
+    def fill() -> None:
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    with pytest.raises(GradscopeError, match="could not be written: No space left on device") as failed:
+        record_with(store, 60, fill)
+    assert not list(store.rglob("*.partial"))
+    (note,) = failed.value.__notes__
+    done = int(note.split()[0])
+    assert (
+        note == f"{done} of {BLOCKS} blocks are recorded in {store}; continue with: gradscope record --resume {store}"
+    )
+    assert sound(store, whole) >= done / BLOCKS > 0
+    assert open_store(store).attrs["status"] == "interrupted"
+    filler.unlink()
+    record_with(store, -1, None, resume=True)
+    assert_same_recording(store, whole)
+
+
+def test_a_file_system_that_becomes_read_only_is_told_and_the_run_goes_on(small_disk, whole):
+    store = small_disk / "run.zarr"
+
+    def remount(how: str) -> None:
+        wait_for(lambda: subprocess.run(["mount", "-o", f"remount,{how}", str(small_disk)]).returncode == 0, "remount")
+
+    with pytest.raises(GradscopeError, match="could not be written: Read-only file system") as failed:
+        record_with(store, 60, lambda: remount("ro"))
+    assert "continue with: gradscope record --resume" in failed.value.__notes__[0]
+    assert sound(store, whole) > 0
+    with pytest.raises(GradscopeError, match="Read-only file system"):
+        record_with(store, -1, None, resume=True)
+    remount("rw")
+    record_with(store, -1, None, resume=True)
+    assert_same_recording(store, whole)
+
+
+def assert_same_recording(store: Path, whole: Path) -> None:
+    """All that is recorded is the same; `whole` was judged besides."""
+    ours, theirs = recorded_bytes(store), recorded_bytes(whole)
+    names = open_store(whole).attrs["recorded"]
+    assert ours == {name: content for name, content in theirs.items() if name in ours}
+    assert {name.split("/")[0] for name in ours} >= set(names)
+    assert {name for name in theirs if name.split("/")[0] in names} <= ours.keys()
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4"])
+def test_a_store_that_is_removed_is_told_and_not_made_anew(tmp_path, codec):
+    store = tmp_path / "run.zarr"
+    with pytest.raises(GradscopeError, match=r"run.zarr was removed while it was recorded") as failed:
+        record_with(store, 60, lambda: shutil.rmtree(store), codec=codec)
+    assert not hasattr(failed.value, "__notes__")
+    assert not store.exists()
+
+
+def test_an_error_of_a_users_probe_is_theirs_and_the_run_goes_on(tmp_path, whole):
+    store = tmp_path / "run.zarr"
+
+    def fail() -> None:
+        raise RuntimeError("my own mistake")
+
+    with pytest.raises(RuntimeError, match="my own mistake") as failed:
+        record_with(store, 30, fail)
+    assert failed.value.__notes__ == [interrupted(store, 2)]
+    assert sound(store, whole) >= 2 / BLOCKS
+    record_with(store, -1, None, resume=True)
+    assert_same_recording(store, whole)

@@ -1,0 +1,161 @@
+"""Runs over several processes: the bytes of a run in one, whoever dies on the way."""
+
+import copy
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import torch
+from distributed import Client
+from small_run import SETTINGS, environment, recorded_bytes
+
+import gradscope
+from gradscope import distributed
+from gradscope.config import RunConfig, check
+from gradscope.errors import GradscopeError
+from gradscope.recording import prepare, record_run
+from gradscope.store import open_store
+
+pytestmark = pytest.mark.slow
+BLOCKS = 12
+
+
+def config(path: Path, **sampling) -> RunConfig:
+    content = copy.deepcopy(SETTINGS)
+    content["recording"] |= {"path": str(path)}
+    content["sampling"] |= sampling
+    return check(RunConfig, content, "test")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _modules() -> Iterator[None]:
+    """What the workers need of this process."""
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler=None):
+        for key, value in environment().items():
+            patch.setenv(key, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """The run in one process and one thread."""
+    path = tmp_path_factory.mktemp("alone") / "run.zarr"
+    torch.set_num_threads(1)
+    record_run(prepare(config(path), "cpu"))
+    return path
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def client(request) -> Iterator[Client]:
+    with distributed.cluster(request.param, None) as made:
+        yield made
+
+
+def begin(client: Client, path: Path, **options) -> distributed.Begun:
+    return distributed.begin(client, config(path), device="cpu", threads=1, **options)
+
+
+def test_several_processes_record_the_bytes_of_one(client, alone, tmp_path):
+    begun, cells = begin(client, tmp_path / "run.zarr"), []
+    outcome = distributed.record_blocks(client, begun, cells.append)
+    assert recorded_bytes(tmp_path / "run.zarr") == recorded_bytes(alone)
+    assert sorted(cells) == sorted(3 * [(0, i, j, 0) for i in (0, 1) for j in (0, 1)])
+    ours, theirs = (open_store(path).attrs for path in (outcome.path, alone))
+    assert ours["status"] == "complete"
+    for key in ("threads", "device", "configuration_hash", "weights_sha256"):
+        assert ours[key] == theirs[key]
+    assert outcome.bytes >= begun.bytes
+    # More than one process was at it.
+    assert len(set(client.run(lambda: len(distributed._loaded)).values())) >= 1
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_block_is_recorded_again(client, alone, tmp_path):
+    path, killed = tmp_path / "run.zarr", []
+
+    def kill() -> None:
+        """As soon as a second block is begun, kill who is at work."""
+        while len(list((path / "written").glob("c.*"))) < 2:
+            time.sleep(0.005)
+        busy = [address for address, tasks in client.processing().items() if tasks]
+        pids = client.run(os.getpid, workers=busy[:1])
+        killed.extend(pids.values())
+        os.kill(killed[0], signal.SIGKILL)
+
+    begun = begin(client, path)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    distributed.record_blocks(client, begun)
+    killer.join()
+    assert killed
+    assert recorded_bytes(path) == recorded_bytes(alone)
+    client.wait_for_workers(2)
+    assert killed[0] not in client.run(os.getpid).values()
+
+
+def test_an_error_in_a_worker_is_told_and_the_run_goes_on(client, alone, tmp_path, monkeypatch):
+    path = tmp_path / "run.zarr"
+    begun = begin(client, path)
+    done = []
+
+    def stop(cell) -> None:
+        done.append(cell)
+        if len(done) == 3:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough") as failed:
+        distributed.record_blocks(client, begun, stop)
+    (note,) = failed.value.__notes__
+    assert note.endswith(f"of {BLOCKS} blocks are recorded in {path}; continue with: gradscope record --resume {path}")
+    assert open_store(path).attrs["status"] == "interrupted"
+    again = []
+    distributed.record_blocks(client, begin(client, path, resume=True), again.append)
+    assert 0 < len(again) <= BLOCKS - 3
+    assert recorded_bytes(path) == recorded_bytes(alone)
+
+
+def test_what_the_user_can_mend_comes_back_from_the_workers_as_it_is(client, alone, tmp_path):
+    with pytest.raises(GradscopeError, match=r"recording.path: .*run.zarr exists; choose another path"):
+        begin(client, alone)
+    broken = config(tmp_path / "run.zarr").model_copy(update={"denoiser": "small_run:absent"})
+    with pytest.raises(GradscopeError, match="denoiser: small_run has no 'absent'"):
+        distributed.begin(client, broken, device="cpu", threads=1)
+    assert not (tmp_path / "run.zarr").exists()
+
+
+def test_analysis_runs_on_the_same_cluster(client, alone):
+    ds = gradscope.open(alone)
+    norm = (ds["gradient"].isel(sample=slice(5)) ** 2).sum(("channel", "height", "width")) ** 0.5
+    there = client.compute(norm.data).result()
+    values = ds["gradient"].isel(sample=slice(5)).values.astype(np.float64)
+    expected = np.linalg.norm(values.reshape(*values.shape[:-3], -1), axis=-1)
+    np.testing.assert_allclose(there, expected, rtol=1e-5)
+    np.testing.assert_allclose(there, ds["gradient_norm"].isel(sample=slice(5)).values, rtol=1e-5)
+
+
+def test_a_scheduler_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "_CONNECT_SECONDS", 1)
+    with pytest.raises(GradscopeError, match=r"--scheduler tcp://127.0.0.1:1: .*; start one with `dask scheduler`"):
+        with distributed.cluster(None, "tcp://127.0.0.1:1"):
+            pass
+
+
+def test_the_command_line_records_on_a_scheduler(client, alone, tmp_path):
+    from typer.testing import CliRunner
+
+    from gradscope import cli
+
+    (tmp_path / "run.json").write_text(config(tmp_path / "told.zarr").model_dump_json())  # JSON is YAML
+    found = CliRunner().invoke(
+        cli.app,
+        ["record", "--config", str(tmp_path / "run.json"), "--scheduler", client.scheduler.address, "--device", "cpu"],
+    )
+    assert found.exit_code == 0, found.output
+    assert "told.zarr" in found.output
+    ours, theirs = recorded_bytes(tmp_path / "told.zarr"), recorded_bytes(alone)
+    assert {name: ours[name] for name in theirs} == theirs

@@ -1,0 +1,200 @@
+"""Stores in an object store: S3's protocol over real HTTP, to a server on loopback."""
+
+import copy
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+
+import boto3
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zarr
+from moto.server import ThreadedMotoServer
+from nursery import Nursery, nursery
+from ruamel.yaml import YAML
+from small_run import SETTINGS
+
+import gradscope
+from gradscope.config import RunConfig, check
+from gradscope.errors import GradscopeError
+from gradscope.recording import Run, prepare, record_run
+from gradscope.store import location as locations
+from gradscope.store import open_store
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "someone",
+    "AWS_SECRET_ACCESS_KEY": "something",
+    "AWS_REGION": "us-east-1",
+    "AWS_ALLOW_HTTP": "true",
+}
+
+
+class Server:
+    """An S3 server of this process; what it holds outlives its stopping."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
+        self._server.start()
+        self.port = self._server.get_host_and_port()[1]
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with pytest.MonkeyPatch.context() as patch:
+        started = Server()
+        for key, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": started.url}.items():
+            patch.setenv(key, value)
+        boto3.client("s3").create_bucket(Bucket="runs")
+        yield started
+        started.stop()
+
+
+def objects(prefix: str) -> dict[str, bytes]:
+    """What is in the bucket below a prefix, by what follows it."""
+    client = boto3.client("s3")
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="runs", Prefix=prefix)
+    keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+    return {key.removeprefix(prefix): client.get_object(Bucket="runs", Key=key)["Body"].read() for key in keys}
+
+
+def prepared(path: str, resume: bool = False, **sampling) -> Run:
+    content = copy.deepcopy(SETTINGS)
+    content["recording"] |= {"path": path}
+    content["sampling"] |= sampling
+    torch.set_num_threads(1)
+    return prepare(check(RunConfig, content, "test"), "cpu", resume=resume)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory) -> xr.Dataset:
+    """The same run on this machine's disk."""
+    path = tmp_path_factory.mktemp("here") / "run.zarr"
+    record_run(prepared(str(path)))
+    return open_store(path).assign_attrs(path=str(path))
+
+
+def assert_equal(there: xr.Dataset, here: xr.Dataset) -> None:
+    assert there.attrs["recorded"] == here.attrs["recorded"]
+    for name in here.variables:
+        assert there[name].values.tobytes() == here[name].values.tobytes(), name
+
+
+def test_a_run_in_a_bucket_is_the_run_on_the_disk(server, here, tmp_path):
+    outcome = record_run(prepared("s3://runs/same.zarr"))
+    assert outcome.path == "s3://runs/same.zarr"
+    there = gradscope.open("s3://runs/same.zarr")
+    assert_equal(there, here)
+    assert there.attrs["status"] == "complete"
+    copied = tmp_path / "copied.zarr"
+    for key, content in objects("same.zarr/").items():
+        (copied / key).parent.mkdir(parents=True, exist_ok=True)
+        (copied / key).write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = xr.open_zarr(copied)
+    assert_equal(plain, xr.open_zarr(here.attrs["path"]))
+
+
+def test_what_is_there_is_kept_unless_it_is_to_be_overwritten(server):
+    record_run(prepared("s3://runs/kept.zarr", samples=2))
+    first = open_store("s3://runs/kept.zarr").attrs["run_id"]
+    with pytest.raises(GradscopeError, match=r"s3://runs/kept.zarr exists; choose another path"):
+        prepared("s3://runs/kept.zarr", samples=2)
+    boto3.client("s3").put_object(Bucket="runs", Key="thesis/thesis.tex", Body=b"precious")
+    with pytest.raises(GradscopeError, match="s3://runs/thesis exists"):
+        prepared("s3://runs/thesis")
+    config = prepared("s3://runs/other.zarr", samples=2).config
+    with pytest.raises(GradscopeError, match="s3://runs/thesis is not a zarr store, it is not overwritten"):
+        prepare(config, "cpu", store="s3://runs/thesis", overwrite=True)
+    record_run(prepare(config, "cpu", store="s3://runs/kept.zarr", overwrite=True), overwrite=True)
+    assert open_store("s3://runs/kept.zarr").attrs["run_id"] != first
+    assert boto3.client("s3").get_object(Bucket="runs", Key="thesis/thesis.tex")["Body"].read() == b"precious"
+
+
+def test_chunks_of_a_block_lie_in_one_object_that_is_written_whole(server):
+    run = prepared("s3://runs/sharded.zarr", samples=24, batch_size=12, num_inference_steps=12)
+    assert run.schema.tensor_chunk == (4, 10)
+    record_run(run)
+    array = zarr.open_group(locations.locate("s3://runs/sharded.zarr").zarr, mode="r")["gradient"]
+    # Tensors of the first five samples are kept: two chunks of four, the least that is whole.
+    assert (array.chunks[4:6], array.shards[4:6]) == ((4, 10), (12, 10))
+    cells, pieces = 4, 2
+    assert len(objects("sharded.zarr/gradient/")) == 1 + cells * pieces
+    ds = open_store("s3://runs/sharded.zarr")
+    assert (ds["written"].isel(sample=slice(5)) == 3).all()
+    assert np.isfinite(ds["gradient"].isel(sample=slice(5)).values).all()
+    norm = np.linalg.norm(ds["gradient"].isel(sample=slice(5)).values.reshape(1, 2, 2, 1, 5, 12, -1), axis=-1)
+    np.testing.assert_allclose(norm, ds["gradient_norm"].isel(sample=slice(5)).values, rtol=1e-5)
+
+
+def test_a_lost_connection_is_waited_for(server, here):
+    run, steps = prepared("s3://runs/waited.zarr"), iter(range(10**6))
+
+    def on_step(cell, step) -> None:
+        if next(steps) == 40:
+            server.stop()
+            threading.Timer(3, server.start).start()
+
+    record_run(run, on_step=on_step)
+    assert_equal(open_store("s3://runs/waited.zarr"), here)
+
+
+def test_a_connection_that_stays_lost_is_told_and_the_run_goes_on_later(server, here, monkeypatch):
+    monkeypatch.setattr(locations, "RETRY_SECONDS", 2)
+    run, steps = prepared("s3://runs/lost.zarr"), iter(range(10**6))
+    with pytest.raises(GradscopeError, match=r"s3://runs/lost.zarr could not be written: .*error sending request"):
+        record_run(run, on_step=lambda cell, step: next(steps) == 40 and server.stop())
+    with pytest.raises(GradscopeError, match=r"s3://runs/lost.zarr: "):
+        open_store("s3://runs/lost.zarr")
+    server.start()
+    written = open_store("s3://runs/lost.zarr")["written"].values
+    assert 0 < (written > 0).mean() < 1
+    record_run(prepared("s3://runs/lost.zarr", resume=True), resume=True)
+    assert_equal(open_store("s3://runs/lost.zarr"), here)
+
+
+@pytest.fixture(scope="module")
+def processes(server, tmp_path_factory) -> Iterator[Nursery]:
+    folder = tmp_path_factory.mktemp("commands")
+    YAML().dump(SETTINGS, folder / "run.yaml")
+    with nursery(folder) as made:
+        yield made
+
+
+def test_the_commands_take_urls(processes, here):
+    status, out, err = processes.run("record", "--config", "run.yaml", "--store", "s3://runs/told.zarr")
+    assert (status, "recorded s3://runs/told.zarr" in out) == (0, True), err
+    assert_equal(open_store("s3://runs/told.zarr").drop_vars(["own_prediction"]), here)
+    for command in (["info"], ["report", "--json"], ["verify"]):
+        status, out, err = processes.run(*command, "s3://runs/told.zarr")
+        assert status == 0, err
+    status, _, err = processes.run("dashboard", "s3://runs/told.zarr")
+    assert status == 2
+    assert "s3://runs/told.zarr: the dashboard reads stores of this machine; copy it" in err
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("gopher://runs/a.zarr", "gopher://runs/a.zarr: "),
+        ("s3://absent/a.zarr", "s3://absent/a.zarr: .*404 Not Found"),
+    ],
+)
+def test_urls_that_name_nothing_are_refused(server, url, told):
+    with pytest.raises(GradscopeError, match=told):
+        prepared(url)

@@ -17,6 +17,7 @@ Examples:
   gradscope record --config both.yaml
   gradscope record --config both.yaml --store b.zarr --set sampling.samples=4
   gradscope record --resume b.zarr
+  gradscope verify b.zarr
   gradscope evaluate b.zarr
   gradscope report b.zarr --html b.html
   gradscope dashboard b.zarr
@@ -150,9 +151,10 @@ def report(
     """Say what fails in a store, where, how sure one can be, and what to try; then the numbers of its cells."""
     from rich.console import Console
 
+    from gradscope.analysis.contents import in_memory
     from gradscope.analysis.html import check_path, to_html
-    from gradscope.analysis.report import in_memory, to_json
     from gradscope.analysis.report import report as analyse
+    from gradscope.analysis.report import to_json
     from gradscope.console_report import report_parts
     from gradscope.store import open_store
 
@@ -174,7 +176,7 @@ def report(
 
 @app.command(epilog=_DASHBOARD_EXAMPLES)
 def dashboard(
-    stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Recorded zarr stores, or running ones.")],
+    stores: Annotated[list[str], typer.Argument(metavar="STORE...", help="Recorded zarr stores, or running ones.")],
     host: Annotated[str, typer.Option("--host", help="Address to listen on; others than this machine are let in.")] = (
         "127.0.0.1"
     ),
@@ -189,7 +191,9 @@ def dashboard(
 
     gc.enable()
     gc.freeze()
-    serve(stores, host, port, prefix, tell=typer.echo)
+    if remote := [store for store in stores if "://" in store]:
+        raise GradscopeError(f"{remote[0]}: the dashboard reads stores of this machine; copy it")
+    serve([Path(store) for store in stores], host, port, prefix, tell=typer.echo)
 
 
 @app.command()
@@ -201,6 +205,21 @@ def info(store: StorePath) -> None:
     from gradscope.store import open_store
 
     display.print_info(Console(), open_store(store))
+
+
+@app.command(epilog=_EXAMPLES)
+def verify(store: StorePath) -> None:
+    """Check a store: its structure, every chunk that is marked, and scalars against the tensors beside them."""
+    from rich.console import Console
+
+    from gradscope import console_verification as display
+    from gradscope.analysis.verification import verify as check
+
+    found = check(store)
+    for line in display.verification_lines(found):
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    if not found.sound:
+        raise typer.Exit(1)
 
 
 @app.command("probe-classifier", epilog=_AUDIT_EXAMPLES)

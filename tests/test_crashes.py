@@ -69,7 +69,7 @@ def test_a_run_killed_anywhere_is_sound_and_goes_on_to_the_same_bytes(home, proc
     start = time.monotonic()
     assert processes.run("record", "--config", "run.yaml", "--store", "timed.zarr", "--device", "cpu")[0] == 0
     duration = time.monotonic() - start
-    while kills < 30:
+    while kills < 24:
         again = store.exists()
         how = ["--resume", str(store)] if again else ["--config", "run.yaml", "--store", str(store)]
         resumed += again

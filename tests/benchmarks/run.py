@@ -62,6 +62,14 @@ def memory(device: str, rounds: int) -> Iterator[Result]:
         yield judged(what, [with_it - without], "<=", 256, "MB", f"{with_it:.0f} - {without:.0f} MB")
 
 
+def long_runs(device: str, rounds: int) -> Iterator[Result]:
+    """Whether anything grows with the length of a run."""
+    for what, bound, unit, scale in (("memory", 16, "MB", 1e6), ("files", 0, "", 1), ("threads", 0, "", 1)):
+        case = Case("long_runs:growth", {"what": what, "timesteps": 1000, "cells": 8, "device": device})
+        grown = alone(case, warm=False)[0] / scale
+        yield judged(f"{what} after 8 cells of 1,000 timesteps, beyond those after one", [grown], "<=", bound, unit)
+
+
 def storing(device: str, rounds: int) -> Iterator[Result]:
     """Writing and reading a store, beside raw files of the same bytes."""
     options = {"timesteps": 500}
@@ -97,6 +105,7 @@ def startup(device: str, rounds: int) -> Iterator[Result]:
 PARTS: dict[str, Callable[[str, int], Iterator[Result]]] = {
     "sampling": sampling,
     "memory": memory,
+    "long_runs": long_runs,
     "storing": storing,
     "startup": startup,
 }

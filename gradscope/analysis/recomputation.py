@@ -1,0 +1,125 @@
+"""What stored scalars must be, as far as other arrays of the store tell, and how near to that they are."""
+
+import json
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from gradscope.analysis.tensors import from_tensors
+from gradscope.errors import GradscopeError
+from gradscope.store import CELL_DIMS
+
+NORMS = frozenset({"gradient_norm", "update_norm"})
+_FRACTIONS = frozenset({"finite_fraction", "zero_fraction"})
+_OVER = (*CELL_DIMS, "sample", "timestep")
+_TINY = 1e-37  # processes may flush what is below float32's normal numbers
+_FLOAT32, _FLOAT16 = 1e-5, 2.0**-9
+"""Probes compute in float64 what they store in float32, which rounds by 6e-8: a hundred times that. An element that is
+stored as float16 is off by 2**-11 of itself, at most: by as much a norm, by twice as much a cosine; twice that."""
+_CANCELLED = 4e-6
+"""Of a difference of float32 numbers near 1: the score, divided by sqrt(1 - alphas_cumprod), and of unit gradients,
+which earlier versions took in float32."""
+
+_RELATIVE = frozenset({*NORMS, "gradient_lipschitz", "unit_gradient_lipschitz", "effective_strength"})
+_FROM_TENSORS = (
+    *sorted(_RELATIVE - {"effective_strength"}),
+    *("gradient_cosine", "update_cosine", "score_cosine", *sorted(_FRACTIONS), "clipped_fraction"),
+    "high_frequency_share",
+)
+_NOT_OF_FLOAT16 = frozenset({"zero_fraction", "clipped_fraction", "gradient_lipschitz", "unit_gradient_lipschitz"})
+"""Rounding makes elements zero or clamped, and differences of successive steps arbitrarily wrong."""
+
+Floats = NDArray[np.float64]
+
+
+def expected(ds: xr.Dataset) -> dict[str, tuple[Floats, Floats]]:
+    """What the scalars of a store that is read lazily must be.
+
+    Returns
+    -------
+    dict of str to tuple of numpy.ndarray
+        By name, over cells, sample and timestep: the value, NaN where it is not known and infinite where it is not
+        finite, and how far from it a sound one may be.
+    """
+    half = any(str(name).endswith("_exponent") for name in ds.data_vars)
+    names = [name for name in _FROM_TENSORS if name in ds and not (half and name in _NOT_OF_FLOAT16)]
+    try:
+        found = from_tensors(ds, {*names, "gradient_cosine"})
+    except GradscopeError:  # none of their tensors is kept
+        found = xr.Dataset()
+    turn = found["gradient_cosine"].values if "gradient_cosine" in found else np.array(np.nan)
+    values = {name: _known(ds, name, found[name].values, half) for name in names if name in found}
+    if (strength := _strength(ds)) is not None:
+        values["effective_strength"] = strength
+    return {name: (value, _tolerance(ds, name, value, half, turn)) for name, value in values.items()}
+
+
+def finite_so_far(ds: xr.Dataset) -> NDArray[np.bool_]:
+    """Where the gradient was finite up to this step; nowhere, where that is not recorded."""
+    if "finite_fraction" not in ds:
+        return np.zeros([ds.sizes[dim] for dim in _OVER], bool)
+    finite = (ds["finite_fraction"].values == 1) & (ds["written"].values > 0)
+    return np.asarray(np.logical_and.accumulate(finite, axis=-1))
+
+
+def _known(ds: xr.Dataset, name: str, value: Floats, half: bool) -> Floats:
+    """NaN where the recomputed value says nothing of the stored one, else what it must be."""
+    with np.errstate(over="ignore"):
+        value = value.astype(np.float32).astype(np.float64)
+    if name in NORMS | _FRACTIONS:  # of every tensor
+        value = np.where(np.isnan(value) & (ds["written"].values >= 3), np.inf, value)
+    if name == "finite_fraction" and half:
+        stored = ds[name].values  # no exponent fits a tensor that is not finite: more of it may be lost
+        value = np.where((value == 1) | (stored == 1), value, np.nan)
+    if (
+        name == "clipped_fraction"
+    ):  # only a clamp at 1, which the store does not say, gives elements of 1, and no larger
+        value = np.where(value > 0, value, np.nan)
+    if name == "score_cosine":
+        clipped = ds["clipped_fraction"].values if "clipped_fraction" in ds else np.nan
+        value = np.where(clipped == 0, value, np.nan)
+    return value
+
+
+def _tolerance(ds: xr.Dataset, name: str, value: Floats, half: bool, turn: Floats) -> Floats:
+    """`turn` is the cosine of successive gradients."""
+    unit = _FLOAT16 if half and name not in ("finite_fraction", "effective_strength") else _FLOAT32
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if name == "unit_gradient_lipschitz":
+            lost = np.nan_to_num(_CANCELLED / np.sqrt(2 * np.clip(1 - turn, 0, None)), posinf=np.inf)
+        elif name == "score_cosine":
+            lost = (unit if half else _CANCELLED) / np.sqrt(1 - ds["alphas_cumprod"].values)
+        else:
+            lost = np.zeros(())
+    tolerance = np.broadcast_to(unit + lost, value.shape)
+    return np.asarray(tolerance * np.abs(value) + _TINY if name in _RELATIVE else tolerance)
+
+
+def _strength(ds: xr.Dataset) -> Floats | None:
+    """|shift| / (sigma * sqrt(elements)), where the configuration tells the shift: DDPM, and no weight."""
+    configuration = _mapping(json.loads(ds.attrs.get("configuration", "{}")))
+    guidance, sampling = (_mapping(configuration.get(key)) for key in ("guidance", "sampling"))
+    normalize = guidance.get("normalize")
+    known = sampling.get("scheduler") == "ddpm" and guidance.get("weight") == "one" and normalize in ("l2", "none")
+    if not known or not {"effective_strength", "update_norm", "finite_fraction", "channel"} <= {*ds, *ds.dims}:
+        return None
+    timestep, sigma = ds["timestep"].values, ds["sigma"].values
+    first, end = guidance.get("interval") or (-np.inf, np.inf)
+    elements = prod(ds.sizes[dim] for dim in ("channel", "height", "width"))
+    update, finite = ds["update_norm"].values.astype(np.float64), ds["finite_fraction"].values
+    # A norm of 0 may have been flushed, and its direction not; of what is not finite the direction is 0.
+    length = np.where(update > 0, 1.0 if normalize == "l2" else update, np.nan)
+    length = np.where(finite < 1, 0.0, np.where(finite == 1, length, np.nan))
+    scale = ds["guidance_scale"].values.astype(np.float64)[:, None, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        amount = np.abs(scale) * ((first <= timestep) & (timestep < end))
+        value = amount * length / (sigma * np.sqrt(elements))
+    return np.where((sigma > 0) & (ds["written"].values > 0), value, np.nan)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

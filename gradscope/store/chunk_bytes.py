@@ -1,0 +1,123 @@
+"""What the bytes of a stored chunk say of themselves: lengths, checksums, and which chunks lie in a shard.
+
+Nothing is decoded here, and nothing is read that the bytes only claim to hold: decoders trust their headers.
+"""
+
+import sys
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from google_crc32c import value as crc32c
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
+
+_SUM = 4  # bytes of a checksum
+_BLOSC_HEADER = 16
+_ABSENT = np.uint64(2**64 - 1)
+
+Bytes = NDArray[np.uint8]
+
+
+def flaw(content: bytes, array: Any, inside: Sequence[int]) -> str | None:
+    """What is wrong with the stored bytes of a chunk (or shard) of a zarr array, None where nothing is.
+
+    `inside` says how far the chunk lies inside of the array.
+    """
+    shape = array.shards or array.chunks
+    itemsize = None if array.dtype.hasobject or array.dtype.kind in "TU" else array.dtype.itemsize
+    return _flaw(np.frombuffer(content, np.uint8), array.metadata.codecs, shape, itemsize, inside)
+
+
+def is_summed(array: Any) -> bool:
+    """Whether every byte of the array's chunks is under a checksum."""
+    return _is_summed(array.metadata.codecs)
+
+
+def is_plain(array: Any) -> bool:
+    """Whether the chunks are their elements, and a checksum at most: their bytes need no decoding to be read."""
+    codecs = [codec for codec in array.metadata.codecs if not isinstance(codec, Crc32cCodec)]
+    return len(codecs) == 1 and isinstance(codecs[0], BytesCodec)
+
+
+def most_bytes(array: Any) -> int:
+    """A bound of the size of a stored chunk (or shard); codecs that do not compress add little."""
+    shape, itemsize = array.shards or array.chunks, max(array.dtype.itemsize, 1)
+    if array.dtype.hasobject or array.dtype.kind in "TU":
+        return int(prod(shape)) * 2**16 + 2**16
+    inner = prod(shape) // max(1, prod(array.chunks))
+    return int(2 * prod(shape) * itemsize + 64 * inner + 1024)
+
+
+def _is_summed(codecs: Sequence[Any]) -> bool:
+    last = codecs[-1] if codecs else None
+    if isinstance(last, ShardingCodec):
+        return _is_summed(last.codecs) and _is_summed(last.index_codecs)
+    return isinstance(last, Crc32cCodec)
+
+
+def _flaw(
+    content: Bytes, codecs: Sequence[Any], shape: Sequence[int], itemsize: int | None, inside: Sequence[int]
+) -> str | None:
+    *before, last = codecs
+    summed = isinstance(last, Crc32cCodec)
+    size = len(content) - _SUM * summed
+    inner = before[-1] if summed and before else last
+    wanted = None if itemsize is None else prod(shape) * itemsize
+    if isinstance(inner, BytesCodec) and wanted is not None and size != wanted:
+        return f"it has {len(content)} bytes, wanted {wanted + _SUM * summed}"
+    if size < 0:
+        return f"it has only {len(content)} bytes"
+    if summed:
+        if crc32c(content[:size]) != int.from_bytes(content[size:].tobytes(), "little"):
+            return "its checksum is not that of its bytes"
+        content = content[:size]
+    if isinstance(inner, BloscCodec):
+        return _blosc_flaw(content, wanted)
+    if isinstance(inner, ShardingCodec):
+        return _shard_flaw(content, inner, shape, itemsize, inside)
+    return None
+
+
+def _blosc_flaw(content: Bytes, wanted: int | None) -> str | None:
+    if len(content) < _BLOSC_HEADER:
+        return f"it has only {len(content)} bytes"
+    decoded, _, encoded = np.frombuffer(content[4:_BLOSC_HEADER].tobytes(), "<u4")
+    if encoded != len(content):
+        return f"it has {len(content)} compressed bytes, and says {encoded}"
+    if wanted is not None and decoded != wanted:
+        return f"it holds {decoded} bytes, wanted {wanted}"
+    return None
+
+
+def _shard_flaw(
+    content: Bytes, codec: ShardingCodec, shape: Sequence[int], itemsize: int | None, inside: Sequence[int]
+) -> str | None:
+    index_codecs = [type(part) for part in codec.index_codecs]
+    if index_codecs not in ([BytesCodec], [BytesCodec, Crc32cCodec]) or sys.byteorder != "little":
+        return None  # zarr reads it, or says what is wrong
+    grid = tuple(-(-length // size) for length, size in zip(shape, codec.chunk_shape, strict=True))
+    length = 16 * prod(grid) + _SUM * (len(index_codecs) == 2)
+    if len(content) < length:
+        return f"it has {len(content)} bytes, less than its index"
+    at_end = codec.index_location.value == "end"
+    index = content[-length:] if at_end else content[:length]
+    if _flaw(index, codec.index_codecs, (prod(grid), 2), 8, ()):
+        return "the checksum of its index is not that of its bytes"
+    entries = np.frombuffer(index[: 16 * prod(grid)].tobytes(), "<u8").reshape(-1, 2)
+    total = length
+    for at, (offset, size) in zip(np.ndindex(grid), entries, strict=True):
+        if offset == _ABSENT and size == _ABSENT:
+            if all(i * step < end for i, step, end in zip(at, codec.chunk_shape, inside, strict=True)):
+                return f"its chunk {at} is missing"
+            continue
+        if int(offset) + int(size) > len(content):
+            return f"its chunk {at} reaches over its end"
+        total += int(size)
+        part = content[int(offset) : int(offset) + int(size)]
+        if wrong := _flaw(part, codec.codecs, codec.chunk_shape, itemsize, codec.chunk_shape):
+            return f"its chunk {at}: {wrong}"
+    if total != len(content):
+        return f"it has {len(content)} bytes, its chunks and their index {total}"
+    return None

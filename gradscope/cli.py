@@ -202,9 +202,14 @@ def info(store: StorePath) -> None:
     from rich.console import Console
 
     from gradscope import console as display
+    from gradscope.resuming import advice
     from gradscope.store import open_store
+    from gradscope.store.location import locate
 
-    display.print_info(Console(), open_store(store))
+    console, ds = Console(), open_store(store)
+    display.print_info(console, ds)
+    if ds.attrs.get("status") == "interrupted" and "classifiers" in ds.attrs.get("configuration", ""):
+        console.print(advice(locate(store)), highlight=False)
 
 
 @app.command(epilog=_EXAMPLES)

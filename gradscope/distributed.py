@@ -21,7 +21,8 @@ from gradscope.config import RunConfig
 from gradscope.device import set_device
 from gradscope.errors import GradscopeError
 from gradscope.judging import load_judge
-from gradscope.recording import Cell, Outcome, Run, advice, begin_run, block_recorder, prepare, record_block
+from gradscope.recording import Cell, Outcome, Run, begin_run, block_recorder, prepare, record_block
+from gradscope.resuming import advice
 from gradscope.store import Grid
 from gradscope.store.location import locate
 from gradscope.store.progress import unfinished

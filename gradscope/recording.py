@@ -22,7 +22,7 @@ from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.probe_loading import check_attaching, load_probes
 from gradscope.provenance import provenance
 from gradscope.recorder import BlockRecorder, make_schema, with_finite_fraction
-from gradscope.resuming import resumption
+from gradscope.resuming import advice, resumption
 from gradscope.sampler import GuidedSampler, image_shape, refuse_conditional, sample_seeds
 from gradscope.schedule import SCHEDULERS, Schedule, refuse_inexact
 from gradscope.smoothgrad import SmoothGrad
@@ -217,11 +217,6 @@ def block_recorder(run: Run, location: Location, stop_on_nonfinite: bool = False
         stop_on_nonfinite=stop_on_nonfinite,
         durable=run.config.recording.durable,
     )
-
-
-def advice(location: Location) -> str:
-    """How to go on with an interrupted run."""
-    return f"continue with: gradscope record --resume {location}"
 
 
 def record_block(

@@ -7,7 +7,7 @@ from typing import Any
 from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
 from gradscope.store import open_store
-from gradscope.store.location import StorePath
+from gradscope.store.location import Location, StorePath
 
 _FREE = ("recording.path", "recording.durable")  # what may differ: neither is in what is recorded
 _KEPT = ("created", "device", "threads", "versions", "command")
@@ -32,10 +32,17 @@ def recorded_config(where: StorePath) -> RunConfig:
 def refuse_differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], where: StorePath) -> None:
     """Raise GradscopeError, with the keys, where a configuration would record something else than a store holds."""
     then, now = dict(_leaves(recorded)), dict(_leaves(wanted))
-    keys = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in _FREE]
+    both = {**then, **now}
+    filled = {key for key, value in both.items() if value == {} and any(other.startswith(f"{key}.") for other in both)}
+    keys = [key for key in both if then.get(key) != now.get(key) and key not in (*_FREE, *filled)]
     if keys:
         told = "; ".join(f"{key} was {then.get(key, 'absent')}, and is {now.get(key, 'absent')}" for key in keys)
         raise GradscopeError(f"--resume {where}: {told}. Record that into another store")
+
+
+def advice(location: Location) -> str:
+    """How to go on with a run that was interrupted."""
+    return f"continue with: gradscope record --resume {location}"
 
 
 def resumption(where: StorePath, provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -302,6 +302,9 @@ def test_an_interrupted_run_says_what_is_kept_and_its_tables_say_that_they_are_p
     told = f"{100 * written:.0f} % written: 0 of 4 cells complete, 0 to 4 of 5 samples finished a cell; only that is"
     assert told in " ".join(out.split())
     assert "`gradscope evaluate STORE` adds judged numbers" in out
+    assert "continue with: gradscope record --resume mine.zarr\n" in gradscope("info", "mine.zarr")[1]
+    assert gradscope("record", "--resume", "mine.zarr", "--device", "cpu")[0] == 0
+    assert "continue with" not in gradscope("info", "mine.zarr")[1]
 
 
 def test_progress_is_told_where_there_is_no_terminal(here, gradscope):

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 from nursery import Nursery, nursery
 from ruamel.yaml import YAML
 from small_run import SETTINGS, assert_sound, recorded_bytes
@@ -95,6 +97,34 @@ def test_a_run_killed_anywhere_is_sound_and_goes_on_to_the_same_bytes(home, proc
         [] if store.exists() else ["--config", "run.yaml"]), "--device", "cpu")[0] == 0  # fmt: skip
     assert recorded_bytes(store) == recorded_bytes(whole)
     assert not [file.name for file in home.iterdir() if file.name.startswith(".killed")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_killed_while_its_store_is_made_leaves_what_was_there(home, processes, whole, overwrite):
+    moment = random.Random(1)
+    store, partial = home / "made.zarr", home / ".made.zarr.partial"
+    if overwrite:
+        shutil.copytree(whole, store)
+    for _ in range(6):
+        how = ["--config", "run.yaml", "--store", store.name, "--set", "sampling.seed=7"]
+        process = processes.begin("record", *how, *["--overwrite"] * overwrite, "--device", "cpu")
+        wait_for(partial.exists, "store that is made")
+        time.sleep(moment.uniform(0, 0.05))
+        os.kill(process, signal.SIGKILL)
+        assert processes.end()[0] == -signal.SIGKILL
+        if store.exists() and open_store(store).attrs["status"] == "complete":
+            assert recorded_bytes(store) == recorded_bytes(whole)
+        elif store.exists():  # it was made before the kill
+            assert set(np.unique(xr.open_zarr(store)["written"].values)) <= {0, 1, 3}
+        shutil.rmtree(store, ignore_errors=True)
+        if overwrite:
+            shutil.copytree(whole, store)
+    again = ["--overwrite"] * overwrite
+    assert processes.run("record", "--config", "run.yaml", "--store", store.name, *again, "--device", "cpu")[0] == 0
+    assert recorded_bytes(store) == recorded_bytes(whole)
+    assert not partial.exists()
+    shutil.rmtree(store)
 
 
 @pytest.mark.parametrize(

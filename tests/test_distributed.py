@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -96,6 +97,26 @@ def test_a_worker_that_is_killed_is_replaced_and_its_block_is_recorded_again(cli
     assert recorded_bytes(path) == recorded_bytes(alone)
     client.wait_for_workers(2)
     assert killed[0] not in client.run(os.getpid).values()
+
+
+def test_workers_with_a_gpu_take_one_block_each(client, alone, tmp_path):
+    begun, most = begin(client, tmp_path / "run.zarr"), []
+
+    def count(cell) -> None:
+        most.append(max(len(tasks) for tasks in client.processing().values()))
+
+    # To the scheduler it is all one what the resource stands for.
+    distributed.record_blocks(client, replace(begun, device="cuda"), count)
+    assert max(most) == 1
+    assert recorded_bytes(tmp_path / "run.zarr") == recorded_bytes(alone)
+
+
+def test_workers_that_do_not_say_that_they_have_a_gpu_are_refused(client, tmp_path, monkeypatch):
+    begun = replace(begin(client, tmp_path / "run.zarr"), device="cuda")
+    known = client.scheduler_info()
+    monkeypatch.setattr(client, "scheduler_info", lambda: {"workers": {k: {"resources": {}} for k in known["workers"]}})
+    with pytest.raises(GradscopeError, match="start them with --resources GPU=1"):
+        distributed.record_blocks(client, begun)
 
 
 def test_an_error_in_a_worker_is_told_and_the_run_goes_on(client, alone, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import zarr.storage
 
 from gradscope.errors import GradscopeError
 from gradscope.store.lock import exclusive, is_locked
+from gradscope.store.trust import MAX_METADATA_BYTES
 
 _WHERE_MACHINES_ASK = "169.254.169.254"  # for credentials, where the environment has none
 RETRY_SECONDS = 60
@@ -43,7 +44,7 @@ class Location(Protocol):
         ...
 
     def read(self, key: str) -> bytes | None:
-        """A file or object of the store, by its key; None where it is not there."""
+        """Metadata of the store, by their key; None where they are not there."""
         ...
 
     def listing(self) -> Iterator[tuple[str, int]]:
@@ -92,8 +93,12 @@ class Folder:
         return os.path.lexists(self.path)
 
     def read(self, key: str) -> bytes | None:
+        file = self.path / key
         try:
-            return (self.path / key).read_bytes()
+            if not file.is_file():
+                return None
+            with file.open("rb") as content:
+                return content.read(min(file.stat().st_size, MAX_METADATA_BYTES) + 1)
         except OSError:
             return None
 
@@ -186,7 +191,8 @@ class Bucket:
     @contextmanager
     def made(self) -> Iterator[Location]:
         with self._told():
-            self._store.delete(ROOT)
+            with suppress(FileNotFoundError):
+                self._store.delete(ROOT)
             for page in self._store.list():
                 self._store.delete([found["path"] for found in page])
         yield self

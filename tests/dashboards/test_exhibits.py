@@ -37,7 +37,8 @@ def faulty(fault, tmp_path, change=lambda ds: ds) -> Recorded:
     parts = [trajectories(f, 64, 20, seed).assign_coords(guidance_scale=[scale]) for seed, (f, scale) in
              enumerate([("none", 0.0), (fault, 0.3)])]  # fmt: skip
     ds = parts[0].combine_first(parts[1]).assign_coords(sample=range(64)).assign_attrs(small_store.ATTRIBUTES)
-    whole = {name: ds[name].astype(parts[0][name].dtype) for name in ("written", "own_prediction", "judge_prediction")}
+    integers = ("written", "predicted_class", "own_prediction", "judge_prediction")
+    whole = {name: ds[name].astype(parts[0][name].dtype) for name in integers}
     return Library([small_store.save(change(ds.assign(whole)), tmp_path / "a.zarr")]).run(None)
 
 

@@ -99,7 +99,7 @@ def test_the_page_tells_where_the_run_comes_from(run):
 
 def test_attributes_are_shown_as_texts(tmp_path):
     ds = small_store.recorded()[["log_prob", "written", "image"]]
-    ds.attrs |= {"command": "<script>alert(1)</script>", "versions": {"<b>x</b>": "1"}, "device": ["odd"]}
+    ds.attrs |= {"command": "<script>alert(1)</script>", "versions": {"<b>x</b>": "1"}, "device": "<i>odd</i>"}
     run = Library([small_store.save(ds, tmp_path / "a.zarr")]).run(None)
     told = json.loads(to_json_plotly(page.layout(run, default(run, "run"))))
     assert "dangerously" not in json.dumps(told)

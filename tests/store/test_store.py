@@ -1,11 +1,13 @@
 """A store is written by frames and read by plain xarray."""
 
+import os
 import shutil
 import threading
 import time
 import warnings
 from collections import namedtuple
 
+import google_crc32c
 import numpy as np
 import pytest
 import xarray as xr
@@ -399,3 +401,86 @@ def test_what_is_not_a_store_is_refused_by_name(tmp_path):
     create(tmp_path / "later.zarr", Schema(grid(), ARRAYS), {"schema_version": 99})
     with pytest.raises(GradscopeError, match="schema version 99, this gradscope reads up to 1"):
         open_store(tmp_path / "later.zarr")
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4"])
+def test_durable_data_are_on_the_disk_before_their_marker_has_its_name(tmp_path, monkeypatch, codec):
+    schema = Schema(grid(), ARRAYS, codec=codec)
+    _, blocks = frames(schema)
+    path = tmp_path / "s.zarr"
+    create(path, schema, {})
+    happened = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor):
+        happened.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def replaced(source, target):
+        happened.append(("name", str(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    writer = StoreWriter(path, schema, durable=True)
+    for frame in blocks[0]:
+        writer.submit(frame)
+    writer.close()
+    names = [i for i, (what, where) in enumerate(happened) if what == "name" and "/written/c." in where]
+    assert names
+    folders = {"gradient", "norm", "predicted_class", "spectrum"}
+    before = {where.removeprefix(f"{path}/") for what, where in happened[: names[0]] if what == "sync"}
+    assert folders <= before  # the names of their chunks,
+    assert folders <= {where.split("/")[0] for where in before if "/c." in where}  # and the chunks
+    assert happened[names[0] - 1] == ("sync", f"{happened[names[0]][1]}.partial")
+    assert not {what for what, _ in happened} - {"sync", "name"}
+
+
+def test_without_durable_nothing_waits_for_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: pytest.fail("waits for the disk"))
+    schema = Schema(grid(), ARRAYS)
+    write(tmp_path / "s.zarr", schema, frames(schema)[1])
+
+
+def test_chunks_carry_the_checksum_of_zarrs_codec(tmp_path):
+    for codec in ("none", "lz4"):
+        path, schema = tmp_path / f"{codec}.zarr", Schema(grid(), ARRAYS, codec=codec)
+        write(path, schema, frames(schema)[1])
+        for name in ("gradient", "norm", "written"):
+            content = (path / name / ("c.0.0.0.0.0.0" + ".0.0.0" * (name == "gradient"))).read_bytes()
+            assert content[-4:] == google_crc32c.value(content[:-4]).to_bytes(4, "little")
+        file = path / "norm" / "c.0.0.0.0.0.0"
+        content = bytearray(file.read_bytes())
+        content[5] ^= 1
+        file.write_bytes(bytes(content))
+        with pytest.raises(ValueError, match="checksum"):
+            xr.open_zarr(path)["norm"].load()
+
+
+def test_a_store_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
+    schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
+    create(path, schema, {"run_id": "old"})
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    monkeypatch.setattr(creation, "set_attributes", lambda *rest: 1 / 0)
+    for where in (path, tmp_path / "t.zarr"):
+        with pytest.raises(ZeroDivisionError):
+            create(where, schema, {"run_id": "new"}, overwrite=True)
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_an_evaluation_that_is_cut_off_leaves_a_store_without_one(tmp_path, monkeypatch):
+    schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
+    create(path, schema, {"run_id": "mine"})
+    label = xr.Dataset({"verdict": ("sample", np.zeros(7, np.int16), {"units": "1", "long_name": "x"})})
+    add_variables(path, label.assign_attrs(evaluation="{}"))
+    assert "verdict" in open_store(path)
+    monkeypatch.setattr(creation, "_create", lambda *rest, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        add_variables(path, label.assign_attrs(evaluation="{}"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ds = xr.open_zarr(path)
+    assert "verdict" not in ds
+    assert "evaluation" not in ds.attrs
+    assert ds.attrs["run_id"] == "mine"

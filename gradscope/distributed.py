@@ -91,11 +91,11 @@ def cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
 
 
 def threads_of(workers: int | None) -> int | None:
-    """Threads of each of so many processes of this machine: those asked for by OMP_NUM_THREADS, or its cores shared."""
+    """Threads of each of so many processes of this machine: those asked for by OMP_NUM_THREADS, or torch's shared."""
     if workers is None:
         return None
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() else max(1, len(os.sched_getaffinity(0)) // workers)
+    return int(asked) if asked.isdigit() else max(1, torch.get_num_threads() // workers)
 
 
 def begin(

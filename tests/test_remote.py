@@ -21,8 +21,8 @@ import gradscope
 from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
 from gradscope.recording import Run, prepare, record_run
-from gradscope.store import location as locations
-from gradscope.store import open_store
+from gradscope.store import bucket, open_store
+from gradscope.store.location import locate
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "someone",
@@ -130,7 +130,7 @@ def test_chunks_of_a_block_lie_in_one_object_that_is_written_whole(server):
     run = prepared("s3://runs/sharded.zarr", samples=24, batch_size=12, num_inference_steps=12)
     assert run.schema.tensor_chunk == (4, 10)
     record_run(run)
-    array = zarr.open_group(locations.locate("s3://runs/sharded.zarr").zarr, mode="r")["gradient"]
+    array = zarr.open_group(locate("s3://runs/sharded.zarr").zarr, mode="r")["gradient"]
     # Tensors of the first five samples are kept: two chunks of four, the least that is whole.
     assert (array.chunks[4:6], array.shards[4:6]) == ((4, 10), (12, 10))
     cells, pieces = 4, 2
@@ -155,7 +155,7 @@ def test_a_lost_connection_is_waited_for(server, here):
 
 
 def test_a_connection_that_stays_lost_is_told_and_the_run_goes_on_later(server, here, monkeypatch):
-    monkeypatch.setattr(locations, "RETRY_SECONDS", 2)
+    monkeypatch.setattr(bucket, "RETRY_SECONDS", 2)
     run, steps = prepared("s3://runs/lost.zarr"), iter(range(10**6))
     with pytest.raises(GradscopeError, match=r"s3://runs/lost.zarr could not be written: .*error sending request"):
         record_run(run, on_step=lambda cell, step: next(steps) == 40 and server.stop())

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
 
 from gradscope.errors import GradscopeError
-from gradscope.store.location import StorePath, locate, replace_file, sync
+from gradscope.store.files import replace_file, sync
+from gradscope.store.location import StorePath, locate
 
 _RUN_BYTES = 64 * 1024  # up to which reading what lies between is cheaper than reading twice
 

@@ -1,0 +1,82 @@
+"""Stores on this machine's disk."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gradscope.errors import GradscopeError
+from gradscope.store.files import replace_file
+from gradscope.store.lock import exclusive, is_locked
+from gradscope.store.trust import MAX_METADATA_BYTES
+
+ROOT = "zarr.json"
+"""Key of a store's metadata."""
+
+
+class Folder:
+    """A store on this machine's disk."""
+
+    errors = (OSError,)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.zarr = str(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        return os.path.lexists(self.path)
+
+    def read(self, key: str) -> bytes | None:
+        file = self.path / key
+        try:
+            if not file.is_file():
+                return None
+            with file.open("rb") as content:
+                return content.read(min(file.stat().st_size, MAX_METADATA_BYTES) + 1)
+        except OSError:
+            return None
+
+    def listing(self) -> Iterator[tuple[str, int]]:
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                file = Path(folder, name)
+                with suppress(OSError):  # gone meanwhile
+                    yield file.relative_to(self.path).as_posix(), file.lstat().st_size
+
+    def replace(self, key: str, content: bytes) -> None:
+        replace_file(self.path / key, content)
+
+    @contextmanager
+    def made(self) -> "Iterator[Folder]":
+        partial, replaced = (self.path.with_name(f".{self.path.name}.{what}") for what in ("partial", "replaced"))
+        shutil.rmtree(partial, ignore_errors=True)  # of one that was killed while it was made
+        try:
+            yield Folder(partial)
+            if self.path.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+                self.path.rename(replaced)
+            partial.rename(self.path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            if replaced.exists() and not self.path.exists():
+                replaced.rename(self.path)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    def locked(self) -> bool:
+        return is_locked(self._lock)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        with exclusive(self._lock) as free:
+            if not free:
+                raise GradscopeError(f"{self}: another process is recording into it")
+            yield
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "written" / ROOT  # of the files that are there throughout, one that is never replaced

@@ -29,7 +29,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
 test-browser: $(INSTALLED)
 	@command -v chromium > /dev/null || { echo "needs Chromium: apt-get install chromium"; exit 1; }

@@ -13,7 +13,7 @@ import dask
 import numpy as np
 import pytest
 import torch
-from distributed import Client
+from distributed import Client, LocalCluster
 from small_run import SETTINGS, environment, recorded_bytes
 
 import gradscope
@@ -99,16 +99,18 @@ def test_a_worker_that_is_killed_is_replaced_and_its_block_is_recorded_again(cli
     assert killed[0] not in client.run(os.getpid).values()
 
 
-def test_workers_with_a_gpu_take_one_block_each(client, alone, tmp_path):
-    begun, most = begin(client, tmp_path / "run.zarr"), []
+def test_a_worker_with_a_gpu_takes_one_block_however_many_threads_it_has(alone, tmp_path):
+    def executing(dask_worker) -> int:
+        return dask_worker.state.executing_count
 
-    def count(cell) -> None:
-        most.append(max(len(tasks) for tasks in client.processing().values()))
-
-    # To the scheduler it is all one what the resource stands for.
-    distributed.record_blocks(client, replace(begun, device="cuda"), count)
-    assert max(most) == 1
-    assert recorded_bytes(tmp_path / "run.zarr") == recorded_bytes(alone)
+    settings = {"n_workers": 1, "threads_per_worker": 3, "memory_limit": 0, "dashboard_address": None}
+    with LocalCluster(resources={"GPU": 1}, **settings) as cluster, Client(cluster, set_as_default=False) as client:
+        for device, expected in (("cpu", {2, 3}), ("cuda", {1})):  # to the scheduler it is all one what a GPU is
+            path, counts = tmp_path / f"{device}.zarr", []
+            begun = replace(begin(client, path), device=device)
+            distributed.record_blocks(client, begun, lambda cell, counts=counts: counts.append(client.run(executing)))
+            assert {max(next(iter(count.values())) for count in counts)} <= expected
+            assert recorded_bytes(path) == recorded_bytes(alone)
 
 
 def test_workers_that_do_not_say_that_they_have_a_gpu_are_refused(client, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gradscope.errors import GradscopeError
+from gradscope.store import trust
 from gradscope.store.location import ROOT, Location, StorePath, locate, reason, writing
 from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN, Schema, fill_value
 
@@ -38,6 +39,7 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
         with location.made() as new:
             _fill(new.zarr, schema)
             set_attributes(new, {"schema_version": VERSION, "recorded": list(schema.names), **attributes})
+            trust.parse(new.read(ROOT) or b"", f"recording.path: {location}")  # what is made can be opened
     except location.errors as error:
         raise GradscopeError(f"recording.path: {location} cannot be made: {reason(error)}") from error
 

@@ -398,7 +398,8 @@ def test_what_is_not_a_store_is_refused_by_name(tmp_path):
     zarr.create_group(tmp_path / "other.zarr")
     with pytest.raises(GradscopeError, match="but not one of gradscope's"):
         open_store(tmp_path / "other.zarr")
-    create(tmp_path / "later.zarr", Schema(grid(), ARRAYS), {"schema_version": 99})
+    create(tmp_path / "later.zarr", Schema(grid(), ARRAYS), {})
+    set_attributes(tmp_path / "later.zarr", {"schema_version": 99})
     with pytest.raises(GradscopeError, match="schema version 99, this gradscope reads up to 1"):
         open_store(tmp_path / "later.zarr")
 
@@ -467,6 +468,14 @@ def test_a_store_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
             create(where, schema, {"run_id": "new"}, overwrite=True)
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
     assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_what_could_not_be_opened_is_not_made(tmp_path):
+    """A probe of one's own whose variable has the name of another one, and other dimensions."""
+    arrays = (*ARRAYS, Array("entropy", "scalar", ABOUT, dims=("frequency",), sizes={"frequency": 5}))
+    with pytest.raises(GradscopeError, match=r"s.zarr, array entropy: its dimensions are .*, wanted: "):
+        create(tmp_path / "s.zarr", Schema(grid(), arrays), {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_evaluation_that_is_cut_off_leaves_a_store_without_one(tmp_path, monkeypatch):

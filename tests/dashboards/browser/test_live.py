@@ -10,7 +10,7 @@ import gradscope
 
 LATEST = 5.0
 """Seconds after which what is written has to be seen."""
-STEPS, SAMPLES = 60, 4
+STEPS, SAMPLES = 150, 4
 _SEEN = """() => {
     const graph = document.querySelector("#stability .js-plotly-plot");
     if (!graph || !graph._fullData) return 0;

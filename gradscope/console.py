@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import product
 from typing import Any
@@ -16,6 +16,15 @@ from rich.text import Text
 
 from gradscope.analysis.contents import in_memory
 from gradscope.store import CELL_DIMS, Grid
+
+
+class LastingConsole(Console):
+    """Goes on without a word when whoever read its output is gone: a recording is worth more than its progress."""
+
+    def on_broken_pipe(self) -> None:
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+
 
 _Columns = dict[str, Callable[[xr.Dataset], str]]
 _CONFIRMED = "share of the guide's success above chance that the judge confirms"
@@ -168,11 +177,6 @@ def recording_progress(console: Console, grid: Grid, done: int) -> Iterator[Call
                 console.print(_plain(f"{completed}/{total} steps: {name}"))
 
         yield advance
-
-
-def size(count: float) -> str:
-    """A number of bytes, as one reads it."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def print_info(console: Console, ds: xr.Dataset) -> None:

@@ -5,12 +5,16 @@ one process, so with equal numbers of threads its bytes are the same. A worker t
 is recorded again from its first step.
 """
 
+import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
 import torch
@@ -68,11 +72,8 @@ def cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
         Nothing answers at the address.
     """
     if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise GradscopeError(f"--scheduler {scheduler}: {error}; start one with `dask scheduler`") from error
-        with client:
+        _reach(scheduler)
+        with Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False) as client:
             yield client
         return
     with (
@@ -82,12 +83,28 @@ def cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
-            dashboard_address=None,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             resources={"GPU": 1},
+            silence_logs=logging.ERROR,
         ) as local,
         Client(local, set_as_default=False) as client,
     ):
         yield client
+
+
+def _reach(scheduler: str) -> None:
+    """Refuse an address at which nothing answers before a client waits for it."""
+    found = urlsplit(scheduler)
+    try:
+        host, port = found.hostname, found.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        raise GradscopeError(f"--scheduler: takes tcp://HOST:PORT, got {scheduler!r}")
+    try:
+        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise GradscopeError(f"--scheduler {scheduler}: {error}; start one there with `dask scheduler`") from error
 
 
 def threads_of(workers: int | None) -> int | None:
@@ -183,6 +200,20 @@ class _Part:
     nonfinite: tuple[str, ...]
 
 
+def _tells(work: Callable[..., Any]) -> Callable[..., Any]:
+    """What the user can mend is a task's result: dask would print it with a stack, worker by worker."""
+
+    @wraps(work)
+    def telling(*arguments: Any) -> Any:
+        try:
+            return work(*arguments)
+        except GradscopeError as error:
+            return error
+
+    return telling
+
+
+@_tells
 def _begin(task: Task, overwrite: bool, resume: bool, command: Sequence[str]) -> Begun:
     with _one_at_a_time:
         config = RunConfig.model_validate_json(task.configuration)
@@ -193,6 +224,7 @@ def _begin(task: Task, overwrite: bool, resume: bool, command: Sequence[str]) ->
         return Begun(task, str(location), run.grid, run.schema.bytes(), run.device.type, deviation)
 
 
+@_tells
 def _record(task: Task, cell: Cell, block: int) -> _Part:
     with _one_at_a_time:
         device = _set_up(task)
@@ -220,8 +252,11 @@ def _set_up(task: Task) -> str:
 
 def _result(future: Future) -> Any:
     try:
-        return future.result()
+        result = future.result()
     except KilledWorker as error:
         raise GradscopeError(f"workers died again and again at the same block, for lack of memory? {error}") from error
     except CommClosedError as error:
         raise GradscopeError(f"the scheduler is gone: {error}") from error
+    if isinstance(result, GradscopeError):
+        raise result
+    return result

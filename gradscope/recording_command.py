@@ -23,6 +23,7 @@ from gradscope.resuming import recorded_config, refuse_differences, remarks
 from gradscope.store import Grid, open_store
 from gradscope.store.location import locate
 from gradscope.store.progress import finished
+from gradscope.units import size
 
 
 class Terminated(KeyboardInterrupt):
@@ -54,9 +55,12 @@ def run(request: Request) -> None:
     KeyboardInterrupt
         The run was interrupted, or `Terminated`; with a note of how to go on, where there is something to go on with.
     """
-    console = Console()
+    console = display.LastingConsole()
     with _terminable():
         config = _configuration(request)
+        if request.resume is not None and _is_complete(request.resume):
+            console.print(f"{request.resume} is complete, nothing is left to record", highlight=False)
+            return
         if request.workers is None and request.scheduler is None:
             outcome = _record_here(request, config, console)
         else:
@@ -64,6 +68,11 @@ def run(request: Request) -> None:
     for line in remarks(outcome.path) if request.resume else ():
         console.print(line, highlight=False)
     _tell(console, outcome)
+
+
+def _is_complete(store: str) -> bool:
+    """Whether every block is recorded, and the samples are judged."""
+    return "evaluation" in open_store(store).attrs and bool(finished(locate(store)).all())
 
 
 def _configuration(request: Request) -> RunConfig:
@@ -137,19 +146,18 @@ def _record_on_cluster(request: Request, config: RunConfig, console: Console) ->
     return outcome
 
 
-def _announce(console: Console, grid: Grid, where: str, size: int) -> None:
+def _announce(console: Console, grid: Grid, where: str, count: int) -> None:
     cells = len(list(np.ndindex(grid.cells)))
     console.print(
         f"{cells} cells x {grid.samples} samples x {grid.timesteps} timesteps on {where}; "
-        f"the store takes up to {display.size(size)}"
+        f"the store takes up to {size(count)}"
     )
 
 
 def _tell(console: Console, outcome: Outcome) -> None:
-    rate = display.size(outcome.bytes / outcome.write_seconds) if outcome.write_seconds else "-"
+    rate = size(outcome.bytes / outcome.write_seconds) if outcome.write_seconds else "-"
     console.print(
-        f"recorded {outcome.path}: {display.size(outcome.bytes)} written at {rate}/s, "
-        f"writer stalled {outcome.stalled:.1f} s"
+        f"recorded {outcome.path}: {size(outcome.bytes)} written at {rate}/s, writer stalled {outcome.stalled:.1f} s"
     )
     for name, deviation in outcome.deviation.items():
         off = f"gradient by {deviation['gradient']:.2g} of its norm, x0-hat by {deviation['pred_original_sample']:.2g}"

@@ -7,7 +7,7 @@ from typing import Any
 from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
 from gradscope.store import open_store
-from gradscope.store.location import Location, StorePath
+from gradscope.store.location import Location, StorePath, locate
 
 _FREE = ("recording.path", "recording.durable")  # what may differ: neither is in what is recorded
 _KEPT = ("created", "device", "threads", "versions", "command")
@@ -21,6 +21,10 @@ def recorded_config(where: StorePath) -> RunConfig:
     GradscopeError
         There is no store, or it was recorded from Python.
     """
+    if not locate(where).exists():
+        raise GradscopeError(
+            f"--resume {where}: nothing is there; begin with: gradscope record --store {where} --config ..."
+        )
     recorded = json.loads(open_store(where).attrs.get("configuration", "{}"))
     if "classifiers" not in recorded:
         raise GradscopeError(

@@ -67,7 +67,7 @@ def room(path):
 
 ALLOWED = {
     "dashboards": {"dashboards", "gradscope", "gradscope.analysis", "gradscope.errors", "gradscope.store"},
-    "gradscope.store": {"gradscope.store", "gradscope.errors"},
+    "gradscope.store": {"gradscope.store", "gradscope.errors", "gradscope.units"},
     "gradscope.analysis": {"gradscope.analysis", "gradscope.errors", "gradscope.intervals", "gradscope.store"},
     "gradscope.stabilizers": {"gradscope.stabilizers", "gradscope.errors"},
     "gradscope.data": {"gradscope.data", "gradscope.config", "gradscope.errors"},

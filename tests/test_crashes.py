@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import torch
 import xarray as xr
 from nursery import Nursery, nursery
 from ruamel.yaml import YAML
-from small_run import SETTINGS, assert_sound, recorded_bytes
+from small_run import SETTINGS, assert_sound, environment, recorded_bytes
 
 from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
@@ -152,6 +153,18 @@ def test_a_run_that_is_asked_to_end_says_how_far_it_came_and_how_to_go_on(
     assert open_store(store).attrs["status"] == "complete"
     (again,) = open_store(store).attrs["resumed"]
     assert (again["threads"], again["device"]) == (1, open_store(whole).attrs["device"])
+
+
+def test_a_run_goes_on_when_whoever_read_its_output_is_gone(home, whole):
+    command = [sys.executable, "-m", "gradscope", "record", "--config", "run.yaml", "--store", "unread.zarr"]
+    process = subprocess.Popen(
+        [*command, "--device", "cpu"], cwd=home, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert (process.wait(), process.stderr.read()) == (0, b"")
+    assert open_store(home / "unread.zarr").attrs["status"] == "complete"
+    assert recorded_bytes(home / "unread.zarr") == recorded_bytes(whole)
 
 
 def test_two_processes_do_not_record_into_one_store(home, processes, whole):

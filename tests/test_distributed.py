@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dask
 import numpy as np
+import psutil
 import pytest
 import torch
 from distributed import Client, LocalCluster
@@ -161,11 +162,24 @@ def test_analysis_runs_on_the_same_cluster(client, alone):
     np.testing.assert_allclose(there, ds["gradient_norm"].isel(sample=slice(5)).values, rtol=1e-5)
 
 
-def test_a_scheduler_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(distributed, "_CONNECT_SECONDS", 1)
-    with pytest.raises(GradscopeError, match=r"--scheduler tcp://127.0.0.1:1: .*; start one with `dask scheduler`"):
-        with distributed.cluster(None, "tcp://127.0.0.1:1"):
-            pass
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("tcp://127.0.0.1:1", r"--scheduler tcp://127.0.0.1:1: .*refused; start one there with `dask scheduler`"),
+        ("127.0.0.1", r"--scheduler: takes tcp://HOST:PORT, got '127.0.0.1'"),
+        ("tcp://127.0.0.1:many", r"--scheduler: takes tcp://HOST:PORT, got 'tcp://127.0.0.1:many'"),
+    ],
+)
+def test_a_scheduler_that_is_not_there_is_refused_at_once(address, told):
+    with pytest.raises(GradscopeError, match=told), distributed.cluster(None, address):
+        pass
+
+
+def test_the_cluster_of_this_machine_listens_on_it_alone(client):
+    ours = {process.pid for process in (psutil.Process(), *psutil.Process().children(recursive=True))}
+    found = [each for each in psutil.net_connections("tcp") if each.pid in ours and each.status == "LISTEN"]
+    assert len(found) >= 3
+    assert {each.laddr.ip for each in found} == {"127.0.0.1"}
 
 
 def test_the_command_line_records_on_a_scheduler(client, alone, tmp_path):

@@ -115,8 +115,23 @@ def test_a_store_of_other_arrays_is_refused(store):
 
 
 def test_what_is_no_store_is_not_continued(tmp_path):
-    with pytest.raises(GradscopeError, match="absent.zarr is not a zarr store"):
+    with pytest.raises(GradscopeError, match=r"absent.zarr: nothing is there; begin with: gradscope record --store"):
         recording_command.run(request(tmp_path / "absent.zarr"))
+    with pytest.raises(GradscopeError, match="is not a zarr store"):
+        recording_command.run(request(tmp_path))
+
+
+def test_with_a_complete_store_nothing_is_loaded(whole, tmp_path, monkeypatch, capsys):
+    store = tmp_path / "run.zarr"
+    shutil.copytree(whole, store)
+    recording_command.run(request(store))  # it was not evaluated
+    assert "evaluation" in open_store(store).attrs
+    before = {file: file.read_bytes() for file in store.rglob("*") if file.is_file()}
+    monkeypatch.setattr(recording_command, "prepare", lambda *rest, **options: pytest.fail("loads its models"))
+    capsys.readouterr()
+    recording_command.run(request(store))
+    assert "is complete, nothing is left to record" in " ".join(capsys.readouterr().out.split())
+    assert {file: file.read_bytes() for file in store.rglob("*") if file.is_file()} == before
 
 
 @pytest.fixture

@@ -81,8 +81,9 @@ class Bucket:
         try:
             yield
         except self.errors as error:
-            asked = "; are there credentials in the environment?" if _WHERE_MACHINES_ASK in str(error) else ""
-            raise GradscopeError(f"{self.url}: {first_line(error)}{asked}") from error
+            missing = "no credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION), "
+            told = f"{missing}nor from this machine: " if _WHERE_MACHINES_ASK in str(error) else ""
+            raise GradscopeError(f"{self.url}: {told}{first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from gradscope.errors import GradscopeError
 from gradscope.store import trust
 from gradscope.store.location import ROOT, Location, StorePath, locate, reason, writing
 from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN, Schema, fill_value
+from gradscope.units import size
 
 _CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4", shuffle="bitshuffle", clevel=1),)}
 _KEYS = {"name": "default", "separator": "."}
@@ -69,7 +70,7 @@ def _refuse_size(path: Path, schema: Schema) -> None:
     free = shutil.disk_usage(folder).free + (_size(path) if path.exists() else 0)
     if schema.bytes() > free:
         raise GradscopeError(
-            f"recording.path: the store needs {schema.bytes() / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; "
+            f"recording.path: the store needs {size(schema.bytes())} and {folder} has {size(free)} free; "
             "lower recording.tensor_samples, raise recording.tensor_every, or choose another path"
         )
 

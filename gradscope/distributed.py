@@ -7,6 +7,7 @@ is recorded again from its first step.
 
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 import dask
 import torch
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
+from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, as_completed, get_worker
 from distributed.comm import CommClosedError
 
 from gradscope.config import RunConfig
@@ -89,7 +90,15 @@ def cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
         ) as local,
         Client(local, set_as_default=False) as client,
     ):
+        client.register_plugin(_Unmoved())
         yield client
+
+
+class _Unmoved(WorkerPlugin):
+    """Ctrl-C reaches all processes of a terminal: the one that started the others ends them."""
+
+    def setup(self, worker: Worker) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _reach(scheduler: str) -> None:

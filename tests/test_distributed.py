@@ -3,6 +3,8 @@
 import copy
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -196,3 +198,25 @@ def test_the_command_line_records_on_a_scheduler(client, alone, tmp_path):
     assert "told.zarr" in found.output
     ours, theirs = recorded_bytes(tmp_path / "told.zarr"), recorded_bytes(alone)
     assert {name: ours[name] for name in theirs} == theirs
+
+
+def test_ctrl_c_ends_all_processes_and_is_told_once(tmp_path):
+    (tmp_path / "run.json").write_text(config(tmp_path / "run.zarr", num_inference_steps=100).model_dump_json())
+    command = [sys.executable, "-m", "gradscope", "record", "--config", "run.json", "--workers", "2", "--device", "cpu"]
+    with (tmp_path / "told").open("w") as told:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=told, stderr=told, start_new_session=True)
+        end = time.monotonic() + 120
+        while not (tmp_path / "run.zarr" / "image" / "c.0.0.0.0.1.0.0.0").exists():
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.wait() == 130
+    assert len(started) >= 2
+    assert not psutil.wait_procs(started, timeout=30)[1]
+    text = (tmp_path / "told").read_text()
+    assert "Traceback" not in text
+    assert text.count("gradscope: interrupted; ") == 1
+    assert f"continue with: gradscope record --resume {tmp_path / 'run.zarr'}" in text
+    assert open_store(tmp_path / "run.zarr").attrs["status"] == "interrupted"

@@ -99,7 +99,7 @@ def test_up_and_down_change_the_sample(url, visit, ds, run):
     for key, sample in (("ArrowDown", 1), ("ArrowDown", 2), ("ArrowUp", 1)):
         page.keyboard.press(key)
         moved(page, t, sample)
-    page.wait_for_url("**sample=1**")
+        page.wait_for_url(f"**sample={sample}**")  # the cursor rests, and the controls show where
     here = float(at(ds, run, 1, 2, 1)["gradient_norm"])
     page.wait_for_function(
         """(expected) => {

@@ -71,8 +71,10 @@ def run(request: Request) -> None:
 
 
 def _is_complete(store: str) -> bool:
-    """Whether every block is recorded, and the samples are judged."""
-    return "evaluation" in open_store(store).attrs and bool(finished(locate(store)).all())
+    """Whether the run ended, every block is recorded, and the samples are judged."""
+    attributes = open_store(store).attrs
+    judged = attributes["status"] == "complete" and "evaluation" in attributes
+    return judged and bool(finished(locate(store)).all())
 
 
 def _configuration(request: Request) -> RunConfig:

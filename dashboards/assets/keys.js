@@ -18,6 +18,8 @@ window.dash_clientside = window.dash_clientside || {};
 
   let page = null; // the trajectory that is open
   let controls = {}; // what its controls show
+  let wrote = {}; // when something was last written into each
+  let touched = 0; // when the user last did something to one of them
 
   function beside({ cell, cells }, by) {
     return cells[(cells.indexOf(cell) + by + cells.length) % cells.length];
@@ -47,6 +49,13 @@ window.dash_clientside = window.dash_clientside || {};
     event.preventDefault();
   });
 
+  for (const name of ["pointerdown", "keydown", "input", "click"])
+    document.addEventListener(name, touch, { capture: true });
+
+  function touch({ target, timeStamp }) {
+    if (target.closest(".choices, [role=listbox]")) touched = timeStamp;
+  }
+
   document.addEventListener("click", function (event) {
     const dialog = document.getElementById("keys");
     if (event.target.closest("#keys-button")) dialog.showModal();
@@ -64,12 +73,13 @@ window.dash_clientside = window.dash_clientside || {};
   function show(key, value) {
     if (String(controls[key]) === String(value)) return;
     controls[key] = value;
+    wrote[key] = performance.now();
     dash_clientside.set_props({ type: "control", key }, { value });
   }
 
-
   window.dash_clientside.gradscope_trajectory = {
-    // The page was opened, or somebody changed a control: the cursor follows.
+    // The page was opened, or somebody changed a control: the cursor follows. Where nobody touched a control since
+    // it was written into, it repeats what it held before (Mantine's do, on slow machines), and is written into again.
     chosen: function (run, cell, sample, cells, variables, limits) {
       const root = document.getElementById("trajectory");
       const values = { cell, sample, cells, variables, limits };
@@ -77,11 +87,14 @@ window.dash_clientside = window.dash_clientside || {};
         if (page) page.close();
         page = new gradscope.Trajectory(run, root, rested);
         controls = values;
+        wrote = {};
         return window.dash_clientside.no_update;
       }
       const changed = Object.keys(values).filter((key) => String(values[key]) !== String(controls[key]));
+      const meant = changed.filter((key) => !(wrote[key] > touched));
       controls = values;
-      const change = Object.fromEntries(changed.map((key) => [key, values[key]]));
+      if (meant.length < changed.length) page.rest();
+      const change = Object.fromEntries(meant.map((key) => [key, values[key]]));
       if (change.sample === "" || change.sample === null) delete change.sample;
       if (change.variables && !change.variables.length) delete change.variables;
       if ("cell" in change) change.cell = Number(cell);

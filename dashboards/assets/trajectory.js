@@ -69,11 +69,13 @@ window.gradscope = window.gradscope || {};
         this.stride = Math.abs(by) > JUMP ? Math.sign(by) : by;
         gradscope.update({ t: run.timesteps[at.step] }, false);
       }
-      if (changed.some((key) => HEARD.includes(key))) {
-        clearTimeout(this.resting);
-        this.resting = setTimeout(() => this.root.isConnected && this.rested(this.at), REST);
-      }
+      if (changed.some((key) => HEARD.includes(key))) this.rest();
       this.soon(asked);
+    }
+
+    rest() {
+      clearTimeout(this.resting);
+      this.resting = setTimeout(() => this.root.isConnected && this.rested(this.at), REST);
     }
 
     soon(asked) {

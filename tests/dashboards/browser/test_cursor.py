@@ -2,6 +2,7 @@
 
 import chromium
 import pytest
+from playwright.sync_api import expect
 
 import gradscope
 from dashboards.data import Library
@@ -99,7 +100,6 @@ def test_up_and_down_change_the_sample(url, visit, ds, run):
     for key, sample in (("ArrowDown", 1), ("ArrowDown", 2), ("ArrowUp", 1)):
         page.keyboard.press(key)
         moved(page, t, sample)
-        page.wait_for_url(f"**sample={sample}**")  # the cursor rests, and the controls show where
     here = float(at(ds, run, 1, 2, 1)["gradient_norm"])
     page.wait_for_function(
         """(expected) => {
@@ -108,6 +108,23 @@ def test_up_and_down_change_the_sample(url, visit, ds, run):
         }""",
         arg=here,
     )
+
+
+def test_a_control_that_repeats_what_it_held_before_does_not_move_the_cursor(url, visit, ds):
+    t = int(ds["timestep"][2])
+    page = visit(f"{url}trajectory?cell=1&t={t}&sample=0")
+    for sample in (1, 2):
+        page.keyboard.press("ArrowDown")
+        moved(page, t, sample)
+    page.wait_for_url("**sample=2**")
+    control = page.locator("""[id='{"key":"sample","type":"control"}']""")
+    page.evaluate("""() => dash_clientside.set_props({ type: "control", key: "sample" }, { value: 1 })""")
+    page.wait_for_timeout(600)
+    expect(control).to_have_value("2")
+    page.wait_for_url("**sample=2**")
+    moved(page, t, 2)
+    control.fill("3")
+    moved(page, t, 3)
 
 
 def test_it_plays_and_pauses(url, visit, ds):

@@ -26,7 +26,8 @@ from gradscope.config import RunConfig
 from gradscope.device import set_device
 from gradscope.errors import GradscopeError
 from gradscope.judging import load_judge
-from gradscope.recording import Cell, Outcome, Run, begin_run, block_recorder, prepare, record_block
+from gradscope.preparation import Run, prepare
+from gradscope.recording import Cell, Outcome, begin_run, block_recorder, record_block
 from gradscope.resuming import advice
 from gradscope.store import Grid
 from gradscope.store.location import locate
@@ -144,7 +145,7 @@ def begin(
     client
         Of the cluster.
     config, device, overwrite, resume, stop_on_nonfinite, command
-        See `gradscope.recording.prepare` and `record_run`.
+        See `gradscope.preparation.prepare` and `record_run`.
     threads
         See `Task`.
 
@@ -172,7 +173,7 @@ def record_blocks(client: Client, begun: Begun, on_block: OnBlock = lambda cell:
     Raises
     ------
     GradscopeError
-        As `gradscope.recording.record_run`, or a block could not be recorded on any worker.
+        As `record_run`, or a block could not be recorded on any worker.
     """
     location, parts = locate(begun.path), []
     resources = {"GPU": 1} if begun.device == "cuda" else None

@@ -16,6 +16,11 @@ class NonFiniteGradient(GradscopeError):
     exit_status = 3
 
 
+def notes(error: BaseException) -> list[str]:
+    """What was added to an error on its way."""
+    return getattr(error, "__notes__", [])
+
+
 def one_of(got: object, possible: Iterable[str]) -> str:
     """The end of a message about an unknown name: "did you mean 'adam'? one of: ema, adam, none"."""
     names = [str(name) for name in possible]

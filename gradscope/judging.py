@@ -1,7 +1,7 @@
 """The judge of a run, before the run: so that one that does not fit is told before anything is recorded."""
 
 from gradscope.models.classifiers import Classifier, load_classifier
-from gradscope.recording import Run, check_classes
+from gradscope.preparation import Run, check_classes
 
 
 def load_judge(run: Run) -> Classifier | None:

@@ -18,7 +18,8 @@ from gradscope.errors import GradscopeError
 from gradscope.evaluation.evaluate import evaluate_store
 from gradscope.evaluation.evaluators import Evaluators, Settings, load_evaluators
 from gradscope.judging import load_judge
-from gradscope.recording import Outcome, prepare, record_run
+from gradscope.preparation import prepare
+from gradscope.recording import Outcome, record_run
 from gradscope.resuming import recorded_config, refuse_differences, remarks
 from gradscope.store import Grid, open_store
 from gradscope.store.location import locate

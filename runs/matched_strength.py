@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from gradscope.config import RunConfig, load
-from gradscope.recording import Run, prepare, record_run
+from gradscope.preparation import Run, prepare
+from gradscope.recording import record_run
 from probes import EffectiveStrength, Trace
 
 SAMPLES = 16

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from gradscope.cli import app
 from gradscope.config import AuditConfig, RunConfig, TrainClassifierConfig, TrainDenoiserConfig, check, load
 from gradscope.errors import GradscopeError
-from gradscope.recording import prepare, record_run
+from gradscope.preparation import prepare
+from gradscope.recording import record_run
 from gradscope.store import open_store
 
 COMMON = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "database": None}

@@ -23,7 +23,8 @@ from small_run import SETTINGS, assert_sound, environment, recorded_bytes
 
 from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
-from gradscope.recording import prepare, record_run
+from gradscope.preparation import prepare
+from gradscope.recording import record_run
 from gradscope.store import open_store, set_attributes
 from gradscope.store.location import locate
 

@@ -23,7 +23,8 @@ import gradscope
 from gradscope import distributed
 from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
-from gradscope.recording import prepare, record_run
+from gradscope.preparation import prepare
+from gradscope.recording import record_run
 from gradscope.store import open_store
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,8 @@ from gradscope.config import ExecutionConfig, RunConfig, check
 from gradscope.errors import GradscopeError
 from gradscope.execution import deviation, set_up
 from gradscope.guidance import ClassifierGuidance
-from gradscope.recording import prepare, record_run
+from gradscope.preparation import prepare
+from gradscope.recording import record_run
 from gradscope.sampler import GuidedSampler
 
 

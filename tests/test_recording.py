@@ -17,8 +17,9 @@ from gradscope.compression import choose_codec
 from gradscope.config import RunConfig, check
 from gradscope.device import set_device
 from gradscope.errors import GradscopeError
+from gradscope.preparation import prepare
 from gradscope.probe_loading import load_probes
-from gradscope.recording import prepare, record_run
+from gradscope.recording import record_run
 from gradscope.smoothgrad import SmoothGrad
 from gradscope.stabilizers import Adam, Identity
 from gradscope.store import CELL_DIMS

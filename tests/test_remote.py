@@ -20,7 +20,8 @@ from small_run import SETTINGS
 import gradscope
 from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
-from gradscope.recording import Run, prepare, record_run
+from gradscope.preparation import Run, prepare
+from gradscope.recording import record_run
 from gradscope.store import bucket, open_store
 from gradscope.store.location import locate
 

@@ -16,7 +16,8 @@ import gradscope
 from gradscope import ClassifierGuidance, GuidedSampler, recording_command, stabilizers
 from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
-from gradscope.recording import prepare, record_run
+from gradscope.preparation import prepare
+from gradscope.recording import record_run
 from gradscope.recording_command import Request
 from gradscope.store import open_store
 from gradscope.store.location import locate

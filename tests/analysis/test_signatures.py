@@ -13,7 +13,8 @@ from gradscope.analysis.signatures import OUTCOMES, find, signatures, untested
 from gradscope.analysis.synthetic import FAULTS, trajectories
 from gradscope.config import RunConfig, load
 from gradscope.models import mixture
-from gradscope.recording import prepare, record_run
+from gradscope.preparation import prepare
+from gradscope.recording import record_run
 
 WANTED = {
     "constant": "frozen",

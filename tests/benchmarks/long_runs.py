@@ -9,7 +9,8 @@ from measure import Work
 from memory import PROBES
 
 from gradscope.config import RunConfig, check
-from gradscope.recording import prepare, record_run
+from gradscope.preparation import prepare
+from gradscope.recording import record_run
 
 HELD: dict[str, Callable[[psutil.Process], float]] = {
     "memory": lambda process: process.memory_info().rss,

@@ -11,7 +11,8 @@ from measure import Work
 from torch import Tensor, nn
 
 from gradscope.config import RunConfig, check
-from gradscope.recording import prepare, record_run
+from gradscope.preparation import prepare
+from gradscope.recording import record_run
 
 PROBES = ["gradient", "update", "norms", "cosines", "strength", "belief", "fractions", "sensitivity"]
 

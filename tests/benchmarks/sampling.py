@@ -18,8 +18,8 @@ from torch import Tensor
 from gradscope.config import RunConfig, load
 from gradscope.models.classifiers import load_classifier
 from gradscope.models.diffusion import load_denoiser
+from gradscope.preparation import Run, prepare
 from gradscope.recorder import Recorder
-from gradscope.recording import Run, prepare
 from gradscope.sampler import image_shape
 from probes import GuidedStep
 

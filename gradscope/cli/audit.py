@@ -1,0 +1,45 @@
+"""`gradscope probe-classifier`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradscope.cli.options import Config, Device, Overwrite, Set
+
+
+def probe_classifier(
+    config: Config,
+    overrides: Set = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="NAME.zarr", help="Where to save the numbers.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Audit classifiers on noised held-out images: at which timesteps can each guide? Before any sampling."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from gradscope import console_audit as display
+    from gradscope.auditing import refuse_out, run_audit, save
+    from gradscope.config import AuditConfig, load
+
+    console = Console()
+    settings = load(AuditConfig, config, overrides or ())
+    if out is not None:
+        refuse_out(out, overwrite)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("auditing", total=None)
+        ds = run_audit(
+            settings,
+            device,
+            on_step=lambda done, total: progress.update(task, completed=done, total=total),
+            command=sys.argv,
+        )
+    if out is not None:
+        save(ds, out)
+        console.print(f"wrote {out}")
+    for table in display.audit_tables(ds):
+        console.print(table)
+    for verdict in display.audit_verdicts(ds):
+        console.print(verdict, highlight=False)

@@ -1,0 +1,105 @@
+"""The commands, put together: their order, their examples, and how their errors are told."""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from gradscope.cli.audit import probe_classifier
+from gradscope.cli.record import record
+from gradscope.cli.stores import dashboard, evaluate, info, report, verify
+from gradscope.cli.train import train_classifier, train_ddpm
+from gradscope.errors import GradscopeError, notes
+
+# After \b a paragraph's lines stay as they are.
+_EXAMPLES = """
+\b
+Examples:
+  gradscope record --config both.yaml
+  gradscope record --config both.yaml --store b.zarr --set sampling.samples=4
+  gradscope record --resume b.zarr
+  gradscope verify b.zarr
+  gradscope evaluate b.zarr
+  gradscope report b.zarr --html b.html
+  gradscope dashboard b.zarr
+  gradscope train classifier --config mine.yaml
+"""
+
+_DASHBOARD_EXAMPLES = """
+\b
+Examples:
+  gradscope dashboard runs/both.zarr
+  gradscope dashboard runs/*.zarr --port 8051
+
+\b
+Behind a reverse proxy that serves it below a path:
+  gradscope dashboard runs/both.zarr --prefix /gradscope/
+"""
+
+_AUDIT_EXAMPLES = """
+\b
+Examples:
+  gradscope probe-classifier --config audit.yaml
+  gradscope probe-classifier --config audit.yaml --out audit.zarr
+  gradscope probe-classifier --config audit.yaml --set denoiser=none
+"""
+
+
+class _Commands(TyperGroup):
+    """Commands with the whole first sentence of their help, not with as much of it as fits on one line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(limit=999)) for name, command in self.commands.items()]
+            )
+
+
+app = typer.Typer(
+    name="gradscope",
+    help="Record every gradient of classifier guidance, and see why it fails.",
+    epilog=_EXAMPLES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain text: a help with rich takes three times as long
+    cls=_Commands,
+    pretty_exceptions_enable=False,
+)
+app.command(epilog=_EXAMPLES)(record)
+app.command(epilog=_EXAMPLES)(evaluate)
+app.command(epilog=_EXAMPLES)(report)
+app.command(epilog=_DASHBOARD_EXAMPLES)(dashboard)
+app.command()(info)
+app.command(epilog=_EXAMPLES)(verify)
+app.command("probe-classifier", epilog=_AUDIT_EXAMPLES)(probe_classifier)
+
+train = typer.Typer(
+    help="Train a denoiser or a classifier; writes weights with a card.", no_args_is_help=True, cls=_Commands
+)
+train.command("ddpm")(train_ddpm)
+train.command("classifier")(train_classifier)
+app.add_typer(train, name="train")
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"gradscope {metadata.version('gradscope')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one paragraph on standard error."""
+    # Read when torch is loaded. Threads that spin while they wait make a run many times slower beside any busy process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except GradscopeError as error:
+        typer.echo(f"gradscope: {' '.join('; '.join([str(error), *notes(error)]).split())}", err=True)
+        sys.exit(error.exit_status)

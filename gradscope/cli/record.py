@@ -1,0 +1,43 @@
+"""`gradscope record`."""
+
+from typing import Annotated
+
+import typer
+
+from gradscope.cli.options import Device, Overwrite, Set
+from gradscope.errors import notes
+
+
+def record(
+    config: Annotated[
+        str | None, typer.Option("--config", help="YAML file: as given, or in runs/, or the name of a preset.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", help="Where to record, a path or URL; default: recording.path.")
+    ] = None,
+    overrides: Set = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="STORE", help="Go on with a run that was interrupted.")
+    ] = None,
+    stop_on_nonfinite: Annotated[
+        bool, typer.Option("--stop-on-nonfinite", help="End with status 3 at the first gradient that is not finite.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Record with so many processes.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Record on the workers of a dask scheduler."),
+    ] = None,
+) -> None:
+    """Record a run: every cell of the configuration's grid, into one store; then judge the samples."""
+    from gradscope.recording_command import Request, Terminated, run
+
+    try:
+        run(Request(config, resume, store, overrides or (), device, overwrite, stop_on_nonfinite, workers, scheduler))
+    except KeyboardInterrupt as error:
+        word, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
+        typer.echo("; ".join([f"gradscope: {word}", *notes(error)]), err=True)
+        raise typer.Exit(status) from None

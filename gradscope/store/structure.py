@@ -9,12 +9,12 @@ from typing import Any
 
 from gradscope.errors import GradscopeError
 from gradscope.store import trust
+from gradscope.store.checks import NAME
 from gradscope.store.location import ROOT, Location
 from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN
 
 MOST = 20
 """Findings of an array that are told one by one."""
-_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\x7f\ud800-\udfff]+")
 COORDINATES = (*CELL_DIMS, "sample", "label", "seed", "timestep", "step", "alphas_cumprod", "sigma")
 AUXILIARY = "step alphas_cumprod sigma label seed"
 """The attribute `coordinates`: those that are not along a dimension of their own."""
@@ -130,7 +130,7 @@ class Metadata:
     def _differing(self) -> Iterator[Finding]:
         for name, copy in self.arrays.items():
             place = f"{name}/{ROOT}"
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 continue  # refused
             if self.files.get(place, 0) > trust.MAX_METADATA_BYTES:
                 yield Finding(name, place, f"it takes {self.files[place]} bytes", self.remedy(name))

@@ -6,10 +6,11 @@ process's number, and, when that has ended, with its exit status.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from small_run import environment
@@ -20,6 +21,7 @@ class Nursery:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._running: int | None = None
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             cwd=folder,
@@ -31,14 +33,17 @@ class Nursery:
 
     def begin(self, *arguments: str) -> int:
         """Begin ``gradscope ARGUMENTS``; gives the number of its process."""
+        self._end_what_runs()
         assert self._process.stdin
         self._process.stdin.write(json.dumps(arguments) + "\n")
         self._process.stdin.flush()
-        return self._answer()
+        self._running = self._answer()
+        assert self._running > 1, self._running
+        return self._running
 
     def end(self) -> tuple[int, str, str]:
         """Wait for it: exit status (negative: the signal), standard output, standard error."""
-        status = self._answer()
+        status = self._wait()
         return status, (self._folder / "out").read_text(), (self._folder / "err").read_text()
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
@@ -49,9 +54,24 @@ class Nursery:
         assert self._process.stdout
         return int(self._process.stdout.readline())
 
+    def _wait(self) -> int:
+        status = self._answer()
+        self._running = None
+        return status
+
+    def _end_what_runs(self) -> None:
+        """Kill what was begun by a test that failed before it came to `end`."""
+        if self._running is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._running, signal.SIGKILL)
+            self._wait()
+
     def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        try:
+            self._end_what_runs()
+        finally:
+            self._process.kill()
+            self._process.communicate()
 
 
 @contextmanager

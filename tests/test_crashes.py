@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import xarray as xr
@@ -50,6 +51,13 @@ def whole(home, processes) -> Path:
     status, _, err = processes.run("record", "--config", "run.yaml", "--store", "whole.zarr", "--device", "cpu")
     assert status == 0, err
     return home / "whole.zarr"
+
+
+def test_a_process_that_a_failed_test_left_is_ended_before_the_next(processes):
+    left = processes.begin("record", "--config", "run.yaml", "--store", "left.zarr", "--device", "cpu")
+    status, out, err = processes.run("--version")
+    assert (status, out.split()[0]) == (0, "gradscope"), err
+    assert not psutil.pid_exists(left)
 
 
 def wait_for(condition, what: str) -> None:

@@ -43,8 +43,7 @@ class Nursery:
 
     def end(self) -> tuple[int, str, str]:
         """Wait for it: exit status (negative: the signal), standard output, standard error."""
-        status = self._wait()
-        return status, (self._folder / "out").read_text(), (self._folder / "err").read_text()
+        return self._wait(), (self._folder / "out").read_text(), (self._folder / "err").read_text()
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         self.begin(*arguments)
@@ -89,6 +88,8 @@ def _serve() -> None:
     import gradscope.recording_command  # noqa: F401
     from gradscope import cli
 
+    # A shell's background jobs ignore it, and whatever they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     for line in sys.stdin:
         child = os.fork()

@@ -46,10 +46,14 @@ def processes(home) -> Iterator[Nursery]:
         yield made
 
 
+def record(processes: Nursery, *arguments: str) -> None:
+    status, _, err = processes.run("record", *arguments, "--device", "cpu")
+    assert status == 0, err
+
+
 @pytest.fixture(scope="module")
 def whole(home, processes) -> Path:
-    status, _, err = processes.run("record", "--config", "run.yaml", "--store", "whole.zarr", "--device", "cpu")
-    assert status == 0, err
+    record(processes, "--config", "run.yaml", "--store", "whole.zarr")
     return home / "whole.zarr"
 
 
@@ -79,7 +83,7 @@ def test_a_run_killed_anywhere_is_sound_and_goes_on_to_the_same_bytes(home, proc
     store, kills, resumed, shares = home / "killed.zarr", 0, 0, set()
     # How long a run takes, with what it needs before its first step.
     start = time.monotonic()
-    assert processes.run("record", "--config", "run.yaml", "--store", "timed.zarr", "--device", "cpu")[0] == 0
+    record(processes, "--config", "run.yaml", "--store", "timed.zarr")
     duration = time.monotonic() - start
     while kills < 24:
         again = store.exists()
@@ -98,13 +102,12 @@ def test_a_run_killed_anywhere_is_sound_and_goes_on_to_the_same_bytes(home, proc
             shares.add(sound(store, whole))
             assert open_store(store).attrs["status"] == "interrupted" or max(shares) == 1
         if status == 0 or (shares and max(shares) == 1):
-            assert processes.run("record", "--resume", str(store), "--device", "cpu")[0] == 0
+            record(processes, "--resume", str(store))
             assert recorded_bytes(store) == recorded_bytes(whole)
             shutil.rmtree(store)
             shares = set()
     assert resumed >= 5
-    assert processes.run("record", "--resume" if store.exists() else "--store", str(store), *(
-        [] if store.exists() else ["--config", "run.yaml"]), "--device", "cpu")[0] == 0  # fmt: skip
+    record(processes, *(["--resume"] if store.exists() else ["--config", "run.yaml", "--store"]), str(store))
     assert recorded_bytes(store) == recorded_bytes(whole)
     assert not [file.name for file in home.iterdir() if file.name.startswith(".killed")]
 
@@ -122,7 +125,8 @@ def test_a_run_killed_while_its_store_is_made_leaves_what_was_there(home, proces
         wait_for(partial.exists, "store that is made")
         time.sleep(moment.uniform(0, 0.05))
         os.kill(process, signal.SIGKILL)
-        assert processes.end()[0] == -signal.SIGKILL
+        status, _, err = processes.end()
+        assert status == -signal.SIGKILL, err
         if store.exists() and open_store(store).attrs["status"] == "complete":
             assert recorded_bytes(store) == recorded_bytes(whole)
         elif store.exists():  # it was made before the kill
@@ -130,8 +134,7 @@ def test_a_run_killed_while_its_store_is_made_leaves_what_was_there(home, proces
         shutil.rmtree(store, ignore_errors=True)
         if overwrite:
             shutil.copytree(whole, store)
-    again = ["--overwrite"] * overwrite
-    assert processes.run("record", "--config", "run.yaml", "--store", store.name, *again, "--device", "cpu")[0] == 0
+    record(processes, "--config", "run.yaml", "--store", store.name, *["--overwrite"] * overwrite)
     assert recorded_bytes(store) == recorded_bytes(whole)
     assert not partial.exists()
     shutil.rmtree(store)
@@ -148,7 +151,7 @@ def test_a_run_that_is_asked_to_end_says_how_far_it_came_and_how_to_go_on(
     wait_for(lambda: (store / "image" / "c.0.0.0.0.1.0.0.0").exists(), "second block")
     os.kill(process, number)
     status, _, err = processes.end()
-    assert status == expected
+    assert status == expected, err
     assert f"gradscope: {word}; " in err
     done = int(err.split(f"{word}; ")[1].split()[0])
     assert 2 <= done < BLOCKS
@@ -157,7 +160,7 @@ def test_a_run_that_is_asked_to_end_says_how_far_it_came_and_how_to_go_on(
     assert "Traceback" not in err
     assert sound(store, whole) >= done / BLOCKS
     assert open_store(store).attrs["status"] == "interrupted"
-    assert processes.run("record", "--resume", store.name, "--device", "cpu")[0] == 0
+    record(processes, "--resume", store.name)
     assert recorded_bytes(store) == recorded_bytes(whole)
     assert open_store(store).attrs["status"] == "complete"
     (again,) = open_store(store).attrs["resumed"]

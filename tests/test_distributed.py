@@ -76,8 +76,8 @@ def test_several_processes_record_the_bytes_of_one(client, alone, tmp_path):
     for key in ("threads", "device", "configuration_hash", "weights_sha256"):
         assert ours[key] == theirs[key]
     assert outcome.bytes >= begun.bytes
-    # More than one process was at it.
-    assert len(set(client.run(lambda: len(distributed._loaded)).values())) >= 1
+    run = begun.task.id
+    assert sum(client.run(lambda: run in distributed._loaded).values()) > 1  # so many processes were at it
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_block_is_recorded_again(client, alone, tmp_path):
@@ -85,18 +85,20 @@ def test_a_worker_that_is_killed_is_replaced_and_its_block_is_recorded_again(cli
 
     def kill() -> None:
         """As soon as a second block is begun, kill who is at work."""
-        while len(list((path / "written").glob("c.*"))) < 2:
+        busy, end = [], time.monotonic() + 60
+        while not busy and time.monotonic() < end:
             time.sleep(0.005)
-        busy = [address for address, tasks in client.processing().items() if tasks]
-        pids = client.run(os.getpid, workers=busy[:1])
-        killed.extend(pids.values())
-        os.kill(killed[0], signal.SIGKILL)
+            if len(list((path / "written").glob("c.*"))) >= 2:
+                busy = [address for address, tasks in client.processing().items() if tasks]
+        for process in client.run(os.getpid, workers=busy[:1]).values():
+            os.kill(process, signal.SIGKILL)
+            killed.append(process)
 
     begun = begin(client, path)
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     distributed.record_blocks(client, begun)
-    killer.join()
+    killer.join(60)
     assert killed
     assert recorded_bytes(path) == recorded_bytes(alone)
     client.wait_for_workers(2)
@@ -203,7 +205,8 @@ def test_the_command_line_records_on_a_scheduler(client, alone, tmp_path):
 
 def test_ctrl_c_ends_all_processes_and_is_told_once(tmp_path):
     (tmp_path / "run.json").write_text(config(tmp_path / "run.zarr", num_inference_steps=100).model_dump_json())
-    command = [sys.executable, "-m", "gradscope", "record", "--config", "run.json", "--workers", "2", "--device", "cpu"]
+    program = ["env", "--default-signal=INT", sys.executable, "-m", "gradscope"]  # a shell's background jobs ignore it
+    command = [*program, "record", "--config", "run.json", "--workers", "2", "--device", "cpu"]
     with (tmp_path / "told").open("w") as told:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=told, stderr=told, start_new_session=True)
         end = time.monotonic() + 120

@@ -5,15 +5,19 @@ one process, so with equal numbers of threads its bytes are the same. A worker t
 is recorded again from its first step.
 """
 
+import asyncio
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,9 +30,10 @@ from gradscope.config import RunConfig
 from gradscope.device import set_device
 from gradscope.errors import GradscopeError
 from gradscope.judging import load_judge
-from gradscope.preparation import Run, prepare
+from gradscope.preparation import Run, moved, prepare
+from gradscope.provenance import weights
 from gradscope.recording import Cell, Outcome, begin_run, block_recorder, record_block
-from gradscope.resuming import advice
+from gradscope.resuming import advice, refuse_other_weights
 from gradscope.store import Grid
 from gradscope.store.location import locate
 from gradscope.store.progress import unfinished
@@ -38,12 +43,17 @@ OnBlock = Callable[[Cell], None]
 _CONNECT_SECONDS = 30
 _one_at_a_time = threading.Lock()  # threads of one worker would share torch's settings, and the device
 _loaded: dict[str, Run] = {}
+"""The run whose models this process holds, by `Task.id`,"""
+_stopped: set[str] = set()
+"""and the runs that go on no more."""
 
 
 @dataclass(frozen=True)
 class Task:
     """What every task of a run is told."""
 
+    id: str
+    """Of one recording: another one of the same configuration may have other weights."""
     configuration: str
     """`RunConfig` as JSON."""
     device: str
@@ -71,11 +81,13 @@ def cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
     Raises
     ------
     GradscopeError
-        Nothing answers at the address.
+        Nothing answers at the address, or there are no workers.
     """
     if scheduler is not None:
         _reach(scheduler)
         with Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False) as client:
+            if not client.scheduler_info()["workers"]:
+                raise GradscopeError(f"--scheduler {scheduler}: has no workers; start some: dask worker {scheduler}")
             yield client
         return
     with (
@@ -104,8 +116,8 @@ class _Unmoved(WorkerPlugin):
 
 def _reach(scheduler: str) -> None:
     """Refuse an address at which nothing answers before a client waits for it."""
-    found = urlsplit(scheduler)
     try:
+        found = urlsplit(scheduler)
         host, port = found.hostname, found.port
     except ValueError:
         host, port = None, None
@@ -113,7 +125,7 @@ def _reach(scheduler: str) -> None:
         raise GradscopeError(f"--scheduler: takes tcp://HOST:PORT, got {scheduler!r}")
     try:
         socket.create_connection((host, port), _CONNECT_SECONDS).close()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: a name that cannot be one
         raise GradscopeError(f"--scheduler {scheduler}: {error}; start one there with `dask scheduler`") from error
 
 
@@ -154,8 +166,13 @@ def begin(
     GradscopeError
         As `prepare`, or the workers cannot be used.
     """
-    task = Task(config.model_dump_json(), device, threads, stop_on_nonfinite)
-    return _result(client.submit(_begin, task, overwrite, resume, tuple(command), pure=False))
+    if locate(config.recording.path).path is not None:  # wherever workers were started
+        config = moved(config, str(Path(config.recording.path).absolute()))
+    task = Task(uuid.uuid4().hex, config.model_dump_json(), device, threads, stop_on_nonfinite)
+    begun = _result(client.submit(_begin, task, overwrite, resume, tuple(command), pure=False))
+    if not locate(begun.path).exists():
+        raise GradscopeError(f"{begun.path}: a worker made the store, and here it is not: all must see the same folder")
+    return begun
 
 
 def record_blocks(client: Client, begun: Begun, on_block: OnBlock = lambda cell: None) -> Outcome:
@@ -180,16 +197,21 @@ def record_blocks(client: Client, begun: Begun, on_block: OnBlock = lambda cell:
     if resources and not any("GPU" in found["resources"] for found in client.scheduler_info()["workers"].values()):
         raise GradscopeError("--scheduler: no worker says that it has a GPU; start them with --resources GPU=1")
     with recording(location, advice(location)):
-        futures = {
-            client.submit(_record, begun.task, cell, block, pure=False, resources=resources): cell
-            for cell, block in unfinished(location)
-        }
+        pending, cells = {}, {}
+        for cell, block in unfinished(location):
+            future = client.submit(_record, begun.task, cell, block, pure=False, resources=resources)
+            pending[future.key], cells[future.key] = future, cell
         try:
-            for future in as_completed(futures, loop=client.loop):
+            for future in as_completed(list(pending.values()), loop=client.loop):
                 parts.append(_result(future))
-                on_block(futures[future])
-        finally:
-            client.cancel(list(futures), force=True)
+                del pending[future.key]
+                future.release()  # else dask would record it anew if its worker dies
+                on_block(cells[future.key])
+        except BaseException:
+            _stop(client, begun.task, pending.values())
+            raise
+        if left := len(unfinished(location)):
+            raise GradscopeError(f"{location}: {left} blocks are not recorded, although no worker had an error")
     return Outcome(
         str(location),
         sum(part.bytes for part in parts),
@@ -198,6 +220,20 @@ def record_blocks(client: Client, begun: Begun, on_block: OnBlock = lambda cell:
         tuple(line for part in parts for line in part.nonfinite),
         begun.deviation,
     )
+
+
+def _stop(client: Client, task: Task, futures: Iterable[Future]) -> None:
+    """Have no worker go on with a run: the store is another's as soon as it is given back."""
+    with suppress(OSError, TimeoutError, CancelledError):  # no scheduler: then its workers end too
+        client.cancel(list(futures), force=True)
+        if client.status == "running":
+            client.run(_stop_here, task.id, on_error="ignore")
+
+
+async def _stop_here(run: str) -> None:
+    _stopped.add(run)
+    while run in _loaded and _one_at_a_time.locked():
+        await asyncio.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -226,27 +262,39 @@ def _tells(work: Callable[..., Any]) -> Callable[..., Any]:
 @_tells
 def _begin(task: Task, overwrite: bool, resume: bool, command: Sequence[str]) -> Begun:
     with _one_at_a_time:
-        config = RunConfig.model_validate_json(task.configuration)
-        run = _loaded[task.configuration] = prepare(config, _set_up(task), overwrite=overwrite, resume=resume)
+        run = _load(task, overwrite=overwrite, resume=resume)
         load_judge(run)
-        location = locate(config.recording.path)
+        location = locate(run.config.recording.path)
         deviation = begin_run(run, location, overwrite=overwrite, resume=resume, command=command)
         return Begun(task, str(location), run.grid, run.schema.bytes(), run.device.type, deviation)
 
 
 @_tells
 def _record(task: Task, cell: Cell, block: int) -> _Part:
+    def go_on(*_: Any) -> None:
+        if task.id in _stopped:
+            raise GradscopeError("the run was stopped")
+
     with _one_at_a_time:
-        device = _set_up(task)
-        if task.configuration not in _loaded:
-            _loaded.clear()
-            config = RunConfig.model_validate_json(task.configuration)
-            _loaded[task.configuration] = prepare(config, device, resume=True)
-        run = _loaded[task.configuration]
+        go_on()
+        if task.id in _loaded:
+            _set_up(task)
+        else:  # on another machine they may be others
+            run = _load(task, resume=True)
+            refuse_other_weights(run.config.recording.path, weights(run.models))
+        run = _loaded[task.id]
         with block_recorder(run, locate(run.config.recording.path), task.stop_on_nonfinite) as recorder:
-            record_block(run, recorder, cell, block)
+            record_block(run, recorder, cell, block, go_on)
         writer, found = recorder.writer, tuple(recorder.describe(found) for found in recorder.nonfinite)
         return _Part(writer.bytes, writer.seconds, recorder.ring.stalled, found)
+
+
+def _load(task: Task, *, overwrite: bool = False, resume: bool = False) -> Run:
+    """Load and check the run, in place of the one before."""
+    _loaded.clear()
+    config = RunConfig.model_validate_json(task.configuration)
+    run = _loaded[task.id] = prepare(config, _set_up(task), overwrite=overwrite, resume=resume)
+    return run
 
 
 def _set_up(task: Task) -> str:
@@ -265,7 +313,7 @@ def _result(future: Future) -> Any:
         result = future.result()
     except KilledWorker as error:
         raise GradscopeError(f"workers died again and again at the same block, for lack of memory? {error}") from error
-    except CommClosedError as error:
+    except (CommClosedError, CancelledError) as error:
         raise GradscopeError(f"the scheduler is gone: {error}") from error
     if isinstance(result, GradscopeError):
         raise result

@@ -50,6 +50,12 @@ class Run:
         return named or tuple(str(k) for k in range(first.num_classes))
 
     @property
+    def models(self) -> dict[str, nn.Module]:
+        """Every model, by its configuration key."""
+        classifiers = {f"classifiers.{name}": classifier for name, classifier in self.classifiers.items()}
+        return {"denoiser": self.denoiser.unet} | {k: c.module for k, c in (classifiers | self.references).items()}
+
+    @property
     def schema(self) -> Schema:
         settings = self.config.recording
         schema = make_schema(
@@ -84,6 +90,11 @@ class Run:
         return GuidedSampler(self.denoiser.unet, self.denoiser.scheduler, guidance, stabilizer, autocast)
 
 
+def moved(config: RunConfig, path: str) -> RunConfig:
+    """The configuration with another path of the store."""
+    return config.model_copy(update={"recording": config.recording.model_copy(update={"path": path})})
+
+
 def prepare(
     config: RunConfig, device: str = "auto", store: str | None = None, overwrite: bool = False, resume: bool = False
 ) -> Run:
@@ -106,7 +117,7 @@ def prepare(
         Naming the configuration's key, what was got and what is possible.
     """
     if store is not None:
-        config = config.model_copy(update={"recording": config.recording.model_copy(update={"path": store})})
+        config = moved(config, store)
     if not resume:
         refuse_path(config.recording.path, overwrite)
     stabilizers = {name: build(name, settings) for name, settings in config.stabilizers.items()}

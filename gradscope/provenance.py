@@ -34,10 +34,15 @@ def provenance(
         "versions": {name: metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "weights_sha256": {name: state_hash(module) for name, module in models.items()},
+        "weights_sha256": weights(models),
         "classes": list(classes),
         "command": " ".join(command),
     }
+
+
+def weights(models: Mapping[str, nn.Module]) -> dict[str, str]:
+    """The hash of the weights of each model."""
+    return {name: state_hash(module) for name, module in models.items()}
 
 
 def state_hash(module: nn.Module) -> str:

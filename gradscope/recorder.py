@@ -88,7 +88,7 @@ class BlockRecorder:
     probes
         What to measure, with `FiniteFraction` among them; see `with_finite_fraction`.
     stop_on_nonfinite
-        Raise `NonFiniteGradient` at the step after the first gradient that is not finite.
+        Raise `NonFiniteGradient` at the step after the first gradient that is not finite, or at the end.
     durable
         Data are on the disk before their marker: for power failures, which this process's end is not.
     """
@@ -119,6 +119,8 @@ class BlockRecorder:
         except GradscopeError:
             if error is None:
                 raise  # else the first error is the one to be told
+        if error is None:
+            self._refuse_nonfinite()
 
     def trajectory(self, cell: tuple[int, ...], first_sample: int) -> "Trajectory":
         samples = min(self.schema.grid.block, self.schema.grid.samples - first_sample)
@@ -128,8 +130,7 @@ class BlockRecorder:
     def emit(self, cell: tuple[int, ...], first_sample: int, step: int, values: Mapping[str, Tensor]) -> None:
         """Hand one step's values to the writer."""
         self.writer.check()
-        if self.stop_on_nonfinite and self.nonfinite:
-            raise NonFiniteGradient(self.describe(self.nonfinite[0]))
+        self._refuse_nonfinite()
         kept = self.schema.kept_samples(first_sample, self.schema.grid.block)
         keeps = self.schema.keeps_tensor(step) and kept
         tensors = {array.name for array in self.schema.tensors}
@@ -151,6 +152,10 @@ class BlockRecorder:
         grid = self.schema.grid
         cell = ", ".join(f"{dim} {getattr(grid, dim)[i]}" for dim, i in zip(CELL_DIMS, found.cell, strict=True))
         return f"gradient not finite at timestep {found.timestep}, sample {found.sample}, {cell}"
+
+    def _refuse_nonfinite(self) -> None:
+        if self.stop_on_nonfinite and self.nonfinite:
+            raise NonFiniteGradient(self.describe(self.nonfinite[0]))
 
     @property
     def _names(self) -> set[str]:

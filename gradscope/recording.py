@@ -148,10 +148,8 @@ def _deviation(run: Run) -> dict[str, dict[str, float]]:
 
 
 def _provenance(run: Run, command: Sequence[str]) -> dict[str, Any]:
-    models = {"denoiser": run.denoiser.unet} | {f"classifiers.{k}": c.module for k, c in run.classifiers.items()}
-    models |= {key: reference.module for key, reference in run.references.items()}
     config = run.config.model_dump(mode="json")
-    return provenance(config, run.config.hash(), models, run.classes, run.device, command)
+    return provenance(config, run.config.hash(), run.models, run.classes, run.device, command)
 
 
 def _out_of_memory(sampler: GuidedSampler, labels: list[int], config: RunConfig) -> str:

@@ -18,7 +18,7 @@ from gradscope.errors import GradscopeError
 from gradscope.evaluation.evaluate import evaluate_store
 from gradscope.evaluation.evaluators import Evaluators, Settings, load_evaluators
 from gradscope.judging import load_judge
-from gradscope.preparation import prepare
+from gradscope.preparation import moved, prepare
 from gradscope.recording import Outcome, record_run
 from gradscope.resuming import recorded_config, refuse_differences, remarks
 from gradscope.store import Grid, open_store
@@ -56,7 +56,7 @@ def run(request: Request) -> None:
     KeyboardInterrupt
         The run was interrupted, or `Terminated`; with a note of how to go on, where there is something to go on with.
     """
-    console = display.LastingConsole()
+    console = display.LastingConsole(markup=False)  # names and paths are what they are
     with _terminable():
         config = _configuration(request)
         if request.resume is not None and _is_complete(request.resume):
@@ -74,7 +74,7 @@ def run(request: Request) -> None:
 def _is_complete(store: str) -> bool:
     """Whether the run ended, every block is recorded, and the samples are judged."""
     attributes = open_store(store).attrs
-    judged = attributes["status"] == "complete" and "evaluation" in attributes
+    judged = attributes.get("status") == "complete" and "evaluation" in attributes
     return judged and bool(finished(locate(store)).all())
 
 
@@ -98,7 +98,7 @@ def _configuration(request: Request) -> RunConfig:
             config = load(RunConfig, request.config, request.overrides)
         refuse_differences(recorded.model_dump(mode="json"), config.model_dump(mode="json"), request.resume)
         path = request.resume
-    return config.model_copy(update={"recording": config.recording.model_copy(update={"path": path})})
+    return moved(config, path)
 
 
 def _record_here(request: Request, config: RunConfig, console: Console) -> Outcome:
@@ -166,9 +166,9 @@ def _tell(console: Console, outcome: Outcome) -> None:
         off = f"gradient by {deviation['gradient']:.2g} of its norm, x0-hat by {deviation['pred_original_sample']:.2g}"
         console.print(f"{name}: off from float32 in eager mode: {off}", highlight=False)
     for line in outcome.nonfinite[:10]:
-        console.print(f"[red]{line}[/red]")
+        console.print(line, style="red")
     if len(outcome.nonfinite) > 10:
-        console.print(f"[red]and {len(outcome.nonfinite) - 10} more; see finite_fraction in the store[/red]")
+        console.print(f"and {len(outcome.nonfinite) - 10} more; see finite_fraction in the store", style="red")
     for table in display.summary_tables(summary(open_store(outcome.path))):
         console.print(table)
     console.print(f"what fails, and what to try: gradscope report {outcome.path}", highlight=False)

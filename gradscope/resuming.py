@@ -1,6 +1,7 @@
 """Going on with a run that ended before its last block."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -44,9 +45,16 @@ def refuse_differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], w
         raise GradscopeError(f"--resume {where}: {told}. Record that into another store")
 
 
+def refuse_other_weights(where: StorePath, weights: Mapping[str, str]) -> None:
+    """Raise GradscopeError, with the models, where their weights are not those with which a store was begun."""
+    begun = open_store(where).attrs.get("weights_sha256", {})
+    if changed := [key for key in {**begun, **weights} if begun.get(key) != weights.get(key)]:
+        raise GradscopeError(f"{where}: the weights of {', '.join(changed)} are not those it was begun with")
+
+
 def advice(location: Location) -> str:
     """How to go on with a run that was interrupted."""
-    return f"continue with: gradscope record --resume {location}"
+    return f"continue with: gradscope record --resume {shlex.quote(str(location))}"
 
 
 def resumption(where: StorePath, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,9 +67,7 @@ def resumption(where: StorePath, provenance: Mapping[str, Any]) -> dict[str, Any
     """
     attributes = open_store(where).attrs
     refuse_differences(json.loads(attributes["configuration"]), json.loads(provenance["configuration"]), where)
-    then, now = attributes.get("weights_sha256", {}), provenance["weights_sha256"]
-    if changed := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
-        raise GradscopeError(f"--resume {where}: the weights of {', '.join(changed)} are not those it was begun with")
+    refuse_other_weights(where, provenance["weights_sha256"])
     return {"resumed": [*attributes.get("resumed", []), {key: provenance[key] for key in _KEPT}]}
 
 
@@ -71,8 +77,8 @@ def remarks(where: StorePath) -> list[str]:
     if not attributes.get("resumed"):
         return []
     last = attributes["resumed"][-1]
-    changed = [key for key in ("device", "threads", "versions") if last[key] != attributes[key]]
-    return [f"{key}: begun with {attributes[key]}, gone on with {last[key]}; bits may differ" for key in changed]
+    both = {key: (attributes.get(key), last.get(key)) for key in ("device", "threads", "versions")}
+    return [f"{key}: begun with {a}, gone on with {b}; bits may differ" for key, (a, b) in both.items() if a != b]
 
 
 def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -46,7 +46,7 @@ def verify(where: StorePath) -> Verification:
 
     Metadata must agree with each other, files with them; every chunk that is marked must be there, have its size and
     pass its checksum; and norms, cosines and whatever else the stored tensors tell must be what is stored beside them.
-    Memory does not grow with the store.
+    Memory grows with the store's number of files alone.
 
     Parameters
     ----------
@@ -157,6 +157,7 @@ def _slabs(ds: xr.Dataset, skip: Callable[[tuple[slice, ...]], bool]) -> Iterato
     coordinates = {name: ds[name].load() for name in ds.coords}
     ds = ds[[name for name, variable in ds.data_vars.items() if variable.dims[: len(_OVER)] == _OVER]]
     scalars = [str(name) for name, variable in ds.data_vars.items() if variable.dims == _OVER]
+    scalars.sort(key=lambda name: name != "written")  # before what it marks: a recording may go on meanwhile
     for cell in np.ndindex(*sizes):
         for first in range(0, ds.sizes["sample"], rows):
             place = (*(slice(i, i + 1) for i in cell), slice(first, min(first + rows, ds.sizes["sample"])))

@@ -24,7 +24,7 @@ def probe_classifier(
     from gradscope.auditing import refuse_out, run_audit, save
     from gradscope.config import AuditConfig, load
 
-    console = Console()
+    console = Console(markup=False)
     settings = load(AuditConfig, config, overrides or ())
     if out is not None:
         refuse_out(out, overwrite)

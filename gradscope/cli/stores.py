@@ -19,7 +19,7 @@ def evaluate(store: StorePath, overrides: Set = None, device: Device = "auto") -
     from gradscope.evaluation.evaluators import load_evaluators
     from gradscope.store import open_store
 
-    console = Console()
+    console = Console(markup=False)  # names and paths are what they are
 
     def tell(text: str) -> None:
         console.print(text, highlight=False)
@@ -61,7 +61,7 @@ def report(
     for part in report_parts(found, ds):
         console.print(part, highlight=False)
     if html is not None:
-        console.print(f"wrote {html}", highlight=False)
+        console.print(f"wrote {html}", highlight=False, markup=False)
 
 
 def dashboard(
@@ -94,10 +94,10 @@ def info(store: StorePath) -> None:
     from gradscope.store import open_store
     from gradscope.store.location import locate
 
-    console, ds = Console(), open_store(store)
+    console, ds = Console(markup=False), open_store(store)
     display.print_info(console, ds)
     if ds.attrs.get("status") == "interrupted" and "classifiers" in ds.attrs.get("configuration", ""):
-        console.print(advice(locate(store)), highlight=False)
+        console.print(advice(locate(store)), highlight=False, soft_wrap=True)
 
 
 def verify(store: StorePath) -> None:

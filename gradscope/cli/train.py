@@ -38,7 +38,7 @@ def train_classifier(
 def _print_card(path: Path, card: Any) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     console.print(f"wrote {path.with_suffix('.safetensors')} and {path}")
     for name, metric in card.metrics.items():
         interval = f" [{metric.interval[0]:.4f}, {metric.interval[1]:.4f}]" if metric.interval else ""

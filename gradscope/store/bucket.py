@@ -18,7 +18,8 @@ _WHERE_MACHINES_ASK = "169.254.169.254"  # for credentials, where the environmen
 class Bucket:
     """A store in an object store: s3, gs, az, http or whatever else obstore opens. Credentials are the environment's.
 
-    Every object appears at once. What is made there is a store only when its root's metadata, written last, are there.
+    Every object appears at once. What is made there is a store only when its root's
+    metadata, consolidated last, are there.
     """
 
     path = None
@@ -60,7 +61,7 @@ class Bucket:
             self._store.put(key, content)
 
     @contextmanager
-    def made(self) -> "Iterator[Bucket]":
+    def made(self, overwrite: bool = False) -> "Iterator[Bucket]":
         with self._told():
             with suppress(FileNotFoundError):
                 self._store.delete(ROOT)

@@ -35,9 +35,11 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
     location = locate(where)
     refuse_path(location, overwrite)
     if location.path is not None:
-        _refuse_size(location.path, schema)
+        _refuse_size(location.path.resolve(), schema)
     try:
-        with location.made() as new:
+        with location.made(overwrite) as new:
+            if not overwrite:
+                refuse_path(location, overwrite)  # another process may have made it meanwhile
             _fill(new.zarr, schema)
             set_attributes(new, {"schema_version": VERSION, "recorded": list(schema.names), **attributes})
             trust.parse(new.read(ROOT) or b"", f"recording.path: {location}")  # what is made can be opened
@@ -66,7 +68,7 @@ def _fill(place: Any, schema: Schema) -> None:
 
 
 def _refuse_size(path: Path, schema: Schema) -> None:
-    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    folder = next(parent for parent in path.parents if parent.is_dir())
     free = shutil.disk_usage(folder).free + (_size(path) if path.exists() else 0)
     if schema.bytes() > free:
         raise GradscopeError(
@@ -110,8 +112,10 @@ def _add(location: Location, variables: xr.Dataset, replaced: set[str]) -> None:
         root.attributes = {key: value for key, value in root.attributes.items() if key not in variables.attrs}
         root.write()
     group = zarr.open_group(location.zarr, mode="r+", use_consolidated=False)
-    for name in replaced & set(group.array_keys()):
-        del group[name]
+    for name in replaced:
+        if location.read(f"{name}/{ROOT}") is not None:
+            del group[name]
+    added = {}
     for key, variable in variables.variables.items():
         values = variable.values
         array = _create(
@@ -124,7 +128,9 @@ def _add(location: Location, variables: xr.Dataset, replaced: set[str]) -> None:
             attributes=variable.attrs,
         )
         array[...] = values
-        root.arrays[str(key)] = json.loads(location.read(f"{key}/{ROOT}") or "null")
+        added[str(key)] = json.loads(location.read(f"{key}/{ROOT}") or "null")
+    root = _Root(location)  # a recording may have set its status meanwhile
+    root.arrays |= added
     root.attributes |= variables.attrs
     root.write()
 

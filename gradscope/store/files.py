@@ -13,7 +13,7 @@ def replace_file(file: str | Path, *parts: Any, durable: bool = False) -> None:
     """
     partial = f"{file}.partial"
     try:
-        with open(partial, "wb") as out:
+        with open(partial, "wb", opener=_no_link) as out:
             for part in parts:
                 out.write(part)
             if durable:
@@ -26,6 +26,11 @@ def replace_file(file: str | Path, *parts: Any, durable: bool = False) -> None:
         raise
     if durable:
         sync(Path(file).parent)
+
+
+def _no_link(file: str, flags: int) -> int:
+    """Opens a file; where there is a link of this name, what it leads to is not written."""
+    return os.open(file, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def sync(path: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from gradscope.errors import GradscopeError
@@ -48,31 +48,55 @@ class Folder:
                     yield file.relative_to(self.path).as_posix(), file.lstat().st_size
 
     def replace(self, key: str, content: bytes) -> None:
-        replace_file(self.path / key, content)
+        replace_file(self.path / key, content, durable=True)
 
     @contextmanager
-    def made(self) -> "Iterator[Folder]":
-        partial, replaced = (self.path.with_name(f".{self.path.name}.{what}") for what in ("partial", "replaced"))
-        shutil.rmtree(partial, ignore_errors=True)  # of one that was killed while it was made
-        try:
-            yield Folder(partial)
-            if self.path.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
-                self.path.rename(replaced)
-            partial.rename(self.path)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            if replaced.exists() and not self.path.exists():
-                replaced.rename(self.path)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
+    def made(self, overwrite: bool = False) -> "Iterator[Folder]":
+        path = Path(os.path.realpath(self.path))
+        partial, replaced = (path.with_name(f".{path.name}.{what}") for what in ("partial", "replaced"))
+        with self._made_by_us(path.with_name(f".{path.name}.making")), ExitStack() as stack:
+            old = overwrite and path.exists()
+            if old:
+                stack.enter_context(self.lock())
+            shutil.rmtree(partial, ignore_errors=True)  # of one that was killed while it was made
+            try:
+                yield Folder(partial)
+                if old:
+                    shutil.rmtree(replaced, ignore_errors=True)
+                    path.rename(replaced)
+                partial.rename(path)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                if replaced.exists() and not path.exists():
+                    replaced.rename(path)
+                raise
+            shutil.rmtree(replaced, ignore_errors=True)
+
+    @contextmanager
+    def _made_by_us(self, file: Path) -> Iterator[None]:
+        """While it is open no other process makes this store."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        with exclusive(file) as free:
+            if not free:
+                raise GradscopeError(f"{self}: another process is making it")
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
 
     def locked(self) -> bool:
         return is_locked(self._lock)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        with exclusive(self._lock) as free:
+        with ExitStack() as stack:
+            try:
+                free = stack.enter_context(exclusive(self._lock))
+            except FileNotFoundError:
+                raise GradscopeError(f"{self}: it has no marker, so it is no store that gradscope recorded") from None
+            except OSError as error:
+                raise GradscopeError(f"{self} cannot be written: {error.strerror}") from error
             if not free:
                 raise GradscopeError(f"{self}: another process is recording into it")
             yield

@@ -46,10 +46,10 @@ class Location(Protocol):
         """Put a file or object in place of the one before, at once."""
         ...
 
-    def made(self) -> "AbstractContextManager[Location]":
+    def made(self, overwrite: bool = False) -> "AbstractContextManager[Location]":
         """A context that gives the location to make a store in; left without an error, the store is here, whole.
 
-        What was here is replaced.
+        Nothing is here, or it is to be overwritten: it is replaced.
         """
         ...
 

@@ -1,10 +1,12 @@
 """Locks on files: the system gives them back when their process ends, however it ends."""
 
+import errno
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _TRIES, _PAUSE = 5, 0.1  # whoever asks `is_locked` holds the file for a moment
 
@@ -15,12 +17,16 @@ if sys.platform == "win32":  # has no such locks: a recording that was killed lo
 else:
     import fcntl
 
+    _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system
+
     def _take(file: int, shared: bool) -> bool:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:  # a file system without locks
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
             return not shared
         return True
 
@@ -28,11 +34,19 @@ else:
 @contextmanager
 def exclusive(path: Path) -> Iterator[bool]:
     """Hold the lock of an existing file; gives False where another process has it."""
-    with path.open("rb") as file:
+    with ExitStack() as stack:
+        file: BinaryIO = stack.enter_context(path.open("rb"))
         for i in range(_TRIES):
             if i:
                 time.sleep(_PAUSE)
-            if taken := _take(file.fileno(), shared=False):
+            try:
+                taken = _take(file.fileno(), shared=False)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise
+                file = stack.enter_context(path.open("r+b"))  # NFS locks alone only what can be written
+                taken = _take(file.fileno(), shared=False)
+            if taken:
                 break
         yield taken
 

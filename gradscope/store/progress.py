@@ -29,7 +29,8 @@ def unfinished(location: Location) -> list[tuple[tuple[int, ...], int]]:
 def refuse_other(location: Location, schema: Schema) -> None:
     """Raise GradscopeError, by name, where a store does not hold exactly these arrays over exactly this grid."""
     group = zarr.open_group(location.zarr, mode="r")
-    recorded: Any = group.attrs.get("recorded", [])
+    older = [name for name in schema.names if name in group]  # stores that do not list them
+    recorded: Any = group.attrs.get("recorded", older)
     if differing := set(recorded) ^ set(schema.names):
         raise GradscopeError(
             f"{location}: cannot be continued, recorded then or now, but not both: {sorted(differing)}"

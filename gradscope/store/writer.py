@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks, Where
+from gradscope.store.files import sync
 from gradscope.store.location import ROOT, StorePath, locate, reason
 from gradscope.store.schema import WRITTEN, Array, Schema, fill_value
 
@@ -59,7 +61,10 @@ class StoreWriter:
         self._location = location = locate(where)
         self._schema, self._inspect = schema, inspect
         near = location.path is not None
-        self._flush_seconds = flush_seconds or (FLUSH_SECONDS if near else FAR_FLUSH_SECONDS)
+        usual = FLUSH_SECONDS if near else FAR_FLUSH_SECONDS
+        self._flush_seconds = usual if flush_seconds is None else flush_seconds
+        if durable and location.path is not None:
+            _sync_metadata(location.path)
         group = zarr.open_group(location.zarr, mode="r+")
         self._chunks = {
             name: Chunks(location, _array(group, name).with_config({"write_empty_chunks": True}), durable)
@@ -222,6 +227,14 @@ class _Staging:
         """The chunk of so many steps to which the staged ones belong: no flush is ever put off beyond its end."""
         first = self.steps[0] - self.steps[0] % size
         return slice(first, min(first + size, self.schema.grid.timesteps))
+
+
+def _sync_metadata(store: Path) -> None:
+    """Have on the disk what chunks are read with, and the names that lead to it."""
+    for file in store.glob(f"**/{ROOT}"):
+        sync(file)
+        sync(file.parent)
+    sync(store.parent)
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -1,5 +1,7 @@
 """A store is written by frames and read by plain xarray."""
 
+import errno
+import fcntl
 import os
 import shutil
 import threading
@@ -26,6 +28,10 @@ from gradscope.store import (
     open_store,
     set_attributes,
 )
+from gradscope.store.files import replace_file
+from gradscope.store.location import locate
+from gradscope.store.lock import exclusive, is_locked
+from gradscope.store.session import begin
 
 IMAGE = ("channel", "height", "width")
 ABOUT = {"long_name": "something", "units": "1", "equation": "x"}
@@ -431,16 +437,19 @@ def test_durable_data_are_on_the_disk_before_their_marker_has_its_name(tmp_path,
     assert names
     folders = {"gradient", "norm", "predicted_class", "spectrum"}
     before = {where.removeprefix(f"{path}/") for what, where in happened[: names[0]] if what == "sync"}
+    assert {"zarr.json", *(f"{name}/zarr.json" for name in (*folders, "written", "timestep"))} <= before
     assert folders <= before  # the names of their chunks,
     assert folders <= {where.split("/")[0] for where in before if "/c." in where}  # and the chunks
     assert happened[names[0] - 1] == ("sync", f"{happened[names[0]][1]}.partial")
     assert not {what for what, _ in happened} - {"sync", "name"}
 
 
-def test_without_durable_nothing_waits_for_the_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: pytest.fail("waits for the disk"))
+def test_without_durable_only_the_roots_metadata_wait_for_the_disk(tmp_path, monkeypatch):
+    synced = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.readlink(f"/proc/self/fd/{descriptor}")))
     schema = Schema(grid(), ARRAYS)
     write(tmp_path / "s.zarr", schema, frames(schema)[1])
+    assert synced == {f"{tmp_path}/.s.zarr.partial", f"{tmp_path}/.s.zarr.partial/zarr.json.partial"}
 
 
 def test_chunks_carry_the_checksum_of_zarrs_codec(tmp_path):
@@ -493,3 +502,100 @@ def test_an_evaluation_that_is_cut_off_leaves_a_store_without_one(tmp_path, monk
     assert "verdict" not in ds
     assert "evaluation" not in ds.attrs
     assert ds.attrs["run_id"] == "mine"
+
+
+def test_a_store_that_is_made_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
+    refuse, first = creation.refuse_path, []
+
+    def late(where, overwrite):
+        refuse(where, overwrite)
+        if not first:
+            first.append(where)
+            create(path, schema, {"run_id": "theirs"})
+
+    monkeypatch.setattr(creation, "refuse_path", late)
+    with pytest.raises(GradscopeError, match=r"s.zarr exists; choose another path"):
+        create(path, schema, {"run_id": "ours"})
+    assert open_store(path).attrs["run_id"] == "theirs"
+    assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_two_do_not_make_one_store_together(tmp_path):
+    schema, location = Schema(grid(), ARRAYS), locate(tmp_path / "s.zarr")
+    with location.made() as new:
+        create(new.path, schema, {})
+        with pytest.raises(GradscopeError, match=r"s.zarr: another process is making it"):
+            create(location, schema, {})
+    assert open_store(location).attrs["schema_version"] == 1
+
+
+def test_a_store_is_not_resumed_while_it_is_overwritten(tmp_path):
+    schema, location = Schema(grid(), ARRAYS), locate(tmp_path / "s.zarr")
+    create(location, schema, {})
+    with location.made(overwrite=True) as new:
+        create(new.path, schema, {"run_id": "new"})
+        with pytest.raises(GradscopeError, match="another process is recording into it"):
+            begin(location, schema, {}, resume=True)
+    assert open_store(location).attrs["run_id"] == "new"
+
+
+def test_a_link_to_a_store_is_overwritten_where_it_leads(tmp_path):
+    schema, link = Schema(grid(), ARRAYS), tmp_path / "link.zarr"
+    create(tmp_path / "there" / "s.zarr", schema, {})
+    link.symlink_to(tmp_path / "there" / "s.zarr")
+    for run in ("second", "third"):
+        create(link, schema, {"run_id": run}, overwrite=True)
+        assert link.is_symlink()
+        assert open_store(tmp_path / "there" / "s.zarr").attrs["run_id"] == run
+    assert [file.name for file in (tmp_path / "there").iterdir()] == ["s.zarr"]
+
+
+def test_what_gradscope_did_not_record_is_not_overwritten(tmp_path):
+    zarr.create_group(tmp_path / "other.zarr")
+    with pytest.raises(GradscopeError, match="no store that gradscope recorded"):
+        create(tmp_path / "other.zarr", Schema(grid(), ARRAYS), {}, overwrite=True)
+
+
+def test_what_is_evaluated_beside_a_recording_leaves_its_status(tmp_path, monkeypatch):
+    path = tmp_path / "s.zarr"
+    create(path, Schema(grid(), ARRAYS), {"status": "recording"})
+    made = creation._create
+
+    def slowly(*arguments, **settings):
+        set_attributes(path, {"status": "complete"})
+        return made(*arguments, **settings)
+
+    monkeypatch.setattr(creation, "_create", slowly)
+    add_variables(path, xr.Dataset({"mine": ("sample", np.arange(7))}, attrs={"evaluation": "{}"}))
+    assert open_store(path).attrs["status"] == "complete"
+    assert open_store(path).attrs["evaluation"] == "{}"
+
+
+def test_a_link_in_the_place_of_a_file_to_be_written_is_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / "chunk.partial").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="symbolic links"):
+        replace_file(tmp_path / "chunk", b"theirs")
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
+def test_a_lock_that_needs_a_file_open_for_writing_is_taken(tmp_path, monkeypatch):
+    """As over NFS."""
+    file, flock, modes = tmp_path / "file", fcntl.flock, []
+    file.touch()
+
+    def remote(descriptor, operation):
+        modes.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+        if operation & fcntl.LOCK_EX and modes[-1] == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remote)
+    with exclusive(file) as ours:
+        assert ours
+        assert is_locked(file)
+        with exclusive(file) as theirs:
+            assert not theirs
+    assert not is_locked(file)
+    assert os.O_RDWR in modes

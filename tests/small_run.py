@@ -1,13 +1,20 @@
 """A run of small models by configuration, for tests that need processes of their own."""
 
+import json
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from diffusers import DDPMScheduler, UNet2DModel
 from small_models import SIZE, UNET, LinearClassifier
+
+from gradscope.config import RunConfig, check
+from gradscope.store import open_store
+from probes import Probe
 
 SETTINGS = {
     "denoiser": "small_run:denoiser",
@@ -19,6 +26,15 @@ SETTINGS = {
     "probes": ["gradient", "update", "norms", "cosines", "strength", "belief"],
     "recording": {"path": "run.zarr", "codec": "none", "tensor_samples": 5},
 }
+BLOCKS = 12
+
+
+def config(path: Path | str, **changes: Any) -> RunConfig:
+    """The run into another store; of a section, the changes are some of its keys."""
+    content = SETTINGS | {"recording": SETTINGS["recording"] | {"path": str(path)}}
+    for key, change in changes.items():
+        content[key] = content[key] | change if isinstance(change, dict) else change
+    return check(RunConfig, content, "test")
 
 
 def denoiser():
@@ -31,11 +47,33 @@ def robust():
     return LinearClassifier(gain=2.0)
 
 
+class Failing(Probe):
+    """A probe with a mistake: it measures nothing, and so many steps more go well."""
+
+    left = math.inf
+
+    def measure(self, step, state):
+        Failing.left -= 1
+        if Failing.left < 0:
+            raise RuntimeError("my own mistake")
+        return {}, state
+
+
 def recorded_bytes(store: Path) -> dict[str, bytes]:
     """Every file of a store, without the metadata of its root."""
     found = {str(file.relative_to(store)): file.read_bytes() for file in store.rglob("*") if file.is_file()}
     del found["zarr.json"]
     return found
+
+
+def assert_same_recording(*stores: Path) -> None:
+    """Every file is the same, but for what a judge found in one of them."""
+    ours, theirs = (
+        {name: content for name, content in recorded_bytes(store).items() if name.split("/")[0] not in judged}
+        for store in stores
+        for judged in [json.loads(open_store(store).attrs.get("evaluation", "{}")).get("variables", [])]
+    )
+    assert ours == theirs
 
 
 def assert_sound(store: Path, reference: Path) -> float:

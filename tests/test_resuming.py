@@ -10,11 +10,10 @@ import torch
 import zarr
 from diffusers import DDPMScheduler, UNet2DModel
 from small_models import SIZE, UNET, LinearClassifier
-from small_run import SETTINGS, recorded_bytes
+from small_run import SETTINGS, assert_same_recording, config, recorded_bytes
 
 import gradscope
 from gradscope import ClassifierGuidance, GuidedSampler, recording_command, stabilizers
-from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
 from gradscope.preparation import prepare
 from gradscope.recording import record_run
@@ -29,9 +28,7 @@ from probes import Cosine, Norm, Tensor
 def whole(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "run.zarr"
     torch.set_num_threads(1)
-    content = json.loads(json.dumps(SETTINGS)) | {"judge": "none"}
-    content["recording"]["path"] = str(path)
-    record_run(prepare(check(RunConfig, content, "test"), "cpu"))
+    record_run(prepare(config(path, judge="none"), "cpu"))
     return path
 
 
@@ -61,8 +58,7 @@ def test_only_blocks_that_are_not_finished_are_recorded_again(store, whole):
     assert again
     assert all(name.split("/")[1].startswith(blocks) for name in again)
     assert {name.split("/")[0] for name in again} == set(open_store(store).attrs["recorded"])
-    ours, theirs = recorded_bytes(store), recorded_bytes(whole)
-    assert {name: ours[name] for name in theirs} == theirs
+    assert_same_recording(store, whole)
 
 
 def test_what_was_damaged_in_a_block_that_is_not_marked_is_mended(store, whole):
@@ -73,8 +69,7 @@ def test_what_was_damaged_in_a_block_that_is_not_marked_is_mended(store, whole):
     for file in marker.glob("c.0.1.1.0.*"):
         file.unlink()  # as after the loss of files
     recording_command.run(request(store))
-    ours, theirs = recorded_bytes(store), recorded_bytes(whole)
-    assert {name: ours[name] for name in theirs} == theirs
+    assert_same_recording(store, whole)
 
 
 def test_differences_are_refused_by_name(store, tmp_path):

@@ -15,6 +15,7 @@ from dashboards.scalars import OVER
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS, open_store
 from gradscope.store.chunks import Chunks, stamp
+from gradscope.store.reader import open_arrays
 
 if TYPE_CHECKING:
     from gradscope.analysis.contents import Cell
@@ -39,7 +40,7 @@ class Contents:
         if (got := self.ds["written"].dims if "written" in self.ds else None) != OVER:
             raise GradscopeError(f"{path} has no marker `written` over {', '.join(OVER)}; got {got}")
         self.digest = hashlib.sha256((path / "zarr.json").read_bytes()).digest()
-        self._group = zarr.open_group(path, mode="r")
+        self._group = open_arrays(path)
         self._chunks: dict[str, Chunks] = {}
 
     @cached_property

@@ -4,11 +4,10 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dashboards.disk import readable
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS, trust
+from gradscope.store.trusted_arrays import ITEMSIZE
 
 LONGEST = {"sample": ("samples", 100_000), "timestep": ("timesteps", 10_000), "class": ("classes", 10_000)}
 CELLS = 4096
@@ -49,7 +48,7 @@ def check(path: Path) -> int:
         sizes = array["chunk_grid"]["configuration"]["chunk_shape"]
         chunks += prod(ceil(length / max(size, 1)) for length, size in zip(shape, sizes, strict=True))
         if name == "written" or name in dims or not {"timestep", "channel"} & set(dims):
-            resident += prod(shape) * _itemsize(array["data_type"])
+            resident += prod(shape) * ITEMSIZE[array["data_type"]]
     claimed = {what: (lengths[dim], most) for dim, (what, most) in LONGEST.items() if dim in lengths}
     claimed |= {"cells": (prod(lengths[dim] for dim in CELL_DIMS), CELLS), "chunks": (chunks, CHUNKS)}
     for what, (count, most) in claimed.items():
@@ -70,10 +69,6 @@ def check_picture(elements: int) -> None:
     """Raise GradscopeError where a picture would take too much."""
     if elements > ELEMENTS:
         raise GradscopeError(f"a picture of {elements:,} elements; at most {ELEMENTS:,} are drawn: choose fewer cells")
-
-
-def _itemsize(data_type: str) -> int:
-    return 64 if data_type == "string" else np.dtype(data_type).itemsize
 
 
 def _too_much(path: Any, what: str, most: str) -> GradscopeError:

@@ -52,6 +52,26 @@ def saved(folder: Path) -> Path:
     return small_store.save(hostile(), folder / "hostile.zarr")
 
 
+def zstd_of_zeros(size: int, told: bool = True) -> bytes:
+    """A frame of zstd that decodes to so many zeros, in 4 bytes for 128 KiB of them.
+
+    `told` says whether the frame begins with this size.
+    """
+    blocks, rest = divmod(size, 2**17)
+    lengths = [2**17] * blocks + [rest] * bool(rest)
+    repeated = [(length << 3 | 2 | (i == len(lengths) - 1)).to_bytes(3, "little") for i, length in enumerate(lengths)]
+    header = b"\x28\xb5\x2f\xfd" + (b"\x80\x58" + size.to_bytes(4, "little") if told else b"\x00\x58")
+    return header + b"".join(block + b"\x00" for block in repeated)
+
+
+def replaced(path: Path, name: str, content: bytes) -> Path:
+    """The store, after all chunks of an array became this."""
+    for file in (path / name).rglob("*"):
+        if file.is_file() and file.name != "zarr.json":
+            file.write_bytes(content)
+    return path
+
+
 def claiming(path: Path, lengths: Mapping[str, int], chunks: Mapping[str, int] | None = None) -> Path:
     """A store on disk whose metadata are made to claim these lengths of dimensions.
 

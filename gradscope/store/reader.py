@@ -5,6 +5,7 @@ import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store import trust
+from gradscope.store.bounded import Bounded
 from gradscope.store.chunks import Chunks
 from gradscope.store.lazy import Recorded, Selection, StoredVariable
 from gradscope.store.location import ROOT, Location, StorePath, locate
@@ -27,16 +28,10 @@ def open_store(where: StorePath) -> xr.Dataset:
         There is no store, or it was written by a later version.
     """
     location = locate(where)
-    content = location.read(ROOT)
-    if content is None:
-        raise GradscopeError(f"{location} is not a zarr store (no {ROOT} in it)")
-    trust.parse(content, str(location))
-    if location.path is not None:
-        trust.check_links(location.path)
+    group = open_arrays(location)
     try:
-        group = zarr.open_group(location.zarr, mode="r", zarr_format=3)
         # Values as they are stored: what a stranger's attributes would make of them is not recorded.
-        ds = xr.open_zarr(location.zarr, chunks={}, zarr_format=3, mask_and_scale=False, decode_times=False)
+        ds = xr.open_zarr(group.store, chunks={}, zarr_format=3, mask_and_scale=False, decode_times=False)
         masked = _masked(ds, location, group)
         trust.check_coordinates(ds, str(location))
     except GradscopeError:
@@ -46,6 +41,28 @@ def open_store(where: StorePath) -> xr.Dataset:
     if ds.attrs.get("status") == "recording" and not location.locked():
         ds.attrs["status"] = "interrupted"
     return ds.assign(masked)
+
+
+def open_arrays(where: StorePath) -> zarr.Group:
+    """The arrays of a store as they are stored; no chunk of them takes more than the metadata say.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store, or it was written by a later version.
+    """
+    location = locate(where)
+    content = location.read(ROOT)
+    if content is None:
+        raise GradscopeError(f"{location} is not a zarr store (no {ROOT} in it)")
+    document = trust.parse(content, str(location))
+    if location.path is not None:
+        trust.check_links(location.path)
+    store = Bounded(location, document["consolidated_metadata"]["metadata"])
+    try:
+        return zarr.open_group(store, mode="r", zarr_format=3)
+    except Exception as error:  # zarr and codecs raise of many kinds
+        raise GradscopeError(f"{location} is damaged: {error}") from error
 
 
 def _masked(ds: xr.Dataset, location: Location, group: zarr.Group) -> dict[str, StoredVariable]:

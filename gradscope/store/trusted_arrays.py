@@ -5,18 +5,21 @@ from math import prod
 from typing import Any
 
 from gradscope.store.checks import NAME, check_depth, check_key, mapping, refuse, short, whole_numbers
+from gradscope.store.chunk_bytes import COMPRESSIONS, TEXT
 from gradscope.store.schema import CELL_DIMS, IMAGE_DIMS
 
 _CHUNK_BYTES, _SHARD_BYTES = 2**30, 2**36
 _TENSOR_BYTES, _OTHER_BYTES = 2**48, 2**36  # an array over `channel`, and any other
 _COORDINATE_VALUES = 10**7  # they are read when a store is opened
 _CHUNKS = 10**8
-_CODECS = frozenset({"blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "vlen-utf8", "zstd"})
-_ITEMSIZE = {
-    **{"bool": 1, "string": 64},  # of a text a guess
+_CODECS = frozenset({"bytes", "crc32c", "sharding_indexed", "transpose", "vlen-utf8", *COMPRESSIONS})
+ITEMSIZE = {
+    **{"bool": 1, "string": TEXT},
     **{"int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8},
     **{"float16": 2, "float32": 4, "float64": 8},
 }
+"""Bytes of an element, by data type: those that are read."""
+_INDEX = {"name": "bytes", "configuration": {"endian": "little"}}
 _INTEGER, _FLOAT = ("int", "uint"), ("float",)
 
 _SAMPLE = (*CELL_DIMS, "sample")
@@ -62,14 +65,19 @@ def check(arrays: Mapping[str, Any], where: str) -> None:
         _check_known(f"{where}, array {name}", name, dims, kind, shapes)
 
 
+def codec_name(codec: Any) -> Any:
+    """Codecs without settings may be written as their name."""
+    return codec.get("name") if isinstance(codec, dict) else codec
+
+
 def _check_array(array: Any, where: str, name: str, lengths: dict[str, int]) -> tuple[tuple[str, ...], str]:
     """Dimensions and kind of an array whose metadata are in order; the dimensions' lengths go into `lengths`."""
     about = mapping(array, where, "its metadata")
     if about.get("zarr_format") != 3 or about.get("node_type") != "array":
         refuse(where, "only arrays of zarr format 3 are read")
     dtype = about.get("data_type")
-    if not isinstance(dtype, str) or dtype not in _ITEMSIZE:
-        refuse(where, f"data type {short(dtype)}; one of: {', '.join(_ITEMSIZE)}")
+    if not isinstance(dtype, str) or dtype not in ITEMSIZE:
+        refuse(where, f"data type {short(dtype)}; one of: {', '.join(ITEMSIZE)}")
     shape = whole_numbers(about.get("shape"), where, "shape", least=0)
     dims = about.get("dimension_names") or [None] * len(shape)
     if not isinstance(dims, list) or len(dims) != len(shape) or not all(isinstance(dim, str) and dim for dim in dims):
@@ -79,8 +87,8 @@ def _check_array(array: Any, where: str, name: str, lengths: dict[str, int]) -> 
     for dim, length in zip(dims, shape, strict=True):
         if lengths.setdefault(dim, length) != length:
             refuse(where, f"{short(dim)} has length {length}, in another array {lengths[dim]}")
-    _check_chunks(about, where, shape, _ITEMSIZE[dtype])
-    size, limit = prod(shape) * _ITEMSIZE[dtype], _TENSOR_BYTES if "channel" in dims else _OTHER_BYTES
+    _check_chunks(about, where, shape, ITEMSIZE[dtype])
+    size, limit = prod(shape) * ITEMSIZE[dtype], _TENSOR_BYTES if "channel" in dims else _OTHER_BYTES
     if size > limit or (dims == [name] and shape[0] > _COORDINATE_VALUES):
         refuse(where, f"shape {short(shape)} is larger than any that is read")
     if about.get("storage_transformers"):
@@ -99,8 +107,8 @@ def _check_chunks(about: Mapping[str, Any], where: str, shape: list[int], itemsi
     if grid.get("name") != "regular":
         refuse(where, f"chunk grid {short(grid.get('name'))}, wanted: regular")
     sizes = mapping(grid.get("configuration"), where, "chunk_grid").get("chunk_shape")
-    sharded = _check_codecs(about.get("codecs"), where, len(shape), itemsize)
     chunk = whole_numbers(sizes, where, "chunk shape", least=0)
+    sharded = _check_codecs(about.get("codecs"), where, chunk, itemsize)
     _check_chunk(chunk, where, shape, itemsize, _SHARD_BYTES if sharded else _CHUNK_BYTES)
     if prod(-(-length // size) for length, size in zip(shape, chunk, strict=True) if size) > _CHUNKS:
         refuse(where, f"chunks of {short(chunk)} cut shape {short(shape)} into more than {_CHUNKS} pieces")
@@ -111,25 +119,40 @@ def _check_chunk(chunk: list[int], where: str, shape: list[int], itemsize: int, 
         refuse(where, f"chunks of {short(chunk)} do not fit shape {short(shape)}")
     if prod(chunk) * itemsize > limit:
         refuse(where, f"a chunk of {short(chunk)} takes more than {limit} bytes")
+    if any(size > max(length, 1) for size, length in zip(chunk, shape, strict=True)):
+        refuse(where, f"chunks of {short(chunk)} are longer than shape {short(shape)}")
 
 
-def _check_codecs(codecs: Any, where: str, rank: int, itemsize: int, inner: bool = False) -> bool:
+def _check_codecs(codecs: Any, where: str, chunk: list[int], itemsize: int) -> bool:
     """Whether the chunks lie together in shards."""
+    names = _codec_names(codecs, where, _CODECS)
+    if "sharding_indexed" not in names:
+        return False
+    if len(names) > 1:
+        refuse(where, f"codecs {short(names)}: sharding_indexed stands alone")
+    settings = mapping(mapping(codecs[0], where, "codec").get("configuration"), where, "sharding")
+    inner = whole_numbers(settings.get("chunk_shape"), where, "chunk shape", least=1)
+    _check_chunk(inner, where, chunk, itemsize, _CHUNK_BYTES)
+    _codec_names(settings.get("codecs"), where, _CODECS - {"sharding_indexed"})
+    if (place := settings.get("index_location", "end")) != "end":
+        refuse(where, f"index_location {short(place)}, wanted: end")
+    index: Any = settings.get("index_codecs")
+    _codec_names(index, where, ("bytes", "crc32c"))
+    if index[0] != _INDEX:
+        refuse(where, f"index_codecs begin with {short(index[0])}, wanted: {_INDEX}")
+    return True
+
+
+def _codec_names(codecs: Any, where: str, possible: Collection[str]) -> list[str]:
     if not isinstance(codecs, list) or not codecs:
         refuse(where, f"codecs are a list, got {short(codecs)}")
-    sharded = False
-    for codec in codecs:
-        name = codec.get("name") if isinstance(codec, dict) else codec
-        if not isinstance(name, str) or name not in _CODECS or (inner and name == "sharding_indexed"):
-            refuse(where, f"codec {short(name)} is not read; one of: {', '.join(sorted(_CODECS))}")
-        if name == "sharding_indexed":
-            settings = mapping(codec.get("configuration") if isinstance(codec, dict) else None, where, "sharding")
-            chunk = whole_numbers(settings.get("chunk_shape"), where, "chunk shape", least=1)
-            _check_chunk(chunk, where, [1] * rank, itemsize, _CHUNK_BYTES)
-            for key in ("codecs", "index_codecs"):
-                _check_codecs(settings.get(key), where, rank, itemsize, inner=True)
-            sharded = True
-    return sharded
+    names = [codec_name(codec) for codec in codecs]
+    for name in names:
+        if not isinstance(name, str) or name not in possible:
+            refuse(where, f"codec {short(name)} is not read; one of: {', '.join(sorted(possible))}")
+    if sum(name in COMPRESSIONS for name in names) > 1:
+        refuse(where, f"codecs {short(names)} compress twice; what they hold cannot be told")
+    return names
 
 
 def _check_known(

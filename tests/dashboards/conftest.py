@@ -1,7 +1,8 @@
 """Stores on disk that the dashboard opens."""
 
+import resource
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import small_store
 
 from dashboards.data import Library
 from gradscope.store.location import locate
+
+ROOM = 256 * 2**20
+"""Bytes by which this process may grow while `bounded` looks at it."""
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +36,14 @@ def hold() -> Iterator[Callable[[Path], Path]]:
             return path
 
         yield go
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """At no time of the test does this process take more than `ROOM` on top of what it took."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of earlier tests
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert 1024 * grown < ROOM

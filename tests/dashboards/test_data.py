@@ -247,7 +247,12 @@ def test_a_broken_store_is_told_and_tried_again(evaluated, tmp_path):
     good, *broken = library.runs.values()
     assert isinstance(good, Recorded)
     assert all(isinstance(run, Broken) for run in broken)
-    reasons = ["is not a zarr store", "its zarr.json cannot be read as JSON", "written is damaged", "it lacks written"]
+    reasons = [
+        "is not a zarr store",
+        "its zarr.json cannot be read as JSON",
+        "damaged: it does not say",
+        "it lacks written",
+    ]
     for run, reason in zip(broken, reasons, strict=True):
         assert reason in run.reason
         assert "\n" not in run.reason

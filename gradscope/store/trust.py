@@ -6,6 +6,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,9 @@ def _check_attributes(attributes: Mapping[str, Any], where: str) -> None:
     configuration = _embedded(attributes, "configuration", where)
     for key in ("guidance", "recording", "sampling", "classifiers"):
         check_key(configuration, key, "a mapping", lambda value: isinstance(value, dict), f"{where}, configuration")
+    for key, least in (("tensor_samples", 0), ("tensor_every", 1)):
+        wanted, holds = f"a whole number from {least}", partial(_is_count, least=least)
+        check_key(configuration.get("recording", {}), key, wanted, holds, f"{where}, configuration")
     for settings in (configuration, configuration.get("guidance", {})):
         check_key(settings, "interval", "two timesteps, or none", _is_interval, f"{where}, configuration")
     evaluation, where = _embedded(attributes, "evaluation", where), f"{where}, evaluation"
@@ -119,6 +123,10 @@ def _is_texts(value: Any) -> bool:
 
 def _is_mappings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return is_number(value, int) and value >= least
 
 
 def _is_counts(value: Any) -> bool:

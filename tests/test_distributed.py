@@ -1,6 +1,5 @@
 """Runs over several processes: the bytes of a run in one, whoever dies on the way."""
 
-import copy
 import os
 import signal
 import subprocess
@@ -17,25 +16,17 @@ import psutil
 import pytest
 import torch
 from distributed import Client, LocalCluster
-from small_run import SETTINGS, environment, recorded_bytes
+from small_models import LinearClassifier
+from small_run import BLOCKS, assert_same_recording, config, environment, recorded_bytes
 
 import gradscope
 from gradscope import distributed
-from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
 from gradscope.preparation import prepare
 from gradscope.recording import record_run
 from gradscope.store import open_store
 
 pytestmark = pytest.mark.slow
-BLOCKS = 12
-
-
-def config(path: Path, **sampling) -> RunConfig:
-    content = copy.deepcopy(SETTINGS)
-    content["recording"] |= {"path": str(path)}
-    content["sampling"] |= sampling
-    return check(RunConfig, content, "test")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,6 +130,7 @@ def test_an_error_in_a_worker_is_told_and_the_run_goes_on(client, alone, tmp_pat
 
     with pytest.raises(RuntimeError, match="enough") as failed:
         distributed.record_blocks(client, begun, stop)
+    assert not any(client.run(_is_at_work).values())  # nobody goes on with a store that was given back
     (note,) = failed.value.__notes__
     assert note.endswith(f"of {BLOCKS} blocks are recorded in {path}; continue with: gradscope record --resume {path}")
     assert open_store(path).attrs["status"] == "interrupted"
@@ -146,6 +138,68 @@ def test_an_error_in_a_worker_is_told_and_the_run_goes_on(client, alone, tmp_pat
     distributed.record_blocks(client, begin(client, path, resume=True), again.append)
     assert 0 < len(again) <= BLOCKS - 3
     assert recorded_bytes(path) == recorded_bytes(alone)
+
+
+def _is_at_work() -> bool:
+    return distributed._one_at_a_time.locked()
+
+
+def _have_other_weights(seed: int) -> None:
+    import small_run
+
+    def robust():
+        torch.manual_seed(seed)
+        return LinearClassifier(gain=2.0)
+
+    small_run.robust = robust
+
+
+def test_workers_record_with_the_weights_of_the_store_or_not_at_all(client, tmp_path):
+    path = tmp_path / "run.zarr"
+    begun = begin(client, path)
+    before = open_store(path).attrs["weights_sha256"]["classifiers.robust"]
+    try:
+        client.run(_have_other_weights, 7)
+        with pytest.raises(GradscopeError, match="the weights of classifiers.robust are not those it was begun with"):
+            distributed.record_blocks(client, begun)
+        distributed.record_blocks(client, begin(client, path, overwrite=True))  # nobody keeps what was loaded before
+    finally:
+        client.run(_have_other_weights, 1)
+    assert open_store(path).attrs["weights_sha256"]["classifiers.robust"] != before
+    assert open_store(path).attrs["status"] == "complete"
+
+
+def test_what_a_worker_finished_is_not_recorded_again_when_it_dies(client, tmp_path, monkeypatch):
+    path, kept = tmp_path / "run.zarr", []
+    begun = begin(client, path)
+
+    def kill_all(cell) -> None:
+        if not kept:
+            kept.append([file for file in (path / "written").glob("c.*") if np.frombuffer(
+                file.read_bytes()[:-4], np.uint8).all()])  # fmt: skip
+            kept.append([file.stat().st_mtime_ns for file in kept[0]])
+            for process in client.run(os.getpid).values():
+                os.kill(process, signal.SIGKILL)
+
+    distributed.record_blocks(client, begun, kill_all)
+    assert kept[0]
+    assert [file.stat().st_mtime_ns for file in kept[0]] == kept[1]
+
+
+def test_a_task_that_is_cancelled_is_told(client):
+    future = client.submit(time.sleep, 30, pure=False)
+    client.cancel([future], force=True)
+    with pytest.raises(GradscopeError, match="the scheduler is gone"):
+        distributed._result(future)
+
+
+def test_a_scheduler_without_workers_is_refused():
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        pytest.raises(GradscopeError, match="has no workers; start some: dask worker tcp://"),
+        distributed.cluster(None, cluster.scheduler_address),
+    ):
+        pass
 
 
 def test_what_the_user_can_mend_comes_back_from_the_workers_as_it_is(client, alone, tmp_path):
@@ -172,6 +226,8 @@ def test_analysis_runs_on_the_same_cluster(client, alone):
     [
         ("tcp://127.0.0.1:1", r"--scheduler tcp://127.0.0.1:1: .*refused; start one there with `dask scheduler`"),
         ("127.0.0.1", r"--scheduler: takes tcp://HOST:PORT, got '127.0.0.1'"),
+        ("tcp://[::1", r"--scheduler: takes tcp://HOST:PORT, got 'tcp://\[::1'"),
+        ("tcp://a..b:80", r"--scheduler tcp://a..b:80: "),
         ("tcp://127.0.0.1:many", r"--scheduler: takes tcp://HOST:PORT, got 'tcp://127.0.0.1:many'"),
     ],
 )
@@ -199,12 +255,12 @@ def test_the_command_line_records_on_a_scheduler(client, alone, tmp_path):
     )
     assert found.exit_code == 0, found.output
     assert "told.zarr" in found.output
-    ours, theirs = recorded_bytes(tmp_path / "told.zarr"), recorded_bytes(alone)
-    assert {name: ours[name] for name in theirs} == theirs
+    assert_same_recording(tmp_path / "told.zarr", alone)
 
 
 def test_ctrl_c_ends_all_processes_and_is_told_once(tmp_path):
-    (tmp_path / "run.json").write_text(config(tmp_path / "run.zarr", num_inference_steps=100).model_dump_json())
+    long = config(tmp_path / "run.zarr", sampling={"num_inference_steps": 100})
+    (tmp_path / "run.json").write_text(long.model_dump_json())
     program = ["env", "--default-signal=INT", sys.executable, "-m", "gradscope"]  # a shell's background jobs ignore it
     command = [*program, "record", "--config", "run.json", "--workers", "2", "--device", "cpu"]
     with (tmp_path / "told").open("w") as told:

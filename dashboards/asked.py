@@ -6,15 +6,47 @@ from typing import Annotated, Any, Literal
 
 from dash import Dash
 from flask import abort, request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 from typing_extensions import TypedDict
 
 from dashboards.components import control
+from dashboards.limits import CELLS, LONGEST
 from dashboards.state import ONLY, SHOWN_MOST, VARIABLES_MOST
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Number = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}\z")]
 Word = Annotated[str, StringConstraints(max_length=1024)]
+_MOST = 64
+"""Places of a callback, keys of a mapping."""
+
+
+def _many(most: int) -> Any:
+    """Of a list: that its length is bounded, and that its first wrong item ends the search."""
+    return Field(max_length=most, fail_fast=True)
+
+
+def _keys(most: int) -> Any:
+    """Of a mapping: that it is looked into only with so few keys."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > most:
+            raise ValueError(f"it has {len(value)} keys, at most {most} are possible")
+        return value
+
+    return BeforeValidator(check)
+
+
+_Few = _keys(_MOST)
+_Texts = Annotated[dict[str, str], _Few]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -28,17 +60,17 @@ class _View(TypedDict):
 class _At(TypedDict):
     cell: Count
     sample: Count
-    cells: Annotated[list[Count], Field(max_length=SHOWN_MOST)]
-    variables: Annotated[list[Word], Field(max_length=VARIABLES_MOST)]
+    cells: Annotated[list[Count], _many(SHOWN_MOST)]
+    variables: Annotated[list[Word], _many(VARIABLES_MOST)]
 
 
 class _Address(TypedDict):
     path: str
-    query: dict[str, str]
+    query: _Texts
 
 
-_Found = TypedDict("_Found", {"of": str, "in": dict[str, str]})
-_Columns = list[dict[str, str | int | float | bool | None | dict[str, str]]]
+_Found = TypedDict("_Found", {"of": str, "in": Annotated[dict[str, str], _keys(CELLS)]})
+_Columns = Annotated[list[Annotated[dict[str, str | int | float | bool | None | _Texts], _Few]], _many(1024)]
 
 
 def _key(id: str | Mapping[str, str], property: str) -> str:
@@ -50,18 +82,18 @@ def _key(id: str | Mapping[str, str], property: str) -> str:
 _KINDS: Mapping[str, Any] = {
     "page.id": Word,
     "address.data": _Address | None,
-    "view.data": _View | None,
+    "view.data": Annotated[_View, _Few] | None,
     "version.data": Word | None,
     "poll.n_intervals": Count | None,
     "overview-found.data": _Found | None,
     "cells-table.columnDefs": _Columns | None,
     "samples-table.columnDefs": _Columns | None,
     "samples-page.value": Annotated[Count, Field(ge=1)],
-    "trajectory-at.data": _At,
-    "compare-samples.value": list[Number],
+    "trajectory-at.data": Annotated[_At, _Few],
+    "compare-samples.value": Annotated[list[Number], _many(LONGEST["sample"][1])],
     _key(control("cell"), "value"): Number,
     _key(control("other"), "value"): Number,
-    _key(control("cells"), "value"): Annotated[list[Number], Field(max_length=SHOWN_MOST)],
+    _key(control("cells"), "value"): Annotated[list[Number], _many(SHOWN_MOST)],
     _key(control("variables"), "value"): Word,
     _key(control("only"), "value"): Literal[ONLY],
 }
@@ -70,7 +102,7 @@ _VALUES = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
 
 
 class _Place(BaseModel):
-    id: str | dict[str, str]
+    id: str | _Texts
     property: str
     value: Any = None
 
@@ -78,14 +110,17 @@ class _Place(BaseModel):
         return _key(self.id, self.property)
 
 
+_Places = Annotated[list[_Place], _many(_MOST)]
+
+
 class _Body(BaseModel):
     """What the browser sends to have a callback run."""
 
     output: str
-    outputs: list[_Place] | _Place
-    inputs: list[_Place]
-    state: list[_Place] = []
-    changedPropIds: list[str] = []  # noqa: N815
+    outputs: _Places | _Place
+    inputs: _Places
+    state: _Places = []
+    changedPropIds: Annotated[list[str], _many(_MOST)] = []  # noqa: N815
 
 
 def register(app: Dash, prefix: str) -> None:

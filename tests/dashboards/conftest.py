@@ -1,5 +1,6 @@
 """Stores on disk that the dashboard opens."""
 
+import logging
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -47,3 +48,11 @@ def bounded() -> Iterator[None]:
     yield
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert 1024 * grown < ROOM
+
+
+@pytest.fixture
+def silent(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No refusal leaves more than a line, and none with a stack, in the server's log."""
+    caplog.set_level(logging.WARNING)
+    yield
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []

@@ -1,7 +1,6 @@
 """Bodies of callbacks that no page of ours sends: refused with 400 and a line of text, or answered without a fault."""
 
 import json
-import logging
 from copy import deepcopy
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from dashboards import asked, create_app, guard
 
+pytestmark = pytest.mark.usefixtures("silent")
 PATH = "/_dash-update-component"
 VIEW = {"store": "5f0c", "page": "overview", "url": "overview?store=5f0c&cell=1&t=400&sample=0"}
 GOOD = {
@@ -54,13 +54,6 @@ def client(app):
     client = app.server.test_client()
     client.get("/_dash-dependencies")  # callbacks are known from the first request on
     return client
-
-
-@pytest.fixture(autouse=True)
-def silent(caplog):
-    caplog.set_level(logging.WARNING)
-    yield
-    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 def callbacks(app):
@@ -195,6 +188,36 @@ def test_another_content_type_is_refused(app, client, kind):
     answer = client.post(PATH, data=json.dumps(next(callbacks(app))), headers={"Content-Type": kind})
     assert (answer.status_code, answer.mimetype) == (400, "text/plain")
     assert "application/json is needed" in answer.text
+
+
+MANY = 200_000
+LONG = [
+    ("changedPropIds", [1] * 5 * MANY),
+    ("changedPropIds", ["x"] * 2 * MANY),
+    *((kind, wrong) for kind in ("outputs", "inputs", "state") for wrong in ([1] * 5 * MANY, [{}] * 3 * MANY)),
+    ("compare-samples.value", ["x"] * 2 * MANY),
+    ("compare-samples.value", ["1"] * 2 * MANY),
+    ("cells-table.columnDefs", [1] * 5 * MANY),
+    ("cells-table.columnDefs", [{str(i): [] for i in range(MANY // 2)}]),
+    ("trajectory-at.data", GOOD["trajectory-at.data"] | {str(i): 1 for i in range(MANY // 2)}),
+    ("trajectory-at.data", GOOD["trajectory-at.data"] | {"cells": ["x"] * 2 * MANY}),
+    ("address.data", {"path": "x", "query": {str(i): 1 for i in range(MANY // 2)}}),
+    ("overview-found.data", {"of": "x", "in": {str(i): 1 for i in range(MANY // 2)}}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), LONG, ids=[f"{key}-{i}" for i, (key, _) in enumerate(LONG)])
+def test_many_wrong_items_are_refused_at_the_first(app, client, request, key, value):
+    if "." not in key:
+        body = next(callbacks(app)) | {key: value}
+    else:
+        found = ((body, place) for body in callbacks(app) for place in (*body["inputs"], *body["state"]))
+        body, place = next((b, p) for b, p in found if asked._key(p["id"], p["property"]) == key)
+        place["value"] = value
+    sent = json.dumps(body, separators=(",", ":")).encode()
+    assert 2**19 < len(sent) <= guard.LARGEST
+    request.getfixturevalue("bounded")  # from here on
+    assert post(client, sent) == 400
 
 
 def test_all_selected_samples_fit(app):

@@ -1,13 +1,12 @@
 """Who is let in, by requests as browsers and attackers send them."""
 
-import logging
-
 import pytest
 
 from dashboards import guard
 from dashboards.app import app_of, create_app
 from dashboards.data import Library
 
+pytestmark = pytest.mark.usefixtures("silent")
 PAGE = "/_dash-update-component"
 BODY = {
     "output": "store-select.data",
@@ -30,14 +29,6 @@ def local(stored):
 def opened(stored):
     """One that is open to others."""
     return create_app([stored]).server.test_client()
-
-
-@pytest.fixture(autouse=True)
-def silent(caplog):
-    """No refusal leaves more than a line, and none with a stack, in the server's log."""
-    caplog.set_level(logging.WARNING)
-    yield
-    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 def status(client, path, **headers):
@@ -176,13 +167,6 @@ def test_no_other_origin_gets_leave(local):
 )  # fmt: skip
 def test_nothing_is_found_beside_what_is_served(local, opened, path):
     assert status(local, path, **HERE) == status(opened, path) == 404
-
-
-def test_queries_lead_nowhere(opened):
-    for query in ("store=../../etc/passwd", "store=%2e%2e%2f", "cell=../..", "variables=/etc/passwd", "%00=%ff"):
-        answer = opened.get(f"/overview?{query}")
-        assert answer.status_code == 200
-        assert "root:" not in answer.text
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "POST"])

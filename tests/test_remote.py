@@ -1,6 +1,6 @@
 """Stores in an object store: S3's protocol over real HTTP, to a server on loopback."""
 
-import copy
+import json
 import logging
 import threading
 import warnings
@@ -13,12 +13,11 @@ import torch
 import xarray as xr
 import zarr
 from moto.server import ThreadedMotoServer
-from nursery import Nursery, nursery
-from ruamel.yaml import YAML
-from small_run import SETTINGS
+from small_run import SETTINGS, config
+from typer.testing import CliRunner, Result
 
 import gradscope
-from gradscope.config import RunConfig, check
+from gradscope import cli
 from gradscope.errors import GradscopeError
 from gradscope.preparation import Run, prepare
 from gradscope.recording import record_run
@@ -74,11 +73,8 @@ def objects(prefix: str) -> dict[str, bytes]:
 
 
 def prepared(path: str, resume: bool = False, **sampling) -> Run:
-    content = copy.deepcopy(SETTINGS)
-    content["recording"] |= {"path": path}
-    content["sampling"] |= sampling
     torch.set_num_threads(1)
-    return prepare(check(RunConfig, content, "test"), "cpu", resume=resume)
+    return prepare(config(path, sampling=sampling), "cpu", resume=resume)
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +139,7 @@ def test_chunks_of_a_block_lie_in_one_object_that_is_written_whole(server):
     np.testing.assert_allclose(norm, ds["gradient_norm"].isel(sample=slice(5)).values, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_lost_connection_is_waited_for(server, here):
     run, steps = prepared("s3://runs/waited.zarr"), iter(range(10**6))
 
@@ -155,38 +152,38 @@ def test_a_lost_connection_is_waited_for(server, here):
     assert_equal(open_store("s3://runs/waited.zarr"), here)
 
 
+@pytest.mark.slow
 def test_a_connection_that_stays_lost_is_told_and_the_run_goes_on_later(server, here, monkeypatch):
     monkeypatch.setattr(bucket, "RETRY_SECONDS", 2)
     run, steps = prepared("s3://runs/lost.zarr"), iter(range(10**6))
-    with pytest.raises(GradscopeError, match=r"s3://runs/lost.zarr could not be written: .*error sending request"):
-        record_run(run, on_step=lambda cell, step: next(steps) == 40 and server.stop())
-    with pytest.raises(GradscopeError, match=r"s3://runs/lost.zarr: "):
-        open_store("s3://runs/lost.zarr")
-    server.start()
+    try:
+        with pytest.raises(GradscopeError, match=r"s3://runs/lost.zarr could not be written: .*error sending request"):
+            record_run(run, on_step=lambda cell, step: next(steps) == 40 and server.stop())
+        with pytest.raises(GradscopeError, match=r"s3://runs/lost.zarr: "):
+            open_store("s3://runs/lost.zarr")
+    finally:
+        server.stop()  # where the run failed before it did
+        server.start()
     written = open_store("s3://runs/lost.zarr")["written"].values
     assert 0 < (written > 0).mean() < 1
     record_run(prepared("s3://runs/lost.zarr", resume=True), resume=True)
     assert_equal(open_store("s3://runs/lost.zarr"), here)
 
 
-@pytest.fixture(scope="module")
-def processes(server, tmp_path_factory) -> Iterator[Nursery]:
-    folder = tmp_path_factory.mktemp("commands")
-    YAML().dump(SETTINGS, folder / "run.yaml")
-    with nursery(folder) as made:
-        yield made
+def test_the_commands_take_urls(server, here, tmp_path):
+    def run(*arguments: str) -> Result:
+        result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, arguments)
+        assert result.exit_code == 0, result.output
+        return result
 
-
-def test_the_commands_take_urls(processes, here):
-    status, out, err = processes.run("record", "--config", "run.yaml", "--store", "s3://runs/told.zarr")
-    assert (status, "recorded s3://runs/told.zarr" in out) == (0, True), err
-    assert_equal(open_store("s3://runs/told.zarr").drop_vars(["own_prediction"]), here)
+    url, recording = "s3://runs/told.zarr", tmp_path / "run.json"
+    recording.write_text(json.dumps(SETTINGS))  # JSON is YAML
+    assert f"recorded {url}" in run("record", "--config", str(recording), "--store", url, "--device", "cpu").output
+    assert_equal(open_store(url).drop_vars(["own_prediction"]), here)
     for command in (["info"], ["report", "--json"], ["verify"]):
-        status, out, err = processes.run(*command, "s3://runs/told.zarr")
-        assert status == 0, err
-    status, _, err = processes.run("dashboard", "s3://runs/told.zarr")
-    assert status == 2
-    assert "s3://runs/told.zarr: the dashboard reads stores of this machine; copy it" in err
+        run(*command, url)
+    with pytest.raises(GradscopeError, match=f"{url}: the dashboard reads stores of this machine; copy it"):
+        CliRunner().invoke(cli.app, ["dashboard", url], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

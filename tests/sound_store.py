@@ -5,10 +5,12 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
@@ -48,6 +50,17 @@ KINDS = {
     "old": Kind(summed=False),
     "old lz4": Kind(codec="lz4", summed=False),
 }
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Sound stores by kind, not to be changed."""
+
+    @cache
+    def store(kind: str) -> Path:
+        return make(tmp_path_factory.mktemp("sound") / "s.zarr", KINDS[kind])
+
+    return store
 
 
 def make(path: Path, kind: Kind) -> Path:
@@ -219,9 +232,9 @@ def edit_json(file: Path, change: Callable[[dict], object]) -> None:
     file.write_text(json.dumps(content))
 
 
-def write_marker(path: Path, at: tuple, value: int) -> None:
-    """Set the marker, with a checksum that fits."""
-    zarr.open_group(path, mode="r+")["written"][at] = value
+def write(path: Path, name: str, at: tuple, value: float) -> None:
+    """Set values of an array, with checksums that fit."""
+    zarr.open_group(path, mode="r+")[name][at] = value
 
 
 def copied(store: Path, to: Path) -> Path:

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -19,16 +18,7 @@ import torch
 import xarray as xr
 from nursery import Nursery, nursery
 from ruamel.yaml import YAML
-from small_run import (
-    BLOCKS,
-    SETTINGS,
-    Failing,
-    assert_same_recording,
-    assert_sound,
-    config,
-    environment,
-    recorded_bytes,
-)
+from small_run import BLOCKS, SETTINGS, Failing, assert_same_recording, assert_sound, config, recorded_bytes
 
 from gradscope.errors import GradscopeError
 from gradscope.preparation import prepare
@@ -172,14 +162,19 @@ def test_a_run_that_is_asked_to_end_says_how_far_it_came_and_how_to_go_on(
     assert (again["threads"], again["device"]) == (1, open_store(whole).attrs["device"])
 
 
-def test_a_run_goes_on_when_whoever_read_its_output_is_gone(home, whole):
-    command = [sys.executable, "-m", "gradscope", "record", "--config", "run.yaml", "--store", "unread.zarr"]
-    process = subprocess.Popen(
-        [*command, "--device", "cpu"], cwd=home, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    process.stdout.readline()
-    process.stdout.close()
-    assert (process.wait(), process.stderr.read()) == (0, b"")
+def test_a_run_goes_on_when_whoever_read_its_output_is_gone(home, processes, whole):
+    out = home / "out"
+    out.unlink()
+    os.mkfifo(out)
+    try:
+        processes.begin("record", "--config", "run.yaml", "--store", "unread.zarr", "--device", "cpu")
+        with out.open() as reader:
+            assert reader.readline()
+    finally:
+        out.unlink()
+        out.touch()
+    status, _, err = processes.end()
+    assert (status, err) == (0, "")
     assert open_store(home / "unread.zarr").attrs["status"] == "complete"
     assert recorded_bytes(home / "unread.zarr") == recorded_bytes(whole)
 

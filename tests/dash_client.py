@@ -10,6 +10,18 @@ Value = tuple[Any, str, Any]
 """Id, property and its value."""
 
 
+def body(outputs: Sequence[str], inputs: Sequence[Value], states: Sequence[Value], triggered: str = "") -> dict:
+    """What the browser sends; see `ask`."""
+    sent = [dict(zip(("id", "property"), output.rsplit(".", 1), strict=True)) for output in outputs]
+    return {
+        "output": f"..{'...'.join(outputs)}.." if len(outputs) > 1 else outputs[0],
+        "outputs": sent if len(outputs) > 1 else sent[0],
+        "inputs": [{"id": i, "property": p, "value": v} for i, p, v in inputs],
+        "state": [{"id": i, "property": p, "value": v} for i, p, v in states],
+        "changedPropIds": [triggered] if triggered else [],
+    }
+
+
 def ask(client, outputs: Sequence[str], inputs: Sequence[Value], states: Sequence[Value], triggered: str = "") -> dict:
     """The answer of the callback that sets these outputs, ``id.property``, by id.
 
@@ -18,16 +30,7 @@ def ask(client, outputs: Sequence[str], inputs: Sequence[Value], states: Sequenc
     triggered
         The input that changed, as ``id.property``; none of them, as when a page was just opened, where empty.
     """
-    body = {
-        "output": f"..{'...'.join(outputs)}.." if len(outputs) > 1 else outputs[0],
-        "outputs": [dict(zip(("id", "property"), output.rsplit(".", 1), strict=True)) for output in outputs],
-        "inputs": [{"id": i, "property": p, "value": v} for i, p, v in inputs],
-        "state": [{"id": i, "property": p, "value": v} for i, p, v in states],
-        "changedPropIds": [triggered] if triggered else [],
-    }
-    if len(outputs) == 1:
-        body["outputs"] = body["outputs"][0]
-    answer = client.post("/_dash-update-component", json=body)
+    answer = client.post("/_dash-update-component", json=body(outputs, inputs, states, triggered))
     assert answer.status_code == 200, answer.data
     return answer.get_json()["response"]
 

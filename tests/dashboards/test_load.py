@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import dash_client
 import psutil
 import pytest
 import small_store
@@ -22,7 +23,9 @@ GROWTH = 48 * 2**20
 FAIR = 0.5
 """Of the fastest client's answers, the slowest has at least this share."""
 VIEW = {"store": "5f0c", "page": "trajectory", "url": "trajectory?store=5f0c&cell=1&t=400&sample=0"}
-CURVE = "..of-{0}.hidden...title-{0}.children...caption-{0}.children...menu-{0}.children...{0}.figure...{0}.style.."
+NUMBERS = ["trajectory-numbers.data"]
+CURVE = ["of-curve-0.hidden", "title-curve-0.children", "caption-curve-0.children", "menu-curve-0.children"]
+CURVE += ["curve-0.figure", "curve-0.style"]
 
 
 @dataclass
@@ -43,7 +46,9 @@ class Client:
                     self._ask(connection, "GET", f"/frames/5f0c/{sample}/{step}.png?cells={cells:x}&limits=shared")
                 numbers = [i for i in range(16) if cells >> i & 1]
                 at = {"cell": numbers[0], "sample": sample, "cells": numbers, "variables": ["gradient_cosine"]}
-                for body in (_body("trajectory-numbers.data", at), _body(CURVE.format("curve-0"), at)):
+                inputs, states = [("trajectory-at", "data", at), ("version", "data", None)], [("view", "data", VIEW)]
+                for outputs in (NUMBERS, CURVE):
+                    body = dash_client.body(outputs, inputs, states, "trajectory-at.data")
                     self._ask(connection, "POST", "/_dash-update-component", json.dumps(body))
                 first = rng.randrange(8)
                 self._ask(connection, "GET", f"/thumbnails/5f0c/{numbers[0]}.png?samples={first}-{first + 7}")
@@ -55,28 +60,13 @@ class Client:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             content = answer.read()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             self.errors.append(f"{path}: {error!r}")
             connection.close()
             return
         self.latencies.append(time.monotonic() - started)
         if answer.status != 200 or b"did not work" in content:
             self.errors.append(f"{path}: {answer.status} {content[:200]!r}")
-
-
-def _body(output: str, at: dict) -> dict:
-    places = [place.split(".") for place in output.strip(".").split("...")]
-    outputs = [dict(zip(("id", "property"), place, strict=True)) for place in places]
-    return {
-        "output": output,
-        "outputs": outputs if len(outputs) > 1 else outputs[0],
-        "inputs": [
-            {"id": "trajectory-at", "property": "data", "value": at},
-            {"id": "version", "property": "data"},
-        ],
-        "state": [{"id": "view", "property": "data", "value": VIEW}],
-        "changedPropIds": ["trajectory-at.data"],
-    }
 
 
 @dataclass
@@ -108,6 +98,7 @@ def load(store: Path, clients: int, seconds: float) -> tuple[list[Client], Use, 
         end = Use.of(pid)
         for thread in threads:
             thread.join(90)
+    assert not [thread for thread in threads if thread.is_alive()]
     return asking, warm, end
 
 

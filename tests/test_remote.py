@@ -1,6 +1,5 @@
 """Stores in an object store: S3's protocol over real HTTP, to a server on loopback."""
 
-import json
 import logging
 import threading
 import warnings
@@ -13,7 +12,7 @@ import torch
 import xarray as xr
 import zarr
 from moto.server import ThreadedMotoServer
-from small_run import SETTINGS, config
+from small_run import config
 from typer.testing import CliRunner, Result
 
 import gradscope
@@ -177,9 +176,9 @@ def test_the_commands_take_urls(server, here, tmp_path):
         return result
 
     url, recording = "s3://runs/told.zarr", tmp_path / "run.json"
-    recording.write_text(json.dumps(SETTINGS))  # JSON is YAML
-    assert f"recorded {url}" in run("record", "--config", str(recording), "--store", url, "--device", "cpu").output
-    assert_equal(open_store(url).drop_vars(["own_prediction"]), here)
+    recording.write_text(config(url, guidance={"classifier_input": ["x_t"]}).model_dump_json())  # JSON is YAML
+    assert f"recorded {url}" in run("record", "--config", str(recording), "--device", "cpu").output
+    assert_equal(open_store(url).drop_vars(["own_prediction"]), here.sel(classifier_input=["x_t"]))
     for command in (["info"], ["report", "--json"], ["verify"]):
         run(*command, url)
     with pytest.raises(GradscopeError, match=f"{url}: the dashboard reads stores of this machine; copy it"):

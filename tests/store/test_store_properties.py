@@ -9,12 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dash_client
 import pytest
 import small_store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from dashboards.app import app_of
+from dashboards.data import Library
+from dashboards.pages import PAGES
 from gradscope import console
 from gradscope.analysis import summary
 from gradscope.analysis.report import report, to_json
@@ -106,6 +110,22 @@ def analyse(path):
         shown.print(part)
 
 
+def browse(path):
+    """Every page of the dashboard, a picture and thumbnails: what cannot be shown is told there, or refused."""
+    library = Library([path])
+    client = app_of(library, "/").server.test_client()
+    client.get("/_dash-dependencies")
+    outputs = ["page.children", "notices.children", "view.data", "store-select.value", "live.children", "poll.disabled"]
+    for page in PAGES:
+        address = ("address", "data", {"path": page, "query": {}})
+        answer = client.post("/_dash-update-component", json=dash_client.body(outputs, [address], [], "address.data"))
+        assert answer.status_code == 200
+        assert "fault of gradscope" not in answer.text, answer.text
+    key = next(iter(library.runs))
+    for picture in (f"frames/{key}/0/0.png?cells=1", f"thumbnails/{key}/0.png?samples=0-3"):
+        assert client.get(picture).status_code in (200, 404)
+
+
 def answers(work, path):
     """Whether there was an answer; a GradscopeError is none, and anything else is raised."""
     try:
@@ -173,6 +193,12 @@ def test_a_forged_or_damaged_store_is_an_answer_or_an_error(original, root, plac
     one_example(data, original, root, places, target, look)
 
 
+@settings(max_examples=10, **COMMON)
+@given(data=st.data())
+def test_the_dashboard_of_a_forged_or_damaged_store_shows_it_or_says_why(original, root, places, target, data):
+    one_example(data, original, root, places, target, browse)
+
+
 @pytest.mark.slow
 @settings(max_examples=100, **COMMON)
 @given(data=st.data())
@@ -183,6 +209,7 @@ def test_the_report_of_a_forged_or_damaged_store_is_an_answer_or_an_error(origin
 def test_an_unchanged_store_is_an_answer(original):
     assert answers(look, original)
     assert answers(analyse, original)
+    browse(original)
 
 
 def test_a_claim_of_petabytes_takes_no_memory(original, tmp_path):

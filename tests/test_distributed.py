@@ -14,9 +14,9 @@ import dask
 import numpy as np
 import psutil
 import pytest
+import small_run
 import torch
 from distributed import Client, LocalCluster
-from small_models import LinearClassifier
 from small_run import BLOCKS, assert_same_recording, config, environment, recorded_bytes
 
 import gradscope
@@ -130,7 +130,9 @@ def test_an_error_in_a_worker_is_told_and_the_run_goes_on(client, alone, tmp_pat
 
     with pytest.raises(RuntimeError, match="enough") as failed:
         distributed.record_blocks(client, begun, stop)
-    assert not any(client.run(_is_at_work).values())  # nobody goes on with a store that was given back
+    assert not any(
+        client.run(lambda: distributed._one_at_a_time.locked()).values()
+    )  # nobody goes on with a store that was given back
     (note,) = failed.value.__notes__
     assert note.endswith(f"of {BLOCKS} blocks are recorded in {path}; continue with: gradscope record --resume {path}")
     assert open_store(path).attrs["status"] == "interrupted"
@@ -140,31 +142,17 @@ def test_an_error_in_a_worker_is_told_and_the_run_goes_on(client, alone, tmp_pat
     assert recorded_bytes(path) == recorded_bytes(alone)
 
 
-def _is_at_work() -> bool:
-    return distributed._one_at_a_time.locked()
-
-
-def _have_other_weights(seed: int) -> None:
-    import small_run
-
-    def robust():
-        torch.manual_seed(seed)
-        return LinearClassifier(gain=2.0)
-
-    small_run.robust = robust
-
-
 def test_workers_record_with_the_weights_of_the_store_or_not_at_all(client, tmp_path):
     path = tmp_path / "run.zarr"
     begun = begin(client, path)
     before = open_store(path).attrs["weights_sha256"]["classifiers.robust"]
     try:
-        client.run(_have_other_weights, 7)
+        client.run(small_run.draw_robust_from, 7)
         with pytest.raises(GradscopeError, match="the weights of classifiers.robust are not those it was begun with"):
             distributed.record_blocks(client, begun)
         distributed.record_blocks(client, begin(client, path, overwrite=True))  # nobody keeps what was loaded before
     finally:
-        client.run(_have_other_weights, 1)
+        client.run(small_run.draw_robust_from, 1)
     assert open_store(path).attrs["weights_sha256"]["classifiers.robust"] != before
     assert open_store(path).attrs["status"] == "complete"
 

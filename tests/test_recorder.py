@@ -173,6 +173,24 @@ def test_a_run_can_stop_at_a_gradient_that_is_not_finite(tmp_path, unet, classif
     assert 5 <= int((ds["written"] > 0).isel(sample=0).sum()) < STEPS
 
 
+def test_a_run_stops_at_the_last_gradient_too(tmp_path):
+    grid = Grid(
+        ("mine",), ("x_t",), ("none",), (1.0,), np.array([0, 1]), np.array([5, 6]), timestep=np.array([2, 1, 0]),
+        alphas_cumprod=np.ones(3), sigma=np.ones(3), image_shape=(1, 4, 4), batch_size=2,
+    )  # fmt: skip
+    g = torch.ones(3, 2, 1, 4, 4)
+    g[2, 1] = torch.nan
+    recorder = Recorder(tmp_path / "s.zarr", grid, [], device=torch.device("cpu"), stop_on_nonfinite=True)
+    hook = recorder.trajectory((0, 0, 0, 0), 0)
+    for i in range(3):
+        hook(GuidedStep(step=i, timestep=2 - i, x_t=g[i], gradient=g[i]))
+    with pytest.raises(NonFiniteGradient, match="at timestep 0, sample 1, classifier mine"), recorder:
+        pass
+    ds = gradscope.open(tmp_path / "s.zarr")
+    assert ds.attrs["status"] == "interrupted"
+    assert (ds["written"] > 0).all()
+
+
 def test_a_sampler_of_ones_own_emits_guided_steps(tmp_path):
     """No GuidedSampler, no torch model: only steps. A probe that needs what is not given says so."""
     torch.manual_seed(0)

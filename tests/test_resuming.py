@@ -14,6 +14,7 @@ from small_run import SETTINGS, assert_same_recording, config, recorded_bytes
 
 import gradscope
 from gradscope import ClassifierGuidance, GuidedSampler, recording_command, stabilizers
+from gradscope.analysis.verification import verify
 from gradscope.errors import GradscopeError
 from gradscope.preparation import prepare
 from gradscope.recording import record_run
@@ -70,6 +71,29 @@ def test_what_was_damaged_in_a_block_that_is_not_marked_is_mended(store, whole):
         file.unlink()  # as after the loss of files
     recording_command.run(request(store))
     assert_same_recording(store, whole)
+
+
+def test_what_verify_advises_mends_a_damaged_block(store, whole):
+    next(store.glob("gradient/c.0.0.0.0.1.*")).unlink()
+    (finding,) = (finding for finding in verify(store).findings if finding.array == "gradient")
+    assert finding.remedy == (
+        f"remove written/c.0.0.0.0.1.*: then `gradscope record --resume {store}` records this block again"
+    )
+    for file in store.glob("written/c.0.0.0.0.1.*"):
+        file.unlink()
+    recording_command.run(request(store))
+    assert_same_recording(store, whole)
+
+
+@pytest.mark.parametrize("lost", ["status", "recorded"])
+def test_a_store_that_does_not_say_all_goes_on(store, whole, lost):
+    """As those of earlier versions do not."""
+    document = json.loads((store / "zarr.json").read_text())
+    del document["attributes"][lost]
+    (store / "zarr.json").write_text(json.dumps(document))
+    recording_command.run(request(store))
+    assert_same_recording(store, whole)
+    assert open_store(store).attrs["status"] == "complete"
 
 
 def test_differences_are_refused_by_name(store, tmp_path):

@@ -216,7 +216,7 @@ class _Examination:
     def _again(self, index: Index) -> str:
         """How to record the block anew that a chunk of the marker is of."""
         keys = self._key(WRITTEN.name, (*index[:5], 0)).removesuffix("0") + "*"
-        return f"remove {keys}: then `gradscope record --resume {self.location}` records this block again"
+        return f"remove {keys}: then `{self.metadata.resume}` records this block again"
 
     def _add(self, name: str, place: str, what: str, remedy: str) -> None:
         self.result.findings.append(Finding(name, place, what, remedy))

@@ -121,6 +121,12 @@ class Metadata:
         yield from self._foreign()
         yield from self._attributes()
 
+    @property
+    def resume(self) -> str:
+        """What goes on with the recording: of a configuration the command, of a sampler in Python its call."""
+        configured = "classifiers" in _embedded(self.attributes, "configuration")
+        return f"gradscope record --resume {self._location}" if configured else "gradscope.record(..., resume=True)"
+
     def remedy(self, name: str) -> str:
         """How to come by an array again."""
         if name in self.evaluation:
@@ -169,7 +175,7 @@ class Metadata:
             yield Finding("", f"{ROOT}, consolidated_metadata", f"{about}, wanted: {_CONSOLIDATED}", ANEW)
         if (status := self.attributes.get("status")) not in _STATUS:
             what = f"it is {status!r}, one of: {', '.join(_STATUS)}"
-            yield Finding("", f"{ROOT}, status", what, f"`gradscope record --resume {self._location}` sets it")
+            yield Finding("", f"{ROOT}, status", what, f"`{self.resume}` sets it")
         if (named := self.attributes.get("coordinates")) != AUXILIARY:
             yield Finding("", f"{ROOT}, coordinates", f"they are {named!r}, wanted: {AUXILIARY!r}", ANEW)
         said = self.attributes.get("configuration_hash")

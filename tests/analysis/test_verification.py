@@ -126,7 +126,7 @@ def test_the_block_of_a_damaged_chunk_is_recorded_again(stores, tmp_path):
     path = copied(stores("sharded"), tmp_path)
     chunk(path, "gradient", -1).unlink()
     (finding,) = verify(path).findings
-    assert "remove written/c.1.0.0.1.1.*: then `gradscope record --resume" in finding.remedy
+    assert "remove written/c.1.0.0.1.1.*: then `gradscope.record(..., resume=True)` records" in finding.remedy
     (file,) = path.glob("written/c.1.0.0.1.1.*")
     file.unlink()
     assert unfinished(locate(path)) == [((1, 0, 0, 1), 1)]

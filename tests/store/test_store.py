@@ -572,6 +572,15 @@ def test_what_is_evaluated_beside_a_recording_leaves_its_status(tmp_path, monkey
     assert open_store(path).attrs["evaluation"] == "{}"
 
 
+def test_an_evaluation_does_not_read_the_metadata_of_arrays_that_it_leaves(tmp_path):
+    path = tmp_path / "s.zarr"
+    create(path, Schema(grid(), ARRAYS), {})
+    (path / "gradient" / "zarr.json").write_text("{")
+    for value in (1, 2):
+        add_variables(path, xr.Dataset({"mine": ("sample", np.full(7, value))}))
+        assert (open_store(path)["mine"] == value).all()
+
+
 def test_a_link_in_the_place_of_a_file_to_be_written_is_not_followed(tmp_path):
     (tmp_path / "mine").write_text("kept")
     (tmp_path / "chunk.partial").symlink_to(tmp_path / "mine")

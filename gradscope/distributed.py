@@ -262,7 +262,7 @@ def _tells(work: Callable[..., Any]) -> Callable[..., Any]:
 @_tells
 def _begin(task: Task, overwrite: bool, resume: bool, command: Sequence[str]) -> Begun:
     with _one_at_a_time:
-        run = _load(task, overwrite=overwrite, resume=resume)
+        run = _loaded[task.id] = _load(task, overwrite=overwrite, resume=resume)
         load_judge(run)
         location = locate(run.config.recording.path)
         deviation = begin_run(run, location, overwrite=overwrite, resume=resume, command=command)
@@ -276,12 +276,13 @@ def _record(task: Task, cell: Cell, block: int) -> _Part:
             raise GradscopeError("the run was stopped")
 
     with _one_at_a_time:
-        go_on()
         if task.id in _loaded:
             _set_up(task)
-        else:  # on another machine they may be others
+        else:
             run = _load(task, resume=True)
-            refuse_other_weights(run.config.recording.path, weights(run.models))
+            refuse_other_weights(run.config.recording.path, weights(run.models))  # of another machine, perhaps
+            _loaded[task.id] = run
+        go_on()
         run = _loaded[task.id]
         with block_recorder(run, locate(run.config.recording.path), task.stop_on_nonfinite) as recorder:
             record_block(run, recorder, cell, block, go_on)
@@ -290,11 +291,10 @@ def _record(task: Task, cell: Cell, block: int) -> _Part:
 
 
 def _load(task: Task, *, overwrite: bool = False, resume: bool = False) -> Run:
-    """Load and check the run, in place of the one before."""
+    """Load and check a run; the one before is let go."""
     _loaded.clear()
     config = RunConfig.model_validate_json(task.configuration)
-    run = _loaded[task.id] = prepare(config, _set_up(task), overwrite=overwrite, resume=resume)
-    return run
+    return prepare(config, _set_up(task), overwrite=overwrite, resume=resume)
 
 
 def _set_up(task: Task) -> str:

@@ -150,6 +150,8 @@ def test_workers_record_with_the_weights_of_the_store_or_not_at_all(client, tmp_
         client.run(small_run.draw_robust_from, 7)
         with pytest.raises(GradscopeError, match="the weights of classifiers.robust are not those it was begun with"):
             distributed.record_blocks(client, begun)
+        run = begun.task.id
+        assert sum(client.run(lambda: run in distributed._loaded).values()) <= 1  # who began it
         distributed.record_blocks(client, begin(client, path, overwrite=True))  # nobody keeps what was loaded before
     finally:
         client.run(small_run.draw_robust_from, 1)

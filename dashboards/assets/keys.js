@@ -53,7 +53,7 @@ window.dash_clientside = window.dash_clientside || {};
     document.addEventListener(name, touch, { capture: true });
 
   function touch({ target, timeStamp }) {
-    if (target.closest(".choices, [role=listbox]")) touched = timeStamp;
+    if (target.closest?.(".choices, [role=listbox]")) touched = timeStamp;
   }
 
   document.addEventListener("click", function (event) {

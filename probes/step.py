@@ -43,8 +43,15 @@ class GuidedStep:
     """What guidance added to the step: guided minus unguided prev_sample."""
     prev_sample: Tensor | None = None
     """The next x_t, guided."""
+    unguided: Tensor | None = None
+    """Samples in which guidance could not act at this step, shape ``(n,)``, bool: the gradient is not finite, or the
+    step leaves the shift undefined."""
     sigma: float | None = None
     """Standard deviation of the DDPM posterior at this step."""
+    noise_added: float | Tensor | None = None
+    """Standard deviation of the noise that the step adds, one number or one a sample, ``(n,)``; 0 where it adds none."""
+    num_train_timesteps: int | None = None
+    """T: timesteps run from 0 to T - 1."""
     alphas_cumprod: float | None = None
     """Of this timestep: x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) noise."""
     objective: Callable[[Tensor, Tensor], Tensor] | None = None

@@ -13,23 +13,30 @@ import torch
 from torch import nn
 
 from gradscope.device import device_name
+from gradscope.fingerprint import fingerprint
+from gradscope.schedule import configuration_of
 
 _PACKAGES = ("gradscope", "torch", "diffusers", "timm", "numpy", "zarr", "xarray")
 
 
 def provenance(
     configuration: Mapping[str, Any],
-    configuration_hash: str,
+    scheduler: Any,
     models: Mapping[str, nn.Module],
     classes: Sequence[str],
     device: torch.device,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Attributes of a store: identity, configuration, versions, device, and the hash of every model's weights."""
+    """Attributes of a store: identity, configuration, scheduler, versions, device, and the hash of every model's weights.
+
+    ``configuration_hash`` is that of the configuration and of the scheduler's own settings, see `fingerprint`.
+    """
+    settings = configuration_of(scheduler)
     return {
         "run_id": str(uuid.uuid4()),
         "configuration": json.dumps(configuration),
-        "configuration_hash": configuration_hash,
+        "scheduler": json.dumps(settings),
+        "configuration_hash": fingerprint(configuration, settings),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "device": device_name(device),

@@ -149,7 +149,7 @@ def _deviation(run: Run) -> dict[str, dict[str, float]]:
 
 def _provenance(run: Run, command: Sequence[str]) -> dict[str, Any]:
     config = run.config.model_dump(mode="json")
-    return provenance(config, run.config.hash(), run.models, run.classes, run.device, command)
+    return provenance(config, run.denoiser.scheduler, run.models, run.classes, run.device, command)
 
 
 def _out_of_memory(sampler: GuidedSampler, labels: list[int], config: RunConfig) -> str:

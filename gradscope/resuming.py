@@ -67,6 +67,9 @@ def resumption(where: StorePath, provenance: Mapping[str, Any]) -> dict[str, Any
     """
     attributes = open_store(where).attrs
     refuse_differences(json.loads(attributes["configuration"]), json.loads(provenance["configuration"]), where)
+    if "scheduler" in attributes:  # stores of version 0.1 do not say
+        then, now = ({"scheduler": json.loads(said["scheduler"])} for said in (attributes, provenance))
+        refuse_differences(then, now, where)
     refuse_other_weights(where, provenance["weights_sha256"])
     return {"resumed": [*attributes.get("resumed", []), {key: provenance[key] for key in _KEPT}]}
 

@@ -1,7 +1,5 @@
 """Recording a sampler from Python: one cell, without a configuration file."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradscope.errors import GradscopeError
 from gradscope.probe_loading import check_attaching
 from gradscope.provenance import provenance
 from gradscope.recorder import Recorder
 from gradscope.resuming import resumption
-from gradscope.sampler import GuidedSampler, sample_seeds
+from gradscope.sampler import GuidedSampler, class_labels, sample_seeds
 from gradscope.schedule import Schedule
 from gradscope.store import Grid, open_store
 from gradscope.store.creation import refuse_path
@@ -54,11 +51,10 @@ class SamplerRecorder:
         Tensor
             ``(n, channel, height, width)``, as `GuidedSampler.sample` gives them.
         """
+        labels = class_labels(labels)
         sampler, size = self._sampler, batch_size or len(labels)
-        if not labels:
-            raise GradscopeError("labels: at least one sample is needed, got none")
         check_attaching(self._probes, sampler.modules, "probes")
-        grid = self._grid(labels, Schedule(sampler.scheduler, num_inference_steps), seed, size)
+        grid = self._grid(labels, sampler.schedule(num_inference_steps), seed, size)
         attributes = self._attributes()
         if self._options["resume"]:
             attributes = resumption(self._path, attributes)
@@ -92,7 +88,6 @@ class SamplerRecorder:
     def _attributes(self) -> dict[str, Any]:
         sampler, guidance = self._sampler, self._sampler.guidance
         settings = {
-            "scheduler": type(sampler.scheduler).__name__,
             "objective": guidance.objective,
             "normalize": guidance.normalize,
             "weight": guidance.weight,
@@ -101,9 +96,8 @@ class SamplerRecorder:
             "stabilizer": repr(sampler.stabilizer),
             "autocast": None if sampler.autocast is None else str(sampler.autocast).removeprefix("torch."),
         }
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         models = {"denoiser": sampler.unet, f"classifiers.{self._names[0]}": guidance.classifier}
-        return provenance(settings, digest, models, (), sampler.device)
+        return provenance(settings, sampler.scheduler, models, (), sampler.device)
 
 
 def record(

@@ -24,7 +24,8 @@ class GuidedStep:
     """Diffusion time of x_t."""
     x_t: Tensor
     gradient: Tensor
-    """Gradient of the objective with respect to x_t, as it came: raw, possibly not finite."""
+    """Gradient of the objective with respect to x_t, as it came: raw, possibly not finite. gradscope's sampler gives it
+    and the update in float64: a convinced guide's gradient lies below float32's range."""
     label: Tensor | None = None
     """Target classes, shape ``(n,)``, int64."""
     model_output: Tensor | None = None

@@ -1,6 +1,5 @@
 """Whether a store's metadata agree with each other, and its files with them."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradscope.errors import GradscopeError
+from gradscope.fingerprint import fingerprint
 from gradscope.store import trust
 from gradscope.store.checks import NAME
 from gradscope.store.location import ROOT, Location
@@ -187,12 +187,9 @@ class Metadata:
         return codecs if isinstance(codecs, list) else []
 
     def _hash(self) -> str:
-        """Of the configuration as it is stored; see `gradscope.config.RunConfig.hash`."""
-        content = _embedded(self.attributes, "configuration")
-        content = {key: value for key, value in content.items() if key != "evaluation"}
-        if isinstance(content.get("recording"), dict):
-            content["recording"] = {k: v for k, v in content["recording"].items() if k not in ("path", "durable")}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        """Of what is stored as the configuration and, where it is there, as the scheduler's settings."""
+        scheduler = _embedded(self.attributes, "scheduler") if "scheduler" in self.attributes else None
+        return fingerprint(_embedded(self.attributes, "configuration"), scheduler)
 
 
 def chunk_index(array: Any, key: str) -> tuple[int, ...] | None:

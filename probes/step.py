@@ -48,7 +48,8 @@ class GuidedStep:
     sigma: float | None = None
     """Standard deviation of the DDPM posterior at this step."""
     noise_added: float | Tensor | None = None
-    """Standard deviation of the noise that the step adds, one number or one a sample, ``(n,)``; 0 where there is none."""
+    """Standard deviation of the noise that the step adds, one number or one a sample, ``(n,)``; 0 where it
+    adds none."""
     num_train_timesteps: int | None = None
     """T: timesteps run from 0 to T - 1."""
     alphas_cumprod: float | None = None

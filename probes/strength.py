@@ -53,13 +53,13 @@ class Unguided(Probe):
             "unguided",
             "guidance could not act",
             "1 where the gradient is not finite or the shift is undefined, else 0",
-            dtype="uint8",
+            dtype="int8",
         ),
     )
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
         assert step.unguided is not None
-        return {"unguided": step.unguided.to(torch.uint8)}, state
+        return {"unguided": step.unguided.to(torch.int8)}, state
 
 
 def _rows(value: float | torch.Tensor, step: GuidedStep) -> torch.Tensor:

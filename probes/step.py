@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from probes import numerics
@@ -50,7 +49,8 @@ class GuidedStep:
     sigma: float | None = None
     """Standard deviation of the DDPM posterior at this step."""
     noise_added: float | Tensor | None = None
-    """Standard deviation of the noise that the step adds, one number or one a sample, ``(n,)``; 0 where it adds none."""
+    """Standard deviation of the noise that the step adds, one number or one a sample, ``(n,)``; 0 where it
+    adds none."""
     num_train_timesteps: int | None = None
     """T: timesteps run from 0 to T - 1."""
     alphas_cumprod: float | None = None
@@ -68,7 +68,7 @@ class GuidedStep:
 
     def norm(self, name: str) -> Tensor:
         """Norm (l2) of each of these rows, ``(n,)``, float64; NaN where an element is NaN."""
-        return self._once("norm", name, lambda: torch.linalg.vector_norm(self.rows(name), dim=1))
+        return self._once("norm", name, lambda: numerics.norm_of_rows(self.rows(name)))
 
     def unit_rows(self, name: str) -> Tensor:
         """These rows divided by their norms; zero stays zero."""

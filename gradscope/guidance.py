@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gradscope import objectives
 from gradscope.config import ClassifierInput, Normalize, Objective, Weight
 from gradscope.errors import GradscopeError, one_of
-from gradscope.models.logits import as_logits
+from gradscope.models.calls import logits_of
 from gradscope.schedule import Prediction, Schedule, Times
 from gradscope.smoothgrad import SmoothGrad
 
@@ -43,8 +43,10 @@ class Evidence:
     prediction: Prediction
     objective: Callable[[Tensor, Tensor], Tensor]
     """As a function of x_t and labels; see `GuidedStep.objective`."""
+    log_factor: Tensor
+    """Logarithm of what the models' own gradients were multiplied by, ``(n,)``, float64; see `gradscope.objectives`."""
     defined: bool = True
-    """False at signal 0 with x0_detached, whose factor 1 / sqrt(alphas_cumprod) is infinite there: the gradient is 0."""
+    """False with x0_detached at signal 0, where its factor 1 / sqrt(alphas_cumprod) is infinite: the gradient is 0."""
 
 
 @dataclass(frozen=True)
@@ -108,36 +110,36 @@ class ClassifierGuidance:
             prediction = self._predict(x, times, schedule, denoise)
             seen = self._seen(x, prediction, times, schedule) if defined else prediction.pred_original_sample
             with torch.set_grad_enabled(self.smoothgrad is None and defined):
-                logits = self._logits(seen)
+                logits = logits_of(self.classifier, seen)
             if times.step == 0:
                 _check_labels(label, logits.shape[1])
+            value, log_factor = objectives.scores(self.objective, logits, label)
             if not defined:
-                gradient = torch.zeros_like(x, dtype=torch.float64, requires_grad=False)
+                gradient = torch.zeros_like(x, requires_grad=False)
             elif self.smoothgrad is None:
-                value, log_factor = objectives.scores(self.objective, logits, label)
                 (gradient,) = torch.autograd.grad(value.sum(), x)
-                gradient = objectives.scaled(gradient, log_factor)
             else:
                 at_seen, log_factor = self.smoothgrad.gradient(
-                    lambda c: objectives.scores(self.objective, self._logits(c), label), seen, seeds, times.step
+                    lambda c: objectives.scores(self.objective, logits_of(self.classifier, c), label),
+                    seen,
+                    seeds,
+                    times.step,
                 )
                 (gradient,) = torch.autograd.grad(seen, x, at_seen)
-                gradient = objectives.scaled(gradient, log_factor)
+            gradient = objectives.scaled(gradient, log_factor)
         prediction = Prediction(
             prediction.native.detach(), prediction.model_output.detach(), prediction.pred_original_sample.detach()
         )
         objective = partial(self._objective, times=times, schedule=schedule, denoise=denoise)
-        return Evidence(gradient, logits.detach(), prediction, objective, defined)
-
-    def _logits(self, seen: Tensor) -> Tensor:
-        """The classifier's, of a copy of its input: one that works in place must harm nothing."""
-        return as_logits(self.classifier(seen.clone().to(dtype_of(self.classifier))))
+        return Evidence(gradient, logits.detach(), prediction, objective, log_factor, defined)
 
     def _objective(self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Tensor:
         """See `GuidedStep.objective`."""
         # x_t alone needs no prediction: the U-Net does not run.
         prediction = None if self.classifier_input == "x_t" else self._predict(x, times, schedule, denoise)
-        return objectives.value(self.objective, self._logits(self._seen(x, prediction, times, schedule)), label)
+        return objectives.value(
+            self.objective, logits_of(self.classifier, self._seen(x, prediction, times, schedule)), label
+        )
 
     def _predict(self, x: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Prediction:
         """The denoiser's prediction at x, with a graph through the U-Net only where the gradient goes through it."""
@@ -174,11 +176,6 @@ class ClassifierGuidance:
             "variance": times.sigma_step**2,
         }
         return self.guidance_scale * weights[self.weight]
-
-
-def dtype_of(module: nn.Module) -> torch.dtype:
-    """Floating type of a model's weights; float32 where it has none."""
-    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
 
 def _check_labels(label: Tensor, classes: int) -> None:

@@ -1,19 +1,19 @@
 """What a classifier's guidance differentiates, in a form that holds however convinced the classifier is.
 
-With the margin ``m = z_y - logsumexp(z_k, k != y)`` the log-probability is ``log p_y = log sigmoid(m)``, and its gradient
-``sigmoid(-m) grad m``. Once the classifier is convinced, ``1 - p_y = sigmoid(-m)`` is lost in the rounding of ``p_y``,
-and a gradient taken through log_softmax keeps the other classes' part alone: for the logits [40, 0, 1, -2] the target's
-component is 0 in float32, 1.6e-17 in truth. The gradient of the margin is of order 1 at any m, so it is what goes
-through the models; the factor, one number a sample, is multiplied on in float64 afterwards.
+With the margin ``m = z_y - logsumexp(z_k, k != y)`` the log-probability is ``log p_y = log sigmoid(m)``, and its
+gradient ``sigmoid(-m) grad m``. Once the classifier is convinced, ``1 - p_y = sigmoid(-m)`` is lost in the rounding of
+``p_y``, and a gradient taken through log_softmax keeps the other classes' part alone: for the logits [40, 0, 1, -2] the
+target's component is 0 in float32, 1.6e-17 in truth. The gradient of the margin is of order 1 at any m, so it is what
+goes through the models; the factor, one number a sample, is multiplied on in float64 afterwards.
 """
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from gradscope.config import Objective
+from probes.numerics import margin
 
 _LEAST = -300.0
 """Logarithm below which a factor is no longer told apart: its square, too, lies within float64."""
@@ -28,31 +28,11 @@ class Scores(NamedTuple):
     """Without a graph: ``grad objective = exp(log_factor) grad value``."""
 
 
-def margin(logits: Tensor, label: Tensor) -> Tensor:
-    """How far the target's logit lies above the others together, in nats.
-
-    Parameters
-    ----------
-    logits
-        ``(n, classes)``, at least two classes, of any floating type.
-    label
-        Target classes, ``(n,)``, int64.
-
-    Returns
-    -------
-    Tensor
-        ``z_y - logsumexp(z_k, k != y)``, ``(n,)``, float64. The target's probability is its sigmoid.
-    """
-    wide, target = logits.double(), label[:, None]
-    others = wide.scatter(1, target, -torch.inf).logsumexp(dim=1)
-    return wide.gather(1, target)[:, 0] - others
-
-
 def scores(objective: Objective, logits: Tensor, label: Tensor) -> Scores:
     """What to differentiate in place of the objective, and the factor that makes up for it."""
     if objective == "logit":
         value = logits.double().gather(1, label[:, None])[:, 0]
-        return Scores(value, torch.zeros_like(value, requires_grad=False))
+        return Scores(value, value.new_zeros(value.shape))
     value = margin(logits, label)
     return Scores(value, logsigmoid(-value.detach()).clamp(min=_LEAST))
 

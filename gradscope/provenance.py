@@ -27,7 +27,7 @@ def provenance(
     device: torch.device,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Attributes of a store: identity, configuration, scheduler, versions, device, and the hash of every model's weights.
+    """Attributes of a store: identity, configuration, scheduler, versions, device, and every model's weights' hash.
 
     ``configuration_hash`` is that of the configuration and of the scheduler's own settings, see `fingerprint`.
     """

@@ -18,17 +18,28 @@ from gradscope.store.progress import finished
 from gradscope.store.schema import CELL_DIMS
 from gradscope.store.session import begin, recording
 from gradscope.transfer import Ring
-from probes import IMAGE_DIMS, FiniteFraction, GuidedStep, Probe, Variable, attach_all, check_needs
+from probes import IMAGE_DIMS, SOURCES, FiniteFraction, GuidedStep, Probe, Variable, attach_all, check_needs
 
 _IMAGE = Array("image", "final", {"long_name": "final sample", "units": "1", "equation": "x_0"}, dims=IMAGE_DIMS)
 
 
+_NAMES = {
+    "x_t": "x_t",
+    "denoiser": "the denoiser's output",
+    "guide": "the guide's logits",
+    "gradient": "the gradient",
+}
+"""By `probes.SOURCES`, what is not finite first."""
+
+
 class NonFinite(NamedTuple):
-    """A sample whose gradient was not finite at a step."""
+    """A sample of which something was not finite at a step."""
 
     cell: tuple[int, ...]
     sample: int
     timestep: int
+    source: str
+    """Where it came from: one of `probes.SOURCES`."""
 
 
 def make_schema(
@@ -148,10 +159,11 @@ class BlockRecorder:
         self.writer.submit(Frame(cell, first_sample, step, slot.arrays, slot.wait, lambda: self.ring.release(slot)))
 
     def describe(self, found: NonFinite) -> str:
-        """Where a gradient was not finite, in words."""
+        """What was not finite where, in words."""
         grid = self.schema.grid
         cell = ", ".join(f"{dim} {getattr(grid, dim)[i]}" for dim, i in zip(CELL_DIMS, found.cell, strict=True))
-        return f"gradient not finite at timestep {found.timestep}, sample {found.sample}, {cell}"
+        what = _NAMES[found.source]
+        return f"{what} not finite at timestep {found.timestep}, sample {found.sample}, {cell}"
 
     def _refuse_nonfinite(self) -> None:
         if self.stop_on_nonfinite and self.nonfinite:
@@ -172,9 +184,12 @@ class BlockRecorder:
         }
 
     def _inspect(self, frame: Frame) -> None:
-        for i in np.flatnonzero(frame.arrays["finite_fraction"] < 1):
-            timestep = int(self.schema.grid.timestep[frame.step])
-            self.nonfinite.append(NonFinite(frame.cell, frame.first_sample + int(i), timestep))
+        sources = frame.arrays["nonfinite_source"]
+        for i in np.flatnonzero(sources):
+            source, sample = SOURCES[int(sources[i])], frame.first_sample + int(i)
+            if source == "x_t" and any(f.sample == sample and f.cell == frame.cell for f in self.nonfinite):
+                continue  # what came before is the reason, and reported
+            self.nonfinite.append(NonFinite(frame.cell, sample, int(self.schema.grid.timestep[frame.step]), source))
 
 
 class Recorder(BlockRecorder):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradscope.errors import GradscopeError
-from gradscope.guidance import ClassifierGuidance, Evidence, dtype_of
+from gradscope.guidance import ClassifierGuidance, Evidence
+from gradscope.models.calls import output_of
 from gradscope.noise import BlockNoise
 from gradscope.schedule import Schedule, Times, refuse_inexact
 from gradscope.stabilizers import Identity, Stabilizer
@@ -168,13 +169,10 @@ class GuidedSampler:
         self, x_t: Tensor, label: Tensor, times: Times, schedule: Schedule, seeds: Sequence[int] = ()
     ) -> Evidence:
         """What guide and U-Net say of x_t at one time; see `ClassifierGuidance.evaluate`."""
-        dtype = dtype_of(self.unet)
 
         def denoise(x: Tensor) -> Tensor:
             with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-                # A copy, for a model that works in place.
-                output = self.unet(x.clone().to(dtype), torch.full((len(x),), times.timestep, device=x.device))
-            return (output if isinstance(output, Tensor) else output.sample).to(x.dtype)
+                return output_of(self.unet, x, times.timestep)
 
         return self.guidance.evaluate(x_t, label, times, schedule, denoise, seeds)
 
@@ -219,6 +217,7 @@ class GuidedSampler:
             noise_added=times.noise_added,
             alphas_cumprod=times.alphas_cumprod,
             num_train_timesteps=schedule.num_train_timesteps,
+            backward_factor=evidence.log_factor.exp(),
             objective=evidence.objective,
         )
         return step, state

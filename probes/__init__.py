@@ -10,7 +10,7 @@ from inspect import signature
 from probes.attribution import Attribution
 from probes.belief import Belief
 from probes.cosines import Cosine, CosineBetween, LagCosine, ScoreCosine
-from probes.fractions import FiniteFraction, Fractions
+from probes.fractions import SOURCES, FiniteFraction, Fractions
 from probes.layers import Layers
 from probes.norms import Norm
 from probes.probe import IMAGE_DIMS, Coordinate, Probe, Variable, attach_all, check_needs
@@ -62,6 +62,7 @@ NAMED: Mapping[str, Callable[..., list[Probe]]] = {
 __all__ = [
     "IMAGE_DIMS",
     "NAMED",
+    "SOURCES",
     "Attribution",
     "Belief",
     "Coordinate",

@@ -55,6 +55,9 @@ class GuidedStep:
     """T: timesteps run from 0 to T - 1."""
     alphas_cumprod: float | None = None
     """Of this timestep: x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) noise."""
+    backward_factor: Tensor | None = None
+    """What makes the gradients inside of the models those of the objective, ``(n,)``, float64; None where they are. Our
+    sampler differentiates the guide's margin m and multiplies by sigmoid(-m) afterwards."""
     objective: Callable[[Tensor, Tensor], Tensor] | None = None
     """The guide's objective at this timestep, one number a sample, ``(m,)``, as a differentiable function of noisy
     images ``(m, channel, height, width)`` and labels ``(m,)``, for any m. Its gradient at x_t is `gradient`, unless

@@ -54,7 +54,9 @@ def test_x0_detached_passes_the_clamp_and_one_factor(x_t, classifier, unet, pred
     classifier(x_0).log_softmax(dim=1)[torch.arange(3), LABEL].sum().backward()
     inside = x_0.detach().abs() < 1
     assert 0.05 < inside.float().mean() < 0.999
-    torch.testing.assert_close(evidence.gradient.float(), x_0.grad * inside / times.alphas_cumprod**0.5, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        evidence.gradient.float(), x_0.grad * inside / times.alphas_cumprod**0.5, rtol=1e-3, atol=1e-5
+    )
 
 
 class GaussianDenoiser(nn.Module):

@@ -32,7 +32,7 @@ class Features(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        return self.module(x)
+        return self.module(x.clone())  # a copy, for a network that works in place
 
     def of(self, batches: Iterable[Tensor]) -> NDArray[np.float64]:
         """The features of all images of some batches, ``(n, num_features)``.

@@ -8,11 +8,12 @@ from typing import Any
 import diffusers
 import huggingface_hub
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 from torch import nn
 
 from gradscope.errors import GradscopeError
 from gradscope.models import cards, foreign
+from gradscope.schedule import refuse_inexact
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     Raises
     ------
     GradscopeError
-        It cannot be loaded, it is a latent or conditional pipeline, or its scheduler is of another process than DDPM's.
+        It cannot be loaded, it is a latent or conditional pipeline, or its scheduler cannot be treated exactly.
     """
     if spec.startswith("zoo:") or spec.endswith(".yaml"):
         unet, scheduler = _from_card(cards.resolve(spec, "denoiser"))
@@ -40,7 +41,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
         unet, scheduler = _parts(foreign.call(spec, "denoiser"), spec)
     else:
         unet, scheduler = _from_pipeline(spec)
-    _refuse_process(scheduler)
+    refuse_inexact(scheduler)
     unet = unet.to(device).to(memory_format=torch.channels_last)  # convolutions are faster so, on CPUs too
     return Denoiser(unet, scheduler, spec)
 
@@ -52,16 +53,6 @@ def build_unet(card: cards.Card) -> UNet2DModel:
         out_channels=card.data.channels,
         **card.architecture["unet"],
     )
-
-
-def _refuse_process(scheduler: Any) -> None:
-    """Raise GradscopeError for the scheduler of another process (VE, flow matching): DDPM's would misread it."""
-    kinds = (type(scheduler), *getattr(scheduler, "compatibles", ()))
-    if not any(issubclass(kind, DDPMScheduler | DDIMScheduler) for kind in kinds):
-        raise GradscopeError(
-            f"denoiser: its scheduler is a {type(scheduler).__name__}, which diffusers does not count as compatible "
-            "with DDPMScheduler or DDIMScheduler; the model was trained for another process"
-        )
 
 
 def _from_card(path: Path) -> tuple[nn.Module, Any]:

@@ -148,7 +148,6 @@ class GuidedSampler:
         """The steps of `sample` one by one, without the hooks."""
         targets = class_labels(labels)
         schedule = self.schedule(num_inference_steps)
-        label = torch.tensor(targets, device=self.device)
         seeds = sample_seeds(seed, range(first_sample, first_sample + len(targets))).tolist()
         refuse_inference_tensors(self.modules)
         with (
@@ -156,6 +155,7 @@ class GuidedSampler:
             frozen(self.unet, self.guidance.classifier),
         ):
             with torch.inference_mode(False), torch.no_grad():
+                label = torch.tensor(targets, device=self.device)
                 x_t = noise.draw() * schedule.scheduler.init_noise_sigma
                 state = self.stabilizer.init(x_t.double())
             for times in schedule.times:

@@ -334,7 +334,8 @@ def test_gradients_that_are_not_finite_are_told_of_and_end_the_run_where_wanted(
     status, out, _ = gradscope(*broken)
     assert status == 0
     assert (
-        "the guide's logits not finite at timestep 666, sample 0, classifier mine, classifier_input x_t, stabilizer none" in out
+        "the guide's logits not finite at timestep 666, sample 0, classifier mine, classifier_input x_t, stabilizer none"
+        in out
     )
     assert "more; see finite_fraction in the store" in out
     status, _, err = gradscope(*broken, "--overwrite", "--stop-on-nonfinite")

@@ -1,5 +1,6 @@
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,11 +8,16 @@ from diffusers import (
     DDIMPipeline,
     DDPMPipeline,
     DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
     PNDMScheduler,
     ScoreSdeVeScheduler,
     UNet2DConditionModel,
     UNet2DModel,
+    UniPCMultistepScheduler,
 )
 from small_models import UNET
 from torch import nn
@@ -148,18 +154,28 @@ def test_latent_and_conditioned_pipelines_are_refused_by_name(tmp_path, kind, fu
         load_denoiser(spec)
 
 
-@pytest.mark.parametrize("scheduler", [ScoreSdeVeScheduler(), FlowMatchEulerDiscreteScheduler()])
-def test_a_scheduler_of_another_process_is_refused_by_name(tmp_path, unet, scheduler):
-    DDPMPipeline(unet, scheduler).save_pretrained(tmp_path)
-    with pytest.raises(GradscopeError, match=rf"^denoiser: its scheduler is a {type(scheduler).__name__}, which"):
-        load_denoiser(str(tmp_path))
+OTHERS = [
+    DEISMultistepScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler, PNDMScheduler, ScoreSdeVeScheduler, UniPCMultistepScheduler,
+]  # fmt: skip
 
 
-def test_another_scheduler_of_the_same_process_is_not_refused(tmp_path, unet):
-    DDPMPipeline(unet, PNDMScheduler(beta_end=0.03)).save_pretrained(tmp_path)
-    scheduler = load_denoiser(str(tmp_path)).scheduler
-    assert isinstance(scheduler, PNDMScheduler)
-    assert DDPMScheduler.from_config(scheduler.config).config.beta_end == 0.03
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_scheduler_is_refused_by_name_from_a_pipeline_and_from_a_callable(tmp_path, monkeypatch, unet, kind):
+    """They once ran as DDPM, silently."""
+    DDPMPipeline(unet, kind()).save_pretrained(tmp_path / "saved")
+    Path(tmp_path / "made_elsewhere.py").write_text(
+        "import diffusers\n\ndef make():\n    saved = diffusers.DDPMPipeline.from_pretrained('saved')"
+        f"\n    return saved.unet, diffusers.{kind.__name__}()\n"
+    )
+    refused = rf"^scheduler: {kind.__name__} cannot be treated exactly; one of: DDPMScheduler, DDIMScheduler$"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "made_elsewhere", raising=False)
+    for spec in ("saved", "made_elsewhere:make"):
+        with pytest.raises(
+            GradscopeError, match=rf"^scheduler: {kind.__name__} cannot be treated exactly; one of: DDPM"
+        ):
+            load_denoiser(spec)
 
 
 def test_absent_parts_do_not_count(tmp_path, unet, scheduler, x_t):

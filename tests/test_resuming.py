@@ -125,6 +125,33 @@ def test_other_weights_are_refused_by_name(store, monkeypatch):
     assert recorded_bytes(store) == before
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"prediction_type": "v_prediction"}, "scheduler.prediction_type was epsilon, and is v_prediction"),
+        ({"clip_sample": False}, "scheduler.clip_sample was True, and is False"),
+        ({"variance_type": "fixed_large"}, "scheduler.variance_type was fixed_small, and is fixed_large"),
+        ({"beta_end": 0.03}, "scheduler.beta_end was 0.02, and is 0.03"),
+    ],
+)
+def test_other_settings_of_the_scheduler_are_refused_by_name(store, sampler, tmp_path, monkeypatch, change, told):
+    """The configuration names the scheduler at most by its place: what it holds there may have changed."""
+    before = recorded_bytes(store)
+    other = DDPMScheduler(**change)
+    monkeypatch.setattr("small_run.DDPMScheduler", lambda: other)
+    with pytest.raises(GradscopeError, match=told):
+        recording_command.run(request(store))
+    assert recorded_bytes(store) == before
+    with gradscope.record(sampler, tmp_path / "mine.zarr", [Norm("gradient")]) as recorder:
+        recorder.sample([0], num_inference_steps=3)
+    sampler.scheduler = other
+    with (
+        pytest.raises(GradscopeError, match=told),
+        gradscope.record(sampler, tmp_path / "mine.zarr", [Norm("gradient")], resume=True) as recorder,
+    ):
+        recorder.sample([0], num_inference_steps=3)
+
+
 def test_a_store_of_other_arrays_is_refused(store):
     del zarr.open_group(store, mode="r+", use_consolidated=False)["update"]
     root = json.loads((store / "zarr.json").read_text())

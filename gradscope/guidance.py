@@ -110,7 +110,7 @@ class ClassifierGuidance:
             prediction = self._predict(x, times, schedule, denoise)
             seen = self._seen(x, prediction, times, schedule) if defined else prediction.pred_original_sample
             with torch.set_grad_enabled(self.smoothgrad is None and defined):
-                logits = logits_of(self.classifier, seen)
+                logits = (_checked_logits if times.step == 0 else logits_of)(self.classifier, seen)
             if times.step == 0:
                 _check_labels(label, logits.shape[1])
             value, log_factor = objectives.scores(self.objective, logits, label)
@@ -176,6 +176,20 @@ class ClassifierGuidance:
             "variance": times.sigma_step**2,
         }
         return self.guidance_scale * weights[self.weight]
+
+
+def _checked_logits(classifier: nn.Module, seen: Tensor) -> Tensor:
+    """At the first step, where a classifier that does not fit shows."""
+    try:
+        return logits_of(classifier, seen)
+    except (GradscopeError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        shape = " x ".join(map(str, seen.shape[1:]))
+        raise GradscopeError(
+            f"classifier: {type(classifier).__name__} fails on images of {shape} (channel, height, width), which the "
+            f"denoiser makes: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_labels(label: Tensor, classes: int) -> None:

@@ -215,8 +215,8 @@ def configuration_of(scheduler: Any) -> dict[str, Any]:
     return {"class": type(scheduler).__name__} | plain
 
 
-def refuse_inexact(scheduler: Any) -> None:
-    """Raise GradscopeError, by name, for a scheduler that cannot be treated exactly."""
+def refuse_class(scheduler: Any) -> None:
+    """Raise GradscopeError, by name, unless a scheduler is diffusers' DDPM or DDIM, or takes their very steps."""
     name = type(scheduler).__name__
     base = next((kind for kind in SCHEDULERS.values() if isinstance(scheduler, kind)), None)
     if base is None:
@@ -227,10 +227,15 @@ def refuse_inexact(scheduler: Any) -> None:
             f"scheduler: {name} changes {base.__name__}'s {', '.join(changed)}, so it cannot be treated exactly; one "
             "of: DDPMScheduler, DDIMScheduler"
         )
-    config = scheduler.config
+
+
+def refuse_inexact(scheduler: Any) -> None:
+    """Raise GradscopeError, by name, for a scheduler that cannot be treated exactly."""
+    refuse_class(scheduler)
+    config, name = scheduler.config, type(scheduler).__name__
     if config.thresholding:
         raise GradscopeError(f"scheduler: {name} with thresholding=True is not supported; set it to False")
-    if base is DDPMScheduler and config.variance_type not in VARIANCE_TYPES:
+    if isinstance(scheduler, DDPMScheduler) and config.variance_type not in VARIANCE_TYPES:
         raise GradscopeError(
             f"scheduler: variance_type {config.variance_type!r} is not supported; "
             f"{one_of(config.variance_type, VARIANCE_TYPES)}"

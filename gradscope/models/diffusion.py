@@ -13,7 +13,7 @@ from torch import nn
 
 from gradscope.errors import GradscopeError
 from gradscope.models import cards, foreign
-from gradscope.schedule import refuse_inexact
+from gradscope.schedule import refuse_class
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     Raises
     ------
     GradscopeError
-        It cannot be loaded, it is a latent or conditional pipeline, or its scheduler cannot be treated exactly.
+        It cannot be loaded, it is a latent or conditional pipeline, or its scheduler is neither DDPM's nor DDIM's.
     """
     if spec.startswith("zoo:") or spec.endswith(".yaml"):
         unet, scheduler = _from_card(cards.resolve(spec, "denoiser"))
@@ -41,7 +41,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
         unet, scheduler = _parts(foreign.call(spec, "denoiser"), spec)
     else:
         unet, scheduler = _from_pipeline(spec)
-    refuse_inexact(scheduler)
+    refuse_class(scheduler)
     unet = unet.to(device).to(memory_format=torch.channels_last)  # convolutions are faster so, on CPUs too
     return Denoiser(unet, scheduler, spec)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import (
     DDIMPipeline,
+    DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
     DEISMultistepScheduler,
@@ -26,6 +27,7 @@ from gradscope.errors import GradscopeError
 from gradscope.models import cards
 from gradscope.models.diffusion import load_denoiser
 from gradscope.sampler import refuse_conditional
+from gradscope.schedule import refuse_inexact
 
 T = torch.tensor([10, 900])
 
@@ -174,6 +176,15 @@ def test_another_scheduler_is_refused_by_name_from_a_pipeline_and_from_a_callabl
     for spec in ("saved", "made_elsewhere:make"):
         with pytest.raises(GradscopeError, match=refused):
             load_denoiser(spec)
+
+
+def test_settings_that_the_other_scheduler_does_not_take_are_no_reason_to_refuse(tmp_path, unet):
+    """DDIM has no variance type; whether DDPM's can be treated is asked where DDPM runs."""
+    DDPMPipeline(unet, DDPMScheduler(variance_type="fixed_large_log")).save_pretrained(tmp_path)
+    born_as_ddpm = load_denoiser(str(tmp_path)).scheduler
+    refuse_inexact(DDIMScheduler.from_config(born_as_ddpm.config))
+    with pytest.raises(GradscopeError, match="variance_type 'fixed_large_log' is not supported"):
+        refuse_inexact(DDPMScheduler.from_config(born_as_ddpm.config))
 
 
 def test_absent_parts_do_not_count(tmp_path, unet, scheduler, x_t):

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, Tag
 
-from gradscope.config.fields import Positive, Strict, form_of
+from gradscope.config.fields import PathText, Positive, Strict, form_of
 
 
 class TimmClassifier(Strict):
@@ -12,7 +12,7 @@ class TimmClassifier(Strict):
 
     timm: str
     """Name of a timm architecture."""
-    checkpoint: str | None = None
+    checkpoint: PathText | None = None
     """Safetensors file (or a .pt file that loads with `weights_only`); without it, timm's pretrained weights."""
     num_classes: Positive
     mean: list[float] | None = None
@@ -23,6 +23,6 @@ class TimmClassifier(Strict):
 
 
 ClassifierSpec = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[TimmClassifier, Tag("<mapping>")],
+    Annotated[PathText, Tag("<text>")] | Annotated[TimmClassifier, Tag("<mapping>")],
     form_of("a name (zoo:SET/NAME, CARD.yaml, package.module:callable) or a mapping of timm's keys"),
 ]

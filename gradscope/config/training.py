@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gradscope.config.data import DataConfig
-from gradscope.config.fields import Interval, Positive, Seed, Strict
+from gradscope.config.fields import Interval, PathText, Positive, Seed, Strict
 
 
 class TrainingConfig(Strict):
@@ -21,8 +21,8 @@ class TrainingConfig(Strict):
 
 
 class DenoiserEvaluation(Strict):
-    judge: str
-    extractor: str
+    judge: PathText
+    extractor: PathText
     samples: Positive = 1000
     num_inference_steps: Positive = 100
 
@@ -37,7 +37,7 @@ class TrainDenoiserConfig(Strict):
     """Keyword arguments of `diffusers.DDPMScheduler`."""
     training: TrainingConfig
     evaluation: DenoiserEvaluation | None = None
-    output: str
+    output: PathText
     """Path without suffix: writes OUTPUT.safetensors and its card OUTPUT.yaml."""
 
 
@@ -53,4 +53,4 @@ class TrainClassifierConfig(Strict):
     """Timesteps ``first <= t < end`` that `x_t` trains on; default: all of the scheduler's."""
     scheduler: dict[str, Any] = {}
     training: TrainingConfig
-    output: str
+    output: PathText

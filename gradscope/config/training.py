@@ -15,6 +15,7 @@ class TrainingConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of the moving average of the weights; at most (1 + n) / (10 + n) at step n, for short trainings."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_every: Positive = 500
     seed: Seed = 0

@@ -74,7 +74,7 @@ StorePath = str | Path | Location
 
 
 def locate(where: StorePath) -> Location:
-    """The location that a path (a `~` at its beginning is the user's folder) or a URL (``s3://bucket/name.zarr``) names."""
+    """The location that a path (`~` is the user's folder) or a URL (``s3://bucket/name.zarr``) names."""
     if not isinstance(where, str | Path):
         return where
     return Bucket(where) if isinstance(where, str) and "://" in where else Folder(Path(os.path.expanduser(where)))

@@ -10,6 +10,10 @@ class GradscopeError(Exception):
     exit_status = 2
 
 
+class GradscopeWarning(UserWarning):
+    """Something that a reader of the numbers must know. The command line prints it as one paragraph."""
+
+
 class NonFiniteGradient(GradscopeError):
     """A gradient was not finite in a run that was told to stop there."""
 

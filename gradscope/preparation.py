@@ -1,5 +1,6 @@
 """A checked configuration with everything loaded: models, stabilisers, probes, and the grid of the run."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -92,7 +93,8 @@ class Run:
 
 def moved(config: RunConfig, path: str) -> RunConfig:
     """The configuration with another path of the store."""
-    return config.model_copy(update={"recording": config.recording.model_copy(update={"path": path})})
+    recording = config.recording.model_copy(update={"path": os.path.expanduser(path)})
+    return config.model_copy(update={"recording": recording})
 
 
 def prepare(

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from gradscope.cli.audit import probe_classifier
 from gradscope.cli.record import record
 from gradscope.cli.stores import dashboard, evaluate, info, report, verify
 from gradscope.cli.train import train_classifier, train_ddpm
-from gradscope.errors import GradscopeError, notes
+from gradscope.errors import GradscopeError, GradscopeWarning, notes
 
 # After \b a paragraph's lines stay as they are.
 _EXAMPLES = """
@@ -95,9 +96,18 @@ def _main(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one paragraph on standard error."""
+    """Run the command line; an error that the user can mend, or a warning, is one paragraph on standard error."""
     # Read when torch is loaded. Threads that spin while they wait make a run many times slower beside any busy process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *arguments: Any) -> None:
+        if issubclass(category, GradscopeWarning):
+            typer.echo(f"gradscope: warning: {' '.join(str(message).split())}", err=True)
+        else:
+            shown(message, category, *arguments)
+
+    warnings.showwarning = show
     try:
         app()
     except GradscopeError as error:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gradscope.cli.options import Device, Set, StorePath
+from gradscope.cli.options import Device, Set, StorePath, expanded
 from gradscope.errors import GradscopeError
 
 
@@ -34,7 +34,10 @@ def evaluate(store: StorePath, overrides: Set = None, device: Device = "auto") -
 def report(
     store: StorePath,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="NAME.html", help="Write it as one page, readable offline, too.")
+        Path | None,
+        typer.Option(
+            "--html", metavar="NAME.html", help="Write it as one page, readable offline, too.", callback=expanded
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, and nothing else.")] = False,
 ) -> None:

@@ -6,8 +6,12 @@ from pydantic import AfterValidator, Field, Tag
 
 from gradscope.config.classifiers import ClassifierSpec
 from gradscope.config.evaluation import EvaluationConfig
+<<<<<<< HEAD
 from gradscope.config.fields import Interval, Positive, Seed, Strict, form_of
 from gradscope.fingerprint import fingerprint
+=======
+from gradscope.config.fields import Interval, PathText, Positive, Seed, Strict, form_of
+>>>>>>> models
 
 ClassifierInput = Literal["x_t", "x0", "x0_detached"]
 Objective = Literal["log_prob", "logit"]
@@ -90,7 +94,7 @@ class ExecutionConfig(Strict):
 
 
 class RecordingConfig(Strict):
-    path: str
+    path: PathText
     dtype: Literal["float32", "float16"] = "float32"
     codec: Literal["auto", "none", "lz4"] = "auto"
     tensor_samples: Annotated[int, Field(ge=0)] = 64
@@ -102,7 +106,7 @@ class RecordingConfig(Strict):
 class RunConfig(Strict):
     """One run: a grid of cells over the same samples."""
 
-    denoiser: str
+    denoiser: PathText
     classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1)]
     judge: ClassifierSpec = "none"
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -134,7 +134,7 @@ def load(config: DataConfig, split: Split) -> Images:
 def _path(config: DataConfig) -> Path:
     if config.path is None:
         raise GradscopeError(f"data.path: {config.name} needs the path of its files")
-    path = Path(config.path).expanduser()
+    path = Path(config.path)
     if not path.is_dir():
         raise GradscopeError(f"data.path: no folder {config.path!r}")
     return path

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gradscope.config import Inception, TimmClassifier
 from gradscope.errors import GradscopeError
 from gradscope.models.classifiers import Normalized, load_classifier
+from gradscope.models.logits import Logits
 
 Shape = tuple[int, int, int]
 
@@ -64,6 +65,9 @@ class _Pooled(nn.Module):
 
 
 def _pooled(module: nn.Module) -> nn.Module:
+    if isinstance(module, Logits):
+        pooled = _pooled(module.module)
+        return module if pooled is module.module else pooled
     if isinstance(module, Normalized):
         return Normalized(_pooled(module.module), module.mean.flatten().tolist(), module.std.flatten().tolist()).to(
             module.mean.device

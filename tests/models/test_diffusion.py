@@ -1,5 +1,6 @@
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from diffusers import (
 from small_models import UNET
 from torch import nn
 
-from gradscope.errors import GradscopeError
+from gradscope.errors import GradscopeError, GradscopeWarning
 from gradscope.models import cards
 from gradscope.models.diffusion import load_denoiser
 from gradscope.sampler import refuse_conditional
@@ -259,3 +260,30 @@ def test_unets_conditioned_on_a_text_are_refused():
 def test_an_unconditional_unet_is_not_refused(unet):
     refuse_conditional(unet)
     refuse_conditional(nn.Identity())
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+def test_a_pipeline_of_one_variant_runs_in_float32(tmp_path, unet, scheduler, x_t, variant):
+    """Half of the hub's folders have the half-precision files alone."""
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[variant]
+    DDPMPipeline(unet.to(dtype), scheduler).save_pretrained(tmp_path, variant=variant)
+    assert (tmp_path / "unet" / f"diffusion_pytorch_model.{variant}.safetensors").is_file()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GradscopeWarning)  # the file's type is none of the user's doing
+        loaded = load_denoiser(str(tmp_path)).unet
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    torch.testing.assert_close(outputs(loaded, x_t), outputs(unet.float(), x_t))
+
+
+def test_the_files_without_a_variant_come_first(tmp_path, unet, scheduler, x_t):
+    DDPMPipeline(unet, scheduler).save_pretrained(tmp_path)
+    halved = UNet2DModel(sample_size=8, **UNET)
+    halved.half().save_pretrained(tmp_path / "unet", variant="fp16")
+    torch.testing.assert_close(outputs(load_denoiser(str(tmp_path)).unet, x_t), outputs(unet, x_t))
+
+
+def test_several_variants_and_none_without_are_named(tmp_path, unet, scheduler):
+    for variant in ("ema", "fp16"):
+        DDPMPipeline(unet, scheduler).save_pretrained(tmp_path, variant=variant)
+    with pytest.raises(GradscopeError, match=rf"^denoiser: {tmp_path} has its U-Net in the variants ema, fp16 alone"):
+        load_denoiser(str(tmp_path))

@@ -146,8 +146,11 @@ def refuse_out(path: Path, overwrite: bool) -> None:
 
 def save(ds: xr.Dataset, path: Path) -> None:
     """Write an audit as a zarr v3 store that plain ``xarray.open_zarr`` reads; replaces what is there."""
-    if path.exists():
-        shutil.rmtree(path)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        ds.to_zarr(path, zarr_format=3)
+    try:
+        if path.exists():
+            shutil.rmtree(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            ds.to_zarr(path, zarr_format=3)
+    except OSError as error:
+        raise GradscopeError(f"--out: {path} could not be written: {error.strerror}") from error

@@ -9,6 +9,7 @@ from torch import nn
 
 from gradscope.config import ClassifierSpec, Strict, error_lines
 from gradscope.errors import GradscopeError, one_of
+from gradscope.measuring import check_probe
 from gradscope.models import foreign
 from probes import NAMED, Probe, attach_all
 
@@ -43,8 +44,7 @@ def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadM
         raise foreign.failure(name, where, error) from error
     probes = made if isinstance(made, list) else [made]
     for probe in probes:
-        if not isinstance(probe, Probe):
-            raise GradscopeError(f"probes: {name} gives a probes.Probe, this one gave {type(probe).__name__}")
+        check_probe(probe, where)
     return probes
 
 

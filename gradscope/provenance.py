@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import shlex
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -43,7 +44,7 @@ def provenance(
         "threads": torch.get_num_threads(),
         "weights_sha256": weights(models),
         "classes": list(classes),
-        "command": " ".join(command),
+        "command": shlex.join(command),
     }
 
 

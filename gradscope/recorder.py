@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError, NonFiniteGradient
+from gradscope.measuring import check_probes, measured
 from gradscope.store import Array, Coordinate, Frame, Grid, Schema, StoreWriter
+from gradscope.store.creation import refuse_path
 from gradscope.store.location import StorePath, locate
 from gradscope.store.progress import finished
 from gradscope.store.schema import CELL_DIMS
 from gradscope.store.session import begin, recording
 from gradscope.transfer import Ring
-from probes import IMAGE_DIMS, SOURCES, FiniteFraction, GuidedStep, Probe, Variable, attach_all, check_needs
+from probes import IMAGE_DIMS, SOURCES, FiniteFraction, GuidedStep, Probe, Variable, attach_all
 
 _IMAGE = Array("image", "final", {"long_name": "final sample", "units": "1", "equation": "x_0"}, dims=IMAGE_DIMS)
 
@@ -196,7 +199,8 @@ class Recorder(BlockRecorder):
     """Makes a store and records the trajectories of a grid into it, or continues one.
 
     Whoever has a sampler of their own calls ``recorder.trajectory(cell, first_sample)`` with a `GuidedStep` after each
-    of its steps. While it is open no other process can record into the store; left, the store says how it ended.
+    of its steps. The store is made when the first step is measured: models and probes that do not work leave none. From
+    then on no other process can record into it; left, it says how it ended.
 
     Parameters
     ----------
@@ -240,24 +244,45 @@ class Recorder(BlockRecorder):
         dtype: str = "float32",
         codec: str = "none",
     ) -> None:
-        location, probes = locate(path), with_finite_fraction(probes)
+        check_probes(probes)
+        self.location, self.probes = locate(path), with_finite_fraction(probes)
         schema = make_schema(
-            grid, probes, tensor_samples=tensor_samples, tensor_every=tensor_every, dtype=dtype, codec=codec
+            grid, self.probes, tensor_samples=tensor_samples, tensor_every=tensor_every, dtype=dtype, codec=codec
         )
-        schema = replace(schema, sharded=location.path is None)
-        begin(location, schema, attributes or {}, overwrite, resume)
+        self.schema = replace(schema, sharded=self.location.path is None)
+        self._make = partial(begin, self.location, self.schema, attributes or {}, overwrite, resume)
+        self._options: dict[str, Any] = {"device": device, "stop_on_nonfinite": stop_on_nonfinite, "durable": durable}
+        self._session = ExitStack()
+        self._begun = False
+        if resume:
+            self._begin()
+        else:
+            refuse_path(self.location, overwrite)
+
+    def _begin(self) -> None:
+        self._make()
         with ExitStack() as stack:
-            stack.enter_context(recording(location))
-            super().__init__(
-                location, schema, probes, device=device, stop_on_nonfinite=stop_on_nonfinite, durable=durable
-            )
+            stack.enter_context(recording(self.location, "resume=True goes on with them"))
+            super().__init__(self.location, self.schema, self.probes, **self._options)
             stack.push(super().__exit__)
             self._session = stack.pop_all()
+        self._begun = True
 
     @property
     def finished(self) -> NDArray[np.bool_]:
         """Which blocks are recorded, ``(*cells, blocks)``."""
-        return finished(self.location)
+        if self._begun:
+            return finished(self.location)
+        grid = self.schema.grid
+        return np.zeros((*grid.cells, -(-grid.samples // grid.block)), dtype=bool)
+
+    def trajectory(self, cell: tuple[int, ...], first_sample: int) -> "Trajectory":
+        return super().trajectory(cell, first_sample) if self._begun else Trajectory(self, cell, first_sample)
+
+    def emit(self, cell: tuple[int, ...], first_sample: int, step: int, values: Mapping[str, Tensor]) -> None:
+        if not self._begun:
+            self._begin()
+        super().emit(cell, first_sample, step, values)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._session.__exit__(kind, error, trace)
@@ -280,11 +305,14 @@ class Trajectory:
         return attach_all(self._recorder.probes, modules)
 
     def __call__(self, step: GuidedStep) -> None:
-        values: dict[str, Tensor] = {}
-        for i, probe in enumerate(self._recorder.probes):
-            check_needs(probe, step)
-            measured, self._states[i] = probe.measure(step, self._states[i])
-            values |= measured
+        grid = self._recorder.schema.grid
+        samples = min(grid.block, grid.samples - self._first_sample)
+        if step.step == 0 and step.x_t.shape != (samples, *grid.image_shape):
+            raise GradscopeError(
+                f"the steps of this block have x_t of shape {(samples, *grid.image_shape)} by the grid, got "
+                f"{tuple(step.x_t.shape)}"
+            )
+        values = measured(self._recorder.probes, step, self._states)
         if step.step == self._recorder.schema.grid.timesteps - 1 and step.prev_sample is not None:
             values["image"] = step.prev_sample
         self._recorder.emit(self._cell, self._first_sample, step.step, values)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradscope.errors import GradscopeError
+from gradscope.measuring import check_probes
 from gradscope.probe_loading import check_attaching
 from gradscope.provenance import provenance
 from gradscope.recorder import Recorder
@@ -30,6 +32,8 @@ class SamplerRecorder:
     ) -> None:
         self._sampler, self._path, self._probes = sampler, path, tuple(probes)
         self._names, self._options = names, options
+        self._recorded = False
+        check_probes(self._probes)
         if not options["resume"]:
             refuse_path(self._path, options["overwrite"])
 
@@ -46,11 +50,24 @@ class SamplerRecorder:
     ) -> Tensor:
         """Sample and record, in blocks of `batch_size` (default: all at once).
 
+        The store is made when the first step is measured: what fails before leaves none.
+
         Returns
         -------
         Tensor
             ``(n, channel, height, width)``, as `GuidedSampler.sample` gives them.
+
+        Raises
+        ------
+        GradscopeError
+            The store cannot be made, continued or written, labels or probes do not fit, or it was called before.
         """
+        if self._recorded:
+            raise GradscopeError(
+                f"{self._path} holds one call of sample, and has it; give all labels to one call "
+                "(labels=[...], batch_size=...), or record this one into a store of its own: gradscope.record(sampler, "
+                "ANOTHER_PATH, probes)"
+            )
         labels = class_labels(labels)
         sampler, size = self._sampler, batch_size or len(labels)
         check_attaching(self._probes, sampler.modules, "probes")
@@ -69,6 +86,7 @@ class SamplerRecorder:
                     continue
                 with sampler.register_step_hook(recorder.trajectory(cell, rows.start)):
                     images.append(sampler.sample(labels[rows], num_inference_steps, seed, rows.start))
+        self._recorded = True
         return torch.cat([image.to(sampler.device) for image in images])
 
     def _grid(self, labels: Sequence[int], schedule: Schedule, seed: int, batch_size: int) -> Grid:

@@ -66,9 +66,22 @@ def room(path):
 
 
 ALLOWED = {
-    "dashboards": {"dashboards", "gradscope", "gradscope.analysis", "gradscope.errors", "gradscope.store"},
+    "dashboards": {
+        "dashboards",
+        "gradscope",
+        "gradscope.analysis",
+        "gradscope.errors",
+        "gradscope.independence",
+        "gradscope.store",
+    },
     "gradscope.store": {"gradscope.store", "gradscope.errors", "gradscope.units"},
-    "gradscope.analysis": {"gradscope.analysis", "gradscope.errors", "gradscope.intervals", "gradscope.store"},
+    "gradscope.analysis": {
+        "gradscope.analysis",
+        "gradscope.errors",
+        "gradscope.independence",
+        "gradscope.intervals",
+        "gradscope.store",
+    },
     "gradscope.stabilizers": {"gradscope.stabilizers", "gradscope.errors"},
     "gradscope.data": {"gradscope.data", "gradscope.config", "gradscope.errors"},
     "gradscope.models": {
@@ -86,7 +99,9 @@ ALLOWED = {
         "gradscope.config",
         "gradscope.errors",
         "gradscope.guidance",
+        "gradscope.independence",
         "gradscope.intervals",
+        "gradscope.provenance",
         "gradscope.schedule",
     },
     "gradscope.sampler": {

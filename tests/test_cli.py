@@ -157,8 +157,8 @@ def test_a_bad_value_is_one_paragraph_that_names_the_key(here, gradscope, overri
 
 BAD_OPTIONS = [
     (["--config", "run.yml"], "--config: no file 'run.yml' here, in runs/ or among the presets; "),
-    (["--config", "run.yaml", "--device", "cuda:99"], "--device: cuda:99 is not there; CUDA devices seen: "),
-    (["--config", "run.yaml", "--device", "gpu"], "--device: got 'gpu'; one of: auto, cpu, cuda, cuda:INDEX"),
+    (["--config", "run.yaml", "--device", "cuda:99"], "device: cuda:99 is not there; CUDA devices seen: "),
+    (["--config", "run.yaml", "--device", "gpu"], "device: got 'gpu'; one of: auto, cpu, cuda, cuda:INDEX"),
     (
         ["--config", "run.yaml", "--set", "sampling"],
         "--set takes key=value, for example sampling.samples=4; got 'sampling'",
@@ -173,7 +173,7 @@ def test_a_bad_option_is_named(here, gradscope, options, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there(here, gradscope):
-    message = "--device: cuda is not there; CUDA devices seen: 0. `--device cpu` works anywhere"
+    message = "device: cuda is not there; CUDA devices seen: 0; cpu works anywhere"
     refused(gradscope, here, message, "record", "--config", "run.yaml", "--device", "cuda")
 
 

@@ -214,7 +214,7 @@ def test_analysis_runs_on_the_same_cluster(client, alone):
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("tcp://127.0.0.1:1", r"--scheduler tcp://127.0.0.1:1: .*refused; start one there with `dask scheduler`"),
+        ("tcp://127.0.0.1:1", r"--scheduler tcp://127.0.0.1:1: .*refused; start one with `dask scheduler`"),
         ("127.0.0.1", r"--scheduler: takes tcp://HOST:PORT, got '127.0.0.1'"),
         ("tcp://[::1", r"--scheduler: takes tcp://HOST:PORT, got 'tcp://\[::1'"),
         ("tcp://a..b:80", r"--scheduler tcp://a..b:80: "),

@@ -277,6 +277,9 @@ def test_two_probes_with_other_values_along_one_dimension_are_refused(tmp_path, 
     class Other(Probe):
         variables = (Variable("other", "other", "x", dims=("layer",), coords={"layer": Coordinate((1.0,), "place")}),)
 
+        def measure(self, step, state):
+            raise AssertionError
+
     with (
         pytest.raises(GradscopeError, match="'other' has other values along 'layer' than another variable"),
         gradscope.record(sampler, tmp_path / "s.zarr", [Layers(["unet.mid_block"]), Other()]) as recorder,

@@ -283,7 +283,11 @@ def changed(content, key, value):
             [{"mymodels:Scaled": {"scale": 1, "power": 0}}],
             "probes.mymodels:Scaled: power must be at least 1, got 0",
         ),
-        ("probes", ["mymodels:robust"], "probes: mymodels:robust gives a probes.Probe, this one gave LinearClassifier"),
+        (
+            "probes",
+            ["mymodels:robust"],
+            "probes.mymodels:robust: takes a probes.Probe, got one of type LinearClassifier",
+        ),
         ("probes", ["mymodels:sys"], "probes: mymodels has no 'sys'"),
         ("sampling.labels", [0, 4], "sampling.labels: the classifiers have classes 0 to 3, got 4"),
         ("sampling.labels", [-1], "sampling.labels: the classifiers have classes 0 to 3, got -1"),
@@ -329,7 +333,7 @@ def test_codec_is_settled_by_the_gradients():
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0x", "cuda:99"])
 def test_devices_that_are_not_there_are_refused(name):
-    with pytest.raises(GradscopeError, match="--device: "):
+    with pytest.raises(GradscopeError, match="device: "):
         set_device(name)
 
 

@@ -106,7 +106,7 @@ def test_differences_are_refused_by_name(store, tmp_path):
     with pytest.raises(GradscopeError) as refused:
         recording_command.run(request(store, config=str(tmp_path / "other.yaml")))
     assert str(refused.value) == (
-        f"--resume {store}: sampling.seed was 0, and is 5; stabilizers.adam.eps was absent, and is 0.0001. "
+        f"{store} cannot be continued: sampling.seed was 0, and is 5; stabilizers.adam.eps was absent, and is 0.0001. "
         "Record that into another store"
     )
     with pytest.raises(GradscopeError, match="sampling.samples was 6, and is 8. Record"):
@@ -162,8 +162,10 @@ def test_a_store_of_other_arrays_is_refused(store):
 
 
 def test_what_is_no_store_is_not_continued(tmp_path):
-    with pytest.raises(GradscopeError, match=r"absent.zarr: nothing is there; begin with: gradscope record --store"):
-        recording_command.run(request(tmp_path / "absent.zarr"))
+    with pytest.raises(GradscopeError, match="absent.zarr: nothing is there") as refused:
+        recording_command.run(request(tmp_path / "it is absent.zarr"))
+    begin = f"begin with: gradscope record --store '{tmp_path}/it is absent.zarr' --config ..."
+    assert refused.value.for_command().endswith(begin)
     with pytest.raises(GradscopeError, match="is not a zarr store"):
         recording_command.run(request(tmp_path))
 
@@ -204,7 +206,9 @@ def test_a_recording_from_python_goes_on_too(sampler, tmp_path):
 
     with sampler.register_step_hook(stop), pytest.raises(KeyboardInterrupt) as stopped:
         sample(tmp_path / "run.zarr")
-    assert stopped.value.__notes__ == [f"1 of 3 blocks are recorded in {tmp_path / 'run.zarr'}"]
+    assert stopped.value.__notes__ == [
+        f"1 of 3 blocks are recorded in {tmp_path / 'run.zarr'}; resume=True goes on with them"
+    ]
     with pytest.raises(GradscopeError, match="it was recorded from Python, gradscope.record"):
         recording_command.run(request(tmp_path / "run.zarr"))
     with pytest.raises(GradscopeError, match="cannot be continued, its coordinate seed has other values"):

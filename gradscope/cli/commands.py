@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from gradscope.cli.audit import probe_classifier
+from gradscope.cli.output import lasting
 from gradscope.cli.record import record
 from gradscope.cli.stores import dashboard, evaluate, info, report, verify
 from gradscope.cli.train import train_classifier, train_ddpm
@@ -108,8 +109,29 @@ def main() -> None:
             shown(message, category, *arguments)
 
     warnings.showwarning = show
+    with lasting() as output:
+        status = _status()
+    if output is not None and output.error is not None and not status:
+        typer.echo(f"gradscope: {output.told}; all else is done", err=True)
+        status = 1
+    sys.exit(status)
+
+
+def _status() -> Any:
+    """The exit status of the command."""
     try:
         app()
     except GradscopeError as error:
-        typer.echo(f"gradscope: {' '.join('; '.join([str(error), *notes(error)]).split())}", err=True)
-        sys.exit(error.exit_status)
+        _tell(error.for_command(), error)
+        return error.exit_status
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
+        _tell(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), error)
+        return GradscopeError.exit_status
+    except SystemExit as end:
+        return end.code
+
+
+def _tell(text: str, error: Exception) -> None:
+    typer.echo(f"gradscope: {' '.join('; '.join([text, *notes(error)]).split())}", err=True)

@@ -6,12 +6,8 @@ from pydantic import AfterValidator, Field, Tag
 
 from gradscope.config.classifiers import ClassifierSpec
 from gradscope.config.evaluation import EvaluationConfig
-<<<<<<< HEAD
-from gradscope.config.fields import Interval, Positive, Seed, Strict, form_of
-from gradscope.fingerprint import fingerprint
-=======
 from gradscope.config.fields import Interval, PathText, Positive, Seed, Strict, form_of
->>>>>>> models
+from gradscope.fingerprint import fingerprint
 
 ClassifierInput = Literal["x_t", "x0", "x0_detached"]
 Objective = Literal["log_prob", "logit"]

@@ -14,6 +14,7 @@ from gradscope.config import Inception, TimmClassifier
 from gradscope.errors import GradscopeError
 from gradscope.models.classifiers import Normalized, load_classifier
 from gradscope.models.logits import Logits
+from gradscope.provenance import state_hash
 
 Shape = tuple[int, int, int]
 
@@ -26,6 +27,8 @@ class Features(nn.Module):
 
     def __init__(self, module: nn.Module, image_shape: Shape) -> None:
         super().__init__()
+        self.weights = state_hash(module)
+        """SHA-256 of the classifier's weights."""
         self.module = _pooled(module).eval()
         self.device = next((p.device for p in module.parameters()), torch.device("cpu"))
         with torch.no_grad():

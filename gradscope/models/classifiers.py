@@ -46,7 +46,10 @@ class Normalized(nn.Module):
 
 
 def load_classifier(
-    spec: str | TimmClassifier, where: str, image_shape: tuple[int, int, int], device: torch.device | str = "cpu"
+    spec: str | TimmClassifier | nn.Module,
+    where: str,
+    image_shape: tuple[int, int, int],
+    device: torch.device | str = "cpu",
 ) -> Classifier:
     """Load a classifier and check it on an image of `image_shape` (channel, height, width).
 
@@ -55,7 +58,8 @@ def load_classifier(
     Parameters
     ----------
     spec
-        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable`` (no arguments, gives the module), or a timm model.
+        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable`` (no arguments, gives the module), a timm model, or
+        the module itself.
     where
         The configuration's key, for errors.
 
@@ -65,7 +69,9 @@ def load_classifier(
         It cannot be loaded, or it does not take such images.
     """
     classes = None
-    if isinstance(spec, TimmClassifier):
+    if isinstance(spec, nn.Module):
+        module = spec
+    elif isinstance(spec, TimmClassifier):
         module = _from_timm(spec, where, image_shape[0])
     elif spec.startswith("zoo:") or spec.endswith(".yaml"):
         module, classes = _from_card(cards.resolve(spec, where), where, image_shape)

@@ -16,16 +16,13 @@ from torch import nn
 
 from gradscope.errors import GradscopeError
 from gradscope.models import cards, foreign
-<<<<<<< HEAD
-from gradscope.schedule import refuse_class
-=======
 from gradscope.models.precision import in_float32
+from gradscope.schedule import refuse_class
 
 _WEIGHTS = re.compile(
     r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index(\.\w+)?\.json)?$"
 )
 """File names of a model of diffusers: a variant (fp16, ema, ...) where it is one, and a part's number."""
->>>>>>> models
 
 
 @dataclass(frozen=True)
@@ -53,14 +50,9 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
         unet, scheduler = _parts(foreign.call(spec, "denoiser"), spec)
     else:
         unet, scheduler = _from_pipeline(spec)
-<<<<<<< HEAD
     refuse_class(scheduler)
-    unet = unet.to(device).to(memory_format=torch.channels_last)  # convolutions are faster so, on CPUs too
-=======
-    _refuse_process(scheduler)
     # convolutions are faster with channels last, on CPUs too
     unet = in_float32(unet, "denoiser").to(device).to(memory_format=torch.channels_last)
->>>>>>> models
     return Denoiser(unet, scheduler, spec)
 
 

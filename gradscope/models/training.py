@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,11 @@ from gradscope.device import device_name
 from gradscope.errors import GradscopeError, one_of
 from gradscope.models import cards
 from gradscope.models.classifiers import build_classifier
+
+_ANEW = {
+    "python": "or start from the beginning (overwrite=True)",
+    "command": "or start from the beginning (--overwrite)",
+}
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -139,8 +145,8 @@ def _fit(
         saved = _read(checkpoint, device)
         if saved["config"] != config.model_dump_json():
             raise GradscopeError(
-                f"output: {checkpoint} is from another configuration; finish that one, choose another output, "
-                "or start anew with --overwrite"
+                f"output: {checkpoint} is from another configuration; finish that one, choose another output",
+                **_ANEW,
             )
         for name, part in parts.items():
             part.load_state_dict(saved[name])
@@ -149,9 +155,11 @@ def _fit(
     workers = 0 if device.type == "cpu" else 4
     loader = DataLoader(data, batch_sampler=_Batches(len(data), training, first), num_workers=workers)
     start = time.monotonic() - seconds
-    with Progress(
-        *Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[loss]}")
-    ) as bar:
+    kept = [first]
+    with (
+        _noted(checkpoint, kept, training.steps),
+        Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[loss]}")) as bar,
+    ):
         task = bar.add_task(str(config.output), total=training.steps, completed=first, loss="")
         for step, (images, labels) in enumerate(loader, first):
             torch.manual_seed(_step_seed(training.seed, step))
@@ -172,7 +180,19 @@ def _fit(
                 states = {name: part.state_dict() for name, part in parts.items()}
                 progress = {"step": done, "seconds": time.monotonic() - start, "config": config.model_dump_json()}
                 _replace(checkpoint, states | progress)
+                kept.append(done)
     return _Fitted(ema.module.eval(), time.monotonic() - start, checkpoint)
+
+
+@contextmanager
+def _noted(checkpoint: Path, kept: Sequence[int], steps: int) -> Iterator[None]:
+    """An error that goes through it gets a note of how far the training came; `kept`: steps, as they are saved."""
+    try:
+        yield
+    except BaseException as error:
+        where = f"are kept in {checkpoint}" if kept[-1] else "are kept: the first checkpoint was still to come"
+        error.add_note(f"{kept[-1]} of {steps} steps {where}")
+        raise
 
 
 class _Batches:
@@ -206,7 +226,7 @@ def _refuse_overwriting(config: TrainDenoiserConfig | TrainClassifierConfig, che
     if overwrite:
         checkpoint.unlink(missing_ok=True)
     elif card.exists() and not checkpoint.exists():
-        raise GradscopeError(f"output: {card} exists; choose another output, or --overwrite")
+        raise GradscopeError(f"output: {card} exists; choose another output", **_ANEW)
 
 
 def _read(checkpoint: Path, device: torch.device) -> dict[str, Any]:
@@ -215,9 +235,9 @@ def _read(checkpoint: Path, device: torch.device) -> dict[str, Any]:
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
     except Exception as error:  # of many kinds: what is cut short, what is no weights
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GradscopeError(f"output: {checkpoint} cannot be read: {reason}; start anew with --overwrite") from error
+        raise GradscopeError(f"output: {checkpoint} cannot be read: {reason}", **_ANEW) from error
     if not isinstance(saved, dict) or any(key not in saved for key in needed):
-        raise GradscopeError(f"output: {checkpoint} is no interrupted training; start anew with --overwrite")
+        raise GradscopeError(f"output: {checkpoint} is no interrupted training", **_ANEW)
     return saved
 
 

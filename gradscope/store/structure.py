@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -125,12 +126,13 @@ class Metadata:
     def resume(self) -> str:
         """What goes on with the recording: of a configuration the command, of a sampler in Python its call."""
         configured = "classifiers" in _embedded(self.attributes, "configuration")
-        return f"gradscope record --resume {self._location}" if configured else "gradscope.record(..., resume=True)"
+        quoted = shlex.quote(str(self._location))
+        return f"gradscope record --resume {quoted}" if configured else "gradscope.record(..., resume=True)"
 
     def remedy(self, name: str) -> str:
         """How to come by an array again."""
         if name in self.evaluation:
-            return f"`gradscope evaluate {self._location}` makes it anew"
+            return f"`gradscope evaluate {shlex.quote(str(self._location))}` makes it anew"
         return ANEW
 
     def _differing(self) -> Iterator[Finding]:

@@ -108,7 +108,7 @@ def main() -> None:
         else:
             shown(message, category, *arguments)
 
-    warnings.showwarning = show
+    warnings.showwarning = show  # type: ignore[assignment]
     with lasting() as output:
         status = _status()
     if output is not None and output.error is not None and not status:

@@ -145,7 +145,7 @@ def test_one_logit_guides_judges_and_is_audited(images, name):
     for step in steps:
         p = torch.sigmoid(plain(1)(step.x_t).detach())[:, :, None, None]
         wanted = torch.stack([-p[0] * weight, (1 - p[1]) * weight])
-        torch.testing.assert_close(step.gradient, wanted, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(step.gradient.float(), wanted, rtol=1e-4, atol=1e-6)
         assert (step.gradient.flatten(1).norm(dim=1) > 1e-3).all()
 
     label = (z > 0).long()

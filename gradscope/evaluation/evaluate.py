@@ -11,7 +11,6 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
 
-from gradscope.independence import warnings
 from gradscope.errors import GradscopeError
 from gradscope.evaluation.comparison import Comparison
 from gradscope.evaluation.evaluators import Evaluators, Tell
@@ -19,6 +18,7 @@ from gradscope.evaluation.features import Features, distance_names
 from gradscope.evaluation.judge import predict, verdicts
 from gradscope.evaluation.manifold import NEIGHBOURS
 from gradscope.evaluation.real import Real, load_real
+from gradscope.independence import warnings
 from gradscope.intervals import resampled
 from gradscope.models.classifiers import Classifier
 from gradscope.provenance import state_hash

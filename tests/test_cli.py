@@ -1,5 +1,8 @@
 import json
+import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ from gradscope.config import DataConfig
 from gradscope.data import datasets
 from gradscope.evaluation import cards as evaluation
 from gradscope.guidance import ClassifierGuidance
+from gradscope.models import training
 from gradscope.sampler import GuidedSampler
 from probes import Norm
 
@@ -489,10 +493,11 @@ def test_a_store_recorded_from_python_takes_a_judge_but_has_no_guides(here, grad
     guided = GuidedSampler(unet, scheduler, ClassifierGuidance(classifier, guidance_scale=0.4))
     with single.record(guided, "python.zarr", [Norm("gradient")]) as recorder:
         images = recorder.sample([0, 1, 2, 3], 2)
-    refused(gradscope, here, "nothing to evaluate with: --set judge=...", "evaluate", "python.zarr", "--device", "cpu")
+    refused(gradscope, here, "nothing to evaluate with; --set judge=...", "evaluate", "python.zarr", "--device", "cpu")
     status, out, _ = gradscope("evaluate", "python.zarr", "--device", "cpu", "--set", "judge=users_models:judge")
     assert status == 0
-    assert "no own_accuracy: the store was recorded from Python, so its guides cannot be loaded" in out
+    told = "no own_accuracy: the store was recorded from Python, and does not name its guides: gradscope.evaluate("
+    assert told in " ".join(out.split())
     ds = xr.open_zarr("python.zarr")
     wanted = linear(images.numpy(), 2).argmax(axis=-1)
     np.testing.assert_array_equal(ds.judge_prediction.squeeze(), wanted)
@@ -660,3 +665,39 @@ def test_help_is_quick_because_it_loads_no_torch():
     code = "import sys, gradscope.cli; print(sorted({'torch', 'xarray', 'pydantic', 'diffusers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("step", "kept", "told"),
+    [
+        (3, 2, "2 of 6 steps are kept in trained/mine.checkpoint.pt; continue with: "),
+        (1, 0, "0 of 6 steps are kept: the first checkpoint was still to come; start again with: "),
+    ],
+)
+@pytest.mark.parametrize(("number", "word", "status"), [("SIGTERM", "terminated", 143), ("SIGINT", "interrupted", 130)])
+def test_a_training_that_is_asked_to_end_says_how_to_go_on(
+    here, gradscope, monkeypatch, step, kept, told, number, word, status
+):
+    monkeypatch.setattr(evaluation, "_HELD_OUT", 64)
+    steps = {"steps": 6, "batch_size": 4, "checkpoint_every": 2}
+    YAML().dump(TRAINING | {"training": steps, "timm": "resnet10t"}, here / "my train.yaml")
+    command = ["train", "classifier", "--config", "my train.yaml", "--device", "cpu"]
+    gradscope(*command, "--set", "output=trained/whole")
+    before, seed = signal.getsignal(signal.SIGTERM), training._step_seed
+
+    def ended(base, i):
+        if i == step:
+            os.kill(os.getpid(), getattr(signal, number))
+        return seed(base, i)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_step_seed", ended)
+        got, _, err = gradscope(*command, "--overwrite")
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert got == status
+    assert err.startswith(f"gradscope: {word}; {told}gradscope train classifier ")
+    assert (here / "trained" / "mine.checkpoint.pt").exists() == bool(kept)
+    continued = shlex.split(err.rpartition("with: ")[2])
+    assert continued == ["gradscope", *command, *([] if kept else ["--overwrite"])]
+    assert gradscope(*continued[1:])[0] == 0
+    assert (here / "trained/mine.safetensors").read_bytes() == (here / "trained/whole.safetensors").read_bytes()

@@ -28,6 +28,7 @@ USERS = """
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
+from probes import Probe, Variable
 
 def denoiser(**options):
     torch.manual_seed(0)
@@ -61,6 +62,19 @@ class Broken(nn.Module):
 class Means(nn.Module):
     def forward(self, x):
         return x.mean(dim=(2, 3))
+
+class Silent(Probe):
+    variables = (Variable("peak", "largest", "max|g_t|"),)
+
+class Needy(Silent):
+    needs = ("gradiant",)
+
+    def measure(self, step, state):
+        return {}, state
+
+class Fails(Silent):
+    def measure(self, step, state):
+        return {"peak": step.gradient.abs().amax(dim=9)}, state
 """
 RUN = {
     "denoiser": "users_models:denoiser",
@@ -131,6 +145,12 @@ BAD_KEYS = [
     ("stabilizers.adam={betas: [0.9, 1]}", "stabilizers.adam: betas must be two numbers in [0, 1), got [0.9, 1.0]"),
     ("stabilizers.adam={eps: small}", "stabilizers.adam.eps: must be a valid number"),
     ("probes=[norm]", "probes: unknown probe 'norm'; did you mean 'norms'? one of: gradient, update"),
+    ("probes=['probes:Probe']", "probes.probes:Probe: Probe is the base of all probes and measures nothing; name a"),
+    ("probes=['probes:Coordinate']", "probes.probes:Coordinate: takes a subclass of probes.Probe, got the class C"),
+    ("probes=['probes:GuidedStep']", "probes.probes:GuidedStep: takes a subclass of probes.Probe, got the class G"),
+    ("probes=['users_models:judge']", "probes.users_models:judge: takes a probes.Probe, got one of type Sequential"),
+    ("probes=['users_models:Silent']", "probes.users_models:Silent: Silent has no `measure` of its own"),
+    ("probes=['users_models:Needy']", "Needy.needs: GuidedStep has no field 'gradiant'; did you mean 'gradient'?"),
     ("probes=[norms, norms]", "probes: two of them record 'gradient_norm'"),
     ("guidance.classifier_input=[x0_]", "guidance.classifier_input.0: got 'x0_'; did you mean 'x0'?"),
     (
@@ -345,6 +365,18 @@ def test_gradients_that_are_not_finite_are_told_of_and_end_the_run_where_wanted(
     assert status == 3
     assert err.startswith("gradscope: gradient not finite at timestep 666, sample 0, classifier mine, ")
     assert xr.open_zarr("mine.zarr").attrs["status"] == "interrupted"
+
+
+def test_a_probe_that_fails_at_its_first_step_leaves_no_store(here, gradscope):
+    before = contents(here)
+    status, _, err = gradscope(
+        "record", "--config", "run.yaml", "--device", "cpu", "--set", "probes=['users_models:Fails']"
+    )
+    assert status == 2
+    assert err.startswith("gradscope: probes: measuring the first step raised IndexError: Dimension out of range ")
+    assert "users_models.py, line " in err
+    assert err.count("\n") == 1
+    assert contents(here) == before
 
 
 TRAINING = {

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CI = (ROOT / ".ci" / "run").read_text()
 SMALL = "--set sampling.samples=4 --set sampling.batch_size=4 --set sampling.num_inference_steps=6"
+FEWER = f"{SMALL} --set guidance.guidance_scale=[0.5] --set guidance.classifier_input=[x_t]"
 TRAINING = "--set training.steps=2 --set training.batch_size=4 --set output=out"
 FEW = "--set evaluation.samples=64 --set evaluation.replicates=8"
 
@@ -36,9 +37,9 @@ class How:
 HOW = {
     r"make (lint|test|test-slow|test-browser|bench)": How(elsewhere="in .ci/run"),
     r"make demo": How(elsewhere="its recipe is checked, and what it runs is run"),
-    r"gradscope record --config both.yaml --workers 2": How(f"--store runs/workers.zarr {SMALL}"),
-    r"gradscope record --config both.yaml --scheduler .*": How(f"--store runs/cluster.zarr {SMALL}"),
-    r"gradscope record --config both.yaml --store s3://bucket/both.zarr": How(SMALL),
+    r"gradscope record --config both.yaml --workers 2": How(f"--store runs/workers.zarr {FEWER}"),
+    r"gradscope record --config both.yaml --scheduler .*": How(f"--store runs/cluster.zarr {FEWER}"),
+    r"gradscope record --config both.yaml --store s3://bucket/both.zarr": How(FEWER),
     r"gradscope record --config both.yaml": How(f"{SMALL} --overwrite"),
     r"gradscope record --config control.yaml": How(SMALL),
     r"gradscope record --config mine.yaml": How(elsewhere="a configuration of the reader's own"),

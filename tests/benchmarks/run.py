@@ -25,6 +25,10 @@ from shares import PARTS as STEP_PARTS
 from shares import shares
 
 STEPS_A_ROUND = 10
+_RECORDED = {"float32": 1.05, "float16": 1.03}
+"""Goals of a recorded step, over one that is not."""
+_HELD: dict[str, tuple[float, str, float]] = {"memory": (16, "MB", 1e6), "files": (1, "", 1), "threads": (0, "", 1)}
+"""What must not grow: by how much it may, its unit, and what that is."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,27 @@ class Extent:
     samples: int = 32
     """Batch of the shipped models."""
     inputs: tuple[str, ...] = ("x_t", "x0")
+    dtypes: tuple[str, ...] = tuple(_RECORDED)
     sizes: tuple[tuple[int, int], ...] = ((32, 32), (64, 64))
     """Batch and pixels whose memory is measured."""
     lengths: tuple[int, ...] = (100, 1000)
     """Timesteps at which it is."""
     timesteps: int = 1000
     """Of a long run, and of the store that is read."""
+    held: tuple[str, ...] = tuple(_HELD)
+    """What is measured of the long run."""
 
 
-QUICK = Extent(1, samples=4, inputs=("x_t",), sizes=((4, 32),), lengths=(20,), timesteps=50)
+QUICK = Extent(
+    rounds=1,
+    samples=4,
+    inputs=("x_t",),
+    dtypes=("float16",),
+    sizes=((4, 32),),
+    lengths=(20,),
+    timesteps=50,
+    held=("memory",),
+)
 """No numbers to be cited."""
 
 
@@ -61,9 +77,9 @@ def sampling(device: str, extent: Extent) -> Iterator[Result]:
     for name, options in settings(device, extent):
         ours, floor = Case("sampling:sampled", options), Case("sampling:floor", options)
         plain, recorded = Case("sampling:plain", options), Case("sampling:recorded", options)
-        for dtype, bound in (("float32", 1.05), ("float16", 1.03)):
+        for dtype in extent.dtypes:
             kept = Case("sampling:recorded", {**options, "dtype": dtype})
-            yield _steps(f"recorded in {dtype} / not recorded: {name}", kept, ours, rounds, "<=", bound)
+            yield _steps(f"recorded in {dtype} / not recorded: {name}", kept, ours, rounds, "<=", _RECORDED[dtype])
         goal = 2.5 if device.startswith("cuda") else {"x0": 1.8, "x_t": 1.3}[options["classifier_input"]]
         yield _steps(f"plain loop / recorded: {name}", plain, recorded, rounds, ">=", goal)
         yield _steps(f"not recorded / the models' own passes: {name}", ours, floor, rounds, "<=", 1.1)
@@ -88,12 +104,12 @@ def memory(device: str, extent: Extent) -> Iterator[Result]:
 def long_runs(device: str, extent: Extent) -> Iterator[Result]:
     """Whether anything grows with the length of a run."""
     timesteps = extent.timesteps
-    for what, bound, unit, scale in (("memory", 16, "MB", 1e6), ("files", 1, "", 1), ("threads", 0, "", 1)):
+    for what in extent.held:
+        bound, unit, scale = _HELD[what]
         case = Case("long_runs:growth", {"what": what, "timesteps": timesteps, "cells": 8, "device": device})
         grown = alone(case, warm=False)[0] / scale
-        yield judged(
-            f"{what} after 8 cells of {timesteps:,} timesteps, beyond those after one", [grown], "<=", bound, unit
-        )
+        about = f"{what} after 8 cells of {timesteps:,} timesteps, beyond those after one"
+        yield judged(about, [grown], "<=", bound, unit)
 
 
 def storing(device: str, extent: Extent) -> Iterator[Result]:

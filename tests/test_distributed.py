@@ -195,8 +195,9 @@ def test_a_scheduler_without_workers_is_refused():
 
 
 def test_what_the_user_can_mend_comes_back_from_the_workers_as_it_is(client, alone, tmp_path):
-    with pytest.raises(GradscopeError, match=r"recording.path: .*run.zarr exists; choose another path"):
+    with pytest.raises(GradscopeError, match=r"run.zarr exists; choose another path") as refused:
         begin(client, alone)
+    assert refused.value.for_command().startswith(f"recording.path: {alone} exists; choose another path (--store)")
     broken = config(tmp_path / "run.zarr").model_copy(update={"denoiser": "small_run:absent"})
     with pytest.raises(GradscopeError, match="denoiser: small_run has no 'absent'"):
         distributed.begin(client, broken, device="cpu", threads=1)

@@ -44,7 +44,7 @@ from gradscope.store.session import recording
 
 OnBlock = Callable[[Cell], None]
 _CONNECT_SECONDS = 30
-_REACH_SECONDS = 8
+_REACH_SECONDS = 4
 """In which a connection is made, and in which what listens says what it is."""
 _START = "start one with `dask scheduler`"
 _one_at_a_time = threading.Lock()  # threads of one worker would share torch's settings, and the device

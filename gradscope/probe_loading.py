@@ -35,6 +35,8 @@ def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadM
         make = foreign.load_callable(name, "probes")
     else:
         raise GradscopeError(f"probes: unknown probe {name!r}; {one_of(name, [*NAMED, 'package.module:Class'])}")
+    if isinstance(make, type) and not issubclass(make, Probe):
+        raise GradscopeError(f"{where}: takes a subclass of probes.Probe, got the class {make.__name__}")
     arguments = _arguments(make, options, where, load_module)
     try:
         made = make(**arguments)

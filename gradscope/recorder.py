@@ -305,17 +305,22 @@ class Trajectory:
         return attach_all(self._recorder.probes, modules)
 
     def __call__(self, step: GuidedStep) -> None:
-        grid = self._recorder.schema.grid
-        samples = min(grid.block, grid.samples - self._first_sample)
-        if step.step == 0 and step.x_t.shape != (samples, *grid.image_shape):
-            raise GradscopeError(
-                f"the steps of this block have x_t of shape {(samples, *grid.image_shape)} by the grid, got "
-                f"{tuple(step.x_t.shape)}"
-            )
+        if step.step == 0:
+            self._refuse_other_grid(step)
         values = measured(self._recorder.probes, step, self._states)
         if step.step == self._recorder.schema.grid.timesteps - 1 and step.prev_sample is not None:
             values["image"] = step.prev_sample
         self._recorder.emit(self._cell, self._first_sample, step.step, values)
+
+    def _refuse_other_grid(self, step: GuidedStep) -> None:
+        """Raise GradscopeError where a step is not of this block, or the guide lacks a label of the grid."""
+        grid = self._recorder.schema.grid
+        shape = (min(grid.block, grid.samples - self._first_sample), *grid.image_shape)
+        if step.x_t.shape != shape:
+            got = tuple(step.x_t.shape)
+            raise GradscopeError(f"the steps of this block have x_t of shape {shape} by the grid, got {got}")
+        if step.logits is not None and not grid.label.max() < (classes := step.logits.shape[1]):
+            raise GradscopeError(f"labels: the classifier has classes 0 to {classes - 1}, got {grid.label.max()}")
 
 
 def _exponent(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from gradscope.compression import choose_codec
 from gradscope.config import RunConfig
 from gradscope.errors import GradscopeError
 from gradscope.measuring import measured
+from gradscope.models.foreign import failure
 from gradscope.preparation import Run
 from gradscope.provenance import provenance
 from gradscope.recorder import BlockRecorder
@@ -131,9 +132,14 @@ def _rehearsed(run: Run) -> torch.Tensor:
             try:
                 with attach_all(run.probes, sampler.modules):
                     step = next(steps)
-                measured(run.probes, step, [probe.init() for probe in run.probes])
             except torch.OutOfMemoryError as error:
                 raise GradscopeError(_out_of_memory(sampler, labels, run.config)) from error
+        try:
+            measured(run.probes, step, [probe.init() for probe in run.probes])
+        except GradscopeError:
+            raise
+        except Exception as error:  # of a probe of the user's own
+            raise failure("measuring the first step", "probes", error) from error
     return step.gradient
 
 

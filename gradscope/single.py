@@ -30,10 +30,10 @@ class SamplerRecorder:
     def __init__(
         self, sampler: GuidedSampler, path: StorePath, probes: Sequence[Probe], names: tuple[str, str], options: dict
     ) -> None:
+        check_probes(probes)
         self._sampler, self._path, self._probes = sampler, path, tuple(probes)
         self._names, self._options = names, options
         self._recorded = False
-        check_probes(self._probes)
         if not options["resume"]:
             refuse_path(self._path, options["overwrite"])
 

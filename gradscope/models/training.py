@@ -25,8 +25,8 @@ from gradscope.models import cards
 from gradscope.models.classifiers import build_classifier
 
 _ANEW = {
-    "python": "or start from the beginning (overwrite=True)",
-    "command": "or start from the beginning (--overwrite)",
+    "python": "or start from the beginning: overwrite=True",
+    "command": "or start from the beginning: --overwrite",
 }
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]

@@ -104,7 +104,9 @@ def test_existing_output_is_kept_unless_told_otherwise(tmp_path, trained):
     config = classifier(tmp_path)
     for name in ("mine.yaml", "mine.safetensors"):
         (tmp_path / name).write_text("precious")
-    with pytest.raises(GradscopeError, match=r"^output: .*mine\.yaml exists; choose another output, or --overwrite"):
+    with pytest.raises(
+        GradscopeError, match=r"^output: .*mine\.yaml exists; choose another output; or start .*overwrite=True"
+    ):
         train(config)
     assert {file.read_text() for file in tmp_path.iterdir()} == {"precious"}
     path = train(config, overwrite=True)

@@ -3,6 +3,8 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -99,17 +101,18 @@ def main() -> None:
     """Run the command line; an error that the user can mend, or a warning, is one paragraph on standard error."""
     # Read when torch is loaded. Threads that spin while they wait make a run many times slower beside any busy process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    shown = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.showwarning = partial(_show, warnings.showwarning)
+        try:
+            app()
+        except GradscopeError as error:
+            typer.echo(f"gradscope: {' '.join('; '.join([str(error), *notes(error)]).split())}", err=True)
+            sys.exit(error.exit_status)
 
-    def show(message: Warning | str, category: type[Warning], *arguments: Any) -> None:
-        if issubclass(category, GradscopeWarning):
-            typer.echo(f"gradscope: warning: {' '.join(str(message).split())}", err=True)
-        else:
-            shown(message, category, *arguments)
 
-    warnings.showwarning = show
-    try:
-        app()
-    except GradscopeError as error:
-        typer.echo(f"gradscope: {' '.join('; '.join([str(error), *notes(error)]).split())}", err=True)
-        sys.exit(error.exit_status)
+def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *arguments: Any) -> None:
+    """As `warnings.showwarning`, which is left the warnings of others."""
+    if issubclass(category, GradscopeWarning):
+        typer.echo(f"gradscope: warning: {' '.join(str(message).split())}", err=True)
+    else:
+        others(message, category, *arguments)

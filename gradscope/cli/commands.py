@@ -3,6 +3,8 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -100,16 +102,8 @@ def main() -> None:
     """Run the command line; an error that the user can mend, or a warning, is one paragraph on standard error."""
     # Read when torch is loaded. Threads that spin while they wait make a run many times slower beside any busy process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    shown = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *arguments: Any) -> None:
-        if issubclass(category, GradscopeWarning):
-            typer.echo(f"gradscope: warning: {' '.join(str(message).split())}", err=True)
-        else:
-            shown(message, category, *arguments)
-
-    warnings.showwarning = show  # type: ignore[assignment]
-    with lasting() as output:
+    with warnings.catch_warnings(), lasting() as output:
+        warnings.showwarning = partial(_show, warnings.showwarning)
         status = _status()
     if output is not None and output.error is not None and not status:
         typer.echo(f"gradscope: {output.told}; all else is done", err=True)
@@ -135,3 +129,11 @@ def _status() -> Any:
 
 def _tell(text: str, error: Exception) -> None:
     typer.echo(f"gradscope: {' '.join('; '.join([text, *notes(error)]).split())}", err=True)
+
+
+def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *arguments: Any) -> None:
+    """As `warnings.showwarning`, which is left the warnings of others."""
+    if issubclass(category, GradscopeWarning):
+        typer.echo(f"gradscope: warning: {' '.join(str(message).split())}", err=True)
+    else:
+        others(message, category, *arguments)

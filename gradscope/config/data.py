@@ -15,6 +15,7 @@ class DataConfig(Strict):
     size: Positive = 32
     channels: Literal[1, 3] = 3
     path: PathText | None = None
+    """Folder of the data's files; of `image_folder` one folder a class, in natural order (0, 1, 2, ..., 10)."""
     samples: Positive = 100_000
     """Number of training images (SportBalls only)."""
     seed: Annotated[int, Field(ge=0, lt=2**61)] = 0

@@ -161,7 +161,7 @@ def _fit(
         Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[loss]}")) as bar,
     ):
         task = bar.add_task(str(config.output), total=training.steps, completed=first, loss="")
-        for step, (images, labels) in enumerate(loader, first):
+        for step, (images, labels) in enumerate(_loaded(loader), first):
             torch.manual_seed(_step_seed(training.seed, step))
             with torch.autocast(device.type, torch.bfloat16, enabled=_bfloat16(training, device)):
                 value = loss(model, images.to(device), labels.to(device))
@@ -208,6 +208,14 @@ class _Batches:
         for step in range(self.first, self.training.steps):
             rng = np.random.default_rng([self.training.seed, step])
             yield rng.integers(self.samples, size=self.training.batch_size).tolist()
+
+
+def _loaded(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+    """The loader's batches; a data set's error in a process of its own comes without that process's traceback."""
+    try:
+        yield from loader
+    except GradscopeError as error:
+        raise GradscopeError(str(error).strip().rpartition(f"{GradscopeError.__name__}: ")[2]) from None
 
 
 def _step_seed(seed: int, step: int) -> int:

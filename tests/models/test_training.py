@@ -140,7 +140,7 @@ def reference(config: TrainClassifierConfig) -> tuple[dict, dict]:
 
 
 def test_what_is_written_is_the_moving_average_of_weights_and_buffers(tmp_path):
-    config = classifier(tmp_path, training=STEPS | {"learning_rate": 0.02})
+    config = classifier(tmp_path, training=STEPS | {"learning_rate": 0.02, "steps": 12, "ema_decay": 0.4})
     last, average = reference(config)
     written = load_file(train(config).with_suffix(".safetensors"))
     assert written.keys() == average.keys()
@@ -148,7 +148,7 @@ def test_what_is_written_is_the_moving_average_of_weights_and_buffers(tmp_path):
         if value.is_floating_point():
             torch.testing.assert_close(value.double(), average[name], rtol=2e-3, atol=1e-4, msg=name)
     for name in ("conv1.weight", "bn1.running_mean"):
-        assert (written[name].float() - last[name]).abs().max() > 0.01, name
+        assert (written[name].float() - last[name]).abs().max() > 5e-4, name
 
 
 def test_the_card_says_what_the_weights_are(tmp_path):

@@ -74,7 +74,7 @@ ALLOWED = {
         "gradscope.independence",
         "gradscope.store",
     },
-    "gradscope.store": {"gradscope.store", "gradscope.errors", "gradscope.units"},
+    "gradscope.store": {"gradscope.store", "gradscope.errors", "gradscope.fingerprint", "gradscope.units"},
     "gradscope.analysis": {
         "gradscope.analysis",
         "gradscope.errors",
@@ -90,6 +90,7 @@ ALLOWED = {
         "gradscope.config",
         "gradscope.device",
         "gradscope.errors",
+        "gradscope.schedule",
     },
     "gradscope.evaluation": {
         "gradscope.evaluation",
@@ -101,19 +102,29 @@ ALLOWED = {
         "gradscope.guidance",
         "gradscope.independence",
         "gradscope.intervals",
+        "gradscope.objectives",
         "gradscope.provenance",
         "gradscope.schedule",
     },
     "gradscope.sampler": {
         "gradscope.guidance",
+        "gradscope.models",
         "gradscope.noise",
         "gradscope.schedule",
         "gradscope.stabilizers",
         "gradscope.errors",
         "probes",
     },
-    "gradscope.guidance": {"gradscope.config", "gradscope.errors", "gradscope.schedule", "gradscope.smoothgrad"},
-    "gradscope.smoothgrad": {"gradscope.errors"},
+    "gradscope.guidance": {
+        "gradscope.config",
+        "gradscope.errors",
+        "gradscope.models",
+        "gradscope.objectives",
+        "gradscope.schedule",
+        "gradscope.smoothgrad",
+    },
+    "gradscope.smoothgrad": {"gradscope.errors", "gradscope.objectives"},
+    "gradscope.objectives": {"gradscope.config", "probes"},
 }
 
 

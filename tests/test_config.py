@@ -92,7 +92,7 @@ UNKNOWN = [
     ({"samplin": {}}, "samplin: unknown key; did you mean 'sampling'? one of: denoiser, classifiers, judge"),
     ({"sampling__sample": 4}, "sampling.sample: unknown key; did you mean 'samples'? one of: scheduler, num_inf"),
     ({"classifiers__a": {"timm": "x", "num_classes": 2, "chekpoint": "y"}},
-     "classifiers.a.chekpoint: unknown key; did you mean 'checkpoint'? one of: timm, checkpoint, num_classes"),
+     "classifiers.a.chekpoint: unknown key; did you mean 'checkpoint'? one of: timm, checkpoint, weights, num_classes"),
     ({"judge": {"timm": "x", "num_classes": 2, "meen": [0.5]}}, "judge.meen: unknown key; did you mean 'mean'?"),
     ({"evaluation": {"sampels": 4}}, "evaluation.sampels: unknown key; did you mean 'samples'? one of: extractor"),
     ({"evaluation": {"extractor": {"timm": "x", "num_classes": 2, "meen": [0.5]}}}, "evaluation.extractor.meen: "),

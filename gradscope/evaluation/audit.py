@@ -23,7 +23,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_calibration_error
 
-from gradscope import objectives
+import gradscope.objectives as objectives
 from gradscope.config import ClassifierInput
 from gradscope.errors import GradscopeError
 from gradscope.guidance import ClassifierGuidance, Evidence

@@ -30,6 +30,11 @@ _FROM_TENSORS = (
     *("gradient_cosine", "update_cosine", "score_cosine", *sorted(_FRACTIONS), "clipped_fraction"),
     "high_frequency_share",
 )
+_SUCCESSIVE = frozenset({"gradient_cosine", "update_cosine", "gradient_lipschitz", "unit_gradient_lipschitz"})
+_OF_ANY_SIZE = frozenset({*NORMS, "finite_fraction", "clipped_fraction", "effective_strength"})
+_LOST, _ANY_LOST = 1e-30, 1e-28
+"""Norms of a stored tensor below which too much of it, or any element at all, may have been lost to zero: probes see
+float64, and float32 keeps nothing below 1e-38 where denormals are flushed."""
 _NOT_OF_FLOAT16 = frozenset({"zero_fraction", "clipped_fraction", "gradient_lipschitz", "unit_gradient_lipschitz"})
 """Rounding makes elements zero or clamped, and differences of successive steps arbitrarily wrong."""
 
@@ -48,11 +53,11 @@ def expected(ds: xr.Dataset) -> dict[str, tuple[Floats, Floats]]:
     half = any(str(name).endswith("_exponent") for name in ds.data_vars)
     names = [name for name in _FROM_TENSORS if name in ds and not (half and name in _NOT_OF_FLOAT16)]
     try:
-        found = from_tensors(ds, {*names, "gradient_cosine"})
+        found = from_tensors(ds, {*names, "gradient_cosine", *NORMS})
     except GradscopeError:  # none of their tensors is kept
         found = xr.Dataset()
     turn = found["gradient_cosine"].values if "gradient_cosine" in found else np.array(np.nan)
-    values = {name: _known(ds, name, found[name].values, half) for name in names if name in found}
+    values = {name: _known(ds, name, found, half) for name in names if name in found}
     if (strength := _strength(ds)) is not None:
         values["effective_strength"] = strength
     return {name: (value, _tolerance(ds, name, value, half, turn)) for name, value in values.items()}
@@ -66,10 +71,10 @@ def finite_so_far(ds: xr.Dataset) -> NDArray[np.bool_]:
     return np.asarray(np.logical_and.accumulate(finite, axis=-1))
 
 
-def _known(ds: xr.Dataset, name: str, value: Floats, half: bool) -> Floats:
+def _known(ds: xr.Dataset, name: str, found: xr.Dataset, half: bool) -> Floats:
     """NaN where the recomputed value says nothing of the stored one, else what it must be."""
     with np.errstate(over="ignore"):
-        value = value.astype(np.float32).astype(np.float64)
+        value = found[name].values.astype(np.float32).astype(np.float64)
     if name in NORMS | _FRACTIONS:  # of every tensor
         value = np.where(np.isnan(value) & (ds["written"].values >= 3), np.inf, value)
     if name == "finite_fraction" and half:
@@ -82,7 +87,17 @@ def _known(ds: xr.Dataset, name: str, value: Floats, half: bool) -> Floats:
     if name == "score_cosine":
         clipped = ds["clipped_fraction"].values if "clipped_fraction" in ds else np.nan
         value = np.where(clipped == 0, value, np.nan)
-    return value
+    return value if name in _OF_ANY_SIZE else np.where(_flushed(found, name), np.nan, value)
+
+
+def _flushed(found: xr.Dataset, name: str) -> NDArray[np.bool_]:
+    """Where the tensor that this is made of is, or was a step ago, too small to tell."""
+    norm = found["update_norm" if name == "update_cosine" else "gradient_norm"].values
+    tiny = norm < (_ANY_LOST if name == "zero_fraction" else _LOST)
+    if name not in _SUCCESSIVE:
+        return np.asarray(tiny)
+    before = np.concatenate([np.zeros_like(tiny[..., :1]), tiny[..., :-1]], axis=-1)
+    return np.asarray(tiny | before)
 
 
 def _tolerance(ds: xr.Dataset, name: str, value: Floats, half: bool, turn: Floats) -> Floats:
@@ -100,7 +115,7 @@ def _tolerance(ds: xr.Dataset, name: str, value: Floats, half: bool, turn: Float
 
 
 def _strength(ds: xr.Dataset) -> Floats | None:
-    """|shift| / (sigma * sqrt(elements)), where the configuration tells the shift: DDPM, and no weight."""
+    """|shift| / (noise * sqrt(elements)), where the configuration tells the shift: DDPM, and no weight."""
     configuration = _mapping(json.loads(ds.attrs.get("configuration", "{}")))
     guidance, sampling = (_mapping(configuration.get(key)) for key in ("guidance", "sampling"))
     normalize = guidance.get("normalize")
@@ -117,8 +132,11 @@ def _strength(ds: xr.Dataset) -> Floats | None:
     scale = ds["guidance_scale"].values.astype(np.float64)[:, None, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         amount = np.abs(scale) * ((first <= timestep) & (timestep < end))
-        value = amount * length / (sigma * np.sqrt(elements))
-    return np.where((sigma > 0) & (ds["written"].values > 0), value, np.nan)
+        # Stores of earlier versions say nothing of the noise added, and divide by sigma.
+        added = ds["noise_added"].values.astype(np.float64) if "noise_added" in ds else np.zeros_like(length)
+        noise = np.where(added > 0, added, sigma)
+        value = amount * length / (noise * np.sqrt(elements))
+    return np.where((noise > 0) & (ds["written"].values > 0), value, np.nan)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -5,17 +5,23 @@ import shutil
 
 import numpy as np
 import pytest
+import small_run
 import sound_store
 import zarr
+from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import LinearClassifier
 from sound_store import KINDS, chunk, copied, edit, write
 from typer.testing import CliRunner
 
+import gradscope
 from gradscope import cli
 from gradscope.analysis.recomputation import expected
 from gradscope.analysis.verification import verify
 from gradscope.errors import GradscopeError
+from gradscope.preparation import prepare
+from gradscope.recording import record_run
 from gradscope.store import open_store
 from gradscope.store.location import locate
 from gradscope.store.progress import unfinished
@@ -40,7 +46,8 @@ def test_all_that_has_tensors_is_recomputed(stores):
     assert known["gradient_norm"] == known["update_norm"] == known["finite_fraction"] == 4 * 3 * 7
     assert known["update_cosine"] == 4 * 3 * 6
     # One block of two samples and one of one have a NaN in their first sample, and zeros in their last, at a step.
-    assert known["gradient_cosine"] == 4 * 3 * 6 - 3 * 2
+    # In one cell gradients fall from 1e-20 to 1e-38: what is below 1e-30 at the last three steps says too little.
+    assert known["gradient_cosine"] == 4 * 3 * 6 - 3 * 2 - 3 * 3
     # Of all samples, but for the last step, where sigma is 0.
     assert known["effective_strength"] == 4 * 5 * 6
     assert verify(stores("plain")).values == sum(known.values())
@@ -211,3 +218,24 @@ def _keys(value):
     if isinstance(value, dict):
         return sorted(value)
     return list(range(len(value))) if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize(("gain", "variance_type"), [(300.0, "fixed_small"), (2.0, "fixed_large")])
+def test_a_sound_recording_is_sound(tmp_path, monkeypatch, gain, variance_type):
+    """Of a guide so convinced that float32 holds its gradients no more, and of steps that add more noise than sigma."""
+    monkeypatch.setattr(small_run, "LinearClassifier", lambda **settings: LinearClassifier(gain=gain))
+    monkeypatch.setattr(small_run, "DDPMScheduler", lambda: DDPMScheduler(variance_type=variance_type))
+    path = tmp_path / "run.zarr"
+    record_run(prepare(small_run.config(path, judge="none"), "cpu"))
+    found = verify(path)
+    assert found.findings == ()
+    ds = gradscope.open(path)
+    if gain > 100:
+        lost = np.linalg.norm(ds["gradient"].values.reshape(*ds["gradient"].shape[:6], -1), axis=-1) == 0
+        assert 0.05 < lost.mean() < 0.95
+        assert np.isfinite(ds["update_cosine"].values[..., 1:]).mean() > 0.5
+    else:
+        strength, added = (ds[name].values[..., :-1] for name in ("effective_strength", "noise_added"))
+        moved = ds["update_norm"].values[..., :-1] > 0  # where x0-hat is clamped everywhere, no gradient is left
+        np.testing.assert_allclose(strength[moved], (0.4 / 192**0.5 / added)[moved], rtol=1e-5)
+        assert (added > ds["sigma"].values[:-1]).all()

@@ -156,7 +156,6 @@ def own_loop(path: Path, probes: list[Probe], shape=(2, 1, 4, 4), **fields) -> N
         for i in range(3):
             g = torch.randn(*shape)
             hook(GuidedStep(step=i, timestep=2 - i, x_t=g, gradient=g, prev_sample=g, **fields))
-        assert recorder.finished.all() or not i
 
 
 def test_a_loop_of_ones_own_that_lacks_something_leaves_no_store(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -56,7 +57,10 @@ def evaluate_store(
     real, names = _real(ds, evaluators)
     classes = _classes(ds, evaluators.judge, real, evaluators.guides.values())
     counts = resampled(len(label), evaluators.settings.evaluation.replicates, _SEED)
-    comparison = None if real is None else Comparison(real, names, label, _common(classes, real, tell), counts)
+    comparison = None
+    if real is not None:
+        real, common = paired(classes, real, tell)
+        comparison = Comparison(real, names, label, common, counts)
 
     finished = (ds["written"] > 0).all("timestep").transpose(*CELL_DIMS, "sample").values
     seen: dict[str, NDArray[np.int16]] = {}
@@ -150,13 +154,20 @@ def _classes(ds: xr.Dataset, judge: Classifier | None, real: Real | None, guides
     return list(real.classes)
 
 
-def _common(classes: Sequence[str], real: Real, tell: Tell) -> int:
-    """The number of classes, 0 where those of the real images are others."""
+def paired(classes: Sequence[str], real: Real, tell: Tell) -> tuple[Real, int]:
+    """The real images with their labels in the store's numbers, and the number of classes: 0 where there are others.
+
+    Classes are paired by name, in whatever order the data have them; by number only where one side has no names.
+    """
     others = list(real.classes)
-    if others == classes or (len(others) == len(classes) and _numbers(len(classes)) in (others, classes)):
-        return len(classes)
+    if sorted(others) == sorted(classes):
+        number = np.array([list(classes).index(name) for name in others])
+        labels = {key: number[getattr(real, key)] for key in ("reference_label", "floor_label")}
+        return replace(real, classes=tuple(classes), **labels), len(classes)
+    if len(others) == len(classes) and _numbers(len(classes)) in (others, list(classes)):
+        return real, len(classes)
     tell(f"no distances by class: the classes of evaluation.data are {others}, those of the store {list(classes)}")
-    return 0
+    return real, 0
 
 
 def _numbers(n: int) -> list[str]:

@@ -310,6 +310,20 @@ def test_real_images_of_another_size_are_refused(store):
         evaluated(store, data=DataConfig(name="sportsballs"))
 
 
+def test_classes_are_paired_by_name_in_whatever_order_the_store_has_them(tmp_path, images):
+    """The store's class k is the data's class of that name: distances as with the samples' labels turned instead."""
+    order = [2, 0, 3, 1]
+    turned, _ = evaluated(make(tmp_path / "turned.zarr", images, classes=[CLASSES[k] for k in order]))
+    label = np.arange(images.shape[4]) % 4
+    features = Features(Means(), (3, SIZE, SIZE))
+    real_images = real.load_real(DATA, REAL, SAMPLES, features, (3, SIZE, SIZE))
+    for cell in np.ndindex(CELLS):
+        for k, name in enumerate(turned["class"].values.tolist()):
+            samples = features.of([torch.from_numpy(images[cell][label == k])])
+            theirs = real_images.reference[real_images.reference_label == list(real_images.classes).index(name)]
+            assert float(turned.fd_Means_class[cell][k]) == pytest.approx(Frechet(theirs).distance(samples), rel=1e-5)
+
+
 @pytest.mark.parametrize("named", [["a", "b", "c", "d"], ["a", "b", "c", "d", "e"]])
 def test_real_images_of_other_classes_have_no_distances_by_class(tmp_path, images, named):
     ds, said = evaluated(make(tmp_path / "other.zarr", images, classes=named))

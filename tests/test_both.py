@@ -71,15 +71,19 @@ def test_both_is_the_papers_grid_and_opens_without_gradscope(store):
 
 @pytest.mark.slow
 def test_norms_and_cosines_recomputed_from_the_tensors_agree(store):
+    """Where float32 holds the tensor: a convinced guide's gradient lies below its range, and probes see float64."""
     ds = xr.open_zarr(store)
     for name in ("gradient", "update"):
         g = ds[name].values.astype("float64")
         g = g.reshape(*g.shape[:6], -1)
         norm = np.sqrt((g**2).sum(-1))
-        np.testing.assert_allclose(ds[f"{name}_norm"].values, norm, rtol=1e-5)
+        held = norm > 1e-30
+        assert held.mean() > 0.9
+        np.testing.assert_allclose(ds[f"{name}_norm"].values, norm, rtol=1e-5, atol=1e-35)
         with np.errstate(invalid="ignore"):
             cosine = (g[..., 1:, :] * g[..., :-1, :]).sum(-1) / (norm[..., 1:] * norm[..., :-1])
-        np.testing.assert_allclose(ds[f"{name}_cosine"].values[..., 1:], cosine, rtol=1e-5)
+        both = held[..., 1:] & held[..., :-1]
+        np.testing.assert_allclose(ds[f"{name}_cosine"].values[..., 1:][both], cosine[both], rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from gradscope.errors import GradscopeError
-from gradscope.store.files import replace_file
+from gradscope.store.files import regular, replace_file
 from gradscope.store.lock import exclusive, is_locked
 from gradscope.store.trust import MAX_METADATA_BYTES
 
@@ -33,11 +33,9 @@ class Folder:
     def read(self, key: str) -> bytes | None:
         file = self.path / key
         try:
-            if not file.is_file():
-                return None
-            with file.open("rb") as content:
-                return content.read(min(file.stat().st_size, MAX_METADATA_BYTES) + 1)
-        except OSError:
+            with regular(file) as content:
+                return content.read(min(os.fstat(content.fileno()).st_size, MAX_METADATA_BYTES) + 1)
+        except (OSError, GradscopeError):
             return None
 
     def listing(self) -> Iterator[tuple[str, int]]:

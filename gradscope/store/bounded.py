@@ -17,6 +17,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
 from gradscope.errors import GradscopeError
+from gradscope.store.arrays import is_dotted
 from gradscope.store.chunk_bytes import COMPRESSIONS, UNSOUND, UNSOUND_INDEX, Bytes, claimed, is_sound
 from gradscope.store.files import check_regular
 from gradscope.store.folder import ROOT
@@ -90,10 +91,13 @@ class Bounded(WrapperStore[Store]):
     Reading raises GradscopeError where a chunk is larger than they say, is not what its checksum is of, or no file.
     """
 
-    def __init__(self, location: Location, arrays: Mapping[str, Any]) -> None:
+    def __init__(self, location: Location, document: Mapping[str, Any]) -> None:
         super().__init__(LocalStore(location.path, read_only=True) if location.path is not None else location.zarr)
         self._where = str(location)
+        arrays = document["consolidated_metadata"]["metadata"]
         self._chunks = {name: _Chunks.of(array) for name, array in arrays.items()}
+        recorded = document.get("attributes", {}).get("recorded", arrays)
+        self._whole = {name for name, array in arrays.items() if name not in recorded and is_dotted(array)}
 
     def _with_store(self, store: Store) -> "Bounded":
         other = copy(self)
@@ -116,6 +120,10 @@ class Bounded(WrapperStore[Store]):
         elif isinstance(byte_range, RangeByteRequest) and byte_range.end - byte_range.start > most:
             raise GradscopeError(f"{self._where}/{key} is damaged: a chunk in it has more than {most} bytes")
         content = await super().get(key, prototype, byte_range)
+        if content is None and name in self._whole:  # zarr would take it for one that was never written
+            raise GradscopeError(
+                f"{self._where}/{key} is missing: it was evaluated since it was opened, open it again; or it is damaged"
+            )
         flaw = chunks.index_flaw if at_end else chunks.shard_flaw if chunks.shard and whole else chunks.flaw
         if content is not None and (what := flaw(content.as_numpy_array().view(np.uint8))):
             raise GradscopeError(f"{self._where}/{key} is damaged: {what}")

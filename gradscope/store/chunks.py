@@ -113,7 +113,8 @@ class Chunks:
         for parts in product(*(pieces(r, size) for r, size in zip(wanted, self.size, strict=True))):
             index, there, inside = zip(*parts, strict=True)
             if self._summed:
-                values[there] = self.array.fill_value if (chunk := self._checked(index, space)) is None else chunk[inside]
+                chunk = self._checked(index, space)
+                values[there] = self.array.fill_value if chunk is None else chunk[inside]
             else:
                 self._fill(values[there], index, inside)
         return values[tuple(slice(None) if isinstance(w, slice) else 0 for w in where)]

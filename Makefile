@@ -23,7 +23,7 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/python -c \"import xarray; print(xarray.open_zarr('runs/both.zarr'))\""
 
 bench: $(INSTALLED)
-	$(BIN)/python tests/benchmarks/run.py --json bench.json
+	$(BIN)/python tests/benchmarks/run.py --json bench.json $(if $(QUICK),--quick)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto

@@ -10,7 +10,7 @@ from dashboards.leads import into
 from dashboards.state import State
 from dashboards.tables import Column, Row, badges, interval, marked, number, words
 from gradscope.analysis import summary
-from gradscope.analysis.contents import place
+from gradscope.analysis.contents import class_names, place
 from gradscope.analysis.figures import cell_name
 from gradscope.analysis.findings import Finding
 
@@ -27,7 +27,7 @@ def cell_columns(ds: xr.Dataset) -> list[Column]:
         for who, about in (("own", "its guide"), ("judge", "the judge"))
         if f"{who}_prediction" in ds
     ]
-    by_class = words("by_class", "judge, by class", 150, headerTooltip=", ".join(map(str, ds.attrs.get("classes", ()))))
+    by_class = words("by_class", "judge, by class", 150, headerTooltip=", ".join(map(str, class_names(ds))))
     behaviour = [
         number(name, title, 104, "digits(params.value, 3)", headerTooltip=f"mean {name} over samples and timesteps")
         for name, title in (("gradient_cosine", "mean cosine"), ("effective_strength", "strength"))

@@ -12,6 +12,7 @@ from dashboards.export import Call, stamp
 from dashboards.state import SHOWN_MOST, VARIABLES_MOST, scalars
 from gradscope.analysis import written
 from gradscope.analysis.figures import PLOTLY_CONFIG, cell_name
+from gradscope.independence import also_guides, warnings
 
 GRAPH_CONFIG = {**PLOTLY_CONFIG, "responsive": True, "displayModeBar": "hover"}
 
@@ -162,6 +163,14 @@ def empty(text: str):
 def notice(text: str):
     """Something that the user may not expect, to be closed."""
     return dmc.Alert(text, color="orange", variant="light", withCloseButton=True, p="xs")
+
+
+def dependence(run: Recorded):
+    """Where judge or features of the distances are those of a guide: that, wherever their numbers are shown."""
+    told = [f"{text[0].upper()}{text[1:]}." for text in warnings(also_guides(run.ds)).values()]
+    if not told:
+        return None
+    return dmc.Alert([html.P(text) for text in told], color="orange", variant="light", p="xs", className="dependence")
 
 
 def error(text: str):

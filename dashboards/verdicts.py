@@ -5,7 +5,7 @@ import pandas as pd
 import xarray as xr
 
 from dashboards.state import ONLY
-from gradscope.analysis.contents import class_names, finished
+from gradscope.analysis.contents import class_name, class_names, finished
 
 RIGHT, WRONG, NONE = "✓", "✗", "–"
 """Besides a colour."""
@@ -28,14 +28,15 @@ def verdicts(cell: xr.Dataset) -> pd.DataFrame:
         ``sample``; ``label``, ``own`` and ``judge``, names of classes, empty where there is no verdict; ``own_right``
         and ``judge_right``, 1, 0 or NaN; ``finished``; ``nonfinite``, the number of gradients that are not finite.
     """
-    names = np.array([*class_names(cell), ""])
+    names = class_names(cell)
     label, done = cell["label"].values.astype(int), finished(cell)
-    table = pd.DataFrame({"sample": cell["sample"].values, "label": names[label], "finished": done})
+    named = [class_name(names, number) for number in label]
+    table = pd.DataFrame({"sample": cell["sample"].values, "label": named, "finished": done})
     for who in ("own", "judge"):
         seen = np.full(len(label), -1)
         if f"{who}_prediction" in cell:
             seen = np.where(done, cell[f"{who}_prediction"].values, -1).astype(int)
-        table[who] = names[seen]
+        table[who] = [class_name(names, number) if number >= 0 else "" for number in seen]
         table[f"{who}_right"] = np.where(seen >= 0, seen == label, np.nan)
     bad = cell["finite_fraction"] < 1 if "finite_fraction" in cell else xr.zeros_like(cell["written"], dtype=bool)
     table["nonfinite"] = bad.transpose("sample", "timestep").values.sum(axis=1)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gradscope.analysis import open_store as open
     from gradscope.analysis.report import report
     from gradscope.analysis.signatures import signatures
+    from gradscope.evaluating import evaluate
     from gradscope.evaluation.audit import audit
     from gradscope.guidance import ClassifierGuidance
     from gradscope.recorder import Recorder
@@ -26,6 +27,7 @@ _NAMES = {
     "SmoothGrad": "gradscope.smoothgrad:SmoothGrad",
     "audit": "gradscope.evaluation.audit:audit",
     "compare": "gradscope.analysis:compare",
+    "evaluate": "gradscope.evaluating:evaluate",
     "open": "gradscope.analysis:open_store",  # which registers ds.gradscope
     "record": "gradscope.single:record",
     "report": "gradscope.analysis.report:report",
@@ -42,6 +44,7 @@ __all__ = [
     "SmoothGrad",
     "audit",
     "compare",
+    "evaluate",
     "open",
     "record",
     "report",

@@ -1,7 +1,5 @@
 """The audit of classifiers by configuration: what it takes, checked before anything runs, and its result, saved."""
 
-import hashlib
-import json
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -51,23 +49,23 @@ def run_audit(
     chosen = np.random.default_rng(config.seed).permutation(len(data))[: config.samples]
     images, labels = data.batch(chosen.tolist())
     modules = {name: classifier.module for name, classifier in classifiers.items()}
+    scheduler = _scheduler(config) if denoiser is None else denoiser.scheduler
     ds = audit(
         modules,
         images.to(where),
         number[labels].to(where),
         unet=None if denoiser is None else denoiser.unet,
-        scheduler=_scheduler(config) if denoiser is None else denoiser.scheduler,
+        scheduler=scheduler,
         timesteps=config.timesteps,
         batch_size=config.batch_size,
         seed=config.seed,
         on_step=on_step,
     )
     content = config.model_dump(mode="json")
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     models = {f"classifiers.{name}": module for name, module in modules.items()}
     if denoiser is not None:
         models["denoiser"] = denoiser.unet
-    return ds.assign_attrs(provenance(content, digest, models, data.classes, where, command))
+    return ds.assign_attrs(provenance(content, scheduler, models, data.classes, where, command))
 
 
 def class_numbers(
@@ -148,8 +146,11 @@ def refuse_out(path: Path, overwrite: bool) -> None:
 
 def save(ds: xr.Dataset, path: Path) -> None:
     """Write an audit as a zarr v3 store that plain ``xarray.open_zarr`` reads; replaces what is there."""
-    if path.exists():
-        shutil.rmtree(path)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        ds.to_zarr(path, zarr_format=3)
+    try:
+        if path.exists():
+            shutil.rmtree(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            ds.to_zarr(path, zarr_format=3)
+    except OSError as error:
+        raise GradscopeError(f"--out: {path} could not be written: {error.strerror}") from error

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradscope.analysis.contents import in_memory
+from gradscope.independence import also_guides, warnings
 from gradscope.store import CELL_DIMS, Grid
 
 
@@ -27,11 +28,23 @@ class LastingConsole(Console):
 
 
 _Columns = dict[str, Callable[[xr.Dataset], str]]
+_CLASSES = 20
+"""At most so many are shown one by one, where they do not fit into the table of cells."""
 _CONFIRMED = "share of the guide's success above chance that the judge confirms"
 
 
-def summary_tables(rows: xr.Dataset) -> list[Table]:
-    """`gradscope.analysis.summary` as tables of one row a cell: what came out, and how the gradients behaved."""
+def summary_tables(rows: xr.Dataset, warning: str = "", width: int = 80) -> list[Table]:
+    """`gradscope.analysis.summary` as tables of one row a cell: what came out, and how the gradients behaved.
+
+    Parameters
+    ----------
+    rows
+        The summary.
+    warning
+        What stands below the judge's numbers.
+    width
+        Columns of the terminal: accuracies by class that do not fit get tables of their own.
+    """
     tables = []
     told = [f"N = {_samples(rows)} a cell"]
     if "own_accuracy" in rows:
@@ -40,13 +53,64 @@ def summary_tables(rows: xr.Dataset) -> list[Table]:
         seen = "in which the judge sees it"
         if "own_accuracy" not in rows:
             seen = "share of samples in which the judge sees the target class"
-        classes = ", ".join(map(str, rows["class"].values))
-        told += [f"judge: {seen}, with Wilson's interval", f"by class: {classes}"]
+        told.append(f"judge: {seen}, with Wilson's interval")
     if accuracies := _accuracies(rows):
-        tables.append(_table(rows, "What came out", accuracies, "; ".join(told)))
+        tables += _outcome(rows, accuracies, told, warning, width)
     title = "How the gradients behaved (means over samples and timesteps)"
     caption = "cosine: with the previous step; strength: norm of the shift over that of the step's noise"
     return [*tables, _table(rows, title, _behaviour(rows), caption)]
+
+
+def _outcome(rows: xr.Dataset, accuracies: _Columns, told: list[str], warning: str, width: int) -> list[Table]:
+    """Accuracies; those by class in one column, in tables of their own, or, of many classes, the range alone."""
+    title, end = "What came out", [f"warning: {warning}"] if warning else []
+    if "class_accuracy" not in rows:
+        return [_table(rows, title, accuracies, "; ".join(told))]
+    names = [str(name) for name in rows["class"].values]
+    by_class = {"judge, by class": lambda row: " ".join(_number(value) for value in row["class_accuracy"].values)}
+    whole = _table(rows, title, accuracies | by_class, "; ".join([*told, f"by class: {', '.join(names)}", *end]))
+    if _width(whole) <= width:
+        return [whole]
+    if len(names) > _CLASSES:
+        told.append(f"lowest, median, highest: the judge, over the {len(names)} classes; class_accuracy has them all")
+        return [_table(rows, title, accuracies | _range(), "; ".join([*told, *end]))]
+    return [_table(rows, title, accuracies, "; ".join([*told, *end])), *_by_class(rows, names, width)]
+
+
+def _by_class(rows: xr.Dataset, names: list[str], width: int) -> list[Table]:
+    """As few tables as the width allows, with about equally many classes in each."""
+    for parts in range(1, len(names) + 1):
+        size = -(-len(names) // parts)
+        tables = []
+        for first in range(0, len(names), size):
+            numbers = range(first, min(first + size, len(names)))
+            columns: _Columns = {str(k): partial(_of_class, k) for k in numbers}
+            caption = "share of a class's samples in which the judge sees it: " + ", ".join(
+                f"{k} {names[k]}" for k in numbers
+            )
+            tables.append(_table(rows, "The judge, by class", columns, caption))
+        if all(_width(table) <= width for table in tables):
+            break
+    return tables
+
+
+def _of_class(k: int, row: xr.Dataset) -> str:
+    return _number(row["class_accuracy"][k])
+
+
+def _range() -> _Columns:
+    of: dict[str, Callable[[np.ndarray], float]] = {"lowest": np.nanmin, "median": np.nanmedian, "highest": np.nanmax}
+
+    def column(reduce: Callable[[np.ndarray], float], row: xr.Dataset) -> str:
+        values = row["class_accuracy"].values
+        return "-" if np.isnan(values).all() else _number(reduce(values))
+
+    return {name: partial(column, reduce) for name, reduce in of.items()}
+
+
+def _width(table: Table) -> int:
+    """That a table takes where it has all the room it wants."""
+    return Console(width=10_000).measure(table).maximum
 
 
 def evaluation_tables(ds: xr.Dataset) -> list[Table]:
@@ -59,9 +123,15 @@ def evaluation_tables(ds: xr.Dataset) -> list[Table]:
         if name in rows:
             columns[head] = partial(_with_interval, name)
     told = f"N = {about.get('N', '?')} a cell; own: the guide sees it; judge: the independent judge"
-    caption = f"{told}; transfer ratio: {_CONFIRMED}"
+    caption = f"{told}; transfer ratio: {_CONFIRMED}" + _warned(ds, "judge")
     verdicts = [_table(rows, "Who sees the target class", columns, caption)] if columns else []
-    return verdicts + _distances(about, rows)
+    return verdicts + _distances(ds, about, rows)
+
+
+def _warned(ds: xr.Dataset, role: str) -> str:
+    """The end of a caption, where a guide is the judge or the extractor."""
+    warning = warnings(also_guides(ds)).get(role)
+    return f"; warning: {warning}" if warning else ""
 
 
 def further_tables(ds: xr.Dataset) -> list[Table]:
@@ -71,8 +141,9 @@ def further_tables(ds: xr.Dataset) -> list[Table]:
     if "transfer_ratio" in rows:
         columns: _Columns = {"transfer ratio [95 %]": partial(_with_interval, "transfer_ratio")}
         caption = f"N = {about.get('N', '?')} a cell; {_CONFIRMED}; -: the guide's own success is not above chance"
+        caption += _warned(ds, "judge")
         ratios = [_table(rows, "What the judge confirms", columns, caption)]
-    return ratios + _distances(about, rows)
+    return ratios + _distances(ds, about, rows)
 
 
 def _evaluation(ds: xr.Dataset) -> tuple[dict[str, Any], xr.Dataset]:
@@ -84,7 +155,7 @@ def _evaluation(ds: xr.Dataset) -> tuple[dict[str, Any], xr.Dataset]:
     return about, rows.compute()
 
 
-def _distances(about: dict[str, Any], rows: xr.Dataset) -> list[Table]:
+def _distances(ds: xr.Dataset, about: dict[str, Any], rows: xr.Dataset) -> list[Table]:
     name = next(iter(about.get("distances", ())), "")
     needed = (name, f"{name}_interval", f"{name}_floor", "coverage", "coverage_interval", "coverage_floor")
     if not all(each in rows for each in needed):
@@ -94,7 +165,7 @@ def _distances(about: dict[str, Any], rows: xr.Dataset) -> list[Table]:
         f"N = {about.get('N', '?')} a cell against {about.get('real_images', '?')} images; "
         f"{about.get('floor_images', '?')} other real images "
         f"in place of samples: {name} {_number(rows[f'{name}_floor'])}, coverage {_number(rows['coverage_floor'])}"
-    )
+    ) + _warned(ds, "extractor")
     return [_table(rows, "Samples against real images", columns, caption)]
 
 
@@ -105,7 +176,6 @@ def _accuracies(rows: xr.Dataset) -> _Columns:
     if "judge_accuracy" in rows:
         columns["judge"] = lambda row: _number(row["judge_accuracy"])
         columns["95 %"] = lambda row: "-".join(_number(bound) for bound in row["judge_interval"].values)
-        columns["judge, by class"] = lambda row: " ".join(_number(value) for value in row["class_accuracy"].values)
     return columns
 
 
@@ -131,7 +201,7 @@ def _table(rows: xr.Dataset, title: str, columns: _Columns, caption: str) -> Tab
     table = Table(title=title, caption=_plain(caption), title_justify="left", caption_justify="left", box=None)
     table.collapse_padding = True
     for head in ("classifier", "input", "stabilizer"):
-        table.add_column(head, no_wrap=True)
+        table.add_column(head, overflow="fold")  # where room is short it is names that break, not numbers
     for head in ("scale", *columns):
         table.add_column(head, justify="right", no_wrap=True)
     for index in product(*(range(rows.sizes[dim]) for dim in CELL_DIMS)):

@@ -15,17 +15,18 @@ from gradscope.analysis import summary
 from gradscope.analysis.figures import cell_name
 from gradscope.analysis.report import Report, grouped, headline
 from gradscope.console import further_tables, summary_tables
+from gradscope.independence import also_guides, warnings
 
 _COLOURS = {"alarm": "bold red", "warning": "bold yellow"}
 _INDENT = (0, 0, 0, 2)
 
 
-def report_parts(report: Report, ds: xr.Dataset) -> Iterator[RenderableType]:
-    """The parts of a report, to be printed one below the other."""
+def report_parts(report: Report, ds: xr.Dataset, width: int = 80) -> Iterator[RenderableType]:
+    """The parts of a report, to be printed one below the other on a terminal of this width."""
     yield Text(f"Findings: {headline(report.findings, len(report.cells))}", style="bold")
     yield from (Text(remark) for remark in report.remarks)
     yield from _findings(report)
-    tables = summary_tables(summary(ds))
+    tables = summary_tables(summary(ds), warnings(also_guides(ds)).get("judge", ""), width)
     if "evaluation" in ds.attrs:
         tables += further_tables(ds)
     if report.comparisons["accuracy"].notna().any():

@@ -17,12 +17,10 @@ def set_device(name: str) -> torch.device:
     """
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
-        raise GradscopeError(f"--device: got {name!r}; one of: auto, cpu, cuda, cuda:INDEX")
+        raise GradscopeError(f"device: got {name!r}; one of: auto, cpu, cuda, cuda:INDEX")
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(index or 0) >= available:
-        raise GradscopeError(
-            f"--device: {name} is not there; CUDA devices seen: {available}. `--device cpu` works anywhere"
-        )
+        raise GradscopeError(f"device: {name} is not there; CUDA devices seen: {available}; cpu works anywhere")
     if kind == "cpu" or not available:
         torch.set_flush_denormal(True)
         _keep_freed_memory()

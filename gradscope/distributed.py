@@ -8,6 +8,7 @@ is recorded again from its first step.
 import asyncio
 import logging
 import os
+import shlex
 import signal
 import socket
 import threading
@@ -25,6 +26,8 @@ import dask
 import torch
 from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, as_completed, get_worker
 from distributed.comm import CommClosedError
+from distributed.core import connect
+from distributed.security import Security
 
 from gradscope.config import RunConfig
 from gradscope.device import set_device
@@ -41,6 +44,9 @@ from gradscope.store.session import recording
 
 OnBlock = Callable[[Cell], None]
 _CONNECT_SECONDS = 30
+_REACH_SECONDS = 4
+"""In which a connection is made, and in which what listens says what it is."""
+_START = "start one with `dask scheduler`"
 _one_at_a_time = threading.Lock()  # threads of one worker would share torch's settings, and the device
 _loaded: dict[str, Run] = {}
 """The run whose models this process holds, by `Task.id`,"""
@@ -87,7 +93,9 @@ def cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
         _reach(scheduler)
         with Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False) as client:
             if not client.scheduler_info()["workers"]:
-                raise GradscopeError(f"--scheduler {scheduler}: has no workers; start some: dask worker {scheduler}")
+                raise GradscopeError(
+                    f"--scheduler {scheduler}: has no workers; start some: dask worker {shlex.quote(scheduler)}"
+                )
             yield client
         return
     with (
@@ -124,9 +132,26 @@ def _reach(scheduler: str) -> None:
     if not host or not port:
         raise GradscopeError(f"--scheduler: takes tcp://HOST:PORT, got {scheduler!r}")
     try:
-        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+        socket.create_connection((host, port), _REACH_SECONDS).close()
     except (OSError, ValueError) as error:  # the latter: a name that cannot be one
-        raise GradscopeError(f"--scheduler {scheduler}: {error}; start one there with `dask scheduler`") from error
+        raise GradscopeError(f"--scheduler {scheduler}: {error}; {_START}") from error
+    try:
+        kind = asyncio.run(asyncio.wait_for(_kind(scheduler), _REACH_SECONDS))
+    except Exception as error:  # of many kinds: what answers speaks another protocol, or says nothing
+        why = f" ({error})" if isinstance(error, OSError) and str(error) else ""
+        raise GradscopeError(f"--scheduler {scheduler}: no dask scheduler answers there{why}; {_START}") from error
+    if kind != "Scheduler":
+        raise GradscopeError(f"--scheduler {scheduler}: a dask {kind.lower()} listens there, not a scheduler; {_START}")
+
+
+async def _kind(address: str) -> str:
+    """What the dask server at an address says it is."""
+    comm = await connect(address, **Security().get_connection_args("client"))
+    try:
+        await comm.write({"op": "identity", "reply": True})
+        return str((await comm.read())["type"])
+    finally:
+        comm.abort()
 
 
 def threads_of(workers: int | None) -> int | None:

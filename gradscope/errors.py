@@ -5,9 +5,44 @@ from difflib import get_close_matches
 
 
 class GradscopeError(Exception):
-    """Something the user can mend. The command line prints it as one paragraph and exits with `exit_status`."""
+    """Something the user can mend. The command line prints it as one paragraph and exits with `exit_status`.
+
+    Parameters
+    ----------
+    text
+        What is wrong, in words that hold wherever it is raised.
+    key
+        The key of the configuration, or the option, that it is about: stands before the text on the command line.
+    python, command
+        What to do about it, in Python's words (``overwrite=True``) and in those of the command line
+        (``--overwrite``). ``str(error)`` ends with the former, `for_command` with the latter.
+
+    Examples
+    --------
+    >>> error = GradscopeError("a.zarr exists", key="path", python="pass overwrite=True", command="or --overwrite")
+    >>> str(error)
+    'a.zarr exists; pass overwrite=True'
+    >>> error.for_command()
+    'path: a.zarr exists; or --overwrite'
+    """
 
     exit_status = 2
+
+    def __init__(self, text: str = "", *, key: str = "", python: str = "", command: str = "") -> None:
+        super().__init__(text)
+        self._key, self._python, self._command = key, python, command
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (super().__str__(), self._python)))
+
+    def for_command(self) -> str:
+        """The message as the command line prints it."""
+        told = "; ".join(filter(None, (super().__str__(), self._command)))
+        return f"{self._key}: {told}" if self._key else told
+
+
+class GradscopeWarning(UserWarning):
+    """Something that a reader of the numbers must know. The command line prints it as one paragraph."""
 
 
 class NonFiniteGradient(GradscopeError):

@@ -16,15 +16,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+import gradscope.objectives as objectives
 from gradscope.config import ClassifierInput, Normalize, Objective, Weight
 from gradscope.errors import GradscopeError, one_of
+from gradscope.models.calls import logits_of
 from gradscope.schedule import Prediction, Schedule, Times
 from gradscope.smoothgrad import SmoothGrad
 
 Denoise = Callable[[Tensor], Tensor]
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,17 @@ class Evidence:
     """What one look of the guide at x_t gives."""
 
     gradient: Tensor
-    """Of the objective with respect to x_t, ``(n, channel, height, width)``."""
+    """Of the objective with respect to x_t, ``(n, channel, height, width)``, float64: a convinced guide's lies below
+    float32's range."""
     logits: Tensor
     """``(n, classes)``, of the input without SmoothGrad's noise."""
     prediction: Prediction
     objective: Callable[[Tensor, Tensor], Tensor]
-    """What was differentiated, as a function of x_t and labels; see `GuidedStep.objective`."""
+    """As a function of x_t and labels; see `GuidedStep.objective`."""
+    log_factor: Tensor
+    """Logarithm of what the models' own gradients were multiplied by, ``(n,)``, float64; see `gradscope.objectives`."""
+    defined: bool = True
+    """False with x0_detached at signal 0, where its factor 1 / sqrt(alphas_cumprod) is infinite: the gradient is 0."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +60,11 @@ class ClassifierGuidance:
     """
 
     classifier: nn.Module
-    """Images ``(n, channel, height, width)`` in the denoiser's range -> logits ``(n, classes)``."""
+    """Images ``(n, channel, height, width)`` in the denoiser's range -> logits ``(n, classes)``; see `as_logits`. It
+    gets a copy of its input, in the type of its weights."""
     classifier_input: ClassifierInput = "x_t"
     guidance_scale: float = 1.0
+    """Below 0 it steers away from the target; 0 takes gradients and does not guide."""
     objective: Objective = "log_prob"
     normalize: Normalize = "l2"
     """What is done to the update before it is scaled, per sample."""
@@ -75,6 +86,10 @@ class ClassifierGuidance:
             if getattr(self, key) not in get_args(choice):
                 got = getattr(self, key)
                 raise GradscopeError(f"guidance.{key}: got {got!r}; {one_of(got, get_args(choice))}")
+        if not abs(self.guidance_scale) <= _LARGEST:
+            raise GradscopeError(
+                f"guidance.guidance_scale: a finite number within float32's range, got {self.guidance_scale}"
+            )
 
     def evaluate(
         self,
@@ -90,31 +105,41 @@ class ClassifierGuidance:
         `denoise` takes any number of samples at this timestep; `seeds`, one a sample, are SmoothGrad's.
         """
         x = x_t.detach().requires_grad_()
+        defined = self.classifier_input != "x0_detached" or times.alphas_cumprod > 0
         with torch.enable_grad():
             prediction = self._predict(x, times, schedule, denoise)
-            seen = self._seen(x, prediction, times, schedule)
-            with torch.set_grad_enabled(self.smoothgrad is None):
-                logits = self.classifier(seen)
+            seen = self._seen(x, prediction, times, schedule) if defined else prediction.pred_original_sample
+            with torch.set_grad_enabled(self.smoothgrad is None and defined):
+                logits = (_checked_logits if times.step == 0 else logits_of)(self.classifier, seen)
             if times.step == 0:
                 _check_labels(label, logits.shape[1])
-            if self.smoothgrad is None:
-                (gradient,) = torch.autograd.grad(self._scores(logits, label).sum(), x)
+            value, log_factor = objectives.scores(self.objective, logits, label)
+            if not defined:
+                gradient = torch.zeros_like(x, requires_grad=False)
+            elif self.smoothgrad is None:
+                (gradient,) = torch.autograd.grad(value.sum(), x)
             else:
-                at_seen = self.smoothgrad.gradient(
-                    lambda c: self._scores(self.classifier(c), label), seen, seeds, times.step
+                at_seen, log_factor = self.smoothgrad.gradient(
+                    lambda c: objectives.scores(self.objective, logits_of(self.classifier, c), label),
+                    seen,
+                    seeds,
+                    times.step,
                 )
                 (gradient,) = torch.autograd.grad(seen, x, at_seen)
+            gradient = objectives.scaled(gradient, log_factor)
         prediction = Prediction(
             prediction.native.detach(), prediction.model_output.detach(), prediction.pred_original_sample.detach()
         )
         objective = partial(self._objective, times=times, schedule=schedule, denoise=denoise)
-        return Evidence(gradient, logits.detach(), prediction, objective)
+        return Evidence(gradient, logits.detach(), prediction, objective, log_factor, defined)
 
     def _objective(self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Tensor:
         """See `GuidedStep.objective`."""
         # x_t alone needs no prediction: the U-Net does not run.
         prediction = None if self.classifier_input == "x_t" else self._predict(x, times, schedule, denoise)
-        return self._scores(self.classifier(self._seen(x, prediction, times, schedule)), label)
+        return objectives.value(
+            self.objective, logits_of(self.classifier, self._seen(x, prediction, times, schedule)), label
+        )
 
     def _predict(self, x: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Prediction:
         """The denoiser's prediction at x, with a graph through the U-Net only where the gradient goes through it."""
@@ -129,14 +154,21 @@ class ClassifierGuidance:
             return prediction.pred_original_sample
         return schedule.original_sample(x, prediction.model_output, times)
 
-    def _scores(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The objective of each sample, ``(n,)``."""
-        scores = logits.float().log_softmax(dim=1) if self.objective == "log_prob" else logits
-        return scores.gather(1, label[:, None])[:, 0]
+    def check_interval(self, schedule: Schedule) -> None:
+        """Raise GradscopeError where the interval covers none of the schedule's timesteps."""
+        if self.interval is not None and not any(self._acts(times) for times in schedule.times):
+            first, last = schedule.times[0].timestep, schedule.times[-1].timestep
+            raise GradscopeError(
+                f"guidance.interval: no timestep lies in [{self.interval[0]}, {self.interval[1]}); the "
+                f"{len(schedule.times)} steps go from {first} to {last}"
+            )
+
+    def _acts(self, times: Times) -> bool:
+        return self.interval is None or self.interval[0] <= times.timestep < self.interval[1]
 
     def amount(self, times: Times) -> float:
         """``guidance_scale * weight_t``, 0 outside the interval."""
-        if self.interval is not None and not self.interval[0] <= times.timestep < self.interval[1]:
+        if not self._acts(times):
             return 0.0
         weights: dict[Weight, float] = {
             "one": 1.0,
@@ -144,6 +176,20 @@ class ClassifierGuidance:
             "variance": times.sigma_step**2,
         }
         return self.guidance_scale * weights[self.weight]
+
+
+def _checked_logits(classifier: nn.Module, seen: Tensor) -> Tensor:
+    """At the first step, where a classifier that does not fit shows."""
+    try:
+        return logits_of(classifier, seen)
+    except (GradscopeError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        shape = " x ".join(map(str, seen.shape[1:]))
+        raise GradscopeError(
+            f"classifier: {type(classifier).__name__} fails on images of {shape} (channel, height, width), which the "
+            f"denoiser makes: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_labels(label: Tensor, classes: int) -> None:

@@ -1,5 +1,6 @@
 """A checked configuration with everything loaded: models, stabilisers, probes, and the grid of the run."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -18,7 +19,7 @@ from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.probe_loading import check_attaching, load_probes
 from gradscope.recorder import make_schema, with_finite_fraction
 from gradscope.sampler import GuidedSampler, image_shape, refuse_conditional, sample_seeds
-from gradscope.schedule import SCHEDULERS, Schedule, refuse_inexact
+from gradscope.schedule import SCHEDULERS, Schedule
 from gradscope.smoothgrad import SmoothGrad
 from gradscope.stabilizers import Stabilizer, build
 from gradscope.store import Grid, Schema
@@ -92,7 +93,8 @@ class Run:
 
 def moved(config: RunConfig, path: str) -> RunConfig:
     """The configuration with another path of the store."""
-    return config.model_copy(update={"recording": config.recording.model_copy(update={"path": path})})
+    recording = config.recording.model_copy(update={"path": os.path.expanduser(path)})
+    return config.model_copy(update={"recording": recording})
 
 
 def prepare(
@@ -125,7 +127,6 @@ def prepare(
     denoiser = load_denoiser(config.denoiser, torch_device)
     refuse_conditional(denoiser.unet)
     scheduler = SCHEDULERS[config.sampling.scheduler].from_config(denoiser.scheduler.config)
-    refuse_inexact(scheduler)
     denoiser = replace(denoiser, scheduler=scheduler)
     shape = image_shape(denoiser.unet)
     classifiers = {
@@ -140,7 +141,7 @@ def prepare(
     probes = with_finite_fraction(probes)
     run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, references, grid, codec)
     for cell in run.cells():
-        run.sampler(cell)  # refuses what cannot be combined,
+        run.sampler(cell).schedule(config.sampling.num_inference_steps)  # refuses what cannot be combined,
     _ = run.schema  # and this, two probes of one name
     return run
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from gradscope.config import ClassifierSpec, Strict, error_lines
 from gradscope.errors import GradscopeError, one_of
+from gradscope.measuring import check_probe
 from gradscope.models import foreign
 from probes import NAMED, Probe, attach_all
 
@@ -34,6 +35,8 @@ def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadM
         make = foreign.load_callable(name, "probes")
     else:
         raise GradscopeError(f"probes: unknown probe {name!r}; {one_of(name, [*NAMED, 'package.module:Class'])}")
+    if isinstance(make, type) and not issubclass(make, Probe):
+        raise GradscopeError(f"{where}: takes a subclass of probes.Probe, got the class {make.__name__}")
     arguments = _arguments(make, options, where, load_module)
     try:
         made = make(**arguments)
@@ -43,8 +46,7 @@ def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadM
         raise foreign.failure(name, where, error) from error
     probes = made if isinstance(made, list) else [made]
     for probe in probes:
-        if not isinstance(probe, Probe):
-            raise GradscopeError(f"probes: {name} gives a probes.Probe, this one gave {type(probe).__name__}")
+        check_probe(probe, where)
     return probes
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import shlex
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,30 +14,37 @@ import torch
 from torch import nn
 
 from gradscope.device import device_name
+from gradscope.fingerprint import fingerprint
+from gradscope.schedule import configuration_of
 
 _PACKAGES = ("gradscope", "torch", "diffusers", "timm", "numpy", "zarr", "xarray")
 
 
 def provenance(
     configuration: Mapping[str, Any],
-    configuration_hash: str,
+    scheduler: Any,
     models: Mapping[str, nn.Module],
     classes: Sequence[str],
     device: torch.device,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Attributes of a store: identity, configuration, versions, device, and the hash of every model's weights."""
+    """Attributes of a store: identity, configuration, scheduler, versions, device, and every model's weights' hash.
+
+    ``configuration_hash`` is that of the configuration and of the scheduler's own settings, see `fingerprint`.
+    """
+    settings = configuration_of(scheduler)
     return {
         "run_id": str(uuid.uuid4()),
         "configuration": json.dumps(configuration),
-        "configuration_hash": configuration_hash,
+        "scheduler": json.dumps(settings),
+        "configuration_hash": fingerprint(configuration, settings),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "weights_sha256": weights(models),
         "classes": list(classes),
-        "command": " ".join(command),
+        "command": shlex.join(command),
     }
 
 

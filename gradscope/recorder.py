@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -12,23 +13,36 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError, NonFiniteGradient
+from gradscope.measuring import check_probes, measured
 from gradscope.store import Array, Coordinate, Frame, Grid, Schema, StoreWriter
+from gradscope.store.creation import refuse_path
 from gradscope.store.location import StorePath, locate
 from gradscope.store.progress import finished
 from gradscope.store.schema import CELL_DIMS
 from gradscope.store.session import begin, recording
 from gradscope.transfer import Ring
-from probes import IMAGE_DIMS, FiniteFraction, GuidedStep, Probe, Variable, attach_all, check_needs
+from probes import IMAGE_DIMS, SOURCES, FiniteFraction, GuidedStep, Probe, Variable, attach_all
 
 _IMAGE = Array("image", "final", {"long_name": "final sample", "units": "1", "equation": "x_0"}, dims=IMAGE_DIMS)
 
 
+_NAMES = {
+    "x_t": "x_t",
+    "denoiser": "the denoiser's output",
+    "guide": "the guide's logits",
+    "gradient": "the gradient",
+}
+"""By `probes.SOURCES`, what is not finite first."""
+
+
 class NonFinite(NamedTuple):
-    """A sample whose gradient was not finite at a step."""
+    """A sample of which something was not finite at a step."""
 
     cell: tuple[int, ...]
     sample: int
     timestep: int
+    source: str
+    """Where it came from: one of `probes.SOURCES`."""
 
 
 def make_schema(
@@ -148,10 +162,11 @@ class BlockRecorder:
         self.writer.submit(Frame(cell, first_sample, step, slot.arrays, slot.wait, lambda: self.ring.release(slot)))
 
     def describe(self, found: NonFinite) -> str:
-        """Where a gradient was not finite, in words."""
+        """What was not finite where, in words."""
         grid = self.schema.grid
         cell = ", ".join(f"{dim} {getattr(grid, dim)[i]}" for dim, i in zip(CELL_DIMS, found.cell, strict=True))
-        return f"gradient not finite at timestep {found.timestep}, sample {found.sample}, {cell}"
+        what = _NAMES[found.source]
+        return f"{what} not finite at timestep {found.timestep}, sample {found.sample}, {cell}"
 
     def _refuse_nonfinite(self) -> None:
         if self.stop_on_nonfinite and self.nonfinite:
@@ -172,16 +187,20 @@ class BlockRecorder:
         }
 
     def _inspect(self, frame: Frame) -> None:
-        for i in np.flatnonzero(frame.arrays["finite_fraction"] < 1):
-            timestep = int(self.schema.grid.timestep[frame.step])
-            self.nonfinite.append(NonFinite(frame.cell, frame.first_sample + int(i), timestep))
+        sources = frame.arrays["nonfinite_source"]
+        for i in np.flatnonzero(sources):
+            source, sample = SOURCES[int(sources[i])], frame.first_sample + int(i)
+            if source == "x_t" and any(f.sample == sample and f.cell == frame.cell for f in self.nonfinite):
+                continue  # what came before is the reason, and reported
+            self.nonfinite.append(NonFinite(frame.cell, sample, int(self.schema.grid.timestep[frame.step]), source))
 
 
 class Recorder(BlockRecorder):
     """Makes a store and records the trajectories of a grid into it, or continues one.
 
     Whoever has a sampler of their own calls ``recorder.trajectory(cell, first_sample)`` with a `GuidedStep` after each
-    of its steps. While it is open no other process can record into the store; left, the store says how it ended.
+    of its steps. The store is made when the first step is measured: models and probes that do not work leave none. From
+    then on no other process can record into it; left, it says how it ended.
 
     Parameters
     ----------
@@ -225,24 +244,45 @@ class Recorder(BlockRecorder):
         dtype: str = "float32",
         codec: str = "none",
     ) -> None:
-        location, probes = locate(path), with_finite_fraction(probes)
+        check_probes(probes)
+        self.location, self.probes = locate(path), with_finite_fraction(probes)
         schema = make_schema(
-            grid, probes, tensor_samples=tensor_samples, tensor_every=tensor_every, dtype=dtype, codec=codec
+            grid, self.probes, tensor_samples=tensor_samples, tensor_every=tensor_every, dtype=dtype, codec=codec
         )
-        schema = replace(schema, sharded=location.path is None)
-        begin(location, schema, attributes or {}, overwrite, resume)
+        self.schema = replace(schema, sharded=self.location.path is None)
+        self._make = partial(begin, self.location, self.schema, attributes or {}, overwrite, resume)
+        self._options: dict[str, Any] = {"device": device, "stop_on_nonfinite": stop_on_nonfinite, "durable": durable}
+        self._session = ExitStack()
+        self._begun = False
+        if resume:
+            self._begin()
+        else:
+            refuse_path(self.location, overwrite)
+
+    def _begin(self) -> None:
+        self._make()
         with ExitStack() as stack:
-            stack.enter_context(recording(location))
-            super().__init__(
-                location, schema, probes, device=device, stop_on_nonfinite=stop_on_nonfinite, durable=durable
-            )
+            stack.enter_context(recording(self.location, "resume=True goes on with them"))
+            super().__init__(self.location, self.schema, self.probes, **self._options)
             stack.push(super().__exit__)
             self._session = stack.pop_all()
+        self._begun = True
 
     @property
     def finished(self) -> NDArray[np.bool_]:
         """Which blocks are recorded, ``(*cells, blocks)``."""
-        return finished(self.location)
+        if self._begun:
+            return finished(self.location)
+        grid = self.schema.grid
+        return np.zeros((*grid.cells, -(-grid.samples // grid.block)), dtype=bool)
+
+    def trajectory(self, cell: tuple[int, ...], first_sample: int) -> "Trajectory":
+        return super().trajectory(cell, first_sample) if self._begun else Trajectory(self, cell, first_sample)
+
+    def emit(self, cell: tuple[int, ...], first_sample: int, step: int, values: Mapping[str, Tensor]) -> None:
+        if not self._begun:
+            self._begin()
+        super().emit(cell, first_sample, step, values)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._session.__exit__(kind, error, trace)
@@ -265,14 +305,22 @@ class Trajectory:
         return attach_all(self._recorder.probes, modules)
 
     def __call__(self, step: GuidedStep) -> None:
-        values: dict[str, Tensor] = {}
-        for i, probe in enumerate(self._recorder.probes):
-            check_needs(probe, step)
-            measured, self._states[i] = probe.measure(step, self._states[i])
-            values |= measured
+        if step.step == 0:
+            self._refuse_other_grid(step)
+        values = measured(self._recorder.probes, step, self._states)
         if step.step == self._recorder.schema.grid.timesteps - 1 and step.prev_sample is not None:
             values["image"] = step.prev_sample
         self._recorder.emit(self._cell, self._first_sample, step.step, values)
+
+    def _refuse_other_grid(self, step: GuidedStep) -> None:
+        """Raise GradscopeError where a step is not of this block, or the guide lacks a label of the grid."""
+        grid = self._recorder.schema.grid
+        shape = (min(grid.block, grid.samples - self._first_sample), *grid.image_shape)
+        if step.x_t.shape != shape:
+            got = tuple(step.x_t.shape)
+            raise GradscopeError(f"the steps of this block have x_t of shape {shape} by the grid, got {got}")
+        if step.logits is not None and not grid.label.max() < (classes := step.logits.shape[1]):
+            raise GradscopeError(f"labels: the classifier has classes 0 to {classes - 1}, got {grid.label.max()}")
 
 
 def _exponent(x: Tensor) -> tuple[Tensor, Tensor]:

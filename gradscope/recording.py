@@ -1,7 +1,7 @@
 """A run into its store: begun, then block by block, sampler and probes of one cell at a time."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -13,6 +13,8 @@ from gradscope import execution
 from gradscope.compression import choose_codec
 from gradscope.config import RunConfig
 from gradscope.errors import GradscopeError
+from gradscope.measuring import measured
+from gradscope.models.foreign import failure
 from gradscope.preparation import Run
 from gradscope.provenance import provenance
 from gradscope.recorder import BlockRecorder
@@ -21,7 +23,7 @@ from gradscope.sampler import GuidedSampler
 from gradscope.store.location import Location, locate
 from gradscope.store.progress import unfinished
 from gradscope.store.session import begin, recording
-from probes import GuidedStep
+from probes import GuidedStep, attach_all
 
 Cell = tuple[int, ...]
 OnStep = Callable[[Cell, GuidedStep], None]
@@ -85,7 +87,8 @@ def begin_run(
         begin(location, run.schema, resumption(location, origin), resume=True)
         return {}
     deviation = _deviation(run)
-    begin(location, _with_codec(run).schema, origin | {"deviation": deviation}, overwrite)
+    gradient = _rehearsed(run)
+    begin(location, _with_codec(run, gradient).schema, origin | {"deviation": deviation}, overwrite)
     return deviation
 
 
@@ -117,16 +120,35 @@ def record_block(
             raise GradscopeError(_out_of_memory(sampler, labels, run.config)) from error
 
 
-def _with_codec(run: Run) -> Run:
-    """Settle ``codec: auto`` by a trial on the first real gradients."""
+def _rehearsed(run: Run) -> torch.Tensor:
+    """Take and measure the first step of each classifier and input: what fails there, fails before there is a store.
+
+    Gives the gradients of the last one, ``(n, channel, height, width)``.
+    """
+    labels = run.grid.label[: run.grid.block].tolist()
+    for i, j in product(*map(range, run.grid.cells[:2])):
+        sampler = run.sampler((i, j, 0, 0))
+        with closing(sampler.steps(labels, run.config.sampling.num_inference_steps, run.config.sampling.seed)) as steps:
+            try:
+                with attach_all(run.probes, sampler.modules):
+                    step = next(steps)
+            except torch.OutOfMemoryError as error:
+                raise GradscopeError(_out_of_memory(sampler, labels, run.config)) from error
+        try:
+            measured(run.probes, step, [probe.init() for probe in run.probes])
+        except GradscopeError:
+            raise
+        except Exception as error:  # of a probe of the user's own
+            raise failure("measuring the first step", "probes", error) from error
+    return step.gradient
+
+
+def _with_codec(run: Run, gradient: torch.Tensor) -> Run:
+    """Settle ``codec: auto`` by a trial on real gradients."""
     if run.config.recording.codec != "auto" or not run.schema.tensors:
         return run
-    sampler = run.sampler((0, 0, 0, 0))
-    labels = run.grid.label[: min(8, run.grid.samples)].tolist()
-    steps = sampler.steps(labels, run.config.sampling.num_inference_steps, run.config.sampling.seed)
-    gradient = next(steps).gradient.to(getattr(torch, run.config.recording.dtype)).cpu().numpy()
-    steps.close()
-    return replace(run, codec=choose_codec(gradient))
+    stored = gradient[:8].to(getattr(torch, run.config.recording.dtype)).cpu().numpy()
+    return replace(run, codec=choose_codec(stored))
 
 
 def _deviation(run: Run) -> dict[str, dict[str, float]]:
@@ -149,7 +171,7 @@ def _deviation(run: Run) -> dict[str, dict[str, float]]:
 
 def _provenance(run: Run, command: Sequence[str]) -> dict[str, Any]:
     config = run.config.model_dump(mode="json")
-    return provenance(config, run.config.hash(), run.models, run.classes, run.device, command)
+    return provenance(config, run.denoiser.scheduler, run.models, run.classes, run.device, command)
 
 
 def _out_of_memory(sampler: GuidedSampler, labels: list[int], config: RunConfig) -> str:

@@ -1,11 +1,9 @@
 """What `gradscope record` does, from its options to what it prints."""
 
-import signal
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import FrameType
 
 import numpy as np
 from rich.console import Console
@@ -17,6 +15,7 @@ from gradscope.device import set_device
 from gradscope.errors import GradscopeError
 from gradscope.evaluation.evaluate import evaluate_store
 from gradscope.evaluation.evaluators import Evaluators, Settings, load_evaluators
+from gradscope.independence import also_guides, warnings
 from gradscope.judging import load_judge
 from gradscope.preparation import moved, prepare
 from gradscope.recording import Outcome, record_run
@@ -25,10 +24,6 @@ from gradscope.store import Grid, open_store
 from gradscope.store.location import locate
 from gradscope.store.progress import finished
 from gradscope.units import size
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +49,17 @@ def run(request: Request) -> None:
     GradscopeError
         What the user can mend.
     KeyboardInterrupt
-        The run was interrupted, or `Terminated`; with a note of how to go on, where there is something to go on with.
+        The run was interrupted; with a note of how to go on, where there is something to go on with.
     """
     console = display.LastingConsole(markup=False)  # names and paths are what they are
-    with _terminable():
-        config = _configuration(request)
-        if request.resume is not None and _is_complete(request.resume):
-            console.print(f"{request.resume} is complete, nothing is left to record", highlight=False)
-            return
-        if request.workers is None and request.scheduler is None:
-            outcome = _record_here(request, config, console)
-        else:
-            outcome = _record_on_cluster(request, config, console)
+    config = _configuration(request)
+    if request.resume is not None and _is_complete(request.resume):
+        console.print(f"{request.resume} is complete, nothing is left to record", highlight=False)
+        return
+    if request.workers is None and request.scheduler is None:
+        outcome = _record_here(request, config, console)
+    else:
+        outcome = _record_on_cluster(request, config, console)
     for line in remarks(outcome.path) if request.resume else ():
         console.print(line, highlight=False)
     _tell(console, outcome)
@@ -169,21 +163,10 @@ def _tell(console: Console, outcome: Outcome) -> None:
         console.print(line, style="red")
     if len(outcome.nonfinite) > 10:
         console.print(f"and {len(outcome.nonfinite) - 10} more; see finite_fraction in the store", style="red")
-    for table in display.summary_tables(summary(open_store(outcome.path))):
+    ds = open_store(outcome.path)
+    for table in display.summary_tables(summary(ds), warnings(also_guides(ds)).get("judge", ""), console.width):
         console.print(table)
-    console.print(f"what fails, and what to try: gradscope report {outcome.path}", highlight=False)
-    console.print(f"distances to real images, coverage, intervals: gradscope evaluate {outcome.path}", highlight=False)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """A request to end the process is an exception, as Ctrl-C is: what was recorded is written, and told."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    path = shlex.quote(outcome.path)
+    console.print(f"what fails, and what to try: gradscope report {path}", highlight=False, soft_wrap=True)
+    further = f"distances to real images, coverage, intervals: gradscope evaluate {path}"
+    console.print(further, highlight=False, soft_wrap=True)

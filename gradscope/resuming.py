@@ -22,15 +22,14 @@ def recorded_config(where: StorePath) -> RunConfig:
     GradscopeError
         There is no store, or it was recorded from Python.
     """
+    quoted = shlex.quote(str(where))
     if not locate(where).exists():
         raise GradscopeError(
-            f"--resume {where}: nothing is there; begin with: gradscope record --store {where} --config ..."
+            f"{where}: nothing is there", command=f"begin with: gradscope record --store {quoted} --config ..."
         )
     recorded = json.loads(open_store(where).attrs.get("configuration", "{}"))
     if "classifiers" not in recorded:
-        raise GradscopeError(
-            f"--resume {where}: it was recorded from Python, gradscope.record(..., resume=True) goes on"
-        )
+        raise GradscopeError(f"{where}: it was recorded from Python, gradscope.record(..., resume=True) goes on")
     return check(RunConfig, recorded, f"the configuration in {where}")
 
 
@@ -42,7 +41,7 @@ def refuse_differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], w
     keys = [key for key in both if then.get(key) != now.get(key) and key not in (*_FREE, *filled)]
     if keys:
         told = "; ".join(f"{key} was {then.get(key, 'absent')}, and is {now.get(key, 'absent')}" for key in keys)
-        raise GradscopeError(f"--resume {where}: {told}. Record that into another store")
+        raise GradscopeError(f"{where} cannot be continued: {told}. Record that into another store")
 
 
 def refuse_other_weights(where: StorePath, weights: Mapping[str, str]) -> None:
@@ -67,6 +66,9 @@ def resumption(where: StorePath, provenance: Mapping[str, Any]) -> dict[str, Any
     """
     attributes = open_store(where).attrs
     refuse_differences(json.loads(attributes["configuration"]), json.loads(provenance["configuration"]), where)
+    if "scheduler" in attributes:  # stores of version 0.1 do not say
+        then, now = ({"scheduler": json.loads(said["scheduler"])} for said in (attributes, provenance))
+        refuse_differences(then, now, where)
     refuse_other_weights(where, provenance["weights_sha256"])
     return {"resumed": [*attributes.get("resumed", []), {key: provenance[key] for key in _KEPT}]}
 

@@ -1,17 +1,20 @@
 """The guided sampling loop: one `GuidedStep` a step."""
 
+import operator
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradscope.errors import GradscopeError
 from gradscope.guidance import ClassifierGuidance, Evidence
+from gradscope.models.calls import output_of
 from gradscope.noise import BlockNoise
 from gradscope.schedule import Schedule, Times, refuse_inexact
 from gradscope.stabilizers import Identity, Stabilizer
@@ -27,7 +30,8 @@ class GuidedSampler:
     Parameters
     ----------
     unet
-        ``unet(x_t, t)`` gives a tensor like x_t, or an object that has it as ``.sample``; any `UNet2DModel`.
+        ``unet(x_t, t)`` gives a tensor like x_t, or an object that has it as ``.sample``; any `UNet2DModel`. It gets a
+        copy of x_t, in the type of its weights.
     scheduler
         `DDPMScheduler`, or `DDIMScheduler` (which runs with eta 0).
     guidance, stabilizer
@@ -56,7 +60,7 @@ class GuidedSampler:
         self.stabilizer = Identity() if stabilizer is None else stabilizer
         self.autocast = autocast
         self._hooks: OrderedDict[int, StepHook] = OrderedDict()
-        if guidance.weight != "one" and not hasattr(scheduler, "variance_type"):
+        if guidance.weight != "one" and not isinstance(scheduler, DDPMScheduler):
             raise GradscopeError(f"guidance.weight: {guidance.weight!r} weighs DDPM's noise; DDIM takes 'one'")
 
     @property
@@ -83,13 +87,25 @@ class GuidedSampler:
         self._hooks[handle.id] = hook
         return handle
 
-    def sample(self, labels: Sequence[int], num_inference_steps: int, seed: int = 0, first_sample: int = 0) -> Tensor:
+    def schedule(self, num_inference_steps: int) -> Schedule:
+        """The scheduler with so many steps, checked to fit the guidance.
+
+        Raises
+        ------
+        GradscopeError
+            The steps cannot be taken exactly, or the guidance's interval covers none of them.
+        """
+        schedule = Schedule(self.scheduler, num_inference_steps)
+        self.guidance.check_interval(schedule)
+        return schedule
+
+    def sample(self, labels: Iterable[int], num_inference_steps: int, seed: int = 0, first_sample: int = 0) -> Tensor:
         """Sample one block.
 
         Parameters
         ----------
         labels
-            Target class of each sample.
+            Target class of each sample: integers, in a sequence, an array or a tensor.
         num_inference_steps
             Number of steps; the scheduler spaces them.
         seed, first_sample
@@ -100,8 +116,17 @@ class GuidedSampler:
         -------
         Tensor
             ``(n, channel, height, width)`` on the sampler's device.
+
+        Raises
+        ------
+        GradscopeError
+            Labels, a number of steps or a seed that cannot be.
         """
-        with closing(self.steps(labels, num_inference_steps, seed, first_sample)) as steps:
+        with (
+            # Hooks, too, may differentiate; leaving inference mode sets the mode of gradients, which is the caller's.
+            torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext(),
+            closing(self.steps(labels, num_inference_steps, seed, first_sample)) as steps,
+        ):
             while (step := self._next(steps)) is not None:
                 last = step
                 for hook in list(self._hooks.values()):
@@ -118,22 +143,23 @@ class GuidedSampler:
             return next(steps, None)
 
     def steps(
-        self, labels: Sequence[int], num_inference_steps: int, seed: int = 0, first_sample: int = 0
+        self, labels: Iterable[int], num_inference_steps: int, seed: int = 0, first_sample: int = 0
     ) -> Generator[GuidedStep, None, None]:
         """The steps of `sample` one by one, without the hooks."""
-        if not labels:
-            raise GradscopeError("labels: at least one sample is needed, got none")
-        schedule = Schedule(self.scheduler, num_inference_steps)
-        label = torch.tensor(labels, device=self.device)
-        seeds = sample_seeds(seed, range(first_sample, first_sample + len(labels))).tolist()
+        targets = class_labels(labels)
+        schedule = self.schedule(num_inference_steps)
+        seeds = sample_seeds(seed, range(first_sample, first_sample + len(targets))).tolist()
+        refuse_inference_tensors(self.modules)
         with (
             BlockNoise(seeds, self.image_shape, self.device) as noise,
             frozen(self.unet, self.guidance.classifier),
         ):
-            x_t = noise.draw() * schedule.scheduler.init_noise_sigma
-            state = self.stabilizer.init(x_t)
+            with torch.inference_mode(False), torch.no_grad():
+                label = torch.tensor(targets, device=self.device)
+                x_t = noise.draw() * schedule.scheduler.init_noise_sigma
+                state = self.stabilizer.init(x_t.double())
             for times in schedule.times:
-                with torch.no_grad():
+                with torch.inference_mode(False), torch.no_grad():
                     step, state = self._step(x_t, label, state, times, schedule, seeds, noise)
                 yield step
                 assert step.prev_sample is not None
@@ -146,8 +172,7 @@ class GuidedSampler:
 
         def denoise(x: Tensor) -> Tensor:
             with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-                output = self.unet(x, torch.full((len(x),), times.timestep, device=x.device))
-            return (output if isinstance(output, Tensor) else output.sample).to(x.dtype)
+                return output_of(self.unet, x, times.timestep)
 
         return self.guidance.evaluate(x_t, label, times, schedule, denoise, seeds)
 
@@ -164,16 +189,15 @@ class GuidedSampler:
         evidence = self.evaluate(x_t, label, times, schedule, seeds)
         prediction = evidence.prediction
         # A gradient that is not finite must poison neither the stabiliser's memory nor the sample.
-        finite = torch.isfinite(evidence.gradient).flatten(1).all(dim=1).view(-1, 1, 1, 1)
-        update, state = self.stabilizer.update(evidence.gradient.where(finite, 0), state)
-        direction = (unit(update) if self.guidance.normalize == "l2" else update).where(finite, 0)
-        amount = self.guidance.amount(times)
+        finite = torch.isfinite(evidence.gradient).flatten(1).all(dim=1)
+        rows = finite.view(-1, 1, 1, 1)
+        update, state = self.stabilizer.update(evidence.gradient.where(rows, 0), state)
+        wide = (unit(update) if self.guidance.normalize == "l2" else update).where(rows, 0)
         drawn = noise.draw() if schedule.adds_noise(times) else None
         prev_sample = schedule.unguided(prediction.native, x_t, times, drawn)
-        if schedule.is_ddim:
-            shift = schedule.guided_ddim(prediction, x_t, times, amount * direction) - prev_sample
-        else:
-            shift = amount * direction
+        gain = times.gain if evidence.defined else None
+        direction = _narrow(wide, x_t.dtype)
+        shift = _narrow((0.0 if gain is None else self.guidance.amount(times) * gain) * wide, x_t.dtype)
         step = GuidedStep(
             step=times.step,
             timestep=times.timestep,
@@ -188,17 +212,61 @@ class GuidedSampler:
             direction=direction,
             shift=shift,
             prev_sample=prev_sample + shift,
+            unguided=torch.ones_like(finite) if gain is None else ~finite,
             sigma=times.sigma,
+            noise_added=times.noise_added,
             alphas_cumprod=times.alphas_cumprod,
+            num_train_timesteps=schedule.num_train_timesteps,
+            backward_factor=evidence.log_factor.exp(),
             objective=evidence.objective,
         )
         return step, state
 
 
+def _narrow(wide: Tensor, dtype: torch.dtype) -> Tensor:
+    """A float64 tensor in another type; a sample all of whose elements that type rounds coarsely becomes zero."""
+    least = torch.finfo(dtype).tiny / torch.finfo(dtype).eps
+    return wide.where(wide.abs().flatten(1).amax(dim=1).view(-1, 1, 1, 1) >= least, 0).to(dtype)
+
+
+def class_labels(labels: Iterable[int]) -> list[int]:
+    """Target classes as integers.
+
+    Raises
+    ------
+    GradscopeError
+        There are none, or they are not integers, one a sample.
+    """
+    values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else labels
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise GradscopeError(f"labels: one class a sample, for example [0, 1, 2], got {labels!r}")
+    targets = []
+    for value in values:
+        try:
+            targets.append(operator.index(value))
+        except TypeError:
+            raise GradscopeError(f"labels: classes are whole numbers, got {value!r}") from None
+    if not targets:
+        raise GradscopeError("labels: at least one sample is needed, got none")
+    return targets
+
+
 def sample_seeds(seed: int, samples: Sequence[int]) -> np.ndarray:
     """The seed of each sample's generator, int64 >= 0, a function of ``(seed, sample index)`` alone."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise GradscopeError(f"seed: a whole number of at least 0, got {seed!r}")
     words = [np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] for i in samples]
     return (np.array(words, dtype=np.uint64) >> np.uint64(1)).astype(np.int64)
+
+
+def refuse_inference_tensors(modules: Mapping[str, nn.Module]) -> None:
+    """Raise GradscopeError where a model was made inside of `torch.inference_mode`: nothing differentiates it."""
+    for name, module in modules.items():
+        if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
+            raise GradscopeError(
+                f"{name}: its weights were made inside of torch.inference_mode(), where no gradient is taken; make or "
+                "load it outside"
+            )
 
 
 def image_shape(unet: nn.Module) -> tuple[int, int, int]:

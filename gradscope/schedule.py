@@ -1,5 +1,7 @@
 """A diffusers scheduler, read exactly: predictions, posterior variance, and the unguided and guided step."""
 
+import inspect
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,10 @@ from gradscope.errors import GradscopeError, one_of
 
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large")
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
+_OWN = ("step", "_get_variance", "previous_timestep")
+"""Methods of a scheduler whose arithmetic is repeated here."""
+_CLOSE = 100
+"""How far from the number of steps asked for one is looked for that fits."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,12 @@ class Times:
     sigma: float
     """Standard deviation of the DDPM posterior (equation 7 of arXiv 2006.11239); 0 at the last step."""
     sigma_step: float
-    """Standard deviation of the noise that the DDPM sampler adds: sigma, or sqrt(beta_t) for `fixed_large`."""
+    """Standard deviation of the noise that DDPM's variance type names: sigma, or sqrt(beta_t) for `fixed_large`."""
+    noise_added: float
+    """Standard deviation of the noise that the step adds; 0 where it adds none."""
+    gain: float | None
+    """By how much the step moves prev_sample per unit of ``guidance_scale * weight * direction``. DDPM adds it to the
+    posterior mean: 1. DDIM changes epsilon: see `ddim_gain`. None where the step leaves it undefined."""
     posterior: "Posterior | None" = None
     """Of a DDPM step."""
 
@@ -60,22 +71,26 @@ class Schedule:
     Raises
     ------
     GradscopeError
-        For what cannot be treated exactly: other schedulers, thresholding, learned variances, zero terminal SNR.
+        For what cannot be treated exactly: other schedulers, thresholding, learned variances, timesteps outside of
+        [0, T), another number of them than asked for, and an epsilon prediction at signal 0.
     """
 
     def __init__(self, scheduler: Any, num_inference_steps: int) -> None:
         refuse_inexact(scheduler)
         config = scheduler.config
-        if num_inference_steps > config.num_train_timesteps:
-            raise GradscopeError(
-                f"sampling.num_inference_steps: at most the scheduler's {config.num_train_timesteps}, "
-                f"got {num_inference_steps}"
-            )
         self.scheduler = type(scheduler).from_config(config)
-        self.scheduler.set_timesteps(num_inference_steps)
+        _set_timesteps(self.scheduler, num_inference_steps)
+        self.num_train_timesteps: int = config.num_train_timesteps
         self.is_ddim = isinstance(scheduler, DDIMScheduler)
         self.clip_range: float | None = config.clip_sample_range if config.clip_sample else None
         self.times = [self._times(i) for i in range(len(self.scheduler.timesteps))]
+        for times in self.times:
+            if times.alphas_cumprod == 0 and config.prediction_type == "epsilon":
+                raise GradscopeError(
+                    f"scheduler: at timestep {times.timestep} alphas_cumprod is 0, where an epsilon prediction says "
+                    "nothing about x0; take prediction_type v_prediction or sample, timestep_spacing leading (which "
+                    "does not visit it), or rescale_betas_zero_snr False"
+                )
 
     def _times(self, step: int) -> Times:
         scheduler, timesteps = self.scheduler, self.scheduler.timesteps
@@ -88,9 +103,14 @@ class Schedule:
         before = float(scheduler.alphas_cumprod[previous] if previous >= 0 else final)
         beta = 1 - now / before
         variance = beta * (1 - before) / (1 - now)
-        large = not self.is_ddim and scheduler.variance_type.startswith("fixed_large")
-        posterior = None if self.is_ddim else self._posterior(t, previous)
-        return Times(step, t, now, variance**0.5, beta**0.5 if large else variance**0.5, posterior)
+        if self.is_ddim:
+            return Times(step, t, now, variance**0.5, variance**0.5, 0.0, ddim_gain(now, before))
+        large = scheduler.config.variance_type == "fixed_large"
+        posterior = self._posterior(t, previous)
+        # The scheduler's floor of 1e-20 under a variance of 0 is no noise.
+        noise_added = posterior.sigma if large or variance > 0 else 0.0
+        sigma_step = beta**0.5 if large else variance**0.5
+        return Times(step, t, now, variance**0.5, sigma_step, noise_added, 1.0, posterior)
 
     def _posterior(self, t: int, previous: int) -> Posterior:
         """In the order of `DDPMScheduler.step`, so that rounding is the same."""
@@ -104,7 +124,7 @@ class Schedule:
             "fixed_small": lambda: variance**0.5,
             "fixed_small_log": lambda: (0.5 * variance.log()).exp(),
             "fixed_large": lambda: beta**0.5,
-        }[scheduler.variance_type]()
+        }[scheduler.config.variance_type]()
         x_0, x_t = before**0.5 * beta / (1 - now), alpha**0.5 * (1 - before) / (1 - now)
         return Posterior(*map(float, (now**0.5, (1 - now) ** 0.5, x_0, x_t, sigma if t > 0 else 0)))
 
@@ -152,28 +172,111 @@ class Schedule:
         mean = posterior.x_0 * self.clip(x_0) + posterior.x_t * x_t
         return mean if noise is None else mean + posterior.sigma * noise
 
-    def guided_ddim(self, prediction: Prediction, x_t: Tensor, times: Times, amount: Tensor) -> Tensor:
-        """DDIM's prev_sample with ``epsilon - sqrt(1 - alphas_cumprod) * amount`` (algorithm 2 of arXiv 2105.05233)."""
-        signal, noise = times.alphas_cumprod**0.5, (1 - times.alphas_cumprod) ** 0.5
-        change = {"epsilon": -noise, "v_prediction": -noise / signal, "sample": noise**2 / signal}
-        native = prediction.native + change[self.scheduler.config.prediction_type] * amount
-        return self.scheduler.step(native, times.timestep, x_t).prev_sample
+    def configuration(self) -> dict[str, Any]:
+        """See `configuration_of`."""
+        return configuration_of(self.scheduler)
+
+
+def ddim_gain(now: float, before: float, sigma: float = 0.0) -> float | None:
+    """How far DDIM's step moves where epsilon becomes ``epsilon - sqrt(1 - now) * amount``, per unit of amount.
+
+    Algorithm 2 of arXiv 2105.05233, written out: x0-hat gains ``(1 - now) / sqrt(now)`` and the direction to x_t loses
+    ``sqrt(1 - now)``. x0-hat is clamped before guidance alone, where the scheduler clips: a second clamp, after it,
+    would turn the shift against the gradient.
+
+    Parameters
+    ----------
+    now, before
+        alphas_cumprod at this timestep and at the one that the step leads to, in [0, 1].
+    sigma
+        Standard deviation of the noise that the step adds (eta above 0).
+
+    Returns
+    -------
+    float or None
+        Above 0. None at signal 0, where epsilon says nothing about x0.
+    """
+    if now == 0:
+        return None
+    return before**0.5 * (1 - now) / now**0.5 - ((1 - before - sigma**2) * (1 - now)) ** 0.5
+
+
+def configuration_of(scheduler: Any) -> dict[str, Any]:
+    """The settings that a scheduler's class takes, and its name; without what other classes left in its configuration.
+
+    Examples
+    --------
+    >>> configuration_of(DDPMScheduler())["beta_schedule"]
+    'linear'
+    """
+    known = inspect.signature(type(scheduler).__init__).parameters
+    settings = {key: value for key, value in scheduler.config.items() if key in known}
+    plain = json.loads(json.dumps(settings, default=lambda array: array.tolist()))
+    return {"class": type(scheduler).__name__} | plain
+
+
+def refuse_class(scheduler: Any) -> None:
+    """Raise GradscopeError, by name, unless a scheduler is diffusers' DDPM or DDIM, or takes their very steps."""
+    name = type(scheduler).__name__
+    base = next((kind for kind in SCHEDULERS.values() if isinstance(scheduler, kind)), None)
+    if base is None:
+        raise GradscopeError(f"scheduler: {name} cannot be treated exactly; one of: DDPMScheduler, DDIMScheduler")
+    changed = [method for method in _OWN if getattr(type(scheduler), method, None) is not getattr(base, method, None)]
+    if changed:
+        raise GradscopeError(
+            f"scheduler: {name} changes {base.__name__}'s {', '.join(changed)}, so it cannot be treated exactly; one "
+            "of: DDPMScheduler, DDIMScheduler"
+        )
 
 
 def refuse_inexact(scheduler: Any) -> None:
     """Raise GradscopeError, by name, for a scheduler that cannot be treated exactly."""
-    name = type(scheduler).__name__
-    if not isinstance(scheduler, DDPMScheduler | DDIMScheduler):
-        raise GradscopeError(f"scheduler: {name} cannot be treated exactly; one of: DDPMScheduler, DDIMScheduler")
-    config = scheduler.config
+    refuse_class(scheduler)
+    config, name = scheduler.config, type(scheduler).__name__
     if config.thresholding:
         raise GradscopeError(f"scheduler: {name} with thresholding=True is not supported; set it to False")
-    variance_type = getattr(scheduler, "variance_type", VARIANCE_TYPES[0])
-    if variance_type not in VARIANCE_TYPES:
+    if isinstance(scheduler, DDPMScheduler) and config.variance_type not in VARIANCE_TYPES:
         raise GradscopeError(
-            f"scheduler: variance_type {variance_type!r} is not supported; {one_of(variance_type, VARIANCE_TYPES)}"
+            f"scheduler: variance_type {config.variance_type!r} is not supported; "
+            f"{one_of(config.variance_type, VARIANCE_TYPES)}"
         )
     if config.prediction_type not in ("epsilon", "sample", "v_prediction"):
         raise GradscopeError(f"scheduler: prediction_type {config.prediction_type!r} is not supported")
-    if config.rescale_betas_zero_snr:
-        raise GradscopeError("scheduler: rescale_betas_zero_snr leaves no x0-hat at the last timestep; set it to False")
+    if len(scheduler.alphas_cumprod) != config.num_train_timesteps:
+        raise GradscopeError(
+            f"scheduler: num_train_timesteps is {config.num_train_timesteps}, and it has "
+            f"{len(scheduler.alphas_cumprod)} betas; they must agree (trained_betas)"
+        )
+
+
+def _set_timesteps(scheduler: Any, count: int) -> None:
+    """Have the scheduler space `count` steps, and refuse any other number of them and any outside of training's."""
+    last = scheduler.config.num_train_timesteps
+    where = "sampling.num_inference_steps"
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        raise GradscopeError(f"{where}: a whole number of at least 1, got {count!r}")
+    if count > last:
+        raise GradscopeError(f"{where}: at most the scheduler's {last}, got {count}")
+    if not (fault := _fault(scheduler, int(count))):
+        return
+    near = (count + sign * k for k in range(1, _CLOSE) for sign in (-1, 1))
+    fits = next((n for n in near if 1 <= n <= last and not _fault(scheduler, int(n))), None)
+    advice = f"; {fits} steps fit" if fits else ""
+    spacing = f"timestep_spacing {scheduler.config.timestep_spacing!r}"
+    offset = scheduler.config.steps_offset
+    spacing += f" and steps_offset {offset}" if offset else ""
+    raise GradscopeError(f"{where}: with {spacing}, {count} steps {fault}{advice}")
+
+
+def _fault(scheduler: Any, count: int) -> str:
+    """What is wrong with the timesteps that the scheduler makes of `count`; empty where nothing is."""
+    scheduler.set_timesteps(count)
+    timesteps, last = scheduler.timesteps.tolist(), scheduler.config.num_train_timesteps
+    outside = [t for t in timesteps if not 0 <= t < last]
+    if outside:
+        return f"lead to timestep {outside[-1]}, outside of [0, {last})"
+    if len(timesteps) != count:
+        return f"give {len(timesteps)} timesteps"
+    if any(later >= earlier for earlier, later in zip(timesteps, timesteps[1:], strict=False)):
+        return "do not descend"
+    return ""

@@ -1,7 +1,5 @@
 """Recording a sampler from Python: one cell, without a configuration file."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +11,12 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import GradscopeError
+from gradscope.measuring import check_probes
 from gradscope.probe_loading import check_attaching
 from gradscope.provenance import provenance
 from gradscope.recorder import Recorder
 from gradscope.resuming import resumption
-from gradscope.sampler import GuidedSampler, sample_seeds
+from gradscope.sampler import GuidedSampler, class_labels, sample_seeds
 from gradscope.schedule import Schedule
 from gradscope.store import Grid, open_store
 from gradscope.store.creation import refuse_path
@@ -31,8 +30,10 @@ class SamplerRecorder:
     def __init__(
         self, sampler: GuidedSampler, path: StorePath, probes: Sequence[Probe], names: tuple[str, str], options: dict
     ) -> None:
+        check_probes(probes)
         self._sampler, self._path, self._probes = sampler, path, tuple(probes)
         self._names, self._options = names, options
+        self._recorded = False
         if not options["resume"]:
             refuse_path(self._path, options["overwrite"])
 
@@ -49,16 +50,28 @@ class SamplerRecorder:
     ) -> Tensor:
         """Sample and record, in blocks of `batch_size` (default: all at once).
 
+        The store is made when the first step is measured: what fails before leaves none.
+
         Returns
         -------
         Tensor
             ``(n, channel, height, width)``, as `GuidedSampler.sample` gives them.
+
+        Raises
+        ------
+        GradscopeError
+            The store cannot be made, continued or written, labels or probes do not fit, or it was called before.
         """
+        if self._recorded:
+            raise GradscopeError(
+                f"{self._path} holds one call of sample, and has it; give all labels to one call "
+                "(labels=[...], batch_size=...), or record this one into a store of its own: gradscope.record(sampler, "
+                "ANOTHER_PATH, probes)"
+            )
+        labels = class_labels(labels)
         sampler, size = self._sampler, batch_size or len(labels)
-        if not labels:
-            raise GradscopeError("labels: at least one sample is needed, got none")
         check_attaching(self._probes, sampler.modules, "probes")
-        grid = self._grid(labels, Schedule(sampler.scheduler, num_inference_steps), seed, size)
+        grid = self._grid(labels, sampler.schedule(num_inference_steps), seed, size)
         attributes = self._attributes()
         if self._options["resume"]:
             attributes = resumption(self._path, attributes)
@@ -73,6 +86,7 @@ class SamplerRecorder:
                     continue
                 with sampler.register_step_hook(recorder.trajectory(cell, rows.start)):
                     images.append(sampler.sample(labels[rows], num_inference_steps, seed, rows.start))
+        self._recorded = True
         return torch.cat([image.to(sampler.device) for image in images])
 
     def _grid(self, labels: Sequence[int], schedule: Schedule, seed: int, batch_size: int) -> Grid:
@@ -92,7 +106,6 @@ class SamplerRecorder:
     def _attributes(self) -> dict[str, Any]:
         sampler, guidance = self._sampler, self._sampler.guidance
         settings = {
-            "scheduler": type(sampler.scheduler).__name__,
             "objective": guidance.objective,
             "normalize": guidance.normalize,
             "weight": guidance.weight,
@@ -101,9 +114,8 @@ class SamplerRecorder:
             "stabilizer": repr(sampler.stabilizer),
             "autocast": None if sampler.autocast is None else str(sampler.autocast).removeprefix("torch."),
         }
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         models = {"denoiser": sampler.unet, f"classifiers.{self._names[0]}": guidance.classifier}
-        return provenance(settings, digest, models, (), sampler.device)
+        return provenance(settings, sampler.scheduler, models, (), sampler.device)
 
 
 def record(

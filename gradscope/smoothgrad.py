@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import GradscopeError
+from gradscope.objectives import Scores, scaled
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,18 @@ class SmoothGrad:
         if not (math.isfinite(self.std) and self.std >= 0):
             raise GradscopeError(f"guidance.smoothgrad.std: must be finite and at least 0, got {self.std}")
 
-    def gradient(self, scores: Callable[[Tensor], Tensor], c: Tensor, seeds: Sequence[int], step: int) -> Tensor:
-        """Mean gradient of `scores` at c.
+    def gradient(
+        self, scores: Callable[[Tensor], Scores], c: Tensor, seeds: Sequence[int], step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mean over the draws of ``exp(log_factor) grad value``, as a tensor and the logarithm of a common factor.
+
+        Factors of a convinced classifier's draws may all lie below float32's range; only their ratios enter the tensor,
+        which can then pass through a denoiser in float32.
 
         Parameters
         ----------
         scores
-            ``(n, channel, height, width)`` -> one number a sample, ``(n,)``.
+            ``(n, channel, height, width)`` -> `Scores`.
         c
             The classifier's input.
         seeds, step
@@ -48,20 +54,25 @@ class SmoothGrad:
 
         Returns
         -------
-        Tensor
-            Of the shape of c, without a graph.
+        mean : Tensor
+            Of the shape and type of c, without a graph.
+        log_factor : Tensor
+            ``(n,)``, float64: the mean gradient is ``mean * exp(log_factor)``.
         """
         generators = [_generator(seed, step) for seed in seeds]
         if len(generators) != len(c):
             raise ValueError(f"SmoothGrad takes one seed a sample, got {len(generators)} for {len(c)} samples")
-        total = torch.zeros_like(c)
+        total = torch.zeros_like(c, dtype=torch.float64)
+        largest = torch.full((len(c),), -torch.inf, dtype=torch.float64, device=c.device)
         for _ in range(self.samples):
             noise = torch.stack([torch.randn(c.shape[1:], generator=generator) for generator in generators])
             noised = (c.detach() + self.std * noise.to(c)).requires_grad_()
             with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(scores(noised).sum(), noised)
-            total += gradient
-        return total / self.samples
+                value, log_factor = scores(noised)
+                (gradient,) = torch.autograd.grad(value.sum(), noised)
+            before, largest = largest, torch.maximum(largest, log_factor)
+            total = scaled(total, before - largest) + scaled(gradient, log_factor - largest)
+        return (total / self.samples).to(c.dtype), largest
 
 
 def _generator(seed: int, step: int) -> torch.Generator:

@@ -9,8 +9,8 @@ from inspect import signature
 
 from probes.attribution import Attribution
 from probes.belief import Belief
-from probes.cosines import Cosine, ScoreCosine
-from probes.fractions import FiniteFraction, Fractions
+from probes.cosines import Cosine, CosineBetween, LagCosine, ScoreCosine
+from probes.fractions import SOURCES, FiniteFraction, Fractions
 from probes.layers import Layers
 from probes.norms import Norm
 from probes.probe import IMAGE_DIMS, Coordinate, Probe, Variable, attach_all, check_needs
@@ -19,7 +19,7 @@ from probes.sensitivity import GradientLipschitz
 from probes.snr import GradientSNR
 from probes.spectrum import Spectrum
 from probes.step import GuidedStep
-from probes.strength import EffectiveStrength
+from probes.strength import EffectiveStrength, NoiseAdded, Unguided
 from probes.tensors import Tensor
 from probes.trace import Trace
 
@@ -41,8 +41,14 @@ NAMED: Mapping[str, Callable[..., list[Probe]]] = {
     "x_t": lambda: [Tensor("x_t")],
     "pred_original_sample": lambda: [Tensor("pred_original_sample")],
     "norms": lambda: [Norm("gradient"), Norm("update")],
-    "cosines": lambda: [Cosine("gradient"), Cosine("update"), ScoreCosine()],
-    "strength": lambda: [EffectiveStrength()],
+    "cosines": lambda: [
+        Cosine("gradient"),
+        Cosine("update"),
+        LagCosine(),
+        CosineBetween("update", "gradient"),
+        ScoreCosine(),
+    ],
+    "strength": lambda: [EffectiveStrength(), CosineBetween("shift", "direction"), NoiseAdded(), Unguided()],
     "belief": lambda: [Belief()],
     "fractions": lambda: [Fractions()],
     "sensitivity": lambda: [GradientLipschitz()],
@@ -56,17 +62,21 @@ NAMED: Mapping[str, Callable[..., list[Probe]]] = {
 __all__ = [
     "IMAGE_DIMS",
     "NAMED",
+    "SOURCES",
     "Attribution",
     "Belief",
     "Coordinate",
     "Cosine",
+    "CosineBetween",
     "EffectiveStrength",
     "FiniteFraction",
     "Fractions",
     "GradientLipschitz",
     "GradientSNR",
     "GuidedStep",
+    "LagCosine",
     "Layers",
+    "NoiseAdded",
     "Norm",
     "Probe",
     "ReferenceCosine",
@@ -74,6 +84,7 @@ __all__ = [
     "Spectrum",
     "Tensor",
     "Trace",
+    "Unguided",
     "Variable",
     "attach_all",
     "check_needs",

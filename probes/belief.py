@@ -2,16 +2,28 @@
 
 import torch
 
+from probes.numerics import margin
 from probes.probe import Probe, Variable
 from probes.step import GuidedStep
 
 
 class Belief(Probe):
-    """The guide's log-probability of the target class, its entropy and its predicted class."""
+    """The guide's margin and log-probability of the target class, its entropy and its predicted class."""
 
     needs = ("logits", "label")
     variables = (
-        Variable("log_prob", "guide's log-probability of the target class", "log softmax(f(c))[y]", units="nat"),
+        Variable(
+            "margin",
+            "target's logit against the logsumexp of the others",
+            "f(c)[y] - log sum_{k != y} exp f(c)[k]",
+            units="nat",
+        ),
+        Variable(
+            "log_prob",
+            "guide's log-probability of the target class",
+            "log softmax(f(c))[y] = logsigmoid(margin)",
+            units="nat",
+        ),
         Variable("entropy", "entropy of the guide's prediction", "-sum_k p_k log p_k", units="nat"),
         Variable("predicted_class", "class that the guide predicts", "argmax_k f(c)[k]", dtype="int16"),
     )
@@ -19,9 +31,12 @@ class Belief(Probe):
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
         assert step.logits is not None
         assert step.label is not None
-        log_p = step.logits.double().log_softmax(dim=1)  # a certain guide has log p near -1e-9
+        m = margin(step.logits, step.label)
+        log_p = step.logits.double().log_softmax(dim=1)
         values = {
-            "log_prob": log_p.gather(1, step.label[:, None])[:, 0].float(),
+            "margin": m.float(),
+            # Not from log_p, which rounds to 0 above a margin of 37.
+            "log_prob": torch.nn.functional.logsigmoid(m).float(),
             "entropy": torch.special.entr(log_p.exp()).sum(dim=1).float(),
             "predicted_class": log_p.argmax(dim=1).to(torch.int16),
         }

@@ -1,15 +1,15 @@
-"""Cosine similarities: with the previous step (arXiv 2406.17399) and with the score."""
+"""Cosine similarities: with an earlier step (arXiv 2406.17399), between two tensors of a step, and with the score."""
 
 from typing import Literal
 
 from torch import Tensor
 
-from probes.numerics import cosine_of_rows, undefined
+from probes.numerics import cosine_of_units, undefined
 from probes.probe import Probe, Variable
 from probes.step import GuidedStep
 
-State = tuple[Tensor, Tensor] | None
-"""Rows of the previous step, and their norms."""
+GRID = 28
+"""Times between which `LagCosine` compares gradients, over the whole of diffusion."""
 
 
 class Cosine(Probe):
@@ -26,13 +26,60 @@ class Cosine(Probe):
             ),
         )
 
-    def measure(self, step: GuidedStep, state: State) -> tuple[dict[str, Tensor], State]:
-        rows, norm = step.rows(self.name), step.norm(self.name)
-        if state is None:
-            value = undefined(getattr(step, self.name))
-        else:
-            value = cosine_of_rows(rows, state[0], norm * state[1])
-        return {f"{self.name}_cosine": value}, (rows, norm)
+    def measure(self, step: GuidedStep, state: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
+        now = step.unit_rows(self.name)
+        value = undefined(step.x_t) if state is None else cosine_of_units(now, state)
+        return {f"{self.name}_cosine": value}, now
+
+
+class LagCosine(Probe):
+    """Cosine of the gradient with that about T / 28 timesteps earlier, however many steps the sampler takes.
+
+    Successive gradients are the nearer in time, and so the more alike, the more steps there are. Here the range of T
+    timesteps is cut into `GRID` equal parts, and the first step in each part is compared with the first step in the
+    part before it that has one. NaN at the other steps. Steps further apart than T / 28 are each compared with the one
+    before.
+    """
+
+    needs = ("gradient", "num_train_timesteps")
+    variables = (
+        Variable(
+            "gradient_lag_cosine",
+            f"cosine similarity of the gradient with that about 1/{GRID} of diffusion time earlier",
+            f"cos(g_t, g_s), t and s the first steps in neighbouring parts of T / {GRID} timesteps, NaN at other steps",
+        ),
+    )
+
+    def measure(
+        self, step: GuidedStep, state: tuple[int, Tensor] | None
+    ) -> tuple[dict[str, Tensor], tuple[int, Tensor]]:
+        assert step.num_train_timesteps is not None
+        part = step.timestep * GRID // step.num_train_timesteps
+        value = undefined(step.x_t)
+        if state is None or part != state[0]:
+            now = step.unit_rows("gradient")
+            if state is not None:
+                value = cosine_of_units(now, state[1])
+            state = part, now
+        return {"gradient_lag_cosine": value}, state
+
+
+class CosineBetween(Probe):
+    """Cosine of one tensor of a step with another; NaN where either is zero."""
+
+    def __init__(self, first: Literal["shift", "update"], second: Literal["direction", "gradient"]) -> None:
+        self.needs = (first, second)
+        self.variables = (
+            Variable(
+                f"{first}_{second}_cosine",
+                f"cosine similarity of the {first} with the {second}",
+                f"cos({first}, {second})",
+            ),
+        )
+
+    def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
+        first, second = map(step.unit_rows, self.needs)
+        return {self.variables[0].name: cosine_of_units(first, second)}, state
 
 
 class ScoreCosine(Probe):
@@ -48,6 +95,5 @@ class ScoreCosine(Probe):
     )
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
-        names = ("gradient", "model_output")
-        (gradient, epsilon), (a, b) = map(step.rows, names), map(step.norm, names)
-        return {"score_cosine": -cosine_of_rows(gradient, epsilon, a * b)}, state
+        gradient, epsilon = map(step.unit_rows, self.needs)
+        return {"score_cosine": -cosine_of_units(gradient, epsilon)}, state

@@ -10,5 +10,5 @@ def gradient(objective: Callable[[Tensor, Tensor], Tensor], x: Tensor, label: Te
     """Gradient of ``objective(x, label)``, one number a sample, with respect to x: of x's shape, without a graph."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        (out,) = torch.autograd.grad(objective(x, label).sum(), x)
+        (out,) = torch.autograd.grad(objective(x.clone(), label).sum(), x)  # a copy, for a model that works in place
     return out

@@ -5,14 +5,35 @@ import torch
 from probes.probe import Probe, Variable
 from probes.step import GuidedStep
 
+SOURCES = ("finite", "x_t", "denoiser", "guide", "gradient")
+"""Where what is not finite appears first, by the numbers of `nonfinite_source`."""
+
 
 class FiniteFraction(Probe):
-    """Share of the gradient's elements that are finite; below 1 the sample's step goes unguided."""
+    """Share of the gradient's elements that are finite, and where others come from.
 
-    variables = (Variable("finite_fraction", "share of finite elements of the gradient", "mean(isfinite(gradient))"),)
+    Below 1 the sample's step goes unguided. The source is the first that is not finite, in the order of a step: x_t
+    itself, the denoiser's prediction, the guide's logits, and the gradient, where all of these are finite.
+    """
+
+    variables = (
+        Variable("finite_fraction", "share of finite elements of the gradient", "mean(isfinite(gradient))"),
+        Variable(
+            "nonfinite_source",
+            "where a value that is not finite appears first",
+            "0 nowhere, 1 x_t, 2 model_output, 3 logits, 4 gradient",
+            dtype="int8",
+        ),
+    )
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
-        return {"finite_fraction": _share(torch.isfinite(step.gradient))}, state
+        finite = torch.isfinite(step.gradient)
+        source = torch.zeros(len(finite), dtype=torch.int8, device=finite.device)
+        looks = (step.gradient, step.logits, step.model_output, step.x_t)
+        for number, value in zip(range(4, 0, -1), looks, strict=True):
+            if value is not None:
+                source = source.where(torch.isfinite(value).flatten(1).all(dim=1), number)
+        return {"finite_fraction": _share(finite), "nonfinite_source": source.to(torch.int8)}, state
 
 
 class Fractions(Probe):

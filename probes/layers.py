@@ -62,10 +62,13 @@ class Layers(Probe):
         if self._runs is None:
             raise ValueError("layers: the models of this step ran outside of Layers.attach(modules)")
         missing = undefined(step.x_t)
+        factor = 1.0 if step.backward_factor is None else step.backward_factor
         runs = [self._runs.get(name) for name in self.names]
         values = {
             "layer_activation_norm": [missing if run is None else run.activation for run in runs],
-            "layer_gradient_norm": [missing if run is None or run.gradient is None else run.gradient for run in runs],
+            "layer_gradient_norm": [
+                missing if run is None or run.gradient is None else run.gradient * factor for run in runs
+            ],
         }
         return {name: torch.stack([v.float() for v in norms], dim=1) for name, norms in values.items()}, state
 

@@ -1,7 +1,7 @@
-"""Norms, cosines and unit vectors that hold for every float32 gradient.
+"""Norms, cosines and unit vectors that hold for gradients of any scale, and a guide's margin.
 
-Gradients of saturated classifiers reach below 1e-25, where float32 squares underflow: sums run in float64, whose range
-covers every float32 square. Nothing is added to a denominator.
+Gradients of convinced guides reach below 1e-130, where squares and products of norms underflow: everything runs in
+float64, norms are taken of x / max|x|, and cosines of unit vectors. Nothing is added to a denominator.
 """
 
 import torch
@@ -13,9 +13,16 @@ def rows(x: Tensor) -> Tensor:
     return x.to(torch.float64, memory_format=torch.contiguous_format).flatten(1)
 
 
+def norm_of_rows(x: Tensor) -> Tensor:
+    """Norm (l2) of each row, shape ``(n,)``; NaN where an element is NaN, infinite where one is infinite."""
+    peak = torch.linalg.vector_norm(x, torch.inf, dim=1)
+    scale = peak.where(peak.isfinite() & (peak > 0), 1)
+    return scale * torch.linalg.vector_norm(x / scale[:, None], dim=1)
+
+
 def norm(x: Tensor) -> Tensor:
-    """Norm (l2) of each sample, shape ``(n,)``; NaN where an element is NaN."""
-    return torch.linalg.vector_norm(rows(x), dim=1).to(x.dtype)
+    """Norm (l2) of each sample, shape ``(n,)``, float64; see `norm_of_rows`."""
+    return norm_of_rows(rows(x))
 
 
 def unit_rows(x: Tensor, length: Tensor) -> Tensor:
@@ -23,24 +30,33 @@ def unit_rows(x: Tensor, length: Tensor) -> Tensor:
     return x / length.where(length != 0, 1)[:, None]
 
 
-def cosine_of_rows(a: Tensor, b: Tensor, lengths: Tensor) -> Tensor:
-    """Cosine of each row of a with that of b, where `lengths` are the products of their norms; NaN where that is 0."""
-    return ((a * b).sum(dim=1) / lengths).float()
+def cosine_of_units(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of each unit row of a with that of b, ``(n,)``, float32; NaN where either is zero or not finite."""
+    known = a.any(dim=1) & b.any(dim=1)
+    return (a * b).sum(dim=1).where(known, torch.nan).float()
 
 
 def unit(x: Tensor) -> Tensor:
     """Each sample divided by its l2 norm; zero stays zero."""
     wide = rows(x)
-    return unit_rows(wide, torch.linalg.vector_norm(wide, dim=1)).view(x.shape).to(x.dtype)
+    return unit_rows(wide, norm_of_rows(wide)).view(x.shape).to(x.dtype)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of each sample of a with that of b, shape ``(n,)``; NaN where either is zero or not finite."""
-    wide_a, wide_b = rows(a), rows(b)
-    lengths = torch.linalg.vector_norm(wide_a, dim=1) * torch.linalg.vector_norm(wide_b, dim=1)
-    return cosine_of_rows(wide_a, wide_b, lengths)
+    """Cosine of each sample of a with that of b, ``(n,)``, float32; NaN where either is zero or not finite."""
+    wide = rows(a), rows(b)
+    return cosine_of_units(*(unit_rows(x, norm_of_rows(x)) for x in wide))
+
+
+def margin(logits: Tensor, label: Tensor) -> Tensor:
+    """The target's logit minus the logsumexp of the others, ``(n,)``, float64: log p = logsigmoid(margin).
+
+    ``logits`` are ``(n, classes)``. Unlike log p it does not round to 0 for a convinced guide.
+    """
+    wide, own = logits.double(), label[:, None]
+    return wide.gather(1, own)[:, 0] - wide.scatter(1, own, -torch.inf).logsumexp(dim=1)
 
 
 def undefined(x: Tensor) -> Tensor:
-    """NaN for each sample of x, shape ``(n,)``."""
-    return torch.full(x.shape[:1], torch.nan, dtype=x.dtype, device=x.device)
+    """NaN for each sample of x, ``(n,)``, float32."""
+    return torch.full(x.shape[:1], torch.nan, device=x.device)

@@ -1,10 +1,9 @@
 """Whether another classifier pulls the same way."""
 
-import torch
 from torch import Tensor, nn
 
 from probes.differentiation import gradient
-from probes.numerics import cosine
+from probes.numerics import cosine, margin
 from probes.probe import Probe, Variable
 from probes.step import GuidedStep
 
@@ -33,8 +32,9 @@ class ReferenceCosine(Probe):
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
         assert step.label is not None
-        reference = gradient(self._log_prob, step.x_t, step.label)
+        reference = gradient(self._margin, step.x_t, step.label)
         return {"reference_cosine": cosine(step.gradient, reference)}, state
 
-    def _log_prob(self, x: Tensor, label: Tensor) -> Tensor:
-        return -torch.nn.functional.cross_entropy(self.classifier(x).float(), label, reduction="none")
+    def _margin(self, x: Tensor, label: Tensor) -> Tensor:
+        """Its gradient points where that of log p does, and does not round where the reference is convinced."""
+        return margin(self.classifier(x), label)

@@ -2,7 +2,7 @@
 
 import torch
 
-from probes.numerics import undefined
+from probes.numerics import norm_of_rows, undefined
 from probes.probe import Probe, Variable
 from probes.step import GuidedStep
 
@@ -33,9 +33,9 @@ class GradientLipschitz(Probe):
     def measure(self, step: GuidedStep, state: State) -> tuple[dict[str, torch.Tensor], State]:
         now = step.rows("gradient"), step.unit_rows("gradient"), step.rows("x_t")
         if state is None:
-            raw = unit_wise = undefined(step.gradient)
+            raw = unit_wise = undefined(step.x_t)
         else:
-            changes = (torch.linalg.vector_norm(a - b, dim=1) for a, b in zip(now, state, strict=True))
+            changes = (norm_of_rows(a - b) for a, b in zip(now, state, strict=True))
             gradient, unit_gradient, moved = changes
             raw, unit_wise = (gradient / moved).float(), (unit_gradient / moved).float()
         return {"gradient_lipschitz": raw, "unit_gradient_lipschitz": unit_wise}, now

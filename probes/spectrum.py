@@ -44,7 +44,7 @@ class Spectrum(Probe):
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
         height, width = step.gradient.shape[2:]
-        gradient = step.rows("gradient").view(step.gradient.shape)  # float64, whose range covers every float32 square
+        gradient = step.unit_rows("gradient").view(step.gradient.shape)  # so that no square underflows
         power = torch.fft.rfft2(gradient).abs().square().sum(dim=1)
         radial = power.flatten(1) @ _members(height, width, power.device)
         share = radial / radial.sum(dim=1, keepdim=True)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from probes import numerics
@@ -24,7 +23,8 @@ class GuidedStep:
     """Diffusion time of x_t."""
     x_t: Tensor
     gradient: Tensor
-    """Gradient of the objective with respect to x_t, as it came: raw, possibly not finite."""
+    """Gradient of the objective with respect to x_t, as it came: raw, possibly not finite. gradscope's sampler gives it
+    and the update in float64: a convinced guide's gradient lies below float32's range."""
     label: Tensor | None = None
     """Target classes, shape ``(n,)``, int64."""
     model_output: Tensor | None = None
@@ -49,11 +49,15 @@ class GuidedStep:
     sigma: float | None = None
     """Standard deviation of the DDPM posterior at this step."""
     noise_added: float | Tensor | None = None
-    """Standard deviation of the noise that the step adds, one number or one a sample, ``(n,)``; 0 where it adds none."""
+    """Standard deviation of the noise that the step adds, one number or one a sample, ``(n,)``; 0 where it
+    adds none."""
     num_train_timesteps: int | None = None
     """T: timesteps run from 0 to T - 1."""
     alphas_cumprod: float | None = None
     """Of this timestep: x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) noise."""
+    backward_factor: Tensor | None = None
+    """What makes the gradients inside of the models those of the objective, ``(n,)``, float64; None where they are. Our
+    sampler differentiates the guide's margin m and multiplies by sigmoid(-m) afterwards."""
     objective: Callable[[Tensor, Tensor], Tensor] | None = None
     """The guide's objective at this timestep, one number a sample, ``(m,)``, as a differentiable function of noisy
     images ``(m, channel, height, width)`` and labels ``(m,)``, for any m. Its gradient at x_t is `gradient`, unless
@@ -67,7 +71,7 @@ class GuidedStep:
 
     def norm(self, name: str) -> Tensor:
         """Norm (l2) of each of these rows, ``(n,)``, float64; NaN where an element is NaN."""
-        return self._once("norm", name, lambda: torch.linalg.vector_norm(self.rows(name), dim=1))
+        return self._once("norm", name, lambda: numerics.norm_of_rows(self.rows(name)))
 
     def unit_rows(self, name: str) -> Tensor:
         """These rows divided by their norms; zero stays zero."""

@@ -1,27 +1,69 @@
-"""How far guidance moves a step, against the step's own noise."""
+"""How far guidance moves a step, against the step's own noise, and whether it could act at all."""
 
 import torch
 
-from probes.numerics import undefined
 from probes.probe import Probe, Variable
 from probes.step import GuidedStep
 
 
 class EffectiveStrength(Probe):
-    """Norm of the shift over the norm of the step's noise: above 1 it leaves the manifold, below 1e-3 it is inert."""
+    """Norm of the shift over the norm of the step's noise: above 1 it leaves the manifold, below 1e-3 it is inert.
+
+    The noise is that which the step adds; where it adds none (or the sampler does not say), that of the DDPM posterior.
+    """
 
     needs = ("shift", "sigma")
     variables = (
         Variable(
             "effective_strength",
-            "shift relative to the noise of the DDPM posterior",
-            "|shift|_2 / (sigma_t * sqrt(channel * height * width)), NaN where sigma_t is 0",
+            "shift relative to the step's noise",
+            "|shift|_2 / (noise_added * sqrt(channel * height * width)), by sigma_t where noise_added is 0, NaN where"
+            " both are",
         ),
     )
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
         assert step.shift is not None
         assert step.sigma is not None
-        if step.sigma == 0:
-            return {"effective_strength": undefined(step.shift)}, state
-        return {"effective_strength": (step.norm("shift") / (step.sigma * step.shift[0].numel() ** 0.5)).float()}, state
+        noise = _rows(0.0 if step.noise_added is None else step.noise_added, step)
+        noise = noise.where(noise > 0, step.sigma)
+        strength = step.norm("shift") / (noise * step.shift[0].numel() ** 0.5)
+        return {"effective_strength": strength.where(noise > 0, torch.nan).float()}, state
+
+
+class NoiseAdded(Probe):
+    """Standard deviation of the noise that the step adds."""
+
+    needs = ("noise_added",)
+    variables = (
+        Variable("noise_added", "standard deviation of the noise that the step adds", "sd of prev_sample given x_t"),
+    )
+
+    def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
+        assert step.noise_added is not None
+        return {"noise_added": _rows(step.noise_added, step).float()}, state
+
+
+class Unguided(Probe):
+    """Whether guidance could not act on the sample at this step."""
+
+    needs = ("unguided",)
+    variables = (
+        Variable(
+            "unguided",
+            "guidance could not act",
+            "1 where the gradient is not finite or the shift is undefined, else 0",
+            dtype="int8",
+        ),
+    )
+
+    def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
+        assert step.unguided is not None
+        return {"unguided": step.unguided.to(torch.int8)}, state
+
+
+def _rows(value: float | torch.Tensor, step: GuidedStep) -> torch.Tensor:
+    """One number a sample, ``(n,)``, float64."""
+    if isinstance(value, torch.Tensor):
+        return value.double()
+    return torch.full((len(step.x_t),), value, dtype=torch.float64, device=step.x_t.device)

@@ -101,4 +101,5 @@ def assert_sound(store: Path, reference: Path) -> float:
 
 def environment() -> dict[str, str]:
     """Of a process that runs it: with the tests' modules, and one thread."""
-    return os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}

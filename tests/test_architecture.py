@@ -66,9 +66,22 @@ def room(path):
 
 
 ALLOWED = {
-    "dashboards": {"dashboards", "gradscope", "gradscope.analysis", "gradscope.errors", "gradscope.store"},
-    "gradscope.store": {"gradscope.store", "gradscope.errors", "gradscope.units"},
-    "gradscope.analysis": {"gradscope.analysis", "gradscope.errors", "gradscope.intervals", "gradscope.store"},
+    "dashboards": {
+        "dashboards",
+        "gradscope",
+        "gradscope.analysis",
+        "gradscope.errors",
+        "gradscope.independence",
+        "gradscope.store",
+    },
+    "gradscope.store": {"gradscope.store", "gradscope.errors", "gradscope.fingerprint", "gradscope.units"},
+    "gradscope.analysis": {
+        "gradscope.analysis",
+        "gradscope.errors",
+        "gradscope.independence",
+        "gradscope.intervals",
+        "gradscope.store",
+    },
     "gradscope.stabilizers": {"gradscope.stabilizers", "gradscope.errors"},
     "gradscope.data": {"gradscope.data", "gradscope.config", "gradscope.errors"},
     "gradscope.models": {
@@ -77,6 +90,7 @@ ALLOWED = {
         "gradscope.config",
         "gradscope.device",
         "gradscope.errors",
+        "gradscope.schedule",
     },
     "gradscope.evaluation": {
         "gradscope.evaluation",
@@ -86,19 +100,31 @@ ALLOWED = {
         "gradscope.config",
         "gradscope.errors",
         "gradscope.guidance",
+        "gradscope.independence",
         "gradscope.intervals",
+        "gradscope.objectives",
+        "gradscope.provenance",
         "gradscope.schedule",
     },
     "gradscope.sampler": {
         "gradscope.guidance",
+        "gradscope.models",
         "gradscope.noise",
         "gradscope.schedule",
         "gradscope.stabilizers",
         "gradscope.errors",
         "probes",
     },
-    "gradscope.guidance": {"gradscope.config", "gradscope.errors", "gradscope.schedule", "gradscope.smoothgrad"},
-    "gradscope.smoothgrad": {"gradscope.errors"},
+    "gradscope.guidance": {
+        "gradscope.config",
+        "gradscope.errors",
+        "gradscope.models",
+        "gradscope.objectives",
+        "gradscope.schedule",
+        "gradscope.smoothgrad",
+    },
+    "gradscope.smoothgrad": {"gradscope.errors", "gradscope.objectives"},
+    "gradscope.objectives": {"gradscope.config", "probes"},
 }
 
 

@@ -1,5 +1,8 @@
 import json
+import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ from gradscope.config import DataConfig
 from gradscope.data import datasets
 from gradscope.evaluation import cards as evaluation
 from gradscope.guidance import ClassifierGuidance
+from gradscope.models import training
 from gradscope.sampler import GuidedSampler
 from probes import Norm
 
@@ -24,6 +28,7 @@ USERS = """
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
+from probes import Probe, Variable
 
 def denoiser(**options):
     torch.manual_seed(0)
@@ -57,6 +62,19 @@ class Broken(nn.Module):
 class Means(nn.Module):
     def forward(self, x):
         return x.mean(dim=(2, 3))
+
+class Silent(Probe):
+    variables = (Variable("peak", "largest", "max|g_t|"),)
+
+class Needy(Silent):
+    needs = ("gradiant",)
+
+    def measure(self, step, state):
+        return {}, state
+
+class Fails(Silent):
+    def measure(self, step, state):
+        return {"peak": step.gradient.abs().amax(dim=9)}, state
 """
 RUN = {
     "denoiser": "users_models:denoiser",
@@ -127,6 +145,12 @@ BAD_KEYS = [
     ("stabilizers.adam={betas: [0.9, 1]}", "stabilizers.adam: betas must be two numbers in [0, 1), got [0.9, 1.0]"),
     ("stabilizers.adam={eps: small}", "stabilizers.adam.eps: must be a valid number"),
     ("probes=[norm]", "probes: unknown probe 'norm'; did you mean 'norms'? one of: gradient, update"),
+    ("probes=['probes:Probe']", "probes.probes:Probe: Probe is the base of all probes and measures nothing; name a"),
+    ("probes=['probes:Coordinate']", "probes.probes:Coordinate: takes a subclass of probes.Probe, got the class C"),
+    ("probes=['probes:GuidedStep']", "probes.probes:GuidedStep: takes a subclass of probes.Probe, got the class G"),
+    ("probes=['users_models:judge']", "probes.users_models:judge: takes a probes.Probe, got one of type Sequential"),
+    ("probes=['users_models:Silent']", "probes.users_models:Silent: Silent has no `measure` of its own"),
+    ("probes=['users_models:Needy']", "Needy.needs: GuidedStep has no field 'gradiant'; did you mean 'gradient'?"),
     ("probes=[norms, norms]", "probes: two of them record 'gradient_norm'"),
     ("guidance.classifier_input=[x0_]", "guidance.classifier_input.0: got 'x0_'; did you mean 'x0'?"),
     (
@@ -157,8 +181,8 @@ def test_a_bad_value_is_one_paragraph_that_names_the_key(here, gradscope, overri
 
 BAD_OPTIONS = [
     (["--config", "run.yml"], "--config: no file 'run.yml' here, in runs/ or among the presets; "),
-    (["--config", "run.yaml", "--device", "cuda:99"], "--device: cuda:99 is not there; CUDA devices seen: "),
-    (["--config", "run.yaml", "--device", "gpu"], "--device: got 'gpu'; one of: auto, cpu, cuda, cuda:INDEX"),
+    (["--config", "run.yaml", "--device", "cuda:99"], "device: cuda:99 is not there; CUDA devices seen: "),
+    (["--config", "run.yaml", "--device", "gpu"], "device: got 'gpu'; one of: auto, cpu, cuda, cuda:INDEX"),
     (
         ["--config", "run.yaml", "--set", "sampling"],
         "--set takes key=value, for example sampling.samples=4; got 'sampling'",
@@ -173,7 +197,7 @@ def test_a_bad_option_is_named(here, gradscope, options, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there(here, gradscope):
-    message = "--device: cuda is not there; CUDA devices seen: 0. `--device cpu` works anywhere"
+    message = "device: cuda is not there; CUDA devices seen: 0; cpu works anywhere"
     refused(gradscope, here, message, "record", "--config", "run.yaml", "--device", "cuda")
 
 
@@ -333,14 +357,24 @@ def test_gradients_that_are_not_finite_are_told_of_and_end_the_run_where_wanted(
     broken = ["record", "--config", "run.yaml", "--device", "cpu", *settings]
     status, out, _ = gradscope(*broken)
     assert status == 0
-    assert (
-        "gradient not finite at timestep 666, sample 0, classifier mine, classifier_input x_t, stabilizer none" in out
-    )
+    assert "the guide's logits not finite at timestep 666, sample 0, classifier mine, classifier_input x_t, " in out
     assert "more; see finite_fraction in the store" in out
     status, _, err = gradscope(*broken, "--overwrite", "--stop-on-nonfinite")
     assert status == 3
-    assert err.startswith("gradscope: gradient not finite at timestep 666, sample 0, classifier mine, ")
+    assert err.startswith("gradscope: the guide's logits not finite at timestep 666, sample 0, classifier mine, ")
     assert xr.open_zarr("mine.zarr").attrs["status"] == "interrupted"
+
+
+def test_a_probe_that_fails_at_its_first_step_leaves_no_store(here, gradscope):
+    before = contents(here)
+    status, _, err = gradscope(
+        "record", "--config", "run.yaml", "--device", "cpu", "--set", "probes=['users_models:Fails']"
+    )
+    assert status == 2
+    assert err.startswith("gradscope: probes: measuring the first step raised IndexError: Dimension out of range ")
+    assert "users_models.py, line " in err
+    assert err.count("\n") == 1
+    assert contents(here) == before
 
 
 TRAINING = {
@@ -489,10 +523,11 @@ def test_a_store_recorded_from_python_takes_a_judge_but_has_no_guides(here, grad
     guided = GuidedSampler(unet, scheduler, ClassifierGuidance(classifier, guidance_scale=0.4))
     with single.record(guided, "python.zarr", [Norm("gradient")]) as recorder:
         images = recorder.sample([0, 1, 2, 3], 2)
-    refused(gradscope, here, "nothing to evaluate with: --set judge=...", "evaluate", "python.zarr", "--device", "cpu")
+    refused(gradscope, here, "nothing to evaluate with; --set judge=...", "evaluate", "python.zarr", "--device", "cpu")
     status, out, _ = gradscope("evaluate", "python.zarr", "--device", "cpu", "--set", "judge=users_models:judge")
     assert status == 0
-    assert "no own_accuracy: the store was recorded from Python, so its guides cannot be loaded" in out
+    told = "no own_accuracy: the store was recorded from Python, and does not name its guides: gradscope.evaluate("
+    assert told in " ".join(out.split())
     ds = xr.open_zarr("python.zarr")
     wanted = linear(images.numpy(), 2).argmax(axis=-1)
     np.testing.assert_array_equal(ds.judge_prediction.squeeze(), wanted)
@@ -660,3 +695,39 @@ def test_help_is_quick_because_it_loads_no_torch():
     code = "import sys, gradscope.cli; print(sorted({'torch', 'xarray', 'pydantic', 'diffusers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("step", "kept", "told"),
+    [
+        (3, 2, "2 of 6 steps are kept in trained/mine.checkpoint.pt; continue with: "),
+        (1, 0, "0 of 6 steps are kept: the first checkpoint was still to come; start again with: "),
+    ],
+)
+@pytest.mark.parametrize(("number", "word", "status"), [("SIGTERM", "terminated", 143), ("SIGINT", "interrupted", 130)])
+def test_a_training_that_is_asked_to_end_says_how_to_go_on(
+    here, gradscope, monkeypatch, step, kept, told, number, word, status
+):
+    monkeypatch.setattr(evaluation, "_HELD_OUT", 64)
+    steps = {"steps": 6, "batch_size": 4, "checkpoint_every": 2}
+    YAML().dump(TRAINING | {"training": steps, "timm": "resnet10t"}, here / "my train.yaml")
+    command = ["train", "classifier", "--config", "my train.yaml", "--device", "cpu"]
+    gradscope(*command, "--set", "output=trained/whole")
+    before, seed = signal.getsignal(signal.SIGTERM), training._step_seed
+
+    def ended(base, i):
+        if i == step:
+            os.kill(os.getpid(), getattr(signal, number))
+        return seed(base, i)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_step_seed", ended)
+        got, _, err = gradscope(*command, "--overwrite")
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert got == status
+    assert err.startswith(f"gradscope: {word}; {told}gradscope train classifier ")
+    assert (here / "trained" / "mine.checkpoint.pt").exists() == bool(kept)
+    continued = shlex.split(err.rpartition("with: ")[2])
+    assert continued == ["gradscope", *command, *([] if kept else ["--overwrite"])]
+    assert gradscope(*continued[1:])[0] == 0
+    assert (here / "trained/mine.safetensors").read_bytes() == (here / "trained/whole.safetensors").read_bytes()

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,8 +195,9 @@ def test_a_scheduler_without_workers_is_refused():
 
 
 def test_what_the_user_can_mend_comes_back_from_the_workers_as_it_is(client, alone, tmp_path):
-    with pytest.raises(GradscopeError, match=r"recording.path: .*run.zarr exists; choose another path"):
+    with pytest.raises(GradscopeError, match=r"run.zarr exists; choose another path") as refused:
         begin(client, alone)
+    assert refused.value.for_command().startswith(f"recording.path: {alone} exists; choose another path (--store)")
     broken = config(tmp_path / "run.zarr").model_copy(update={"denoiser": "small_run:absent"})
     with pytest.raises(GradscopeError, match="denoiser: small_run has no 'absent'"):
         distributed.begin(client, broken, device="cpu", threads=1)
@@ -214,7 +217,7 @@ def test_analysis_runs_on_the_same_cluster(client, alone):
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("tcp://127.0.0.1:1", r"--scheduler tcp://127.0.0.1:1: .*refused; start one there with `dask scheduler`"),
+        ("tcp://127.0.0.1:1", r"--scheduler tcp://127.0.0.1:1: .*refused; start one with `dask scheduler`"),
         ("127.0.0.1", r"--scheduler: takes tcp://HOST:PORT, got '127.0.0.1'"),
         ("tcp://[::1", r"--scheduler: takes tcp://HOST:PORT, got 'tcp://\[::1'"),
         ("tcp://a..b:80", r"--scheduler tcp://a..b:80: "),
@@ -223,6 +226,54 @@ def test_analysis_runs_on_the_same_cluster(client, alone):
 )
 def test_a_scheduler_that_is_not_there_is_refused_at_once(address, told):
     with pytest.raises(GradscopeError, match=told), distributed.cluster(None, address):
+        pass
+
+
+@contextmanager
+def listening(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The address of a server that is not dask's."""
+    connections = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connections.append(server.accept()[0])
+                answer(connections[-1])
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda connection: None,
+        lambda connection: connection.close(),
+        lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+        lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    ],
+    ids=["silent", "closes", "http", "ssh"],
+)
+def test_a_port_that_is_not_dasks_is_refused_within_seconds(answer, monkeypatch):
+    assert distributed._REACH_SECONDS < 10
+    monkeypatch.setattr(distributed, "_REACH_SECONDS", 2)
+    start = time.monotonic()
+    with (
+        listening(answer) as address,
+        pytest.raises(GradscopeError, match=rf"--scheduler {address}: no dask scheduler answers there") as refused,
+        distributed.cluster(None, address),
+    ):
+        pass
+    assert time.monotonic() - start < 10
+    assert str(refused.value).endswith("start one with `dask scheduler`")
+
+
+def test_a_port_of_dasks_that_is_no_scheduler_is_refused(client):
+    (worker, *_) = client.scheduler_info()["workers"]
+    with pytest.raises(GradscopeError, match="a dask worker listens there, not"), distributed.cluster(None, worker):
         pass
 
 

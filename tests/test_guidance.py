@@ -26,7 +26,7 @@ def test_x_t_gradient_of_a_linear_classifier_is_closed_form(schedule, x_t, class
     }.items():
         guidance = ClassifierGuidance(classifier, "x_t", objective=objective)
         evidence = run(guidance, x_t, schedule.times[4], schedule, unet)
-        torch.testing.assert_close(evidence.gradient.flatten(1), expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(evidence.gradient.flatten(1).float(), expected, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(evidence.logits, classifier(x_t).detach())
 
 
@@ -39,7 +39,7 @@ def test_x0_gradient_is_plain_autograd(schedule, x_t, classifier, unet, step):
     x_0 = ((x - (1 - a).sqrt() * epsilon) / a.sqrt()).clamp(-1, 1)
     classifier(x_0).log_softmax(dim=1)[torch.arange(3), LABEL].sum().backward()
     evidence = run(ClassifierGuidance(classifier, "x0"), x_t, times, schedule, unet)
-    torch.testing.assert_close(evidence.gradient, x.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(evidence.gradient.float(), x.grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(evidence.prediction.pred_original_sample, x_0.detach(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(evidence.prediction.model_output, epsilon.detach(), rtol=1e-4, atol=1e-5)
 
@@ -54,7 +54,9 @@ def test_x0_detached_passes_the_clamp_and_one_factor(x_t, classifier, unet, pred
     classifier(x_0).log_softmax(dim=1)[torch.arange(3), LABEL].sum().backward()
     inside = x_0.detach().abs() < 1
     assert 0.05 < inside.float().mean() < 0.999
-    torch.testing.assert_close(evidence.gradient, x_0.grad * inside / times.alphas_cumprod**0.5, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        evidence.gradient.float(), x_0.grad * inside / times.alphas_cumprod**0.5, rtol=1e-3, atol=1e-5
+    )
 
 
 class GaussianDenoiser(nn.Module):
@@ -88,7 +90,7 @@ def test_gaussian_model_with_linear_classifier_is_closed_form(x_t, classifier_in
     guidance = ClassifierGuidance(classifier, classifier_input)
     t = torch.full((3,), times.timestep)
     evidence = guidance.evaluate(x_t, LABEL, times, schedule, lambda x: denoiser(x, t))
-    torch.testing.assert_close(evidence.gradient.flatten(1), expected, rtol=2e-3, atol=1e-6)
+    torch.testing.assert_close(evidence.gradient.flatten(1).float(), expected, rtol=2e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("classifier_input", ["x_t", "x0", "x0_detached"])
@@ -106,9 +108,9 @@ def test_the_gradient_is_that_of_the_objective_for_any_number_of_samples(
     x = x_t.repeat(2, 1, 1, 1).requires_grad_()
     value = evidence.objective(x, LABEL.repeat(2))
     (gradient,) = torch.autograd.grad(value.sum(), x)
-    torch.testing.assert_close(gradient, evidence.gradient.repeat(2, 1, 1, 1), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(gradient, evidence.gradient.repeat(2, 1, 1, 1).float(), rtol=1e-3, atol=1e-5)
     scores = evidence.logits.log_softmax(dim=1) if objective == "log_prob" else evidence.logits
-    torch.testing.assert_close(value.detach(), scores[range(3), LABEL].repeat(2), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(value.detach().float(), scores[range(3), LABEL].repeat(2), rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         assert not evidence.objective(x, LABEL.repeat(2)).requires_grad
 
@@ -126,7 +128,7 @@ def test_the_objective_at_other_images_predicts_anew_and_holds_the_noise_constan
     epsilon = denoise(moved).detach()
     x_0 = ((by_hand - (1 - a) ** 0.5 * epsilon) / a**0.5).clamp(-1, 1)
     expected = classifier(x_0).log_softmax(dim=1)[range(3), LABEL]
-    torch.testing.assert_close(objective(x, LABEL), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(objective(x, LABEL).float(), expected, rtol=1e-4, atol=1e-5)
     objective(x, LABEL).sum().backward(inputs=[x])
     expected.sum().backward(inputs=[by_hand])
     torch.testing.assert_close(x.grad, by_hand.grad, rtol=1e-3, atol=1e-5)

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from diffusers import DDPMScheduler
 from every_probe import every_probe
+from small_models import LinearClassifier
 from torch import nn
 
 import gradscope
@@ -122,6 +125,55 @@ def test_no_hook_remains_after_an_exception_and_what_was_recorded_stays(tmp_path
     assert np.isnan(ds["gradient_norm"].values[:, 7:]).all()
 
 
+class NaNOnce(nn.Module):
+    """A U-Net that gives NaN for sample 0 in its second call."""
+
+    config = SimpleNamespace(sample_size=8, in_channels=3, out_channels=3)
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.calls = nn.Parameter(torch.zeros(())), 0
+
+    def forward(self, x, t):
+        self.calls += 1
+        factor = torch.ones(len(x), 1, 1, 1)
+        factor[0] = torch.nan if self.calls == 2 else 1
+        return x * self.scale * factor
+
+
+class InfiniteSlope(LinearClassifier):
+    """Finite logits whose derivative is not, at the images of sample 1."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        zero = torch.zeros(len(x), 1)
+        zero[0] = 1.0
+        return logits + (logits[:, :1] * 0 + zero).sqrt()
+
+
+@pytest.mark.parametrize("classifier_input", ["x_t", "x0"])
+def test_what_is_not_finite_is_reported_with_where_it_came_from(tmp_path, unet, classifier, classifier_input):
+    """The denoiser's NaN is the denoiser's, whatever the guide sees; what follows from it is not reported again."""
+    for name, models, expected in [
+        ("denoiser", (NaNOnce(), classifier), [(0, 1, "denoiser")]),
+        ("gradient", (unet, InfiniteSlope()), [(1, k, "gradient") for k in range(3)]),
+    ]:
+        guidance = ClassifierGuidance(models[1], classifier_input, objective="logit")
+        sampler, schedule = GuidedSampler(models[0], DDPMScheduler(), guidance), Schedule(DDPMScheduler(), 3)
+        grid = Grid(
+            ("mine",), (classifier_input,), ("none",), (1.0,), np.array([0, 1]), sample_seeds(0, range(2)),
+            image_shape=(3, 8, 8), batch_size=2, **schedule.coordinates(),
+        )  # fmt: skip
+        recorder = Recorder(tmp_path / f"{name}.zarr", grid, [], device=torch.device("cpu"))
+        with recorder, sampler.register_step_hook(recorder.trajectory((0, 0, 0, 0), 0)):
+            sampler.sample([0, 1], 3)
+        steps = [int(t) for t in schedule.coordinates()["timestep"]]
+        found = [(f.sample, steps.index(f.timestep), f.source) for f in recorder.nonfinite]
+        assert found == expected
+        stored = gradscope.open(tmp_path / f"{name}.zarr").squeeze()["nonfinite_source"].values
+        assert stored[0].tolist() == ([0, 2, 1] if name == "denoiser" else [0, 0, 0])
+
+
 class NaNFrom(nn.Module):
     """NaN logits for sample 1 in the fifth call."""
 
@@ -154,7 +206,7 @@ def test_a_gradient_that_is_not_finite_is_reported_with_timestep_sample_and_cell
     timestep = int(recorder.schema.grid.timestep[4])
     assert [(found.sample, found.timestep) for found in recorder.nonfinite] == [(1, timestep)]
     assert recorder.describe(recorder.nonfinite[0]) == (
-        f"gradient not finite at timestep {timestep}, sample 1, classifier non_robust, classifier_input x_t, "
+        f"the guide's logits not finite at timestep {timestep}, sample 1, classifier non_robust, classifier_input x_t, "
         "stabilizer none, guidance_scale 1.0"
     )
     ds = gradscope.open(tmp_path / "s.zarr").squeeze()
@@ -224,6 +276,9 @@ def test_two_probes_of_one_name_are_refused(tmp_path, sampler):
 def test_two_probes_with_other_values_along_one_dimension_are_refused(tmp_path, sampler):
     class Other(Probe):
         variables = (Variable("other", "other", "x", dims=("layer",), coords={"layer": Coordinate((1.0,), "place")}),)
+
+        def measure(self, step, state):
+            raise AssertionError
 
     with (
         pytest.raises(GradscopeError, match="'other' has other values along 'layer' than another variable"),

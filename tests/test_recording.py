@@ -17,9 +17,11 @@ from gradscope.compression import choose_codec
 from gradscope.config import RunConfig, check
 from gradscope.device import set_device
 from gradscope.errors import GradscopeError
+from gradscope.fingerprint import fingerprint
 from gradscope.preparation import prepare
 from gradscope.probe_loading import load_probes
 from gradscope.recording import record_run
+from gradscope.schedule import configuration_of
 from gradscope.smoothgrad import SmoothGrad
 from gradscope.stabilizers import Adam, Identity
 from gradscope.store import CELL_DIMS
@@ -205,7 +207,10 @@ def test_attributes_tell_the_origin(content):
     attributes = xr.open_zarr("elsewhere.zarr").attrs
     assert not Path("run.zarr").exists()
     assert json.loads(attributes["configuration"]) == run.config.model_dump(mode="json")
-    assert attributes["configuration_hash"] == run.config.hash()
+    scheduler = json.loads(attributes["scheduler"])
+    assert scheduler == configuration_of(run.denoiser.scheduler)
+    assert attributes["configuration_hash"] == fingerprint(json.loads(attributes["configuration"]), scheduler)
+    assert attributes["configuration_hash"] != fingerprint(run.config.model_dump(mode="json"), scheduler | {"x": 1})
     assert attributes["command"] == "gradscope record"
     assert set(attributes["weights_sha256"]) == {"denoiser", "classifiers.robust", "classifiers.non_robust"}
     assert len(set(attributes["weights_sha256"].values())) == 3
@@ -278,7 +283,11 @@ def changed(content, key, value):
             [{"mymodels:Scaled": {"scale": 1, "power": 0}}],
             "probes.mymodels:Scaled: power must be at least 1, got 0",
         ),
-        ("probes", ["mymodels:robust"], "probes: mymodels:robust gives a probes.Probe, this one gave LinearClassifier"),
+        (
+            "probes",
+            ["mymodels:robust"],
+            "probes.mymodels:robust: takes a probes.Probe, got one of type LinearClassifier",
+        ),
         ("probes", ["mymodels:sys"], "probes: mymodels has no 'sys'"),
         ("sampling.labels", [0, 4], "sampling.labels: the classifiers have classes 0 to 3, got 4"),
         ("sampling.labels", [-1], "sampling.labels: the classifiers have classes 0 to 3, got -1"),
@@ -324,7 +333,7 @@ def test_codec_is_settled_by_the_gradients():
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0x", "cuda:99"])
 def test_devices_that_are_not_there_are_refused(name):
-    with pytest.raises(GradscopeError, match="--device: "):
+    with pytest.raises(GradscopeError, match="device: "):
         set_device(name)
 
 

@@ -1,7 +1,9 @@
 """Stores in an object store: S3's protocol over real HTTP, to a server on loopback."""
 
 import logging
+import os
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -183,6 +185,31 @@ def test_the_commands_take_urls(server, here, tmp_path):
         run(*command, url)
     with pytest.raises(GradscopeError, match=f"{url}: the dashboard reads stores of this machine; copy it"):
         CliRunner().invoke(cli.app, ["dashboard", url], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "keys", "others"),
+    [
+        ("s3://runs/a.zarr", {}, "AWS_ACCESS_KEY_ID", ("GOOGLE", "AZURE", "gcloud")),
+        ("gs://runs/a.zarr", {}, "GOOGLE_SERVICE_ACCOUNT", ("AWS", "AZURE")),
+        ("az://runs/a.zarr", {}, "AZURE_STORAGE_ACCOUNT_NAME", ("AWS", "GOOGLE")),
+        ("az://runs/a.zarr", {"AZURE_STORAGE_ACCOUNT_NAME": "mine"}, "AZURE_STORAGE_ACCOUNT_KEY", ("AWS", "GOOGLE")),
+        ("gs://runs/a.zarr", {"GOOGLE_SERVICE_ACCOUNT": "absent.json"}, "GOOGLE_SERVICE_ACCOUNT", ("AWS", "AZURE")),
+    ],
+)
+def test_missing_credentials_are_told_within_seconds_by_the_providers_names(monkeypatch, url, given, keys, others):
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    start = time.monotonic()
+    with pytest.raises(GradscopeError) as refused:
+        open_store(url)
+    assert time.monotonic() - start < 15
+    text = str(refused.value)
+    assert text.startswith(url)
+    assert keys in text.partition("credentials come from the environment: ")[2]
+    assert not any(word in text for word in others)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_differences_are_refused_by_name(store, tmp_path):
     with pytest.raises(GradscopeError) as refused:
         recording_command.run(request(store, config=str(tmp_path / "other.yaml")))
     assert str(refused.value) == (
-        f"--resume {store}: sampling.seed was 0, and is 5; stabilizers.adam.eps was absent, and is 0.0001. "
+        f"{store} cannot be continued: sampling.seed was 0, and is 5; stabilizers.adam.eps was absent, and is 0.0001. "
         "Record that into another store"
     )
     with pytest.raises(GradscopeError, match="sampling.samples was 6, and is 8. Record"):
@@ -125,6 +125,33 @@ def test_other_weights_are_refused_by_name(store, monkeypatch):
     assert recorded_bytes(store) == before
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"prediction_type": "v_prediction"}, "scheduler.prediction_type was epsilon, and is v_prediction"),
+        ({"clip_sample": False}, "scheduler.clip_sample was True, and is False"),
+        ({"variance_type": "fixed_large"}, "scheduler.variance_type was fixed_small, and is fixed_large"),
+        ({"beta_end": 0.03}, "scheduler.beta_end was 0.02, and is 0.03"),
+    ],
+)
+def test_other_settings_of_the_scheduler_are_refused_by_name(store, sampler, tmp_path, monkeypatch, change, told):
+    """The configuration names the scheduler at most by its place: what it holds there may have changed."""
+    before = recorded_bytes(store)
+    other = DDPMScheduler(**change)
+    monkeypatch.setattr("small_run.DDPMScheduler", lambda: other)
+    with pytest.raises(GradscopeError, match=told):
+        recording_command.run(request(store))
+    assert recorded_bytes(store) == before
+    with gradscope.record(sampler, tmp_path / "mine.zarr", [Norm("gradient")]) as recorder:
+        recorder.sample([0], num_inference_steps=3)
+    sampler.scheduler = other
+    with (
+        pytest.raises(GradscopeError, match=told),
+        gradscope.record(sampler, tmp_path / "mine.zarr", [Norm("gradient")], resume=True) as recorder,
+    ):
+        recorder.sample([0], num_inference_steps=3)
+
+
 def test_a_store_of_other_arrays_is_refused(store):
     del zarr.open_group(store, mode="r+", use_consolidated=False)["update"]
     root = json.loads((store / "zarr.json").read_text())
@@ -135,8 +162,10 @@ def test_a_store_of_other_arrays_is_refused(store):
 
 
 def test_what_is_no_store_is_not_continued(tmp_path):
-    with pytest.raises(GradscopeError, match=r"absent.zarr: nothing is there; begin with: gradscope record --store"):
-        recording_command.run(request(tmp_path / "absent.zarr"))
+    with pytest.raises(GradscopeError, match="absent.zarr: nothing is there") as refused:
+        recording_command.run(request(tmp_path / "it is absent.zarr"))
+    begin = f"begin with: gradscope record --store '{tmp_path}/it is absent.zarr' --config ..."
+    assert refused.value.for_command().endswith(begin)
     with pytest.raises(GradscopeError, match="is not a zarr store"):
         recording_command.run(request(tmp_path))
 
@@ -177,7 +206,9 @@ def test_a_recording_from_python_goes_on_too(sampler, tmp_path):
 
     with sampler.register_step_hook(stop), pytest.raises(KeyboardInterrupt) as stopped:
         sample(tmp_path / "run.zarr")
-    assert stopped.value.__notes__ == [f"1 of 3 blocks are recorded in {tmp_path / 'run.zarr'}"]
+    assert stopped.value.__notes__ == [
+        f"1 of 3 blocks are recorded in {tmp_path / 'run.zarr'}; resume=True goes on with them"
+    ]
     with pytest.raises(GradscopeError, match="it was recorded from Python, gradscope.record"):
         recording_command.run(request(tmp_path / "run.zarr"))
     with pytest.raises(GradscopeError, match="cannot be continued, its coordinate seed has other values"):

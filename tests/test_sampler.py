@@ -66,7 +66,7 @@ def test_a_step_is_built_from_its_parts(unet, scheduler, classifier, classifier_
 def test_without_normalisation_the_update_is_scaled_as_it_is(unet, scheduler, classifier, weight):
     for step in steps_of(sampler(unet, scheduler, classifier, normalize="none", weight=weight, guidance_scale=2.0)):
         factor = {"one": 1, "sigma": step.sigma, "variance": step.sigma**2}[weight]
-        torch.testing.assert_close(step.shift, 2 * factor * step.gradient)
+        torch.testing.assert_close(step.shift.double(), 2 * factor * step.gradient)
 
 
 def test_with_l2_normalisation_ema_equals_its_bias_corrected_form(unet, scheduler, classifier):

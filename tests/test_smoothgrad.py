@@ -97,7 +97,7 @@ def test_the_mean_is_pulled_back_through_the_prediction_with_one_unet_pass(sched
     a = times.alphas_cumprod
     x_0 = ((x - (1 - a) ** 0.5 * unet(x, times.timestep).sample) / a**0.5).clamp(-1, 1)
     x_0.backward(at_x_0)
-    torch.testing.assert_close(evidence.gradient, x.grad, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(evidence.gradient.float(), x.grad, rtol=1e-3, atol=1e-4)
 
 
 def sampler(guidance_scale, smoothgrad=THREE):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from dashboards.figures.style import along_t, by_cell, chosen, coordinates, legend, line, row
-from gradscope.analysis.contents import Cell, class_names, place, require
+from gradscope.analysis.contents import Cell, class_name, class_names, place, require
 from gradscope.analysis.figures.style import PALETTE, cell_name, finish, label, shade, text
 
 _CURVES = ("log_prob", "entropy")
@@ -110,7 +110,7 @@ def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: 
     """A strip of classes for each cell, and their legend; the number of its entries."""
     seen = np.stack([rows["predicted_class"].to_numpy() for _, rows in parts])
     timestep = parts[0][1]["timestep"].to_numpy()
-    names = [text(name) for name in classes]
+    names = [text(class_name(classes, number)) for number in range(max(len(classes), seen.max() + 1, target + 1))]
     shades = [*(shade(colour, _FAINT) for colour in PALETTE), *PALETTE]
     ends = pairwise(np.linspace(0, 1, len(shades) + 1))
     figure.add_trace(

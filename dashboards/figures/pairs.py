@@ -9,7 +9,7 @@ import xarray as xr
 
 from dashboards.figures.paired import Pair, head, names, quantity, titled
 from dashboards.figures.style import INK
-from gradscope.analysis.contents import class_names, judged
+from gradscope.analysis.contents import class_name, class_names, judged
 from gradscope.analysis.figures.style import PALETTE, finish, text
 
 _VERDICTS = {
@@ -55,11 +55,11 @@ def pairs_numbers(
     """
     of, pair = quantity(name), Pair(ds, a, b)
     means = pair.trajectories(of)
-    classes = np.array(class_names(ds))
+    classes = class_names(ds)
     numbers = pd.DataFrame(
         {
             "sample": pair.samples,
-            "class": classes[ds["label"].values[pair.both]],
+            "class": [class_name(classes, number) for number in ds["label"].values[pair.both].tolist()],
             "a": means.a,
             "b": means.b,
             "verdict": _verdicts(pair),

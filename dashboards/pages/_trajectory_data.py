@@ -11,7 +11,7 @@ from dashboards.data import Recorded
 from dashboards.figures.style import coordinates, look
 from dashboards.state import SHOWN_MOST, State
 from dashboards.swatches import swatch
-from gradscope.analysis.contents import absent, class_names
+from gradscope.analysis.contents import absent, class_name, class_names
 from gradscope.store import CELL_DIMS
 
 TENSORS = {
@@ -53,7 +53,7 @@ def described(run: Recorded, state: State) -> dict[str, Any]:
             for name in run.tensors
         ],
         "timesteps": ds["timestep"].values.tolist(),
-        "targets": [_class(classes, label) for label in ds["label"].values.tolist()],
+        "targets": [class_name(classes, label) for label in ds["label"].values.tolist()],
         "tensor_samples": run.tensor_samples,
         "tensor_every": run.tensor_every,
         "kept": kept(run),
@@ -97,7 +97,7 @@ def trajectory(run: Recorded, cell: int, sample: int) -> dict[str, Any]:
     values = {}
     for name in readable(run):
         own = run.values(name)[(*index, sample)]
-        shown = [_class(classes, int(v)) for v in own] if name == "predicted_class" else _rounded(own)
+        shown = [class_name(classes, int(v)) for v in own] if name == "predicted_class" else _rounded(own)
         values[name] = [value if known else None for value, known in zip(shown, there, strict=True)]
     written = len(there) if there.all() else int(there.argmin())
     return {"cell": cell, "sample": sample, "values": values, "written": written}
@@ -107,10 +107,6 @@ def unit(run: Recorded, name: str) -> str:
     """Empty where it has none."""
     unit = run.ds[name].attrs.get("units", "1")
     return "" if unit == "1" else unit
-
-
-def _class(names: list[str], number: int) -> str:
-    return names[number] if 0 <= number < len(names) else str(number)
 
 
 def _rounded(values: NDArray) -> list[float | str]:

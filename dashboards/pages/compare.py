@@ -42,6 +42,7 @@ def layout(run: Recorded, state: View):
                 ],
                 className="controls",
             ),
+            components.dependence(run),
             html.Div(id="compare-reason"),
             html.Div(
                 [

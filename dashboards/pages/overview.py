@@ -10,7 +10,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboards import mantine as dmc
 from dashboards.cells_table import cell_columns, cell_rows, found_in
-from dashboards.components import control, empty, figure_card, variables_select
+from dashboards.components import control, dependence, empty, figure_card, variables_select
 from dashboards.data import Library, Recorded
 from dashboards.export import Call
 from dashboards.findings_table import COLUMNS, finding_rows
@@ -31,6 +31,7 @@ def layout(run: Recorded, state: State):
     """All that is known at once; findings and the heat map follow."""
     return html.Div(
         [
+            dependence(run),
             html.Section(_findings(run), className="overview-findings", **{"aria-label": "findings"}),
             html.Section(_heat(run, state), className="overview-heat", **{"aria-label": "stability"}),
             html.Section(_cells(run, state), className="overview-cells", **{"aria-label": "cells"}),

@@ -8,7 +8,7 @@ from dash import Dash, Input, Output, ctx, html, no_update
 from dash import State as Unwatched
 
 from dashboards import mantine as dmc
-from dashboards.components import cell_select, control, empty
+from dashboards.components import cell_select, control, dependence, empty
 from dashboards.data import Library, Recorded
 from dashboards.leads import came_from, into
 from dashboards.samples_table import NEEDS, sample_columns, sample_rows
@@ -44,6 +44,7 @@ def layout(run: Recorded, state: State):
                 ],
                 className="controls",
             ),
+            dependence(run),
             html.P(_said(run), id="samples-said", className="caption"),
             html.Div(
                 [

@@ -1,6 +1,6 @@
 """What a store holds: its cells, how much of them is written, and who records what is missing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -25,7 +25,13 @@ RECORDED_BY: Mapping[str, str] = {
     "gradient_cosine": "cosines",
     "update_cosine": "cosines",
     "score_cosine": "cosines",
+    "update_gradient_cosine": "cosines",
+    "gradient_lag_cosine": "cosines",
     "effective_strength": "strength",
+    "noise_added": "strength",
+    "unguided": "strength",
+    "shift_direction_cosine": "strength",
+    "margin": "belief",
     "log_prob": "belief",
     "entropy": "belief",
     "predicted_class": "belief",
@@ -118,8 +124,14 @@ def finished(cell: xr.Dataset) -> np.ndarray:
 
 
 def class_names(ds: xr.Dataset) -> list[str]:
-    """Names of the target classes: the evaluation tells them where the run does not; none where neither does."""
-    return ds["class"].values.tolist() if "class" in ds.coords else list(ds.attrs.get("classes", ()))
+    """Names of the target classes, by the evaluation, or else the run; where neither has them, the labels' numbers."""
+    named = ds["class"].values.tolist() if "class" in ds.coords else list(ds.attrs.get("classes", ()))
+    return named or [str(number) for number in range(int(ds["label"].max()) + 1)]
+
+
+def class_name(names: Sequence[str], number: int) -> str:
+    """Name of a class; its number where it has none, as a class that a guide sees and no sample is to have."""
+    return names[number] if 0 <= number < len(names) else str(number)
 
 
 def judged(cell: xr.Dataset) -> np.ndarray:

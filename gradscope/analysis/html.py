@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from gradscope.analysis import figures
@@ -17,6 +17,7 @@ from gradscope.analysis.contents import Cell, class_names, in_memory, place
 from gradscope.analysis.figures.style import LOGARITHMIC
 from gradscope.analysis.report import Report, grouped, headline
 from gradscope.errors import GradscopeError
+from gradscope.independence import also_guides, warnings
 from gradscope.store import CELL_DIMS
 
 CURVES = ("gradient_cosine", "update_cosine", "log_prob", "effective_strength", "gradient_norm")
@@ -53,9 +54,7 @@ def to_html(report: Report, ds: xr.Dataset) -> str:
         The store, for the figures; tensors are read for one sample of two cells.
     """
     ds = in_memory(ds)
-    page = Environment(loader=PackageLoader("gradscope.analysis"), autoescape=True, undefined=StrictUndefined)
-    page.filters |= {"prose": _prose, "sentence": _sentence}
-    return page.get_template("report.html.jinja").render(
+    return _template("report.html.jinja").render(
         report=report,
         headline=headline(report.findings, len(report.cells)),
         groups=list(grouped(report.findings)),
@@ -63,10 +62,28 @@ def to_html(report: Report, ds: xr.Dataset) -> str:
         sizes=ds.sizes,
         name=figures.cell_name,
         cells=_cells(report),
+        warnings=list(warnings(also_guides(ds)).values()),
         comparisons=_comparisons(report.comparisons),
         figures=_figures(report, ds),
         provenance={k: v for k, v in report.provenance.items() if k not in ("configuration", "evaluation")},
     )
+
+
+def to_notebook(report: Report) -> str:
+    """What of a report needs no figures, as a part of a page: findings, the table of cells, what was not tested."""
+    return _template("notebook.html.jinja").render(
+        report=report,
+        headline=headline(report.findings, len(report.cells)),
+        groups=list(grouped(report.findings)),
+        name=figures.cell_name,
+        cells=_cells(report)["main"],
+    )
+
+
+def _template(name: str) -> Template:
+    found = Environment(loader=PackageLoader("gradscope.analysis"), autoescape=True, undefined=StrictUndefined)
+    found.filters |= {"prose": _prose, "sentence": _sentence}
+    return found.get_template(name)
 
 
 def check_path(path: Path) -> None:

@@ -14,6 +14,7 @@ from gradscope.analysis.contents import Written, in_memory, written
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.signatures import find, untested
 from gradscope.analysis.summary import TRAJECTORY_MEANS, summary
+from gradscope.independence import also_guides, warnings
 from gradscope.store import CELL_DIMS
 
 VERSION = 1
@@ -58,6 +59,12 @@ class Report:
     """What a reader of the numbers must know."""
     provenance: dict[str, Any]
     """Run, configuration, versions, command: attributes of the store."""
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from gradscope.analysis.html import to_notebook  # it loads plotly
+
+        return to_notebook(self)
 
 
 def report(ds: xr.Dataset) -> Report:
@@ -156,7 +163,7 @@ def _remarks(ds: xr.Dataset, much: Written) -> list[str]:
     for why, text in {"unfinished": "are not finished", "not_finite": "have an image that is not finite"}.items():
         if counts.get(why):
             said.append(f"the evaluation left out {counts[why]} samples that {text}")
-    return said
+    return [*said, *warnings(also_guides(ds)).values()]
 
 
 def _provenance(ds: xr.Dataset) -> dict[str, Any]:

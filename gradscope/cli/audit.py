@@ -6,13 +6,16 @@ from typing import Annotated
 
 import typer
 
-from gradscope.cli.options import Config, Device, Overwrite, Set
+from gradscope.cli.options import Config, Device, Overwrite, Set, expanded
 
 
 def probe_classifier(
     config: Config,
     overrides: Set = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="NAME.zarr", help="Where to save the numbers.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="NAME.zarr", help="Where to save the numbers.", callback=expanded),
+    ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:

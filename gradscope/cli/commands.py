@@ -2,16 +2,20 @@
 
 import os
 import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from gradscope.cli.audit import probe_classifier
+from gradscope.cli.output import lasting
 from gradscope.cli.record import record
 from gradscope.cli.stores import dashboard, evaluate, info, report, verify
 from gradscope.cli.train import train_classifier, train_ddpm
-from gradscope.errors import GradscopeError, notes
+from gradscope.errors import GradscopeError, GradscopeWarning, notes
 
 # After \b a paragraph's lines stay as they are.
 _EXAMPLES = """
@@ -95,11 +99,41 @@ def _main(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one paragraph on standard error."""
+    """Run the command line; an error that the user can mend, or a warning, is one paragraph on standard error."""
     # Read when torch is loaded. Threads that spin while they wait make a run many times slower beside any busy process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with warnings.catch_warnings(), lasting() as output:
+        warnings.showwarning = partial(_show, warnings.showwarning)
+        status = _status()
+    if output is not None and output.error is not None and not status:
+        typer.echo(f"gradscope: {output.told}; all else is done", err=True)
+        status = 1
+    sys.exit(status)
+
+
+def _status() -> Any:
+    """The exit status of the command."""
     try:
         app()
     except GradscopeError as error:
-        typer.echo(f"gradscope: {' '.join('; '.join([str(error), *notes(error)]).split())}", err=True)
-        sys.exit(error.exit_status)
+        _tell(error.for_command(), error)
+        return error.exit_status
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
+        _tell(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), error)
+        return GradscopeError.exit_status
+    except SystemExit as end:
+        return end.code
+
+
+def _tell(text: str, error: Exception) -> None:
+    typer.echo(f"gradscope: {' '.join('; '.join([text, *notes(error)]).split())}", err=True)
+
+
+def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *arguments: Any) -> None:
+    """As `warnings.showwarning`, which is left the warnings of others."""
+    if issubclass(category, GradscopeWarning):
+        typer.echo(f"gradscope: warning: {' '.join(str(message).split())}", err=True)
+    else:
+        others(message, category, *arguments)

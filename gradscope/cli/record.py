@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
+from gradscope.cli.interruption import interruptible
 from gradscope.cli.options import Device, Overwrite, Set
-from gradscope.errors import notes
 
 
 def record(
@@ -33,11 +33,7 @@ def record(
     ] = None,
 ) -> None:
     """Record a run: every cell of the configuration's grid, into one store; then judge the samples."""
-    from gradscope.recording_command import Request, Terminated, run
+    from gradscope.recording_command import Request, run
 
-    try:
+    with interruptible():
         run(Request(config, resume, store, overrides or (), device, overwrite, stop_on_nonfinite, workers, scheduler))
-    except KeyboardInterrupt as error:
-        word, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
-        typer.echo("; ".join([f"gradscope: {word}", *notes(error)]), err=True)
-        raise typer.Exit(status) from None

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from gradscope.cli.options import Device, Set, StorePath
+from gradscope.cli.options import Device, Set, StorePath, expanded
+from gradscope.cli.output import refuse_lost
 from gradscope.errors import GradscopeError
 
 
@@ -34,7 +35,10 @@ def evaluate(store: StorePath, overrides: Set = None, device: Device = "auto") -
 def report(
     store: StorePath,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="NAME.html", help="Write it as one page, readable offline, too.")
+        Path | None,
+        typer.Option(
+            "--html", metavar="NAME.html", help="Write it as one page, readable offline, too.", callback=expanded
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, and nothing else.")] = False,
 ) -> None:
@@ -53,15 +57,24 @@ def report(
     ds = in_memory(open_store(store))
     found = analyse(ds)
     if html is not None:
-        html.write_text(to_html(found, ds), encoding="utf-8")
+        _write(html, to_html(found, ds))
     if as_json:
         typer.echo(to_json(found))
         return
     console = Console()
-    for part in report_parts(found, ds):
+    for part in report_parts(found, ds, console.width):
         console.print(part, highlight=False)
     if html is not None:
         console.print(f"wrote {html}", highlight=False, markup=False)
+
+
+def _write(path: Path, page: str) -> None:
+    from gradscope.store.files import replace_file
+
+    try:
+        replace_file(path, page.encode())
+    except OSError as error:
+        raise GradscopeError(f"--html: {path} could not be written: {error.strerror}") from error
 
 
 def dashboard(
@@ -82,7 +95,12 @@ def dashboard(
     gc.freeze()
     if remote := [store for store in stores if "://" in store]:
         raise GradscopeError(f"{remote[0]}: the dashboard reads stores of this machine; copy it")
-    serve([Path(store) for store in stores], host, port, prefix, tell=typer.echo)
+
+    def tell(text: str) -> None:
+        typer.echo(text)
+        refuse_lost()  # the page has no other way to be found
+
+    serve([Path(store) for store in stores], host, port, prefix, tell)
 
 
 def info(store: StorePath) -> None:

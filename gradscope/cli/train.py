@@ -1,8 +1,13 @@
 """`gradscope train`."""
 
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gradscope.cli.interruption import interruptible
 from gradscope.cli.options import Config, Device, Overwrite, Set
 
 
@@ -16,8 +21,12 @@ def train_ddpm(config: Config, overrides: Set = None, device: Device = "auto", o
     settings = load(TrainDenoiserConfig, config, overrides or ())
     where = set_device(device)
     check_evaluation(settings, where)
-    path = train_denoiser(settings, where, overwrite)
-    _print_card(path, measure_denoiser(path, settings.evaluation, where))
+    with interruptible():
+        with _noted(lambda: _go_on(settings.output)):
+            path = train_denoiser(settings, where, overwrite)
+        with _noted(lambda: _unmeasured(path)):
+            card = measure_denoiser(path, settings.evaluation, where)
+    _print_card(path, card)
 
 
 def train_classifier(
@@ -31,8 +40,37 @@ def train_classifier(
 
     settings = load(TrainClassifierConfig, config, overrides or ())
     where = set_device(device)
-    path = training.train_classifier(settings, where, overwrite)
-    _print_card(path, measure_classifier(path, where))
+    with interruptible():
+        with _noted(lambda: _go_on(settings.output)):
+            path = training.train_classifier(settings, where, overwrite)
+        with _noted(lambda: _unmeasured(path)):
+            card = measure_classifier(path, where)
+    _print_card(path, card)
+
+
+@contextmanager
+def _noted(note: Callable[[], str]) -> Iterator[None]:
+    """An interruption that goes through it gets a note."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.add_note(note())
+        raise
+
+
+def _go_on(output: str) -> str:
+    """How to go on with a training that was interrupted."""
+    if Path(f"{output}.checkpoint.pt").exists():  # then --overwrite would start from the beginning
+        return f"continue with: {_command(without='--overwrite')}"
+    return f"start again with: {_command()}"
+
+
+def _command(without: str = "") -> str:
+    return shlex.join(["gradscope", *(word for word in sys.argv[1:] if word != without)])
+
+
+def _unmeasured(path: Path) -> str:
+    return f"{path.with_suffix('.safetensors')} is trained; its card, {path}, has no measured numbers"
 
 
 def _print_card(path: Path, card: Any) -> None:

@@ -6,14 +6,14 @@ from pydantic import Field
 
 from gradscope.config.classifiers import ClassifierSpec
 from gradscope.config.data import DataConfig
-from gradscope.config.fields import Positive, Seed, Strict
+from gradscope.config.fields import PathText, Positive, Seed, Strict
 
 
 class AuditConfig(Strict):
     """`gradscope probe-classifier`."""
 
     classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1)]
-    denoiser: str = "none"
+    denoiser: PathText = "none"
     """For x0-hat; without one, classifiers are audited at x_t alone."""
     scheduler: dict[str, Any] = {}
     """Keyword arguments of `diffusers.DDPMScheduler`, where there is no denoiser, which has its own."""

@@ -6,13 +6,13 @@ from pydantic import Field, Tag
 
 from gradscope.config.classifiers import TimmClassifier
 from gradscope.config.data import DataConfig
-from gradscope.config.fields import Positive, Strict, form, form_of
+from gradscope.config.fields import PathText, Positive, Strict, form, form_of
 
 
 class Inception(Strict):
     """The features of FID."""
 
-    inception: str
+    inception: PathText
     """Weights file of torch-fidelity's Inception v3."""
 
 
@@ -22,7 +22,7 @@ def _extractor_form(value: Any) -> str | None:
 
 
 ExtractorSpec = Annotated[
-    Annotated[str, Tag("<text>")]
+    Annotated[PathText, Tag("<text>")]
     | Annotated[TimmClassifier, Tag("<mapping>")]
     | Annotated[Inception, Tag("<inception>")],
     form_of("a classifier, as under `classifiers`, or {inception: WEIGHTS}", _extractor_form),

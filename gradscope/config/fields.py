@@ -1,5 +1,6 @@
 """The strict base of every configuration, and the kinds of value that several of them hold."""
 
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -32,6 +33,8 @@ def _ordered(interval: list[int]) -> list[int]:
     return interval
 
 
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, or a name that stands where a path may; a `~` at its beginning is the user's folder."""
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Interval = Annotated[list[int], Field(min_length=2, max_length=2), AfterValidator(_ordered)]

@@ -57,7 +57,7 @@ def check(model: type[Model], content: Any, where: str) -> Model:
 
 def find(name: str) -> Path:
     """Find a configuration: as given, then in ``runs/``, then among the presets inside the package."""
-    candidates = [Path(name), Path("runs") / name]
+    candidates = [Path(os.path.expanduser(name)), Path("runs") / name]
     for path in candidates:
         if os.path.isfile(path):  # Path.is_file raises where a name is too long
             return path

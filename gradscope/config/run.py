@@ -1,14 +1,13 @@
 """The configuration of `gradscope record`."""
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Tag
 
 from gradscope.config.classifiers import ClassifierSpec
 from gradscope.config.evaluation import EvaluationConfig
-from gradscope.config.fields import Interval, Positive, Seed, Strict, form_of
+from gradscope.config.fields import Interval, PathText, Positive, Seed, Strict, form_of
+from gradscope.fingerprint import fingerprint
 
 ClassifierInput = Literal["x_t", "x0", "x0_detached"]
 Objective = Literal["log_prob", "logit"]
@@ -18,6 +17,15 @@ Labels = Annotated[
     Annotated[Literal["cycle"], Tag("<text>")] | Annotated[list[int], Field(min_length=1), Tag("<list>")],
     form_of("`cycle` or a list of class indices"),
 ]
+
+
+def _in_float32(value: float) -> float:
+    if abs(value) > 3.4e38:
+        raise ValueError(f"must lie within float32, in which the shift is added, got {value:g}")
+    return value
+
+
+Scale = Annotated[float, AfterValidator(_in_float32)]
 
 
 def _distinct(values: list) -> list:
@@ -49,7 +57,8 @@ class SmoothGradConfig(Strict):
 
 class GuidanceConfig(Strict):
     classifier_input: Annotated[list[ClassifierInput], Field(min_length=1), AfterValidator(_distinct)] = ["x_t"]
-    guidance_scale: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+    guidance_scale: Annotated[list[Scale], Field(min_length=1), AfterValidator(_distinct)]
+    """Below 0 guidance steers away from the target; 0 is the unguided control."""
     objective: Objective = "log_prob"
     normalize: Normalize = "l2"
     weight: Weight = "one"
@@ -81,7 +90,7 @@ class ExecutionConfig(Strict):
 
 
 class RecordingConfig(Strict):
-    path: str
+    path: PathText
     dtype: Literal["float32", "float16"] = "float32"
     codec: Literal["auto", "none", "lz4"] = "auto"
     tensor_samples: Annotated[int, Field(ge=0)] = 64
@@ -93,7 +102,7 @@ class RecordingConfig(Strict):
 class RunConfig(Strict):
     """One run: a grid of cells over the same samples."""
 
-    denoiser: str
+    denoiser: PathText
     classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1)]
     judge: ClassifierSpec = "none"
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -105,6 +114,5 @@ class RunConfig(Strict):
     recording: RecordingConfig
 
     def hash(self) -> str:
-        """SHA-256 of what is recorded, as canonical JSON without how it is stored and evaluated; 16 hex digits."""
-        content = self.model_dump(mode="json", exclude={"evaluation": True, "recording": {"path", "durable"}})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        """See `gradscope.fingerprint`; 16 hex digits."""
+        return fingerprint(self.model_dump(mode="json"))

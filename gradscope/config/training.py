@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gradscope.config.data import DataConfig
-from gradscope.config.fields import Interval, Positive, Seed, Strict
+from gradscope.config.fields import Interval, PathText, Positive, Seed, Strict
 
 
 class TrainingConfig(Strict):
@@ -15,14 +15,15 @@ class TrainingConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of the moving average of the weights; at most (1 + n) / (10 + n) at step n, for short trainings."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_every: Positive = 500
     seed: Seed = 0
 
 
 class DenoiserEvaluation(Strict):
-    judge: str
-    extractor: str
+    judge: PathText
+    extractor: PathText
     samples: Positive = 1000
     num_inference_steps: Positive = 100
 
@@ -37,7 +38,7 @@ class TrainDenoiserConfig(Strict):
     """Keyword arguments of `diffusers.DDPMScheduler`."""
     training: TrainingConfig
     evaluation: DenoiserEvaluation | None = None
-    output: str
+    output: PathText
     """Path without suffix: writes OUTPUT.safetensors and its card OUTPUT.yaml."""
 
 
@@ -53,4 +54,4 @@ class TrainClassifierConfig(Strict):
     """Timesteps ``first <= t < end`` that `x_t` trains on; default: all of the scheduler's."""
     scheduler: dict[str, Any] = {}
     training: TrainingConfig
-    output: str
+    output: PathText

@@ -8,11 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from gradscope.config import DataConfig
 from gradscope.data import sportballs
+from gradscope.data.folders import PictureFolder
+from gradscope.data.pictures import seen
 from gradscope.errors import GradscopeError, one_of
 
 Split = Literal["train", "test"]
@@ -84,7 +87,7 @@ class PaddedArray(Images):
 
 
 class Wrapped(Images):
-    """A map-style data set of PIL images, resized and cropped to a square; `index` chooses a part of it."""
+    """A map-style data set of pictures, resized and cropped to a square; `index` chooses a part of it."""
 
     def __init__(self, source: Any, size: int, channels: int, classes: tuple[str, ...], index: Sequence[int]) -> None:
         from torchvision.transforms import v2
@@ -107,6 +110,20 @@ class Wrapped(Images):
     def batch(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
         items = [self.source[self.index[i]] for i in index]
         return torch.stack([self.transform(image) for image, _ in items]), torch.tensor([int(y) for _, y in items])
+
+
+class _Seen:
+    """A data set of torchvision whose pictures are as one sees them."""
+
+    def __init__(self, source: Any, name: str) -> None:
+        self.source, self.name = source, name
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> tuple[Any, Any]:
+        image, label = self.source[i]
+        return seen(image, f"data: {self.name}[{i}]") if isinstance(image, Image.Image) else image, label
 
 
 def load(config: DataConfig, split: Split) -> Images:
@@ -134,7 +151,7 @@ def load(config: DataConfig, split: Split) -> Images:
 def _path(config: DataConfig) -> Path:
     if config.path is None:
         raise GradscopeError(f"data.path: {config.name} needs the path of its files")
-    path = Path(config.path).expanduser()
+    path = Path(config.path)
     if not path.is_dir():
         raise GradscopeError(f"data.path: no folder {config.path!r}")
     return path
@@ -168,15 +185,10 @@ def _idx(path: Path, dims: int) -> np.ndarray:
 
 
 def _image_folder(config: DataConfig, split: Split) -> Images:
-    from torchvision.datasets import ImageFolder
-
-    try:
-        source = ImageFolder(str(_path(config)))
-    except FileNotFoundError as error:
-        raise GradscopeError(f"data.path: an image folder holds one folder of images a class; {error}") from None
+    source = PictureFolder(_path(config), "data.path")
     test = range(0, len(source), 10)
     index = list(test) if split == "test" else sorted(set(range(len(source))) - set(test))
-    return Wrapped(source, config.size, config.channels, tuple(source.classes), index)
+    return Wrapped(source, config.size, config.channels, source.classes, index)
 
 
 def _torchvision(config: DataConfig, split: Split) -> Images:
@@ -194,4 +206,4 @@ def _torchvision(config: DataConfig, split: Split) -> Images:
     except Exception as error:  # whatever a data set's own code raises
         raise GradscopeError(f"data.path: torchvision's {name} could not be opened at {path}: {error}") from error
     classes = tuple(getattr(source, "classes", ())) or tuple(str(k) for k in sorted({int(y) for _, y in source}))
-    return Wrapped(source, config.size, config.channels, classes, range(len(source)))
+    return Wrapped(_Seen(source, name), config.size, config.channels, classes, range(len(source)))

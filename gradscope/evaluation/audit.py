@@ -23,10 +23,12 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_calibration_error
 
+import gradscope.objectives as objectives
 from gradscope.config import ClassifierInput
 from gradscope.errors import GradscopeError
 from gradscope.guidance import ClassifierGuidance, Evidence
 from gradscope.intervals import resampled, wilson
+from gradscope.models.calls import output_of
 from gradscope.schedule import Schedule, Times, refuse_inexact
 
 _BINS = 15
@@ -170,18 +172,13 @@ def _along(
     previous = None
     for now in times:
         t = torch.full_like(label, now.timestep)
-        denoise = torch.zeros_like if unet is None else partial(_denoise, unet, now.timestep)
+        denoise = torch.zeros_like if unet is None else partial(output_of, unet, timestep=now.timestep)
         looks = [
             guide.evaluate(schedule.scheduler.add_noise(x_0, noise, t), label, now, schedule, denoise)
             for noise in noises
         ]
         yield _measure(looks, previous, label)
         previous = looks[0].gradient
-
-
-def _denoise(unet: nn.Module, timestep: int, x_t: Tensor) -> Tensor:
-    output = unet(x_t, torch.full(x_t.shape[:1], timestep, device=x_t.device))
-    return output if isinstance(output, Tensor) else output.sample
 
 
 def _measure(looks: Sequence[Evidence], previous: Tensor | None, label: Tensor) -> dict[str, Tensor]:
@@ -195,7 +192,7 @@ def _measure(looks: Sequence[Evidence], previous: Tensor | None, label: Tensor) 
     return {
         "predicted_class": predicted.where(finite, -1),
         "confidence": confidence.where(finite, torch.nan),
-        "log_prob": log_p.gather(1, label[:, None])[:, 0],
+        "log_prob": objectives.value("log_prob", logits, label),
         "gradient_norm": torch.linalg.vector_norm(gradient, dim=1),
         "gradient_cosine": torch.cosine_similarity(gradient, before, dim=1, eps=0),
         "noise_cosine": torch.cosine_similarity(gradient, other, dim=1, eps=0),

@@ -1,7 +1,7 @@
 """All that can be said of a store's final samples, added to it. Cell by cell, one batch of images at a time."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -18,8 +18,10 @@ from gradscope.evaluation.features import Features, distance_names
 from gradscope.evaluation.judge import predict, verdicts
 from gradscope.evaluation.manifold import NEIGHBOURS
 from gradscope.evaluation.real import Real, load_real
+from gradscope.independence import warnings
 from gradscope.intervals import resampled
 from gradscope.models.classifiers import Classifier
+from gradscope.provenance import state_hash
 from gradscope.store import CELL_DIMS, add_variables, open_store
 from gradscope.store.location import Location, StorePath, locate
 
@@ -58,7 +60,7 @@ def evaluate_store(
 def _evaluate(ds: xr.Dataset, path: Location, evaluators: Evaluators, device: torch.device, tell: Tell) -> None:
     label, cells = ds["label"].values, tuple(ds.sizes[dim] for dim in CELL_DIMS)
     real, names = _real(ds, evaluators)
-    classes = _classes(ds, evaluators.judge, real)
+    classes = _classes(ds, evaluators.judge, real, evaluators.guides.values())
     counts = resampled(len(label), evaluators.settings.evaluation.replicates, _SEED)
     comparison = None if real is None else Comparison(real, names, label, _common(classes, real, tell), counts)
 
@@ -77,14 +79,19 @@ def _evaluate(ds: xr.Dataset, path: Location, evaluators: Evaluators, device: to
     found = verdicts(seen, label, len(classes))
     if comparison is not None:
         found = found.merge(comparison.variables(measured, cells))
-    found = _with_coordinates(found, classes)
+    found = _with_coordinates(found.assign_coords({"class": classes}), classes)
     earlier = json.loads(ds.attrs.get("evaluation", "{}")).get("variables", [])
-    about = _about(evaluators, names, real, len(label)) | {
-        "excluded": {"unfinished": int((~finished).sum()), "not_finite": int((finished & ~finite).sum())},
-        "variables": sorted(map(str, found.variables)),
-    }
+    about = (
+        _about(evaluators, names, real, len(label))
+        | _independence(ds, evaluators)
+        | {
+            "excluded": {"unfinished": int((~finished).sum()), "not_finite": int((finished & ~finite).sum())},
+            "variables": sorted(map(str, found.variables)),
+        }
+    )
     add_variables(path, found.assign_attrs(evaluation=json.dumps(about)), instead_of=earlier)
-    for text in _remarks(ds, path, finished, finite, seen, real):
+    told = [*_remarks(ds, path, finished, finite, seen, real), *warnings(about["also_guides"]).values()]
+    for text in told:
         tell(text)
 
 
@@ -134,9 +141,9 @@ def _real(ds: xr.Dataset, evaluators: Evaluators) -> tuple[Real | None, tuple[st
     return real, distance_names(settings.extractor)
 
 
-def _classes(ds: xr.Dataset, judge: Classifier | None, real: Real | None) -> list[str]:
-    """Names of the target classes: the store's, or else the judge's, or else those of the real images."""
-    named, highest = list(ds.attrs["classes"]), int(ds["label"].max())
+def _classes(ds: xr.Dataset, judge: Classifier | None, real: Real | None, guides: Collection[Classifier]) -> list[str]:
+    """Names of the target classes: the store's, or else the judge's, those of the real images, or numbers."""
+    named, highest = list(ds.attrs.get("classes", ())), int(ds["label"].max())
     if judge is not None:
         own = list(judge.classes or map(str, range(judge.num_classes)))
         if len(own) != len(named or own) or highest >= len(own):
@@ -144,9 +151,9 @@ def _classes(ds: xr.Dataset, judge: Classifier | None, real: Real | None) -> lis
         if judge.classes and named and own != named and named != _numbers(len(named)):
             raise GradscopeError(f"judge: its classes are {own}, those of the store {named}")
         return named or own
-    if named or real is None:
-        return named or _numbers(highest + 1)
-    return list(real.classes) if highest < len(real.classes) else _numbers(highest + 1)
+    if named or real is None or highest >= len(real.classes):
+        return named or _numbers(max([highest + 1, *(guide.num_classes for guide in guides)]))
+    return list(real.classes)
 
 
 def _common(classes: Sequence[str], real: Real, tell: Tell) -> int:
@@ -194,6 +201,21 @@ def _about(evaluators: Evaluators, names: tuple[str, str], real: Real | None, sa
     }
 
 
+def _independence(ds: xr.Dataset, evaluators: Evaluators) -> dict[str, Any]:
+    """The weights of judge and extractor, and the guides that have the same ones."""
+    hashes = {name: state_hash(guide.module) for name, guide in evaluators.guides.items()}
+    recorded = ds.attrs.get("weights_sha256", {})
+    for name in map(str, ds["classifier"].values):
+        hashes.setdefault(name, recorded.get(f"classifiers.{name}"))
+    weights = {}
+    if evaluators.judge is not None:
+        weights["judge"] = state_hash(evaluators.judge.module)
+    if evaluators.extractor is not None:
+        weights["extractor"] = evaluators.extractor.weights
+    also = {role: [name for name, found in hashes.items() if found == digest] for role, digest in weights.items()}
+    return {"weights_sha256": weights, "also_guides": {role: names for role, names in also.items() if names}}
+
+
 def _remarks(
     ds: xr.Dataset,
     path: StorePath,
@@ -207,7 +229,7 @@ def _remarks(
     if not finished.all():
         written = float((ds["written"] > 0).mean())
         said.append(
-            f"{path} is {ds.attrs['status']}: {written:.1%} of it is written; "
+            f"{path} is {ds.attrs.get('status', 'unfinished')}: {written:.1%} of it is written; "
             f"{int(finished.sum())} of {finished.size} samples are finished, only those are evaluated"
         )
     if (finished & ~finite).any():

@@ -17,6 +17,14 @@ from gradscope.models.classifiers import Classifier, load_classifier
 
 Tell = Callable[[str], object]
 _RECORDED = "the store's configuration"
+_ON_THE_COMMAND_LINE = {
+    "guide": "gradscope.evaluate(STORE, guide=MODULE), in Python, gives it",
+    "judge": "--set judge=...",
+    "extractor": "--set evaluation.extractor=...",
+    "data": "--set evaluation.data=...",
+}
+IN_PYTHON = {"guide": "guide=MODULE gives it", "judge": "judge=...", "extractor": "extractor=...", "data": "data=..."}
+"""How a verdict that is left out can be had, by what it needs."""
 
 
 class Settings(Strict):
@@ -57,9 +65,8 @@ def load_evaluators(ds: xr.Dataset, overrides: Sequence[str], device: torch.devi
     GradscopeError
         A wrong override, or something named cannot be loaded or does not fit the store's images.
     """
-    recorded = json.loads(ds.attrs["configuration"])
-    run = check(RunConfig, recorded, _RECORDED) if "classifiers" in recorded else None
-    settings = _settings(recorded, run, overrides)
+    run = recorded_run(ds)
+    settings = settings_of(ds, run, {}, overrides)
     shape = (ds.sizes["channel"], ds.sizes["height"], ds.sizes["width"])
     spec, data = settings.evaluation.extractor, settings.evaluation.data
     found = Evaluators(
@@ -70,27 +77,52 @@ def load_evaluators(ds: xr.Dataset, overrides: Sequence[str], device: torch.devi
         None if settings.judge == "none" else load_classifier(settings.judge, "judge", shape, device),
         None if spec is None or data is None else load_extractor(spec, "evaluation.extractor", shape, device),
     )
-    if not found.guides and found.judge is None and found.extractor is None:
-        raise GradscopeError(
-            "nothing to evaluate with: --set judge=..., evaluation.extractor=... and evaluation.data=..."
-        )
-    if run is None:
-        tell("no own_accuracy: the store was recorded from Python, so its guides cannot be loaded")
-    if found.judge is None:
-        tell("no judge_accuracy, no transfer_ratio: --set judge=... gives them")
-    if found.extractor is None:
-        missing = {"extractor": spec, "data": data}
-        keys = " and ".join(f"--set evaluation.{key}=..." for key, value in missing.items() if value is None)
-        tell(f"no distances, no coverage: {keys} gives them")
+    tell_what_is_left_out(found, _ON_THE_COMMAND_LINE, tell)
     return found
 
 
-def _settings(recorded: Mapping[str, Any], run: RunConfig | None, overrides: Sequence[str]) -> Settings:
-    """As recorded and overridden; defaults: the data of the denoiser's card, the extractor of its set in the zoo."""
+def tell_what_is_left_out(found: Evaluators, how: Mapping[str, str], tell: Tell) -> None:
+    """Call `tell` for each verdict that is left out, with what would give it: see `IN_PYTHON`.
+
+    Raises
+    ------
+    GradscopeError
+        There is nothing to evaluate with.
+    """
+    settings = found.settings.evaluation
+    if not found.guides and found.judge is None and found.extractor is None:
+        raise GradscopeError("nothing to evaluate with", python=_all(IN_PYTHON), command=_all(_ON_THE_COMMAND_LINE))
+    if not found.guides:
+        tell(f"no own_accuracy: the store was recorded from Python, and does not name its guides: {how['guide']}")
+    if found.judge is None:
+        tell(f"no judge_accuracy, no transfer_ratio: {how['judge']} gives them")
+    if found.extractor is None:
+        missing = {"extractor": settings.extractor, "data": settings.data}
+        keys = " and ".join(how[key] for key, value in missing.items() if value is None)
+        tell(f"no distances, no coverage: {keys} gives them")
+
+
+def _all(how: Mapping[str, str]) -> str:
+    return f"{how['judge']}, {how['extractor']} and {how['data']} name what there is"
+
+
+def recorded_run(ds: xr.Dataset) -> RunConfig | None:
+    """The configuration with which a store was recorded; None where it was recorded from Python."""
+    recorded = json.loads(ds.attrs.get("configuration", "{}"))
+    return check(RunConfig, recorded, _RECORDED) if "classifiers" in recorded else None
+
+
+def settings_of(
+    ds: xr.Dataset, run: RunConfig | None, given: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Settings:
+    """As recorded, as given and overridden; defaults: the data of the denoiser's card, the extractor of its set."""
+    recorded = json.loads(ds.attrs.get("configuration", "{}"))
     content = {key: recorded[key] for key in Settings.model_fields if key in recorded}
+    for key, value in given.items():
+        content[key] = {**content.get(key, {}), **value} if key == "evaluation" else value
     for override in overrides:
         apply(content, override)
-    settings = check(Settings, content, "--set" if overrides else _RECORDED)
+    settings = check(Settings, content, "--set" if overrides else "evaluate" if given else _RECORDED)
     denoiser = "" if run is None else run.denoiser
     defaults = {"data": _data_of(denoiser), "extractor": _extractor_of(denoiser)}
     wanted = {key: value for key, value in defaults.items() if getattr(settings.evaluation, key) is None}

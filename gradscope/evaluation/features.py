@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from gradscope.config import Inception, TimmClassifier
 from gradscope.errors import GradscopeError
 from gradscope.models.classifiers import Normalized, load_classifier
+from gradscope.models.logits import Logits
+from gradscope.provenance import state_hash
 
 Shape = tuple[int, int, int]
 
@@ -25,6 +27,8 @@ class Features(nn.Module):
 
     def __init__(self, module: nn.Module, image_shape: Shape) -> None:
         super().__init__()
+        self.weights = state_hash(module)
+        """SHA-256 of the classifier's weights."""
         self.module = _pooled(module).eval()
         self.device = next((p.device for p in module.parameters()), torch.device("cpu"))
         with torch.no_grad():
@@ -32,7 +36,7 @@ class Features(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        return self.module(x)
+        return self.module(x.clone())  # a copy, for a network that works in place
 
     def of(self, batches: Iterable[Tensor]) -> NDArray[np.float64]:
         """The features of all images of some batches, ``(n, num_features)``.
@@ -64,6 +68,9 @@ class _Pooled(nn.Module):
 
 
 def _pooled(module: nn.Module) -> nn.Module:
+    if isinstance(module, Logits):
+        pooled = _pooled(module.module)
+        return module if pooled is module.module else pooled
     if isinstance(module, Normalized):
         return Normalized(_pooled(module.module), module.mean.flatten().tolist(), module.std.flatten().tolist()).to(
             module.mean.device

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradscope.intervals import transfer_ratio, wilson
+from gradscope.models.calls import logits_of
 from gradscope.store import CELL_DIMS
 
 Int = NDArray[np.integer]
@@ -18,7 +19,7 @@ _ABOUT = {"own": "the cell's guide", "judge": "the independent judge"}
 @torch.no_grad()
 def predict(module: nn.Module, images: Tensor) -> NDArray[np.int16]:
     """Classes of images ``(n, channel, height, width)``; -1 where image or logits are not finite."""
-    logits = module(images)
+    logits = logits_of(module, images)
     finite = torch.isfinite(images).flatten(1).all(dim=1) & torch.isfinite(logits).all(dim=1)
     return torch.where(finite, logits.argmax(dim=1), -1).to(torch.int16).cpu().numpy()
 

@@ -1,18 +1,21 @@
 """Loading a classifier: a shipped one, one trained here, a timm name with weights, or the user's own."""
 
-import os
+import warnings
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import timm
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gradscope.config import TimmClassifier
-from gradscope.errors import GradscopeError
+from gradscope.errors import GradscopeError, GradscopeWarning
 from gradscope.models import cards, foreign
+from gradscope.models.checkpoints import load_checkpoint
+from gradscope.models.logits import Logits, as_logits, probabilities
+from gradscope.models.precision import in_float32
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,20 @@ class Normalized(nn.Module):
 
 
 def load_classifier(
-    spec: str | TimmClassifier, where: str, image_shape: tuple[int, int, int], device: torch.device | str = "cpu"
+    spec: str | TimmClassifier | nn.Module,
+    where: str,
+    image_shape: tuple[int, int, int],
+    device: torch.device | str = "cpu",
 ) -> Classifier:
     """Load a classifier and check it on an image of `image_shape` (channel, height, width).
+
+    A warning says where its output already is probabilities.
 
     Parameters
     ----------
     spec
-        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable`` (no arguments, gives the module), or a timm model.
+        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable`` (no arguments, gives the module), a timm model, or
+        the module itself.
     where
         The configuration's key, for errors.
 
@@ -60,7 +69,9 @@ def load_classifier(
         It cannot be loaded, or it does not take such images.
     """
     classes = None
-    if isinstance(spec, TimmClassifier):
+    if isinstance(spec, nn.Module):
+        module = spec
+    elif isinstance(spec, TimmClassifier):
         module = _from_timm(spec, where, image_shape[0])
     elif spec.startswith("zoo:") or spec.endswith(".yaml"):
         module, classes = _from_card(cards.resolve(spec, where), where, image_shape)
@@ -73,20 +84,42 @@ def load_classifier(
             f"{where}: got {spec!r}; possible: zoo:SET/NAME, a card CARD.yaml, package.module:callable, or a mapping "
             "{timm: NAME, checkpoint: FILE, num_classes: N}"
         )
-    module = module.to(device).to(memory_format=torch.channels_last).eval()  # convolutions are faster so, on CPUs too
+    # convolutions are faster with channels last, on CPUs too
+    module = in_float32(module, where).to(device).to(memory_format=torch.channels_last).eval()
+    module, num_classes = _checked(module, where, torch.zeros(2, *image_shape, device=device))
+    if classes is not None and len(classes) != num_classes:
+        raise GradscopeError(f"{where}: it gives {num_classes} logits, its card names {len(classes)} classes")
+    return Classifier(module, num_classes, classes)
+
+
+def _checked(module: nn.Module, where: str, images: Tensor) -> tuple[nn.Module, int]:
+    """The classifier, giving logits, and the number of its classes."""
     try:
         with torch.no_grad():
-            logits = module(torch.zeros(2, *image_shape, device=device))
+            output = module(images.clone())
     except Exception as error:
-        shape = " x ".join(map(str, image_shape))
+        shape = " x ".join(map(str, images.shape[1:]))
         raise GradscopeError(
             f"{where}: the classifier does not take images of {shape} (channel, height, width), which the denoiser "
             f"makes: {error}"
         ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise GradscopeError(f"{where}: a classifier gives logits of shape (n, classes), this one gave {got} for n = 2")
-    return Classifier(module, logits.shape[1], classes)
+    try:
+        logits = as_logits(output)
+    except GradscopeError as error:
+        raise GradscopeError(f"{where}: {error} for n = {len(images)}") from None
+    if len(logits) != len(images):
+        raise GradscopeError(
+            f"{where}: a classifier gives logits of shape (n, classes), this one gave {tuple(output.shape)} for n = 2"
+        )
+    if made := probabilities(module, images):
+        warnings.warn(
+            f"{where}: its output already is probabilities ({made}); gradscope takes the softmax of it once more, so "
+            "gradients and probabilities are others than the classifier's. Leave the last function out, so that it "
+            "gives logits",
+            GradscopeWarning,
+            stacklevel=3,
+        )
+    return (module if logits is output else Logits(module)), logits.shape[1]
 
 
 def build_classifier(
@@ -123,23 +156,29 @@ def _from_card(path: Path, where: str, image_shape: tuple[int, int, int]) -> tup
 def _from_timm(spec: TimmClassifier, where: str, channels: int) -> nn.Module:
     pretrained = spec.checkpoint is None
     if pretrained:
+        if spec.weights is not None:
+            raise GradscopeError(f"{where}.weights: says which weights of a checkpoint; there is no {where}.checkpoint")
         _refuse_random_head(spec, where)
     module = build_classifier(spec.timm, spec.num_classes, channels, spec.options, f"{where}.timm", pretrained)
     if spec.checkpoint is not None:
         built = f"{spec.timm} with {channels} channels and {spec.num_classes} classes"
-        state = _checkpoint(Path(spec.checkpoint), where)
-        cards.load_state(module, state, f"{where}.checkpoint: {spec.checkpoint} ({built})")
+        load_checkpoint(module, Path(spec.checkpoint), where, spec.weights, built)
     data = timm.data.resolve_model_data_config(module)
-    normalisation = {}
-    for key in ("mean", "std"):
-        given = getattr(spec, key)
-        values = list(data[key]) if given is None else given
-        if len(values) != channels:
-            raise GradscopeError(
-                f"{where}.{key}: one number a channel; the denoiser makes {channels} channels, got {values}"
-            )
-        normalisation[key] = values
-    return Normalized(module, **normalisation)
+    return Normalized(module, *(_of_channels(spec, key, data[key], where, channels) for key in ("mean", "std")))
+
+
+def _of_channels(
+    spec: TimmClassifier, key: Literal["mean", "std"], default: tuple[float, ...], where: str, channels: int
+) -> list[float]:
+    """The mean or standard deviation of each channel; timm's own of another number is averaged as timm does."""
+    given = getattr(spec, key)
+    if given is None:
+        return list(default) if len(default) == channels else [sum(default) / len(default)] * channels
+    if len(given) != channels:
+        raise GradscopeError(
+            f"{where}.{key}: one number a channel; the denoiser makes {channels} channels, got {given}"
+        )
+    return given
 
 
 def _refuse_random_head(spec: TimmClassifier, where: str) -> None:
@@ -150,20 +189,3 @@ def _refuse_random_head(spec: TimmClassifier, where: str) -> None:
             f"{where}.checkpoint: this key is missing, and timm's pretrained weights of {spec.timm} have "
             f"{known.num_classes} classes, got num_classes {spec.num_classes}"
         )
-
-
-def _checkpoint(path: Path, where: str) -> dict[str, Tensor]:
-    if not os.path.isfile(path):
-        raise GradscopeError(f"{where}.checkpoint: no file {str(path)!r}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise GradscopeError(f"{where}.checkpoint: {path} cannot be read as weights: {error}") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise GradscopeError(
-            f"{where}.checkpoint: {path} is not a mapping of layers to tensors, nor one with `state_dict`"
-        )
-    return state

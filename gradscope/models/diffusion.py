@@ -1,18 +1,28 @@
 """Loading a denoiser: a shipped one, one trained here, a diffusers pipeline, or the user's own."""
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import huggingface_hub
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 from torch import nn
 
 from gradscope.errors import GradscopeError
 from gradscope.models import cards, foreign
+from gradscope.models.precision import in_float32
+from gradscope.schedule import refuse_class
+
+_WEIGHTS = re.compile(
+    r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index(\.\w+)?\.json)?$"
+)
+"""File names of a model of diffusers: a variant (fp16, ema, ...) where it is one, and a part's number."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     Raises
     ------
     GradscopeError
-        It cannot be loaded, it is a latent or conditional pipeline, or its scheduler is of another process than DDPM's.
+        It cannot be loaded, it is a latent or conditional pipeline, or its scheduler is neither DDPM's nor DDIM's.
     """
     if spec.startswith("zoo:") or spec.endswith(".yaml"):
         unet, scheduler = _from_card(cards.resolve(spec, "denoiser"))
@@ -40,8 +50,9 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
         unet, scheduler = _parts(foreign.call(spec, "denoiser"), spec)
     else:
         unet, scheduler = _from_pipeline(spec)
-    _refuse_process(scheduler)
-    unet = unet.to(device).to(memory_format=torch.channels_last)  # convolutions are faster so, on CPUs too
+    refuse_class(scheduler)
+    # convolutions are faster with channels last, on CPUs too
+    unet = in_float32(unet, "denoiser").to(device).to(memory_format=torch.channels_last)
     return Denoiser(unet, scheduler, spec)
 
 
@@ -52,16 +63,6 @@ def build_unet(card: cards.Card) -> UNet2DModel:
         out_channels=card.data.channels,
         **card.architecture["unet"],
     )
-
-
-def _refuse_process(scheduler: Any) -> None:
-    """Raise GradscopeError for the scheduler of another process (VE, flow matching): DDPM's would misread it."""
-    kinds = (type(scheduler), *getattr(scheduler, "compatibles", ()))
-    if not any(issubclass(kind, DDPMScheduler | DDIMScheduler) for kind in kinds):
-        raise GradscopeError(
-            f"denoiser: its scheduler is a {type(scheduler).__name__}, which diffusers does not count as compatible "
-            "with DDPMScheduler or DDIMScheduler; the model was trained for another process"
-        )
 
 
 def _from_card(path: Path) -> tuple[nn.Module, Any]:
@@ -97,7 +98,7 @@ def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
         _quiet()
         index = DiffusionPipeline.load_config(spec)  # the list of parts alone, before anything heavy is loaded
         _refuse_parts(spec, index)
-        pipeline = DiffusionPipeline.from_pretrained(spec, low_cpu_mem_usage=False)
+        pipeline = _pipeline(spec)
     except GradscopeError:
         raise
     except Exception as error:
@@ -107,6 +108,33 @@ def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
             f"load it as a folder or hub id: {reason}"
         ) from error
     return pipeline.unet, pipeline.scheduler
+
+
+def _pipeline(spec: str) -> Any:
+    """The pipeline of a folder or hub id, of its half-precision files where there are no others."""
+    load = partial(DiffusionPipeline.from_pretrained, spec, low_cpu_mem_usage=False)
+    if os.path.isdir(spec):
+        return load(variant=_variant(Path(spec)))
+    try:
+        return load()
+    except Exception:
+        with suppress(Exception):  # the first error says more
+            return load(variant="fp16")
+        raise
+
+
+def _variant(folder: Path) -> str | None:
+    """The variant of a pipeline's U-Net that diffusers must be asked for; None where there are files without one."""
+    names = [_WEIGHTS.match(file.name) for file in (folder / "unet").glob("diffusion_pytorch_model*")]
+    variants = {found["variant"] for found in names if found is not None}
+    if None in variants or not variants:
+        return None
+    if len(variants) > 1:
+        raise GradscopeError(
+            f"denoiser: {folder} has its U-Net in the variants {', '.join(sorted(variants))} alone; keep the one that "
+            "is meant, or load it yourself: package.module:callable"
+        )
+    return variants.pop()
 
 
 def _quiet() -> None:

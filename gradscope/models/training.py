@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,11 @@ from gradscope.device import device_name
 from gradscope.errors import GradscopeError, one_of
 from gradscope.models import cards
 from gradscope.models.classifiers import build_classifier
+
+_ANEW = {
+    "python": "or start from the beginning: overwrite=True",
+    "command": "or start from the beginning: --overwrite",
+}
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -53,6 +59,8 @@ def train_denoiser(config: TrainDenoiserConfig, device: torch.device, overwrite:
 def train_classifier(config: TrainClassifierConfig, device: torch.device, overwrite: bool = False) -> Path:
     """Train a timm classifier on clean images or on x_t; write weights and card, and return the card's path."""
     data = datasets.load(config.data, "train")
+    if len(data.classes) < 2:
+        raise GradscopeError(f"data: a classifier needs at least two classes, got {', '.join(data.classes)}")
     torch.manual_seed(config.training.seed)
     model = build_classifier(config.timm, len(data.classes), config.data.channels, config.options)
     scheduler = _scheduler(config.scheduler)
@@ -119,13 +127,15 @@ def _fit(
 ) -> _Fitted:
     """AdamW, cosine schedule with warm-up, gradient clipping at 1, EMA of weights and buffers.
 
+    The EMA's decay is min(ema_decay, (1 + step) / (10 + step)).
+
     Every random number of a step comes from (seed, step): a resumed training goes on as if never interrupted.
     """
     training = config.training
     checkpoint = Path(f"{config.output}.checkpoint.pt")
     _refuse_overwriting(config, checkpoint, overwrite)
     model = model.to(device).train()
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
+    ema = AveragedModel(model, use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, training.warmup_steps, training.steps)
     parts: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "schedule": schedule}
@@ -135,8 +145,8 @@ def _fit(
         saved = _read(checkpoint, device)
         if saved["config"] != config.model_dump_json():
             raise GradscopeError(
-                f"output: {checkpoint} is from another configuration; finish that one, choose another output, "
-                "or start anew with --overwrite"
+                f"output: {checkpoint} is from another configuration; finish that one, choose another output",
+                **_ANEW,
             )
         for name, part in parts.items():
             part.load_state_dict(saved[name])
@@ -145,11 +155,13 @@ def _fit(
     workers = 0 if device.type == "cpu" else 4
     loader = DataLoader(data, batch_sampler=_Batches(len(data), training, first), num_workers=workers)
     start = time.monotonic() - seconds
-    with Progress(
-        *Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[loss]}")
-    ) as bar:
+    kept = [first]
+    with (
+        _noted(checkpoint, kept, training.steps),
+        Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[loss]}")) as bar,
+    ):
         task = bar.add_task(str(config.output), total=training.steps, completed=first, loss="")
-        for step, (images, labels) in enumerate(loader, first):
+        for step, (images, labels) in enumerate(_loaded(loader), first):
             torch.manual_seed(_step_seed(training.seed, step))
             with torch.autocast(device.type, torch.bfloat16, enabled=_bfloat16(training, device)):
                 value = loss(model, images.to(device), labels.to(device))
@@ -158,6 +170,8 @@ def _fit(
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+            # A constant decay would keep a share decay^steps of the untrained weights: 0.78 of 0.999 after 250 steps.
+            ema.multi_avg_fn = get_ema_multi_avg_fn(min(training.ema_decay, (1 + step) / (10 + step)))
             ema.update_parameters(model)
             done = step + 1
             if done % 50 == 0:
@@ -166,7 +180,19 @@ def _fit(
                 states = {name: part.state_dict() for name, part in parts.items()}
                 progress = {"step": done, "seconds": time.monotonic() - start, "config": config.model_dump_json()}
                 _replace(checkpoint, states | progress)
+                kept.append(done)
     return _Fitted(ema.module.eval(), time.monotonic() - start, checkpoint)
+
+
+@contextmanager
+def _noted(checkpoint: Path, kept: Sequence[int], steps: int) -> Iterator[None]:
+    """An error that goes through it gets a note of how far the training came; `kept`: steps, as they are saved."""
+    try:
+        yield
+    except BaseException as error:
+        where = f"are kept in {checkpoint}" if kept[-1] else "are kept: the first checkpoint was still to come"
+        error.add_note(f"{kept[-1]} of {steps} steps {where}")
+        raise
 
 
 class _Batches:
@@ -182,6 +208,14 @@ class _Batches:
         for step in range(self.first, self.training.steps):
             rng = np.random.default_rng([self.training.seed, step])
             yield rng.integers(self.samples, size=self.training.batch_size).tolist()
+
+
+def _loaded(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+    """The loader's batches; a data set's error in a process of its own comes without that process's traceback."""
+    try:
+        yield from loader
+    except GradscopeError as error:
+        raise GradscopeError(str(error).strip().rpartition(f"{GradscopeError.__name__}: ")[2]) from None
 
 
 def _step_seed(seed: int, step: int) -> int:
@@ -200,7 +234,7 @@ def _refuse_overwriting(config: TrainDenoiserConfig | TrainClassifierConfig, che
     if overwrite:
         checkpoint.unlink(missing_ok=True)
     elif card.exists() and not checkpoint.exists():
-        raise GradscopeError(f"output: {card} exists; choose another output, or --overwrite")
+        raise GradscopeError(f"output: {card} exists; choose another output", **_ANEW)
 
 
 def _read(checkpoint: Path, device: torch.device) -> dict[str, Any]:
@@ -209,9 +243,9 @@ def _read(checkpoint: Path, device: torch.device) -> dict[str, Any]:
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
     except Exception as error:  # of many kinds: what is cut short, what is no weights
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GradscopeError(f"output: {checkpoint} cannot be read: {reason}; start anew with --overwrite") from error
+        raise GradscopeError(f"output: {checkpoint} cannot be read: {reason}", **_ANEW) from error
     if not isinstance(saved, dict) or any(key not in saved for key in needed):
-        raise GradscopeError(f"output: {checkpoint} is no interrupted training; start anew with --overwrite")
+        raise GradscopeError(f"output: {checkpoint} is no interrupted training", **_ANEW)
     return saved
 
 

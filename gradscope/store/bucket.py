@@ -12,7 +12,15 @@ from gradscope.store.folder import ROOT
 
 RETRY_SECONDS = 60
 """A request is repeated for so long."""
-_WHERE_MACHINES_ASK = "169.254.169.254"  # for credentials, where the environment has none
+_TRIAL_SECONDS = 2
+"""So is the first one, which shows whether there are credentials."""
+_WHERE_MACHINES_ASK = ("169.254.169.254", "metadata.google.internal")  # for credentials, where the environment has none
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
+    "gcs": "GOOGLE_SERVICE_ACCOUNT=KEY.json, or `gcloud auth application-default login`",
+    "azure": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
+}
+"""What gives credentials, by provider as obstore names it."""
 
 
 class Bucket:
@@ -32,9 +40,15 @@ class Bucket:
         self.errors: tuple[type[Exception], ...] = (obstore.exceptions.BaseError,)
         self.url = url.rstrip("/")
         try:
-            self._store = obstore.store.from_url(self.url, retry_config=_retrying())
-        except Exception as error:  # of many kinds: a scheme that is not known, a missing account
+            self._credentials = _CREDENTIALS.get(obstore.parse_scheme(self.url), "")
+        except Exception as error:
             raise GradscopeError(f"{url}: {first_line(error)}") from None
+        try:
+            self._store = obstore.store.from_url(self.url, retry_config=_retrying(RETRY_SECONDS))
+            self._trial = obstore.store.from_url(self.url, retry_config=_retrying(_TRIAL_SECONDS))
+        except Exception as error:  # of many kinds: a missing account, credentials of a wrong form
+            raise GradscopeError(f"{url}: {first_line(error)}; {self._wanted}".rstrip("; ")) from None
+        self._tried = False
         self.zarr = zarr.storage.ObjectStore(self._store)
 
     def __str__(self) -> str:
@@ -80,15 +94,35 @@ class Bucket:
     def lock(self) -> Iterator[None]:
         yield
 
+    @property
+    def _wanted(self) -> str:
+        return f"credentials come from the environment: {self._credentials}" if self._credentials else ""
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Errors of the connection, with the URL before them."""
+        self._refuse_without_credentials()
         try:
             yield
         except self.errors as error:
-            missing = "no credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION), "
-            told = f"{missing}nor from this machine: " if _WHERE_MACHINES_ASK in str(error) else ""
-            raise GradscopeError(f"{self.url}: {told}{first_line(error)}") from error
+            raise GradscopeError(f"{self.url}: {first_line(error)}") from error
+
+    def _refuse_without_credentials(self) -> None:
+        """Ask once, without patience: a machine that is asked for credentials and has none is not asked for a minute.
+
+        Any other error is left to the request that follows.
+        """
+        if self._tried:
+            return
+        self._tried = True
+        with suppress(FileNotFoundError):
+            try:
+                self._trial.head(ROOT)
+            except self.errors as error:
+                if any(host in str(error) for host in _WHERE_MACHINES_ASK):
+                    self._tried = False
+                    told = f"{self.url}: no credentials, and this machine has none of its own; {self._wanted}"
+                    raise GradscopeError(told) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -96,7 +130,7 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
 
 
-def _retrying() -> Any:
-    """Ever longer pauses, until `RETRY_SECONDS` are over."""
+def _retrying(seconds: float) -> Any:
+    """Ever longer pauses, until the seconds are over."""
     pauses = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
-    return {"max_retries": 10_000, "retry_timeout": timedelta(seconds=RETRY_SECONDS), "backoff": pauses}
+    return {"max_retries": 10_000, "retry_timeout": timedelta(seconds=seconds), "backoff": pauses}

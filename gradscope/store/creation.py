@@ -1,5 +1,6 @@
 """Making a store: every array, before the first step."""
 
+import shlex
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -36,9 +37,9 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
                 refuse_path(location, overwrite)  # another process may have made it meanwhile
             _fill(new.zarr, schema)
             set_attributes(new, {"schema_version": VERSION, "recorded": list(schema.names), **attributes})
-            trust.parse(new.read(ROOT) or b"", f"recording.path: {location}")  # what is made can be opened
+            trust.parse(new.read(ROOT) or b"", str(location))  # what is made can be opened
     except location.errors as error:
-        raise GradscopeError(f"recording.path: {location} cannot be made: {reason(error)}") from error
+        raise GradscopeError(f"{location} cannot be made: {reason(error)}", key="recording.path") from error
 
 
 def _fill(place: Any, schema: Schema) -> None:
@@ -66,8 +67,10 @@ def _refuse_size(path: Path, schema: Schema) -> None:
     free = shutil.disk_usage(folder).free + (_size(path) if path.exists() else 0)
     if schema.bytes() > free:
         raise GradscopeError(
-            f"recording.path: the store needs {size(schema.bytes())} and {folder} has {size(free)} free; "
-            "lower recording.tensor_samples, raise recording.tensor_every, or choose another path"
+            f"the store needs {size(schema.bytes())} and {folder} has {size(free)} free",
+            key="recording.path",
+            python="lower tensor_samples, raise tensor_every, or choose another path",
+            command="lower recording.tensor_samples, raise recording.tensor_every, or choose another path",
         )
 
 
@@ -78,11 +81,14 @@ def refuse_path(where: StorePath, overwrite: bool) -> None:
         return
     if not overwrite:
         raise GradscopeError(
-            f"recording.path: {location} exists; choose another path (--store), continue it (--resume {location}), or "
-            "overwrite it (--overwrite)"
+            f"{location} exists",
+            key="recording.path",
+            python="choose another path, go on with it (resume=True), or replace it (overwrite=True)",
+            command=f"choose another path (--store), continue it (--resume {shlex.quote(str(location))}), or overwrite "
+            "it (--overwrite)",
         )
     if location.read(ROOT) is None:
-        raise GradscopeError(f"recording.path: {location} is not a zarr store, it is not overwritten")
+        raise GradscopeError(f"{location} is not a zarr store, it is not overwritten", key="recording.path")
     if location.path is not None:
         with location.lock():
             pass  # refuses a store into which another process records

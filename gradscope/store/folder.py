@@ -28,7 +28,13 @@ class Folder:
         return str(self.path)
 
     def exists(self) -> bool:
-        return os.path.lexists(self.path)
+        try:
+            os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            raise GradscopeError(f"{self}: {error.strerror}") from error
+        return True
 
     def read(self, key: str) -> bytes | None:
         file = self.path / key

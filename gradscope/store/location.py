@@ -1,5 +1,6 @@
 """Where a store is: a folder of this machine, or below a URL of an object store."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -77,10 +78,10 @@ StorePath = str | Path | Location
 
 
 def locate(where: StorePath) -> Location:
-    """The location that a path or a URL (``s3://bucket/name.zarr``) names."""
+    """The location that a path (`~` is the user's folder) or a URL (``s3://bucket/name.zarr``) names."""
     if not isinstance(where, str | Path):
         return where
-    return Bucket(where) if isinstance(where, str) and "://" in where else Folder(Path(where))
+    return Bucket(where) if isinstance(where, str) and "://" in where else Folder(Path(os.path.expanduser(where)))
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """Whether a store's metadata agree with each other, and its files with them."""
 
-import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gradscope.errors import GradscopeError
+from gradscope.fingerprint import fingerprint
 from gradscope.store import trust, trusted_arrays
 from gradscope.store.checks import NAME
 from gradscope.store.location import ROOT, Location
@@ -129,12 +130,13 @@ class Metadata:
     def resume(self) -> str:
         """What goes on with the recording: of a configuration the command, of a sampler in Python its call."""
         configured = "classifiers" in _embedded(self.attributes, "configuration")
-        return f"gradscope record --resume {self._location}" if configured else "gradscope.record(..., resume=True)"
+        quoted = shlex.quote(str(self._location))
+        return f"gradscope record --resume {quoted}" if configured else "gradscope.record(..., resume=True)"
 
     def remedy(self, name: str) -> str:
         """How to come by an array again."""
         if name in self.evaluation:
-            return f"`gradscope evaluate {self._location}` makes it anew"
+            return f"`gradscope evaluate {shlex.quote(str(self._location))}` makes it anew"
         return ANEW
 
     def _differing(self) -> Iterator[Finding]:
@@ -191,12 +193,9 @@ class Metadata:
         return codecs if isinstance(codecs, list) else []
 
     def _hash(self) -> str:
-        """Of the configuration as it is stored; see `gradscope.config.RunConfig.hash`."""
-        content = _embedded(self.attributes, "configuration")
-        content = {key: value for key, value in content.items() if key != "evaluation"}
-        if isinstance(content.get("recording"), dict):
-            content["recording"] = {k: v for k, v in content["recording"].items() if k not in ("path", "durable")}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        """Of what is stored as the configuration and, where it is there, as the scheduler's settings."""
+        scheduler = _embedded(self.attributes, "scheduler") if "scheduler" in self.attributes else None
+        return fingerprint(_embedded(self.attributes, "configuration"), scheduler)
 
 
 def _differing_keys(own: Mapping[str, Any], copy: Mapping[str, Any]) -> list[str]:

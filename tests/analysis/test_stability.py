@@ -72,7 +72,7 @@ def guided_step(k, generator, alphas_cumprod):
     epsilon = (x_t - alphas_cumprod**0.5 * x_0) / (1 - alphas_cumprod) ** 0.5
     return GuidedStep(
         step=k, timestep=k, x_t=x_t, gradient=gradient, update=image(), pred_original_sample=x_0, clip_range=1.0,
-        model_output=epsilon,
+        model_output=epsilon, num_train_timesteps=1000,
     )  # fmt: skip
 
 

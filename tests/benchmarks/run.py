@@ -3,6 +3,7 @@
 python tests/benchmarks/run.py --json bench.json              the whole table: long; best on an idle machine
 python tests/benchmarks/run.py --only sampling                one part
 python tests/benchmarks/run.py --device cuda                  on a GPU, in the paper's size too
+python tests/benchmarks/run.py --quick                        whether every part runs: one round of small sizes
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,24 +25,61 @@ from shares import PARTS as STEP_PARTS
 from shares import shares
 
 STEPS_A_ROUND = 10
+_RECORDED = {"float32": 1.05, "float16": 1.03}
+"""Goals of a recorded step, over one that is not."""
+_HELD: dict[str, tuple[float, str, float]] = {"memory": (16, "MB", 1e6), "files": (1, "", 1), "threads": (0, "", 1)}
+"""What must not grow: by how much it may, its unit, and what that is."""
 
 
-def settings(device: str) -> Iterator[tuple[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured."""
+
+    rounds: int
+    samples: int = 32
+    """Batch of the shipped models."""
+    inputs: tuple[str, ...] = ("x_t", "x0")
+    dtypes: tuple[str, ...] = tuple(_RECORDED)
+    sizes: tuple[tuple[int, int], ...] = ((32, 32), (64, 64))
+    """Batch and pixels whose memory is measured."""
+    lengths: tuple[int, ...] = (100, 1000)
+    """Timesteps at which it is."""
+    timesteps: int = 1000
+    """Of a long run, and of the store that is read."""
+    held: tuple[str, ...] = tuple(_HELD)
+    """What is measured of the long run."""
+
+
+QUICK = Extent(
+    rounds=1,
+    samples=4,
+    inputs=("x_t",),
+    dtypes=("float16",),
+    sizes=((4, 32),),
+    lengths=(20,),
+    timesteps=50,
+    held=("memory",),
+)
+"""No numbers to be cited."""
+
+
+def settings(device: str, extent: Extent) -> Iterator[tuple[str, dict[str, Any]]]:
     """What is sampled: the shipped models at 32 px; on a GPU models of the paper's size, at 64 px, too."""
-    sizes = [("shipped", 32), *([("paper", 64), ("paper", 256)] if device.startswith("cuda") else [])]
-    for (models, samples), classifier_input in product(sizes, ("x_t", "x0")):
+    sizes = [("shipped", extent.samples), *([("paper", 64), ("paper", 256)] if device.startswith("cuda") else [])]
+    for (models, samples), classifier_input in product(sizes, extent.inputs):
         name = f"{classifier_input}, {models} models, batch {samples}"
         yield name, {"classifier_input": classifier_input, "samples": samples, "device": device, "models": models}
 
 
-def sampling(device: str, rounds: int) -> Iterator[Result]:
+def sampling(device: str, extent: Extent) -> Iterator[Result]:
     """Guided sampling with and without recording, the plain loop, and the models' own passes."""
-    for name, options in settings(device):
+    rounds = extent.rounds
+    for name, options in settings(device, extent):
         ours, floor = Case("sampling:sampled", options), Case("sampling:floor", options)
         plain, recorded = Case("sampling:plain", options), Case("sampling:recorded", options)
-        for dtype, bound in (("float32", 1.05), ("float16", 1.03)):
+        for dtype in extent.dtypes:
             kept = Case("sampling:recorded", {**options, "dtype": dtype})
-            yield _steps(f"recorded in {dtype} / not recorded: {name}", kept, ours, rounds, "<=", bound)
+            yield _steps(f"recorded in {dtype} / not recorded: {name}", kept, ours, rounds, "<=", _RECORDED[dtype])
         goal = 2.5 if device.startswith("cuda") else {"x0": 1.8, "x_t": 1.3}[options["classifier_input"]]
         yield _steps(f"plain loop / recorded: {name}", plain, recorded, rounds, ">=", goal)
         yield _steps(f"not recorded / the models' own passes: {name}", ours, floor, rounds, "<=", 1.1)
@@ -52,9 +91,9 @@ def _steps(what: str, a: Case, b: Case, rounds: int, side: Side, bound: float) -
     return judged(what, ratios(*found), side, bound, detail=f"{first:.1f} / {second:.1f} ms a step")
 
 
-def memory(device: str, rounds: int) -> Iterator[Result]:
+def memory(device: str, extent: Extent) -> Iterator[Result]:
     """What recording adds to the process's memory."""
-    for (samples, size), timesteps in product(((32, 32), (64, 64)), (100, 1000)):
+    for (samples, size), timesteps in product(extent.sizes, extent.lengths):
         options = {"samples": samples, "size": size, "timesteps": timesteps, "device": device}
         cases = [Case("memory:peak", {**options, "recorded": recorded}) for recorded in (True, False)]
         with_it, without = (alone(case, warm=False)[0] / 1e6 for case in cases)
@@ -62,22 +101,25 @@ def memory(device: str, rounds: int) -> Iterator[Result]:
         yield judged(what, [with_it - without], "<=", 256, "MB", f"{with_it:.0f} - {without:.0f} MB")
 
 
-def long_runs(device: str, rounds: int) -> Iterator[Result]:
+def long_runs(device: str, extent: Extent) -> Iterator[Result]:
     """Whether anything grows with the length of a run."""
-    for what, bound, unit, scale in (("memory", 16, "MB", 1e6), ("files", 1, "", 1), ("threads", 0, "", 1)):
-        case = Case("long_runs:growth", {"what": what, "timesteps": 1000, "cells": 8, "device": device})
+    timesteps = extent.timesteps
+    for what in extent.held:
+        bound, unit, scale = _HELD[what]
+        case = Case("long_runs:growth", {"what": what, "timesteps": timesteps, "cells": 8, "device": device})
         grown = alone(case, warm=False)[0] / scale
-        yield judged(f"{what} after 8 cells of 1,000 timesteps, beyond those after one", [grown], "<=", bound, unit)
+        about = f"{what} after 8 cells of {timesteps:,} timesteps, beyond those after one"
+        yield judged(about, [grown], "<=", bound, unit)
 
 
-def storing(device: str, rounds: int) -> Iterator[Result]:
+def storing(device: str, extent: Extent) -> Iterator[Result]:
     """Writing and reading a store, beside raw files of the same bytes."""
-    options = {"timesteps": 500}
+    rounds, options = extent.rounds, {"timesteps": extent.timesteps // 2}
     found = interleaved(Case("storing:stored", options), Case("storing:raw", options), rounds)
     yield judged("writing a store / writing its bytes raw", ratios(*found), "<=", 3)
     with tempfile.TemporaryDirectory() as folder:
         here = {"path": f"{folder}/run.zarr"}
-        alone(Case("storing:make", {**here, "timesteps": 1000}), warm=False)
+        alone(Case("storing:make", {**here, "timesteps": extent.timesteps}), warm=False)
         found = interleaved(Case("storing:trajectory", here), Case("storing:raw_trajectory", here), 2 * rounds)
         milliseconds = 500 * sum(found[0]) / len(found[0])
         what = "reading one sample's trajectory / its bytes raw"
@@ -88,8 +130,9 @@ def storing(device: str, rounds: int) -> Iterator[Result]:
         yield judged("memory of recomputing cosines", [grown[0] / 1e6], "<=", 1000, "MB")
 
 
-def startup(device: str, rounds: int) -> Iterator[Result]:
+def startup(device: str, extent: Extent) -> Iterator[Result]:
     """What a user waits for before anything happens."""
+    rounds = extent.rounds
     found = interleaved(Case("startup:help_page", {}), Case("startup:bare", {}), rounds)
     extra = [500 * (help_page - bare) for help_page, bare in zip(*found, strict=True)]
     yield judged("gradscope --help, beyond python -c pass", extra, "<=", 300, "ms")
@@ -102,7 +145,7 @@ def startup(device: str, rounds: int) -> Iterator[Result]:
     yield judged("SportBalls of 32 px, on one core", rates, ">=", 2000, "images/s")
 
 
-PARTS: dict[str, Callable[[str, int], Iterator[Result]]] = {
+PARTS: dict[str, Callable[[str, Extent], Iterator[Result]]] = {
     "sampling": sampling,
     "memory": memory,
     "long_runs": long_runs,
@@ -116,6 +159,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", choices=PARTS, action="append", help="what is measured; default: all")
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--quick", action="store_true", help="one round of small sizes: whether every part runs")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -124,18 +168,19 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
+    extent = QUICK if arguments.quick else Extent(arguments.rounds)
     console, results = Console(width=160), []
     for part in arguments.only or PARTS:
-        for result in PARTS[part](arguments.device, arguments.rounds):
+        for result in PARTS[part](arguments.device, extent):
             results.append(result)
             console.print(f"{result.what}: {result.median:.3g} {result.unit}", highlight=False)
     console.print(results_table(results, arguments.device))
     steps = {}
     if "sampling" in (arguments.only or PARTS):
-        steps = {name: shares(options) for name, options in settings(arguments.device)}
+        steps = {name: shares(options) for name, options in settings(arguments.device, extent)}
         console.print(shares_table(steps))
     if arguments.json is not None:
-        about = {"machine": machine(arguments.device), "torch": torch.__version__, "rounds": arguments.rounds}
+        about = {"machine": machine(arguments.device), "torch": torch.__version__, "rounds": extent.rounds}
         found = {"results": [result.asdict() for result in results], "shares": steps}
         arguments.json.write_text(json.dumps({**about, **found}, indent=1))
 

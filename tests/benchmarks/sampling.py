@@ -7,6 +7,7 @@ chunk is full in the middle of a unit, so that what is written is written within
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,15 @@ def recorded(classifier_input: str, samples: int, device: str, models: str = "sh
     """Ours, with every probe that needs no further pass, into a store: a new one for each trajectory."""
     run = run_of(classifier_input, samples, device, models, dtype)
     path = Path(run.config.recording.path)
-    hooks: list[Any] = []
+    open_recorder, hooks = ExitStack(), []
 
     def record(step: GuidedStep) -> None:
         if step.step == 0:
-            hooks[:] = [recorder_of(run, path)]
-            hooks.append(hooks[0].trajectory((0, 0, 0, 0), 0))
-        recorder, trajectory = hooks
-        trajectory(step)
+            recorder = open_recorder.enter_context(recorder_of(run, path))
+            hooks[:] = [recorder.trajectory((0, 0, 0, 0), 0)]
+        hooks[0](step)
         if step.step == STEPS - 1:
-            recorder.writer.close()
+            open_recorder.close()  # which gives the store back, for the next one to overwrite
 
     return _units(_steps(run), record, device)
 

@@ -30,18 +30,21 @@ def shares(options: Mapping[str, Any]) -> dict[str, float]:
     clock = _Clock(run.device)
     sampler = run.sampler((0, 0, 0, 0))
     recorder = sampling.recorder_of(run, Path(run.config.recording.path))
-    trajectory = recorder.trajectory((0, 0, 0, 0), 0)
-    put = recorder.ring.put
 
     def timed_put(values: Any) -> Any:
         with clock.part("copy"):
             return put(values)
 
-    recorder.ring.put = timed_put  # type: ignore[method-assign]
-    with clock.watching(sampler.unet, "U-Net"), clock.watching(sampler.guidance.classifier, "classifier"):
+    with (
+        recorder,
+        clock.watching(sampler.unet, "U-Net"),
+        clock.watching(sampler.guidance.classifier, "classifier"),
+    ):
+        trajectory = recorder.trajectory((0, 0, 0, 0), 0)
         taken = sampler.steps(run.grid.label.tolist(), run.grid.timesteps)
         for _ in range(sampling.AHEAD):
             trajectory(next(taken))
+        put, recorder.ring.put = recorder.ring.put, timed_put  # type: ignore[method-assign]
         clock.seconds.clear()
         start = clock.now()
         for _ in range(STEPS):
@@ -49,7 +52,6 @@ def shares(options: Mapping[str, Any]) -> dict[str, float]:
             with clock.part("probes"):
                 trajectory(step)
         total = clock.now() - start
-    recorder.writer.close()
     found = clock.seconds
     found["stall"] = recorder.ring.stalled
     found["probes"] -= found["copy"]

@@ -224,7 +224,7 @@ def test_a_second_evaluation_replaces_the_first(store):
     assert other.sizes["replicate"] == 7
     without, _ = evaluated(store, None, extractor=False)
     added = {"own_prediction", "own_accuracy", "own_accuracy_interval", "bound"}
-    assert set(without.variables) == set(first.variables) - VARIABLES - {"class", "judge_class"} | added
+    assert set(without.variables) == set(first.variables) - VARIABLES - {"judge_class"} | added
     assert json.loads(without.attrs["evaluation"])["extractor"] is None
 
 

@@ -1,25 +1,34 @@
 import json
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import (
     DDIMPipeline,
+    DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
     PNDMScheduler,
     ScoreSdeVeScheduler,
     UNet2DConditionModel,
     UNet2DModel,
+    UniPCMultistepScheduler,
 )
 from small_models import UNET
 from torch import nn
 
-from gradscope.errors import GradscopeError
+from gradscope.errors import GradscopeError, GradscopeWarning
 from gradscope.models import cards
 from gradscope.models.diffusion import load_denoiser
 from gradscope.sampler import refuse_conditional
+from gradscope.schedule import refuse_inexact
 
 T = torch.tensor([10, 900])
 
@@ -148,18 +157,35 @@ def test_latent_and_conditioned_pipelines_are_refused_by_name(tmp_path, kind, fu
         load_denoiser(spec)
 
 
-@pytest.mark.parametrize("scheduler", [ScoreSdeVeScheduler(), FlowMatchEulerDiscreteScheduler()])
-def test_a_scheduler_of_another_process_is_refused_by_name(tmp_path, unet, scheduler):
-    DDPMPipeline(unet, scheduler).save_pretrained(tmp_path)
-    with pytest.raises(GradscopeError, match=rf"^denoiser: its scheduler is a {type(scheduler).__name__}, which"):
-        load_denoiser(str(tmp_path))
+OTHERS = [
+    DEISMultistepScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler, PNDMScheduler, ScoreSdeVeScheduler, UniPCMultistepScheduler,
+]  # fmt: skip
 
 
-def test_another_scheduler_of_the_same_process_is_not_refused(tmp_path, unet):
-    DDPMPipeline(unet, PNDMScheduler(beta_end=0.03)).save_pretrained(tmp_path)
-    scheduler = load_denoiser(str(tmp_path)).scheduler
-    assert isinstance(scheduler, PNDMScheduler)
-    assert DDPMScheduler.from_config(scheduler.config).config.beta_end == 0.03
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_scheduler_is_refused_by_name_from_a_pipeline_and_from_a_callable(tmp_path, monkeypatch, unet, kind):
+    """They once ran as DDPM, silently."""
+    DDPMPipeline(unet, kind()).save_pretrained(tmp_path / "saved")
+    Path(tmp_path / "made_elsewhere.py").write_text(
+        "import diffusers\n\ndef make():\n    saved = diffusers.DDPMPipeline.from_pretrained('saved')"
+        f"\n    return saved.unet, diffusers.{kind.__name__}()\n"
+    )
+    refused = rf"^scheduler: {kind.__name__} cannot be treated exactly; one of: DDPMScheduler, DDIMScheduler$"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "made_elsewhere", raising=False)
+    for spec in ("saved", "made_elsewhere:make"):
+        with pytest.raises(GradscopeError, match=refused):
+            load_denoiser(spec)
+
+
+def test_settings_that_the_other_scheduler_does_not_take_are_no_reason_to_refuse(tmp_path, unet):
+    """DDIM has no variance type; whether DDPM's can be treated is asked where DDPM runs."""
+    DDPMPipeline(unet, DDPMScheduler(variance_type="fixed_large_log")).save_pretrained(tmp_path)
+    born_as_ddpm = load_denoiser(str(tmp_path)).scheduler
+    refuse_inexact(DDIMScheduler.from_config(born_as_ddpm.config))
+    with pytest.raises(GradscopeError, match="variance_type 'fixed_large_log' is not supported"):
+        refuse_inexact(DDPMScheduler.from_config(born_as_ddpm.config))
 
 
 def test_absent_parts_do_not_count(tmp_path, unet, scheduler, x_t):
@@ -234,3 +260,30 @@ def test_unets_conditioned_on_a_text_are_refused():
 def test_an_unconditional_unet_is_not_refused(unet):
     refuse_conditional(unet)
     refuse_conditional(nn.Identity())
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+def test_a_pipeline_of_one_variant_runs_in_float32(tmp_path, unet, scheduler, x_t, variant):
+    """Half of the hub's folders have the half-precision files alone."""
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[variant]
+    DDPMPipeline(unet.to(dtype), scheduler).save_pretrained(tmp_path, variant=variant)
+    assert (tmp_path / "unet" / f"diffusion_pytorch_model.{variant}.safetensors").is_file()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GradscopeWarning)  # the file's type is none of the user's doing
+        loaded = load_denoiser(str(tmp_path)).unet
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    torch.testing.assert_close(outputs(loaded, x_t), outputs(unet.float(), x_t))
+
+
+def test_the_files_without_a_variant_come_first(tmp_path, unet, scheduler, x_t):
+    DDPMPipeline(unet, scheduler).save_pretrained(tmp_path)
+    halved = UNet2DModel(sample_size=8, **UNET)
+    halved.half().save_pretrained(tmp_path / "unet", variant="fp16")
+    torch.testing.assert_close(outputs(load_denoiser(str(tmp_path)).unet, x_t), outputs(unet, x_t))
+
+
+def test_several_variants_and_none_without_are_named(tmp_path, unet, scheduler):
+    for variant in ("ema", "fp16"):
+        DDPMPipeline(unet, scheduler).save_pretrained(tmp_path, variant=variant)
+    with pytest.raises(GradscopeError, match=rf"^denoiser: {tmp_path} has its U-Net in the variants ema, fp16 alone"):
+        load_denoiser(str(tmp_path))

@@ -1,5 +1,7 @@
 """Every probe's values, re-derived in float64 NumPy."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -17,9 +19,10 @@ MODULES = {
 
 
 def make_steps(count=5, scale=1.0, dtype=torch.float32):
+    """Gradients and updates are of `dtype`, the rest is float32."""
     generator = torch.Generator().manual_seed(0)
 
-    def image():
+    def image(dtype=torch.float32):
         return torch.randn(N, *SHAPE, generator=generator, dtype=dtype)
 
     return [
@@ -27,17 +30,20 @@ def make_steps(count=5, scale=1.0, dtype=torch.float32):
             step=i,
             timestep=100 - i,
             x_t=image(),
-            gradient=image() * scale,
+            gradient=image(dtype) * scale,
             label=torch.tensor([0, 1, 2, 0]),
             model_output=image(),
             pred_original_sample=image().clamp(-1, 1),
             clip_range=1.0,
-            logits=torch.randn(N, 3, generator=generator, dtype=dtype) * 5,
-            update=image() * scale,
+            logits=torch.randn(N, 3, generator=generator) * 5,
+            update=image(dtype) * scale,
             direction=image(),
             shift=image() * 0.01,
             prev_sample=image(),
+            unguided=torch.tensor([False, i == 1, False, True]),
             sigma=0.1 * (count - 1 - i),
+            noise_added=0.2 * (count - 1 - i),
+            num_train_timesteps=1000,
             alphas_cumprod=0.5,
             objective=lambda x, label: (label[:, None] * x.flatten(1).square()).sum(dim=1) * scale,
         )
@@ -63,9 +69,10 @@ def check(got, expected, rtol=1e-5):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-25, 1e-37, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["gradient", "update"])
-def test_norms_and_cosines_hold_at_any_scale(name, scale):
-    steps = make_steps(scale=scale)
+def test_norms_and_cosines_hold_at_any_scale(name, scale, dtype):
+    steps = make_steps(scale=scale, dtype=dtype)
     trace, g = run(["norms", "cosines"], steps), flat(steps, name)
     norms = np.sqrt((g**2).sum(-1))
     check(trace[f"{name}_norm"], norms)
@@ -103,13 +110,107 @@ def test_sensitivity_is_the_difference_quotient_raw_and_on_unit_gradients():
     assert torch.isnan(trace["gradient_lipschitz"][:, 0]).all()
 
 
-def test_strength_is_shift_over_noise_and_nan_without_noise():
+@pytest.mark.parametrize("scale", [1e-130, 1e-300, 1e200])
+def test_true_gradients_of_a_convinced_guide_have_all_but_float32_norms(scale):
+    """Float64 gradients so small (or large) that squares, and products of norms, leave float64's range."""
+    probe_names = ["norms", "cosines", "sensitivity", "fractions", "spectrum"]
+    tiny, plain = (run(probe_names, make_steps(scale=s, dtype=torch.float64)) for s in (scale, 1.0))
+    for name in (
+        "gradient_cosine update_cosine gradient_lag_cosine update_gradient_cosine score_cosine "
+        "unit_gradient_lipschitz zero_fraction high_frequency_share radial_spectrum"
+    ).split():
+        torch.testing.assert_close(tiny[name], plain[name], rtol=1e-5, atol=1e-7, equal_nan=True)
+    assert (tiny["gradient_norm"] == (0 if scale < 1 else torch.inf)).all()
+
+
+def times(*timesteps, total=1000, **fields):
+    """One step at each of these timesteps."""
+    about = {"num_train_timesteps": total, **fields}
+    return [
+        GuidedStep(**{**vars(step), "timestep": t, **about})
+        for step, t in zip(make_steps(len(timesteps)), timesteps, strict=True)
+    ]
+
+
+def lagged(timesteps, total=1000):
+    """Place of the gradient that each is compared with, by the definition: first steps in parts of total / 28."""
+    first = {}
+    for i, t in enumerate(timesteps):
+        first.setdefault(t // Fraction(total, 28), i)
+    places = sorted(first.values())
+    return dict(zip(places[1:], places, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "total"),
+    [
+        (range(990, -1, -33), 1000),  # 31 steps, nearly all in parts of their own
+        (range(999, 949, -1), 1000),  # 50 successive ones, in three parts
+        (range(875, -1, -125), 1000),  # 8 steps, far apart
+        (range(390, -1, -10), 400),
+        (range(3960, -1, -40), 4000),
+    ],
+)
+def test_the_lag_cosine_compares_gradients_at_a_fixed_distance_in_diffusion_time(timesteps, total):
+    steps = times(*timesteps, total=total)
+    got, g = run(["cosines"], steps)["gradient_lag_cosine"], flat(steps, "gradient")
+    expected = np.full((len(steps), N), np.nan)
+    for i, before in lagged(timesteps, total).items():
+        norms = np.linalg.norm(g[i], axis=-1) * np.linalg.norm(g[before], axis=-1)
+        expected[i] = (g[i] * g[before]).sum(-1) / norms
+    check(got, expected)
+    assert np.isfinite(expected).any(axis=1).sum() == min(28, len({t * 28 // total for t in timesteps})) - 1
+
+
+def test_a_sampler_that_does_not_say_how_long_diffusion_is_has_no_lag_cosine():
+    with pytest.raises(ValueError, match=r"LagCosine needs GuidedStep\.num_train_timesteps"):
+        run(["cosines"], times(999, 500, num_train_timesteps=None))
+    trace = Trace([probes.Cosine("gradient")])
+    for step in times(999, 500, num_train_timesteps=None):
+        trace(step)
+    assert torch.isfinite(trace["gradient_cosine"][:, 1]).all()
+
+
+def test_shift_and_update_are_compared_with_what_they_follow():
     steps = make_steps()
-    got = run(["strength"], steps)["effective_strength"]
+    steps[1].shift[0] = 0
+    steps[2].update[1] = -1e-3 * steps[2].gradient[1]
+    trace = run(["cosines", "strength"], steps)
+    for name, (a, b) in {
+        "shift_direction_cosine": ("shift", "direction"),
+        "update_gradient_cosine": ("update", "gradient"),
+    }.items():
+        x, y = flat(steps, a), flat(steps, b)
+        with np.errstate(invalid="ignore"):
+            check(trace[name], (x * y).sum(-1) / (np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)))
+    assert torch.isnan(trace["shift_direction_cosine"]).sum() == 1
+    assert trace["update_gradient_cosine"][1, 2] == pytest.approx(-1)
+
+
+def test_strength_is_shift_over_the_noise_added_by_sigma_where_there_is_none():
+    steps = make_steps()
+    steps[3] = GuidedStep(**{**vars(steps[3]), "noise_added": 0.0})
+    steps[2] = GuidedStep(**{**vars(steps[2]), "noise_added": torch.tensor([0.1, 0.2, 0.0, 0.3])})
+    trace = run(["strength"], steps)
+    noise = np.array([[0.8] * 4, [0.6] * 4, [0.1, 0.2, 0.2, 0.3], [0.1] * 4])
+    expected = np.linalg.norm(flat(steps, "shift")[:-1], axis=-1) / (noise * np.sqrt(3 * 8 * 8))
+    check(trace["effective_strength"][:, :-1], expected)
+    assert torch.isnan(trace["effective_strength"][:, -1]).all()
+    check(trace["noise_added"][:, :3], np.array([[0.8] * 4, [0.6] * 4, [0.1, 0.2, 0, 0.3]]))
+    assert trace["unguided"].tolist() == [[0] * 5, [0, 1, 0, 0, 0], [0] * 5, [1] * 5]
+
+
+def test_strength_is_by_sigma_for_samplers_that_do_not_say_what_noise_they_add():
+    steps = [GuidedStep(**{**vars(step), "noise_added": None}) for step in make_steps()]
+    trace = Trace([probes.EffectiveStrength()])
+    for step in steps:
+        trace(step)
     sigma = np.array([step.sigma for step in steps[:-1]])[:, None]
-    expected = np.linalg.norm(flat(steps, "shift")[:-1], axis=-1) / (sigma * np.sqrt(3 * 8 * 8))
-    check(got[:, :-1], expected)
-    assert torch.isnan(got[:, -1]).all()
+    check(
+        trace["effective_strength"][:, :-1],
+        np.linalg.norm(flat(steps, "shift")[:-1], axis=-1) / (sigma * np.sqrt(3 * 8 * 8)),
+    )
+    assert torch.isnan(trace["effective_strength"][:, -1]).all()
 
 
 def test_belief_is_log_softmax_entropy_and_argmax():
@@ -120,6 +221,18 @@ def test_belief_is_log_softmax_entropy_and_argmax():
     check(trace["log_prob"], np.log(p[:, np.arange(N), [0, 1, 2, 0]]), rtol=1e-4)
     check(trace["entropy"], -(p * np.log(p)).sum(-1), rtol=1e-4)
     np.testing.assert_array_equal(trace["predicted_class"].numpy(), p.argmax(-1).T)
+
+
+def test_a_convinced_guide_keeps_its_margin_and_its_log_probability():
+    """The log is -exp(-margin) where 1 - p is below float64's resolution; float32 holds it down to 1e-45."""
+    steps = make_steps(1)
+    steps[0].logits[:] = torch.tensor([[40.0, 0, 1], [120, 0, 0], [-3, -200, 1], [1, 0, 0]])
+    steps[0].label[:] = torch.tensor([0, 0, 1, 0])
+    trace = run(["belief"], steps)
+    margin = np.array([40 - np.log(1 + np.e), 120 - np.log(2), -200 - np.log(np.exp(-3) + np.e), 1 - np.log(2)])
+    np.testing.assert_allclose(trace["margin"][:, 0], margin, rtol=1e-6)
+    np.testing.assert_allclose(trace["log_prob"][:, 0], -np.log1p(np.exp(-margin)), rtol=1e-4, atol=1e-45)
+    assert trace["log_prob"][0, 0] == pytest.approx(-np.exp(-margin[0]), rel=1e-4)
 
 
 def test_a_certain_belief_has_entropy_zero():

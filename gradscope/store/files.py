@@ -1,17 +1,18 @@
 """Files that appear at once, and files that are nothing but files."""
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from gradscope.errors import GradscopeError
 
 
 @contextmanager
-def regular(file: str | Path) -> Iterator[BinaryIO]:
+def regular(file: str | Path) -> Iterator[io.FileIO]:
     """Open a file to read it, unbuffered.
 
     Reading a named pipe would wait for a writer, and opening a device may do anything.

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,7 +39,7 @@ else:
 def exclusive(path: Path) -> Iterator[bool]:
     """Hold the lock of an existing file; gives False where another process has it."""
     with ExitStack() as stack:
-        file: BinaryIO = stack.enter_context(regular(path))
+        file: BinaryIO | FileIO = stack.enter_context(regular(path))
         for i in range(_TRIES):
             if i:
                 time.sleep(_PAUSE)

@@ -15,6 +15,7 @@ from dashboards.scalars import OVER
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS, open_store
 from gradscope.store.chunks import Chunks, stamp
+from gradscope.store.location import ROOT, locate
 from gradscope.store.reader import open_arrays
 
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ class Contents:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stamp = stamp(path / "zarr.json")  # before it is read: what is written meanwhile is seen next time
+        self.stamp = stamp(path / ROOT)  # before it is read: what is written meanwhile is seen next time
         self.resident = limits.check(path) if self.stamp else 0
         """Bytes that were, or will be, read of what does not grow with the diagnostics."""
         self.ds = open_store(path)
         limits.check_names(path, [str(name) for dim in CELL_DIMS for name in self.ds[dim].values])
         if (got := self.ds["written"].dims if "written" in self.ds else None) != OVER:
             raise GradscopeError(f"{path} has no marker `written` over {', '.join(OVER)}; got {got}")
-        self.digest = hashlib.sha256((path / "zarr.json").read_bytes()).digest()
+        self.digest = hashlib.sha256(locate(path).read(ROOT) or b"").digest()
         self._group = open_arrays(path)
         self._chunks: dict[str, Chunks] = {}
 

@@ -7,6 +7,7 @@ from typing import Any
 from dashboards.disk import readable
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS, trust
+from gradscope.store.location import ROOT, locate
 from gradscope.store.trusted_arrays import ITEMSIZE
 
 LONGEST = {"sample": ("samples", 100_000), "timestep": ("timesteps", 10_000), "class": ("classes", 10_000)}
@@ -36,10 +37,9 @@ def check(path: Path) -> int:
     GradscopeError
         They are more than the dashboard shows, or no metadata of a store.
     """
-    file = path / "zarr.json"
-    if (size := file.stat().st_size) > METADATA:
+    if (size := (path / ROOT).stat().st_size) > METADATA:
         raise _too_much(path, f"has metadata of {readable(size)}", readable(METADATA))
-    arrays = trust.parse(file.read_bytes(), str(path))["consolidated_metadata"]["metadata"]
+    arrays = trust.parse(locate(path).read(ROOT) or b"", str(path))["consolidated_metadata"]["metadata"]
     lengths: dict[str, int] = {}
     chunks = resident = 0
     for name, array in arrays.items():

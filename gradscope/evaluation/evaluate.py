@@ -24,7 +24,7 @@ from gradscope.intervals import resampled
 from gradscope.models.classifiers import Classifier
 from gradscope.provenance import state_hash
 from gradscope.store import CELL_DIMS, add_variables, open_store
-from gradscope.store.location import StorePath
+from gradscope.store.location import Location, StorePath, locate
 
 _BATCH = 256
 _SEED = 0
@@ -50,9 +50,15 @@ def evaluate_store(
     Raises
     ------
     GradscopeError
-        Judge, real images and store do not fit each other.
+        Judge, real images and store do not fit each other, or another process records into the store or evaluates it.
     """
-    ds = open_store(path)
+    location = locate(path)
+    ds = open_store(location)
+    with location.lock():  # at its end a recording puts its own verdicts in place of these
+        _evaluate(ds, location, evaluators, device, tell)
+
+
+def _evaluate(ds: xr.Dataset, path: Location, evaluators: Evaluators, device: torch.device, tell: Tell) -> None:
     label, cells = ds["label"].values, tuple(ds.sizes[dim] for dim in CELL_DIMS)
     real, names = _real(ds, evaluators)
     classes = _classes(ds, evaluators.judge, real, evaluators.guides.values())

@@ -1,7 +1,9 @@
 """The store of a run: one zarr v3 group that plain ``xarray.open_zarr`` reads. No torch here."""
 
-from gradscope.store.creation import add_variables, create, set_attributes
+from gradscope.store.creation import create
 from gradscope.store.reader import open_store
+from gradscope.store.replacement import add_variables
+from gradscope.store.root import set_attributes
 from gradscope.store.schema import CELL_DIMS, Array, Coordinate, Grid, Schema
 from gradscope.store.writer import Frame, StoreWriter
 

@@ -65,14 +65,18 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
-    def listing(self) -> Iterator[tuple[str, int]]:
+    def listing(self, folder: str = "") -> Iterator[tuple[str, int]]:
         with self._told():
-            for page in self._store.list():
+            for page in self._store.list(folder or None):
                 yield from ((found["path"], found["size"]) for found in page)
 
     def replace(self, key: str, content: bytes) -> None:
         with self._told():
             self._store.put(key, content)
+
+    def remove(self, key: str) -> None:
+        with self._told(), suppress(FileNotFoundError):
+            self._store.delete([key, *(inside for inside, _ in self.listing(key))])
 
     @contextmanager
     def made(self, overwrite: bool = False) -> "Iterator[Bucket]":

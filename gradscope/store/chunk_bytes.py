@@ -13,7 +13,8 @@ from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-_SUM = 4  # bytes of a checksum
+SUM = 4
+"""Bytes of a checksum."""
 _BLOSC_HEADER = 16
 _ABSENT = np.uint64(2**64 - 1)
 
@@ -22,6 +23,9 @@ COMPRESSIONS = ("blosc", "zstd")
 """Codecs whose results say what they decode to."""
 TEXT = 1024
 """Bytes of a text, the most that are read on average."""
+
+UNSOUND = "its checksum is not that of its bytes"
+UNSOUND_INDEX = "the checksum of its index is not that of its bytes"
 
 Bytes = NDArray[np.uint8]
 
@@ -56,6 +60,11 @@ def flaw(content: bytes, array: Any, inside: Sequence[int]) -> str | None:
     return _flaw(np.frombuffer(content, np.uint8), array.metadata.codecs, shape, itemsize, inside)
 
 
+def is_sound(content: Bytes) -> bool:
+    """Whether bytes end with their own checksum."""
+    return len(content) >= SUM and crc32c(content[:-SUM]) == _number(content[-SUM:])
+
+
 def is_summed(array: Any) -> bool:
     """Whether every byte of the array's chunks is under a checksum."""
     return _is_summed(array.metadata.codecs)
@@ -88,16 +97,16 @@ def _flaw(
 ) -> str | None:
     *before, last = codecs
     summed = isinstance(last, Crc32cCodec)
-    size = len(content) - _SUM * summed
+    size = len(content) - SUM * summed
     inner = before[-1] if summed and before else last
     wanted = None if itemsize is None else prod(shape) * itemsize
     if isinstance(inner, BytesCodec) and wanted is not None and size != wanted:
-        return f"it has {len(content)} bytes, wanted {wanted + _SUM * summed}"
+        return f"it has {len(content)} bytes, wanted {wanted + SUM * summed}"
     if size < 0:
         return f"it has only {len(content)} bytes"
     if summed:
-        if crc32c(content[:size]) != int.from_bytes(content[size:].tobytes(), "little"):
-            return "its checksum is not that of its bytes"
+        if not is_sound(content):
+            return UNSOUND
         content = content[:size]
     if isinstance(inner, BloscCodec | ZstdCodec):
         return _compression_flaw(content, inner, wanted, prod(shape) * (itemsize or TEXT))
@@ -124,13 +133,13 @@ def _shard_flaw(
     if index_codecs not in ([BytesCodec], [BytesCodec, Crc32cCodec]) or sys.byteorder != "little":
         return None  # zarr reads it, or says what is wrong
     grid = tuple(-(-length // size) for length, size in zip(shape, codec.chunk_shape, strict=True))
-    length = 16 * prod(grid) + _SUM * (len(index_codecs) == 2)
+    length = 16 * prod(grid) + SUM * (len(index_codecs) == 2)
     if len(content) < length:
         return f"it has {len(content)} bytes, less than its index"
     at_end = codec.index_location.value == "end"
     index = content[-length:] if at_end else content[:length]
     if _flaw(index, codec.index_codecs, (prod(grid), 2), 8, ()):
-        return "the checksum of its index is not that of its bytes"
+        return UNSOUND_INDEX
     entries = np.frombuffer(index[: 16 * prod(grid)].tobytes(), "<u8").reshape(-1, 2)
     total = length
     for at, (offset, size) in zip(np.ndindex(grid), entries, strict=True):

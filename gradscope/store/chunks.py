@@ -1,8 +1,7 @@
 """Single chunks of a stored array.
 
-Arrays that are stored as they are, without a codec, are read and written straight as the files of their chunks: of
-these no more is read than about what is asked for, and both are several times as fast as through zarr. All others are
-left to zarr.
+Arrays that are stored as they are, without a codec, are read and written straight as the files of their chunks, several
+times as fast as through zarr. All others are left to zarr.
 """
 
 import os
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
 
 from gradscope.errors import GradscopeError
-from gradscope.store.files import replace_file, sync
+from gradscope.store.chunk_bytes import SUM, UNSOUND, is_sound
+from gradscope.store.files import regular, replace_file, sync
 from gradscope.store.location import StorePath, locate
 
 _RUN_BYTES = 64 * 1024  # up to which reading what lies between is cheaper than reading twice
@@ -34,8 +34,9 @@ Stamp = tuple[int, int, int]
 class Chunks:
     """The chunks of one array of a store.
 
-    A chunk is replaced as a whole by whoever writes the store, so none is ever seen half written. Checksums are looked
-    at where zarr reads; what is read straight from a file is as it lies there (`gradscope.verify` looks at all).
+    A chunk is replaced as a whole by whoever writes the store, so none is ever seen half written. One that has a
+    checksum is read as a whole and checked; of one without, as old stores have them, little more is read than what is
+    asked for.
 
     Parameters
     ----------
@@ -53,6 +54,7 @@ class Chunks:
         self.grid: Index = array.cdata_shape
         """and the number of chunks, along each dimension."""
         self._folder = f"{location}/{array.path}"
+        self._bytes = prod(array.chunks) * array.dtype.itemsize
         self._plain, self._summed = _is_plain(array), _is_summed(array)
         if location.path is None:
             self._plain = False
@@ -107,9 +109,14 @@ class Chunks:
             return self.part(where)
         wanted = self._ranges(where)
         values = np.empty([len(r) for r in wanted], self.array.dtype)
+        space = np.empty(self._bytes + SUM if self._summed else 0, np.uint8)
         for parts in product(*(pieces(r, size) for r, size in zip(wanted, self.size, strict=True))):
             index, there, inside = zip(*parts, strict=True)
-            self._fill(values[there], index, inside)
+            if self._summed:
+                chunk = self._checked(index, space)
+                values[there] = self.array.fill_value if chunk is None else chunk[inside]
+            else:
+                self._fill(values[there], index, inside)
         return values[tuple(slice(None) if isinstance(w, slice) else 0 for w in where)]
 
     def part(self, where: Any) -> NDArray[Any]:
@@ -155,6 +162,25 @@ class Chunks:
     def _file(self, index: Index) -> str:
         return f"{self._folder}/{self.array.metadata.encode_chunk_key(index)}"
 
+    def _checked(self, index: Index, space: NDArray[np.uint8]) -> NDArray[Any] | None:
+        """A chunk, read into `space` with its checksum; None where it was never written."""
+        file = self._file(index)
+        try:
+            with regular(file) as content:
+                size = os.fstat(content.fileno()).st_size
+                if size != len(space):
+                    raise GradscopeError(f"{file} is damaged: it has {size} bytes, wanted {len(space)}")
+                read = 0
+                while read < size and (count := content.readinto(space[read:].data)):
+                    read += count
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise GradscopeError(f"{file} cannot be read: {error.strerror}") from error
+        if read < size or not is_sound(space):
+            raise GradscopeError(f"{file} is damaged: {UNSOUND}")
+        return space[: self._bytes].view(self.array.dtype).reshape(self.size)
+
     def _fill(self, out: NDArray[Any], index: Index, inside: tuple[slice, ...]) -> None:
         """Read what is inside of a chunk, in runs along one dimension as long as can go straight to `out`."""
         axis = self._axis
@@ -166,7 +192,7 @@ class Chunks:
         shape = (run.stop - run.start, *self.size[axis + 1 :])
         picked = (slice(None, None, run.step), *inside[axis + 1 :])
         try:
-            with open(self._file(index), "rb", buffering=0) as file:
+            with regular(self._file(index)) as file:
                 for at in np.ndindex(out.shape[:axis]):
                     outer = [part.start + i * part.step for i, part in zip(at, inside, strict=False)]
                     file.seek(sum(i * step for i, step in zip((*outer, run.start), self._steps, strict=False)))

@@ -1,28 +1,22 @@
-"""Making a store: every array, before the first step, and what is added when a run is over."""
+"""Making a store: every array, before the first step."""
 
-import json
 import shlex
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping
-from math import prod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gradscope.errors import GradscopeError
 from gradscope.store import trust
-from gradscope.store.location import ROOT, Location, StorePath, locate, reason, writing
-from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN, Schema, fill_value
+from gradscope.store.arrays import create_array
+from gradscope.store.location import ROOT, StorePath, locate, reason
+from gradscope.store.root import set_attributes
+from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN, Schema
 from gradscope.units import size
-
-_CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4", shuffle="bitshuffle", clevel=1),)}
-_KEYS = {"name": "default", "separator": "."}
-_ADDED_CHUNK_BYTES = 4 * 2**20
 
 
 def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -52,7 +46,7 @@ def _fill(place: Any, schema: Schema) -> None:
     group = zarr.create_group(place, zarr_format=3)
     _coordinates(group, schema)
     for array in (*schema.arrays, WRITTEN):
-        _create(
+        create_array(
             group,
             array.name,
             shape=schema.shape(array),
@@ -100,101 +94,6 @@ def refuse_path(where: StorePath, overwrite: bool) -> None:
             pass  # refuses a store into which another process records
 
 
-def add_variables(where: StorePath, variables: xr.Dataset, instead_of: Iterable[str] = ()) -> None:
-    """Add arrays, with the coordinates they bring, to a store, set `variables.attrs` on it, and consolidate again.
-
-    Arrays of the same name and those named in `instead_of` are removed before; whoever opens the store meanwhile finds
-    it without them, and without these attributes.
-    """
-    location = locate(where)
-    with writing(location):
-        _add(location, variables, {*instead_of, *map(str, variables.variables)})
-
-
-def _add(location: Location, variables: xr.Dataset, replaced: set[str]) -> None:
-    root = _Root(location)
-    if old := replaced & root.arrays.keys():
-        root.arrays = {name: array for name, array in root.arrays.items() if name not in old}
-        root.attributes = {key: value for key, value in root.attributes.items() if key not in variables.attrs}
-        root.write()
-    group = zarr.open_group(location.zarr, mode="r+", use_consolidated=False)
-    for name in replaced:
-        if location.read(f"{name}/{ROOT}") is not None:
-            del group[name]
-    added = {}
-    for key, variable in variables.variables.items():
-        values = variable.values
-        array = _create(
-            group,
-            str(key),
-            shape=values.shape,
-            chunks=_bounded(values.shape, values.dtype.itemsize),
-            dtype=str if values.dtype.kind in "OU" else values.dtype,
-            dims=variable.dims,
-            attributes=variable.attrs,
-        )
-        array[...] = values
-        added[str(key)] = json.loads(location.read(f"{key}/{ROOT}") or "null")
-    root = _Root(location)  # a recording may have set its status meanwhile
-    root.arrays |= added
-    root.attributes |= variables.attrs
-    root.write()
-
-
-def set_attributes(where: StorePath, attributes: Mapping[str, Any]) -> None:
-    """Change attributes of the store."""
-    location = locate(where)
-    with writing(location):
-        root = _Root(location)
-        root.attributes |= attributes
-        root.write()
-
-
-class _Root:
-    """The metadata of a store's root, with those of all arrays: replaced at once, so that a reader finds both."""
-
-    def __init__(self, location: Location) -> None:
-        content = location.read(ROOT)
-        if content is None:
-            raise GradscopeError(f"{location}: the store is not there any more")
-        self._location = location
-        self._document = json.loads(content)
-        self.attributes: dict[str, Any] = self._document["attributes"]
-        self.arrays: dict[str, Any] = self._document["consolidated_metadata"]["metadata"]
-
-    def write(self) -> None:
-        self._document["attributes"] = self.attributes
-        self._document["consolidated_metadata"]["metadata"] = self.arrays
-        self._location.replace(ROOT, json.dumps(self._document, indent=2).encode())
-
-
-def _bounded(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Chunks of at most `_ADDED_CHUNK_BYTES`, whole along the last dimensions."""
-    chunks = list(shape)
-    for axis in range(len(shape)):
-        if prod(chunks) * itemsize <= _ADDED_CHUNK_BYTES:
-            break
-        chunks[axis] = max(1, _ADDED_CHUNK_BYTES // (prod(chunks[axis + 1 :]) * itemsize))
-    return tuple(chunks)
-
-
-def _create(group, name, *, shape, chunks, dtype, dims, attributes, codec="none", shards=None):
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        shards=shards,
-        dtype=dtype,
-        fill_value=fill_value(dtype),
-        compressors=(*_CODECS[codec], Crc32cCodec()),
-        filters=None,
-        dimension_names=dims,
-        attributes=dict(attributes),
-        chunk_key_encoding=_KEYS,
-        config={"write_empty_chunks": True},
-    )
-
-
 def _coordinates(group: zarr.Group, schema: Schema) -> None:
     grid = schema.grid
     texts = {
@@ -228,9 +127,10 @@ def _coordinate(
 ) -> None:
     dtype = str if values.dtype == object else values.dtype
     attributes = {"long_name": about, "units": units}
-    _create(group, name, shape=values.shape, chunks=values.shape, dtype=dtype, dims=dims, attributes=attributes)[
-        ...
-    ] = values
+    array = create_array(
+        group, name, shape=values.shape, chunks=values.shape, dtype=dtype, dims=dims, attributes=attributes
+    )
+    array[...] = values
 
 
 def _size(path: Path) -> int:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from gradscope.errors import GradscopeError
-from gradscope.store.files import replace_file
+from gradscope.store.files import regular, replace_file
 from gradscope.store.lock import exclusive, is_locked
 from gradscope.store.trust import MAX_METADATA_BYTES
 
@@ -39,22 +39,30 @@ class Folder:
     def read(self, key: str) -> bytes | None:
         file = self.path / key
         try:
-            if not file.is_file():
-                return None
-            with file.open("rb") as content:
-                return content.read(min(file.stat().st_size, MAX_METADATA_BYTES) + 1)
-        except OSError:
+            with regular(file) as content:
+                return content.read(min(os.fstat(content.fileno()).st_size, MAX_METADATA_BYTES) + 1)
+        except (OSError, GradscopeError):
             return None
 
-    def listing(self) -> Iterator[tuple[str, int]]:
-        for folder, _, names in os.walk(self.path):
+    def listing(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        for inner, _, names in os.walk(self.path / folder):
             for name in names:
-                file = Path(folder, name)
+                file = Path(inner, name)
                 with suppress(OSError):  # gone meanwhile
                     yield file.relative_to(self.path).as_posix(), file.lstat().st_size
 
     def replace(self, key: str, content: bytes) -> None:
-        replace_file(self.path / key, content, durable=True)
+        file = self.path / key
+        if "/" in key:
+            file.parent.mkdir(exist_ok=True)
+        replace_file(file, content, durable=True)
+
+    def remove(self, key: str) -> None:
+        file = self.path / key
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
+        else:
+            file.unlink(missing_ok=True)
 
     @contextmanager
     def made(self, overwrite: bool = False) -> "Iterator[Folder]":
@@ -104,7 +112,7 @@ class Folder:
             except OSError as error:
                 raise GradscopeError(f"{self} cannot be written: {error.strerror}") from error
             if not free:
-                raise GradscopeError(f"{self}: another process is recording into it")
+                raise GradscopeError(f"{self}: another process is recording into it, or evaluating it")
             yield
 
     @property

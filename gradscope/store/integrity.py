@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from gradscope.errors import GradscopeError
 from gradscope.store import chunk_bytes
+from gradscope.store.arrays import chunk_index, grid_of
 from gradscope.store.chunks import Chunks, Index
 from gradscope.store.location import ROOT, Location
+from gradscope.store.replacement import JOURNAL
 from gradscope.store.schema import CELL_DIMS, WRITTEN
-from gradscope.store.structure import ANEW, COORDINATES, MOST, Finding, Metadata, bounded, chunk_index, grid_of
+from gradscope.store.structure import ANEW, COORDINATES, MOST, Finding, Metadata, bounded
 
 _THREADS = min(4, os.cpu_count() or 1)
 _BATCH = 64  # chunks that are on their way together
@@ -79,6 +81,8 @@ def _unlisted(metadata: Metadata, arrays: Mapping[str, Any], remarks: list[str])
         name, _, rest = key.partition("/")
         if key == ROOT or (name in arrays and (rest == ROOT or chunk_index(arrays[name], rest) is not None)):
             continue
+        if name in metadata.on_their_way or name == JOURNAL:
+            continue
         if key.endswith(_PARTIAL):
             leftovers += 1
         elif name in arrays:
@@ -87,6 +91,9 @@ def _unlisted(metadata: Metadata, arrays: Mapping[str, Any], remarks: list[str])
             foreign.add(name)
             what = f"an array that {ROOT} does not know" if rest else "a file that is none of the store's"
             yield Finding(name, key, what, "remove it, if no process is at work on the store")
+    if metadata.on_their_way:
+        what = "an evaluation goes on, or was interrupted: the one before it is whole"
+        remarks.append(f"{what}, and the next one removes what is left of it")
     if leftovers:
         remarks.append(f"{leftovers} files *{_PARTIAL}, of a process that is writing or was killed: harmless")
 

@@ -39,12 +39,16 @@ class Location(Protocol):
         """Metadata of the store, by their key; None where they are not there."""
         ...
 
-    def listing(self) -> Iterator[tuple[str, int]]:
-        """Key and size in bytes of every file or object there; links are not followed."""
+    def listing(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Key and size in bytes of every file or object there, or in a folder; links are not followed."""
         ...
 
     def replace(self, key: str, content: bytes) -> None:
         """Put a file or object in place of the one before, at once."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove a file or object, or all that is in a folder of this name."""
         ...
 
     def made(self, overwrite: bool = False) -> "AbstractContextManager[Location]":

@@ -5,8 +5,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
+
+from gradscope.errors import GradscopeError
+from gradscope.store.files import regular
 
 _TRIES, _PAUSE = 5, 0.1  # whoever asks `is_locked` holds the file for a moment
 
@@ -35,7 +39,7 @@ else:
 def exclusive(path: Path) -> Iterator[bool]:
     """Hold the lock of an existing file; gives False where another process has it."""
     with ExitStack() as stack:
-        file: BinaryIO = stack.enter_context(path.open("rb"))
+        file: BinaryIO | FileIO = stack.enter_context(regular(path))
         for i in range(_TRIES):
             if i:
                 time.sleep(_PAUSE)
@@ -54,7 +58,7 @@ def exclusive(path: Path) -> Iterator[bool]:
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock of this file."""
     try:
-        with path.open("rb") as file:
+        with regular(path) as file:
             return not _take(file.fileno(), shared=True)
-    except OSError:
+    except (OSError, GradscopeError):
         return False

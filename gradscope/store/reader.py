@@ -58,7 +58,7 @@ def open_arrays(where: StorePath) -> zarr.Group:
     document = trust.parse(content, str(location))
     if location.path is not None:
         trust.check_links(location.path)
-    store = Bounded(location, document["consolidated_metadata"]["metadata"])
+    store = Bounded(location, document)
     try:
         return zarr.open_group(store, mode="r", zarr_format=3)
     except Exception as error:  # zarr and codecs raise of many kinds

@@ -5,9 +5,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from gradscope.errors import GradscopeError
-from gradscope.store.creation import create, set_attributes
+from gradscope.store.creation import create
 from gradscope.store.location import Location
 from gradscope.store.progress import finished, refuse_other
+from gradscope.store.replacement import clear
+from gradscope.store.root import set_attributes
 from gradscope.store.schema import Schema
 
 
@@ -36,6 +38,7 @@ def recording(location: Location, advice: str = "") -> Iterator[None]:
     An error that goes through it gets a note of how far the recording came, and `advice`.
     """
     with location.lock():
+        clear(location)
         set_attributes(location, {"status": "recording"})
         try:
             yield

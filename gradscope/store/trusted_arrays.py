@@ -12,6 +12,8 @@ _CHUNK_BYTES, _SHARD_BYTES = 2**30, 2**36
 _TENSOR_BYTES, _OTHER_BYTES = 2**48, 2**36  # an array over `channel`, and any other
 _COORDINATE_VALUES = 10**7  # they are read when a store is opened
 _CHUNKS = 10**8
+ARRAYS = 1000
+"""A run records dozens; every one of them takes time when a store is opened."""
 _CODECS = frozenset({"bytes", "crc32c", "sharding_indexed", "transpose", "vlen-utf8", *COMPRESSIONS})
 ITEMSIZE = {
     **{"bool": 1, "string": TEXT},
@@ -53,6 +55,8 @@ _NEVER = ("scale_factor", "add_offset", "missing_value", "_Unsigned")  # values 
 
 def check(arrays: Mapping[str, Any], where: str) -> None:
     """Raise GradscopeError unless these metadata, by name, describe arrays of a store that can be read safely."""
+    if len(arrays) > ARRAYS:
+        refuse(where, f"it has {len(arrays)} arrays, at most {ARRAYS} are read")
     shapes: dict[str, tuple[tuple[str, ...], str]] = {}
     lengths: dict[str, int] = {}
     for name, array in arrays.items():

@@ -134,6 +134,7 @@ def test_tensors_in_blosc_and_in_shards_are_bounded(tmp_path, sharded):
     path = sound_store.make(tmp_path / "s.zarr", sound_store.Kind(codec="lz4", sharded=sharded))
     bomb = blosc.compress(bytes(64), b"lz4", 1)
     bomb = bomb[:4] + BOMB.to_bytes(4, "little") + bomb[8:]
+    bomb += crc32c(bomb).to_bytes(4, "little")
     if sharded:
         codec = json.loads((path / "gradient" / "zarr.json").read_text())
         outer = codec["chunk_grid"]["configuration"]["chunk_shape"]

@@ -10,8 +10,8 @@ from zarr.codecs import BytesCodec
 
 from gradscope.errors import GradscopeError
 from gradscope.store import chunks as module
+from gradscope.store.arrays import _CODECS
 from gradscope.store.chunks import Chunks
-from gradscope.store.creation import _CODECS
 
 SHAPE, CHUNKS = (3, 7, 23, 2, 5), (1, 4, 10, 2, 5)
 

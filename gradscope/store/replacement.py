@@ -1,0 +1,119 @@
+"""Arrays that are added to a store, or take the place of earlier ones: a reader finds those of before, or all the new.
+
+The root's metadata hold those of every array, and these say how the files of its chunks are named. New chunks lie
+beside the old ones under other names until the root, which is replaced at once, names them; then the old ones are
+removed. A journal lists the arrays that are on their way: what a process leaves that is killed on the way is removed by
+the next one that writes into the store.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from math import prod
+from typing import Any
+
+import xarray as xr
+import zarr
+from zarr.storage import MemoryStore
+
+from gradscope.store import trust
+from gradscope.store.arrays import DOTTED, chunk_index, create_array
+from gradscope.store.checks import NAME
+from gradscope.store.location import ROOT, Location, StorePath, locate, writing
+from gradscope.store.root import Root
+
+JOURNAL = ".evaluation.partial"
+"""Key of the list of arrays that are on their way."""
+_CHUNK_BYTES = 4 * 2**20
+_OTHER = {"name": "v2", "separator": "."}
+"""Names of chunks that no array has whose chunks are named by `DOTTED`, or by xarray."""
+
+
+def add_variables(where: StorePath, variables: xr.Dataset, instead_of: Iterable[str] = ()) -> None:
+    """Add arrays, with the coordinates they bring, to a store, and set `variables.attrs` on it: all of it at once.
+
+    They take the place of arrays of the same name and of those named in `instead_of`. A process that is killed on the
+    way leaves the store as it was before, or as it is after; `clear` removes its leftovers.
+    """
+    location = locate(where)
+    with writing(location):
+        clear(location)
+        root = Root(location)
+        metadata, chunks = _encode(variables, root.arrays)
+        replaced = {*instead_of, *metadata}
+        location.replace(JOURNAL, json.dumps(sorted(replaced)).encode())
+        try:
+            for key, content in chunks.items():
+                location.replace(key, content)
+            root = Root(location)  # a recording may have set its status meanwhile
+            root.arrays = {name: array for name, array in root.arrays.items() if name not in replaced} | metadata
+            root.attributes |= variables.attrs
+            root.write()
+        finally:
+            clear(location)
+
+
+def clear(location: Location) -> None:
+    """Remove what an earlier addition left: the chunks of arrays that are no more, or never came to be."""
+    if location.read(JOURNAL) is None:
+        return
+    if location.path is not None:
+        trust.check_links(location.path)
+    root = Root(location)
+    group = zarr.open_group(location.zarr, mode="r", zarr_format=3)
+    for name in sorted(journaled(location) - {*root.attributes.get("recorded", ())}):
+        if name not in root.arrays:
+            location.remove(name)
+            continue
+        location.replace(f"{name}/{ROOT}", json.dumps(root.arrays[name], indent=2).encode())
+        array: Any = group[name]
+        for key in [key for key, _ in location.listing(name)]:
+            rest = key.partition("/")[2]
+            if rest != ROOT and chunk_index(array, rest) is None:
+                location.remove(key)
+    location.remove(JOURNAL)
+
+
+def journaled(location: Location) -> frozenset[str]:
+    """Names of the arrays that are on their way, or were when a process was killed."""
+    names: Any = None
+    with suppress(ValueError, RecursionError):
+        names = json.loads(location.read(JOURNAL) or b"null")
+    return frozenset(name for name in names or () if isinstance(name, str) and NAME.fullmatch(name))
+
+
+def _encode(variables: xr.Dataset, before: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Metadata of the arrays by name, and their chunks by key, none of which an array of before has."""
+    files: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(files), zarr_format=3)
+    for key, variable in variables.variables.items():
+        values = variable.values
+        array = create_array(
+            group,
+            str(key),
+            shape=values.shape,
+            chunks=_bounded(values.shape, values.dtype.itemsize),
+            dtype=str if values.dtype.kind in "OUT" else values.dtype,
+            dims=variable.dims,
+            attributes=variable.attrs,
+            keys=_OTHER if _is_default(before.get(str(key))) else DOTTED,
+        )
+        array[...] = values
+    content = {key: buffer.to_bytes() for key, buffer in files.items() if key != ROOT}
+    metadata = {key.partition("/")[0]: json.loads(content[key]) for key in content if key.endswith(f"/{ROOT}")}
+    return metadata, {key: chunk for key, chunk in content.items() if not key.endswith(f"/{ROOT}")}
+
+
+def _is_default(array: Any) -> bool:
+    """Whether the chunks of an array, if there is one, have names as those of recorded arrays do."""
+    return array is not None and array.get("chunk_key_encoding", {}).get("name") == "default"
+
+
+def _bounded(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Chunks of at most `_CHUNK_BYTES`, whole along the last dimensions."""
+    chunks = list(shape)
+    for axis in range(len(shape)):
+        if prod(chunks) * itemsize <= _CHUNK_BYTES:
+            break
+        chunks[axis] = max(1, _CHUNK_BYTES // (prod(chunks[axis + 1 :]) * itemsize))
+    return tuple(chunks)

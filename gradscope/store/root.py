@@ -1,0 +1,35 @@
+"""The metadata of a store's root."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gradscope.errors import GradscopeError
+from gradscope.store.location import ROOT, Location, StorePath, locate, writing
+
+
+class Root:
+    """The root's metadata, with those of all arrays: replaced at once, so that a reader finds both."""
+
+    def __init__(self, location: Location) -> None:
+        content = location.read(ROOT)
+        if content is None:
+            raise GradscopeError(f"{location}: the store is not there any more")
+        self._location = location
+        self._document = json.loads(content)
+        self.attributes: dict[str, Any] = self._document["attributes"]
+        self.arrays: dict[str, Any] = self._document["consolidated_metadata"]["metadata"]
+
+    def write(self) -> None:
+        self._document["attributes"] = self.attributes
+        self._document["consolidated_metadata"]["metadata"] = self.arrays
+        self._location.replace(ROOT, json.dumps(self._document, indent=2).encode())
+
+
+def set_attributes(where: StorePath, attributes: Mapping[str, Any]) -> None:
+    """Change attributes of the store."""
+    location = locate(where)
+    with writing(location):
+        root = Root(location)
+        root.attributes |= attributes
+        root.write()

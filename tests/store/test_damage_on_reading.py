@@ -1,0 +1,170 @@
+"""What is damaged, or no file, is refused by every reader, by the name of its array and chunk."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from sound_store import KINDS, NAMES, copied, edit, edit_json, make, stores  # noqa: F401  (a fixture)
+
+import gradscope
+from dashboards.images import Images
+from dashboards.recorded import Recorded
+from gradscope.analysis.verification import verify
+from gradscope.errors import GradscopeError
+from gradscope.store.location import locate
+from gradscope.store.progress import finished
+
+SUMMED = ("plain", "lz4", "sharded", "half", "sparse")
+
+
+def flipped(file: Path, byte: int) -> None:
+    """One bit of a file is another."""
+    edit(file, lambda content: content.__setitem__(byte, content[byte] ^ 0x40))
+
+
+def chunks(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file() and file.name != "zarr.json")
+
+
+def read_all(path: Path) -> None:
+    for variable in gradscope.open(path).variables.values():
+        _ = variable.values
+
+
+@pytest.mark.parametrize("kind", SUMMED)
+def test_one_flipped_bit_of_any_chunk_is_refused_by_its_name(stores, kind, tmp_path):  # noqa: F811
+    rng = np.random.default_rng(0)
+    path = copied(stores(kind), tmp_path)
+    for file in rng.permutation(np.array(chunks(path), dtype=object))[:8]:
+        before = file.read_bytes()
+        flipped(file, int(rng.integers(len(before))))
+        with pytest.raises(GradscopeError, match=re.escape(f"{file.relative_to(path)} is damaged")):
+            read_all(path)
+        file.write_bytes(before)
+    read_all(path)
+
+
+@pytest.mark.parametrize("kind", SUMMED)
+@pytest.mark.parametrize("where", [(0, 0, 0, 1, 1), (slice(None), 0, 0, slice(None), slice(0, 2)), ()])
+def test_what_is_read_with_the_check_is_what_was_stored(stores, kind, where):  # noqa: F811
+    """Against plain xarray, whose zarr reads the chunks by itself."""
+    ours, plain = gradscope.open(stores(kind)), xr.open_zarr(stores(kind), mask_and_scale=False)
+    for name in (str(name) for name, variable in ours.data_vars.items() if variable.dims[4:5] == ("sample",)):
+        if kind == "half" and name in NAMES:
+            continue  # scaled
+        selected = [ds[name][where].values for ds in (ours, plain)]
+        if name in NAMES:  # those of other samples are masked
+            marker = plain["written"][where].values
+            selected = [values[marker >= 3] for values in selected]
+        assert np.array_equal(*selected, equal_nan=selected[0].dtype.kind == "f")
+
+
+def test_the_report_of_a_store_with_a_flipped_bit_fails_with_the_name_of_the_chunk(stores, tmp_path):  # noqa: F811
+    path = copied(stores("plain"), tmp_path)
+    file = path / "gradient_norm" / "c.0.0.0.0.0.0"
+    flipped(file, 3)  # the exponent of a float32
+    out = subprocess.run([sys.executable, "-m", "gradscope", "report", path], capture_output=True, text=True)
+    assert out.returncode == 2
+    assert "gradient_norm/c.0.0.0.0.0.0 is damaged: its checksum" in " ".join(out.stderr.split())
+
+
+def test_the_dashboard_refuses_damaged_scalars_tensors_and_images(stores, tmp_path):  # noqa: F811
+    path = copied(stores("plain"), tmp_path)
+    for name in ("gradient_norm", "gradient", "image"):
+        flipped(next(file for file in chunks(path / name) if "c.0.0.0.1.0" in file.name), 7)
+    run = Recorded(path)
+    with pytest.raises(GradscopeError, match=r"gradient_norm/c\.0\.0\.0\.1\.0\.0 is damaged"):
+        run.scalars("gradient_norm")
+    with pytest.raises(GradscopeError, match=r"gradient/c\.0\.0\.0\.1\.0\.0\.0\.0\.0 is damaged"):
+        Images().frame(run, sample=0, step=0, cells=[1], limits="cell")
+    with pytest.raises(GradscopeError, match=r"image/c\.0\.0\.0\.1\.0\.0\.0\.0 is damaged"):
+        Images().thumbnails(run, cell=1, first=0, last=1)
+
+
+def test_a_damaged_marker_stops_whoever_wants_to_go_on(stores, tmp_path):  # noqa: F811
+    path = copied(stores("interrupted"), tmp_path)
+    flipped(chunks(path / "written")[0], 0)
+    with pytest.raises(GradscopeError, match=r"written/c\.0\.0\.0\.0\.0\.0 is damaged"):
+        finished(locate(path))
+
+
+def in_time(work, seconds: float = 20) -> list:
+    """What work gives or raises, in a thread that may hang."""
+    out: list = []
+
+    def run() -> None:
+        try:
+            out.append(work())
+        except Exception as error:
+            out.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert out, "it hangs"
+    return out
+
+
+def strange(file: Path, what: str) -> None:
+    """Something that is no file, in its place."""
+    file.unlink()
+    if what == "pipe":
+        os.mkfifo(file)
+    elif what == "link to a pipe":
+        os.mkfifo(target := file.with_name("pipe"))
+        file.symlink_to(target)
+    elif what == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as end:
+            here = Path.cwd()
+            os.chdir(file.parent)  # the name of a socket is short
+            try:
+                end.bind(file.name)
+            finally:
+                os.chdir(here)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "what"),
+    [
+        *product(["plain"], ["gradient_norm", "image"], ["pipe", "link to a pipe", "device", "socket"]),
+        *product(["plain"], ["label", "written", "gradient"], ["pipe"]),
+        *product(["lz4"], ["gradient"], ["pipe", "device"]),
+    ],
+)
+def test_what_is_no_file_hangs_no_reader(stores, kind, name, what, tmp_path):  # noqa: F811
+    path = copied(stores(kind), tmp_path)
+    strange(chunks(path / name)[0], what)
+    (found,) = in_time(lambda: read_all(path))
+    assert isinstance(found, GradscopeError)
+    assert f"{name}/c" in str(found)
+    (found,) = in_time(lambda: verify(path))
+    assert name in {finding.array for finding in found.findings}
+
+
+@pytest.mark.parametrize("place", ["zarr.json", "written/zarr.json", "gradient/zarr.json"])
+def test_metadata_that_are_no_file_hang_no_reader(stores, place, tmp_path):  # noqa: F811
+    path = copied(stores("plain"), tmp_path)
+    strange(path / place, "pipe")
+    for work in (read_all, verify, Recorded, lambda path: locate(path).locked()):
+        in_time(lambda work=work: work(path))
+
+
+def test_a_store_with_too_many_arrays_is_refused_at_once(tmp_path):
+    path = make(tmp_path / "s.zarr", KINDS["just begun"])
+    arrays = {f"a{i}": {} for i in range(100_000)}
+    edit_json(path / "zarr.json", lambda root: root["consolidated_metadata"]["metadata"].update(arrays))
+    for work in (gradscope.open, verify, Recorded):
+        (found,) = in_time(lambda work=work: work(path), 5)
+        said = str(found) if isinstance(found, GradscopeError) else " ".join(map(str, found.findings))
+        assert "arrays" in said
+        assert "100" in said

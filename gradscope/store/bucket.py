@@ -9,6 +9,7 @@ import zarr.storage
 
 from gradscope.errors import GradscopeError
 from gradscope.store.folder import ROOT
+from gradscope.store.trust import MAX_METADATA_BYTES
 
 RETRY_SECONDS = 60
 """A request is repeated for so long."""
@@ -58,7 +59,7 @@ class Bucket:
         with self._told():
             return any(len(page) for page in self._store.list(chunk_size=1))
 
-    def read(self, key: str) -> bytes | None:
+    def read(self, key: str, most: int = MAX_METADATA_BYTES) -> bytes | None:
         with self._told():
             try:
                 return bytes(self._store.get(key).bytes())

@@ -200,7 +200,7 @@ class _Examination:
         array, key = self.arrays[chunk[0]], self._key(*chunk)
         if (size := self.metadata.files.get(key, 0)) > (most := chunk_bytes.most_bytes(array)):
             return 0, f"it has {size} bytes, at most {most} can be a chunk"
-        if (content := self.location.read(key)) is None:
+        if (content := self.location.read(key, most)) is None:
             return 0, "the chunk is missing, or cannot be read"
         place = _place(array, chunk[1])
         what = chunk_bytes.flaw(content, array, [part.stop - part.start for part in place])

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from gradscope.errors import GradscopeError
 from gradscope.store.bucket import Bucket, first_line
 from gradscope.store.folder import ROOT, Folder
+from gradscope.store.trust import MAX_METADATA_BYTES
 
 __all__ = ["ROOT", "Location", "StorePath", "locate", "reason", "writing"]
 
@@ -35,8 +36,8 @@ class Location(Protocol):
         """Whether anything is there."""
         ...
 
-    def read(self, key: str) -> bytes | None:
-        """Metadata of the store, by their key; None where they are not there."""
+    def read(self, key: str, most: int = MAX_METADATA_BYTES) -> bytes | None:
+        """What lies under a key, of a folder `most` bytes and one more at most; None where nothing is there."""
         ...
 
     def listing(self, folder: str = "") -> Iterator[tuple[str, int]]:

@@ -11,7 +11,7 @@ VERSION = 1
 CELL_DIMS = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
 IMAGE_DIMS = ("channel", "height", "width")
 
-_TENSOR_CHUNK_BYTES = 4 * 2**20
+_CHUNK_BYTES = 4 * 2**20
 _TENSOR_CHUNK_STEPS = 10
 _TENSOR_CHUNK_SAMPLES = 8
 _SCALAR_CHUNK_STEPS = 50
@@ -143,9 +143,9 @@ class Schema:
         itemsize = max((np.dtype(array.dtype).itemsize for array in self.tensors), default=4)
         image = prod(self.grid.image_shape) * itemsize
         steps = 1 if self.tensor_every > 1 else min(_TENSOR_CHUNK_STEPS, self.grid.timesteps)
-        limit = max(1, min(_TENSOR_CHUNK_SAMPLES, self.tensor_samples, _TENSOR_CHUNK_BYTES // (image * steps)))
+        limit = max(1, min(_TENSOR_CHUNK_SAMPLES, self.tensor_samples, _CHUNK_BYTES // (image * steps)))
         samples = max(d for d in range(1, limit + 1) if self.grid.block % d == 0)
-        return samples, max(1, min(steps, _TENSOR_CHUNK_BYTES // (image * samples)))
+        return samples, max(1, min(steps, _CHUNK_BYTES // (image * samples)))
 
     def keeps_tensor(self, step: int) -> bool:
         return bool(self.tensors) and step % self.tensor_every == 0
@@ -166,8 +166,15 @@ class Schema:
         samples, steps = self.grid.block, min(_SCALAR_CHUNK_STEPS, self.grid.timesteps)
         if array.kind == "tensor":
             samples, steps = self.tensor_chunk
+        elif array.kind == "final":
+            samples = self._final_chunk(array)
         time = () if array.kind == "final" else (steps,)
         return (1, 1, 1, 1, samples, *time, *self.extra(array))
+
+    def _final_chunk(self, array: Array) -> int:
+        """Samples of a final array's chunk, near 4 MB, whatever a block has; no chunk reaches over a block's end."""
+        limit = _CHUNK_BYTES // (prod(self.extra(array)) * np.dtype(array.dtype).itemsize)
+        return max(d for d in range(1, max(1, min(limit, self.grid.block)) + 1) if self.grid.block % d == 0)
 
     def shards(self, array: Array) -> tuple[int, ...] | None:
         """Size of the objects that hold several chunks; None where each has its own."""

@@ -24,6 +24,7 @@ from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.provenance import state_hash
 from gradscope.sampler import frozen
 from gradscope.store import open_store
+from gradscope.store.attributes import nested
 from gradscope.store.location import StorePath
 
 Spec = str | Mapping[str, Any]
@@ -134,7 +135,7 @@ def _guides(
     named = _named(guide, ds)
     specs: dict[str, Any] = {} if run is None else {k: v for k, v in run.classifiers.items() if k not in named}
     found = {name: load_classifier(spec, f"classifiers.{name}", shape, device) for name, spec in specs.items()}
-    begun = ds.attrs.get("weights_sha256", {})
+    begun = nested(ds.attrs, "weights_sha256")
     for name, module in named.items():
         if begun.get(f"classifiers.{name}") not in (None, state_hash(module)):
             raise GradscopeError(f"guide: the weights of {name!r} are not those with which the store was recorded")

@@ -8,6 +8,7 @@ from typing import Any
 from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
 from gradscope.store import open_store
+from gradscope.store.attributes import nested
 from gradscope.store.location import Location, StorePath, locate
 
 _FREE = ("recording.path", "recording.durable")  # what may differ: neither is in what is recorded
@@ -46,7 +47,7 @@ def refuse_differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], w
 
 def refuse_other_weights(where: StorePath, weights: Mapping[str, str]) -> None:
     """Raise GradscopeError, with the models, where their weights are not those with which a store was begun."""
-    begun = open_store(where).attrs.get("weights_sha256", {})
+    begun = nested(open_store(where).attrs, "weights_sha256")
     if changed := [key for key in {**begun, **weights} if begun.get(key) != weights.get(key)]:
         raise GradscopeError(f"{where}: the weights of {', '.join(changed)} are not those it was begun with")
 
@@ -70,16 +71,16 @@ def resumption(where: StorePath, provenance: Mapping[str, Any]) -> dict[str, Any
         then, now = ({"scheduler": json.loads(said["scheduler"])} for said in (attributes, provenance))
         refuse_differences(then, now, where)
     refuse_other_weights(where, provenance["weights_sha256"])
-    return {"resumed": [*attributes.get("resumed", []), {key: provenance[key] for key in _KEPT}]}
+    return {"resumed": [*nested(attributes, "resumed", []), {key: provenance[key] for key in _KEPT}]}
 
 
 def remarks(where: StorePath) -> list[str]:
     """Why the blocks recorded last may differ in their last bits from what they would have been, in words."""
     attributes = open_store(where).attrs
-    if not attributes.get("resumed"):
+    if not (resumed := nested(attributes, "resumed", [])):
         return []
-    last = attributes["resumed"][-1]
-    both = {key: (attributes.get(key), last.get(key)) for key in ("device", "threads", "versions")}
+    begun = {key: attributes.get(key) for key in ("device", "threads")} | {"versions": nested(attributes, "versions")}
+    both = {key: (value, resumed[-1].get(key)) for key, value in begun.items()}
     return [f"{key}: begun with {a}, gone on with {b}; bits may differ" for key, (a, b) in both.items() if a != b]
 
 

@@ -561,7 +561,7 @@ def test_probe_classifier_prints_and_saves_the_audit(here, gradscope):
     assert dict(ds.sizes) == {"classifier": 2, "classifier_input": 2, "timestep": 3, "sample": 20, "bound": 2}
     assert json.loads(ds.attrs["configuration"])["timesteps"] == 3
     assert ds.attrs["classes"] == ["baseball", "basketball", "soccer ball", "volleyball"]
-    assert sorted(ds.attrs["weights_sha256"]) == ["classifiers.mine", "classifiers.other", "denoiser"]
+    assert sorted(json.loads(ds.attrs["weights_sha256"])) == ["classifiers.mine", "classifiers.other", "denoiser"]
     rows = [line.split() for line in out.splitlines() if line.split()[:1] in (["999"], ["499"], ["0"])]
     assert [float(row[1]) for row in rows] == pytest.approx(ds.accuracy.values.ravel().tolist(), abs=0.006)
     refused(gradscope, here, "--out: audit.zarr exists; choose another path", *probe, "--out", "audit.zarr")

@@ -1,5 +1,6 @@
 """Whatever ends a recording: what is marked is whole and exact, and the run can go on to the same bytes."""
 
+import json
 import os
 import random
 import shutil
@@ -161,7 +162,7 @@ def test_a_run_that_is_asked_to_end_says_how_far_it_came_and_how_to_go_on(
     record(processes, "--resume", store.name)
     assert recorded_bytes(store) == recorded_bytes(whole)
     assert open_store(store).attrs["status"] == "complete"
-    (again,) = open_store(store).attrs["resumed"]
+    (again,) = json.loads(open_store(store).attrs["resumed"])
     assert (again["threads"], again["device"]) == (1, open_store(whole).attrs["device"])
 
 

@@ -1,5 +1,6 @@
 """Runs over several processes: the bytes of a run in one, whoever dies on the way."""
 
+import json
 import os
 import signal
 import socket
@@ -147,7 +148,7 @@ def test_an_error_in_a_worker_is_told_and_the_run_goes_on(client, alone, tmp_pat
 def test_workers_record_with_the_weights_of_the_store_or_not_at_all(client, tmp_path):
     path = tmp_path / "run.zarr"
     begun = begin(client, path)
-    before = open_store(path).attrs["weights_sha256"]["classifiers.robust"]
+    before = json.loads(open_store(path).attrs["weights_sha256"])["classifiers.robust"]
     try:
         client.run(small_run.draw_robust_from, 7)
         with pytest.raises(GradscopeError, match="the weights of classifiers.robust are not those it was begun with"):
@@ -157,7 +158,7 @@ def test_workers_record_with_the_weights_of_the_store_or_not_at_all(client, tmp_
         distributed.record_blocks(client, begin(client, path, overwrite=True))  # nobody keeps what was loaded before
     finally:
         client.run(small_run.draw_robust_from, 1)
-    assert open_store(path).attrs["weights_sha256"]["classifiers.robust"] != before
+    assert json.loads(open_store(path).attrs["weights_sha256"])["classifiers.robust"] != before
     assert open_store(path).attrs["status"] == "complete"
 
 

@@ -18,6 +18,7 @@ from dashboards.leads import came_from, into
 from dashboards.state import State
 from dashboards.tables import Row, fitting, number, table, words
 from gradscope.store import CELL_DIMS
+from gradscope.store.attributes import nested
 
 TITLE = "Run"
 _KNOWN = ("run_id", "configuration_hash", "created", "status", "device", "threads", "schema_version", "command")
@@ -154,7 +155,7 @@ def commands(run: Recorded) -> str:
 def _provenance(run: Recorded):
     attrs = run.ds.attrs
     rows = [("store", str(run.path))] + [(name, attrs[name]) for name in _KNOWN if name in attrs]
-    rows += [(name, _lines(attrs[name])) for name in _MANY if name in attrs]
+    rows += [(name, _lines(nested(attrs, name))) for name in _MANY if name in attrs]
     return html.Dl([part for name, told in rows for part in (html.Dt(name), html.Dd(str(told)))])
 
 

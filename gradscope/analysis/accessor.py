@@ -1,6 +1,7 @@
 """``ds.gradscope``: the analysis of a store, in a notebook."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import xarray as xr
 from gradscope.analysis import comparison, figures, signatures, stability
 from gradscope.analysis import report as reports
 from gradscope.analysis.html import to_html as page
+from gradscope.analysis.subsets import whole
 from gradscope.analysis.summary import summary
 
 Names = Mapping[str, str | float]
@@ -20,7 +22,12 @@ class Accessor:
     """What `gradscope.analysis` does, as methods of a store."""
 
     def __init__(self, ds: xr.Dataset) -> None:
-        self._ds = ds
+        self._selected = ds
+
+    @cached_property
+    def _ds(self) -> xr.Dataset:
+        """With all dimensions of a store; only here does a dataset that is none raise."""
+        return whole(self._selected)
 
     def summary(self) -> xr.Dataset:
         """One row a cell, see `gradscope.summary`."""
@@ -34,7 +41,7 @@ class Accessor:
         """Signatures that could not be tested, and what would make it possible."""
         return signatures.untested(self._ds)
 
-    def curves(self, names: Sequence[str] | None = None) -> xr.Dataset:
+    def curves(self, names: str | Sequence[str] | None = None) -> xr.Dataset:
         """Means, intervals and quantiles along t, see `gradscope.stability.curves`."""
         return stability.curves(self._ds, names)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.contents import Cell, absent, cells, finished, judged, place
 from gradscope.analysis.statistics import Cluster, Test, cluster_permutation, holm, mcnemar, wilcoxon
+from gradscope.analysis.subsets import whole
 from gradscope.errors import GradscopeError, one_of
 from gradscope.intervals import bootstrap
 from gradscope.store import CELL_DIMS
@@ -122,6 +123,7 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
     GradscopeError
         A cell is unknown or ambiguous, or both are the same.
     """
+    ds = whole(ds)
     places = place(ds, a), place(ds, b)
     if places[0] == places[1]:
         raise GradscopeError(f"compare: both are the cell {_name(_cell(ds, places[0]))}")
@@ -182,6 +184,7 @@ def compare_all(ds: xr.Dataset, baseline: str = "none") -> pd.DataFrame:
     GradscopeError
         There are several stabilisers, and `baseline` is none of them.
     """
+    ds = whole(ds)
     stabilizers = ds["stabilizer"].values.tolist()
     if baseline not in stabilizers and len(stabilizers) > 1:
         raise GradscopeError(f"compare_all: no stabilizer {baseline!r}; {one_of(baseline, stabilizers)}")

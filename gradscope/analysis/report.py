@@ -13,9 +13,11 @@ from gradscope.analysis.comparison import compare_all, jsonable
 from gradscope.analysis.contents import Written, in_memory, written
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.signatures import find, untested
+from gradscope.analysis.subsets import whole
 from gradscope.analysis.summary import TRAJECTORY_MEANS, summary
 from gradscope.independence import also_guides, warnings
 from gradscope.store import CELL_DIMS
+from gradscope.store.attributes import NESTED
 
 VERSION = 1
 """Of the keys of `to_json`."""
@@ -33,7 +35,7 @@ _PROVENANCE = (
     "configuration",
     "evaluation",
 )
-_JSON = ("configuration", "evaluation")  # attributes that are JSON themselves
+_JSON = ("configuration", "evaluation", *NESTED)  # attributes that are JSON themselves
 _RESULTS = ("transfer_ratio", "fd_", "fid", "kd_", "kid", "precision", "recall", "density", "coverage")
 
 
@@ -69,7 +71,7 @@ class Report:
 
 def report(ds: xr.Dataset) -> Report:
     """Analyse a store as `gradscope.open` gives it, whole or partly written."""
-    ds = in_memory(ds)
+    ds = in_memory(whole(ds))
     stabilizers = ds["stabilizer"].values.tolist()
     baseline = "none" if "none" in stabilizers else stabilizers[0]
     much = written(ds)
@@ -168,4 +170,6 @@ def _remarks(ds: xr.Dataset, much: Written) -> list[str]:
 
 def _provenance(ds: xr.Dataset) -> dict[str, Any]:
     there = {name: ds.attrs[name] for name in _PROVENANCE if name in ds.attrs}
-    return {name: json.loads(value) if name in _JSON else value for name, value in there.items()}
+    return {
+        name: json.loads(value) if name in _JSON and isinstance(value, str) else value for name, value in there.items()
+    }

@@ -16,6 +16,7 @@ from gradscope.analysis.contents import Cell, absent, cells, class_names, place
 from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding, ranked, table
 from gradscope.analysis.outcome_signatures import adversarial, ineffective, non_finite, over_regularised
+from gradscope.analysis.subsets import whole
 
 OUTCOMES = {
     "non_finite": ("finite_fraction",),
@@ -47,6 +48,7 @@ def signatures(ds: xr.Dataset) -> pd.DataFrame:
 
 def find(ds: xr.Dataset) -> list[Finding]:
     """The findings behind `signatures`, most severe first."""
+    ds = whole(ds)
     guided = _guided(ds)
     found: list[Finding] = []
     pairs = []

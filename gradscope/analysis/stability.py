@@ -8,6 +8,7 @@ import xarray as xr
 
 from gradscope.analysis.contents import Cell, Written, cells, place, require, written
 from gradscope.analysis.statistics import bootstrap_mean
+from gradscope.analysis.subsets import whole
 from gradscope.analysis.tensors import from_tensors
 from gradscope.store import CELL_DIMS
 
@@ -17,7 +18,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BOUND = ["low", "high"]
 
 
-def curves(ds: xr.Dataset, names: Sequence[str] | None = None) -> xr.Dataset:
+def curves(ds: xr.Dataset, names: str | Sequence[str] | None = None) -> xr.Dataset:
     """Means, intervals and quantiles over samples of the recorded scalar diagnostics.
 
     Parameters
@@ -25,7 +26,7 @@ def curves(ds: xr.Dataset, names: Sequence[str] | None = None) -> xr.Dataset:
     ds
         A store; read one variable of one cell at a time.
     names
-        Diagnostics over cells, sample and timestep; all that are recorded where None.
+        Diagnostic or diagnostics over cells, sample and timestep; all that are recorded where None.
 
     Returns
     -------
@@ -39,6 +40,8 @@ def curves(ds: xr.Dataset, names: Sequence[str] | None = None) -> xr.Dataset:
     GradscopeError
         A name is not in the store.
     """
+    ds = whole(ds)
+    names = [names] if isinstance(names, str) else names
     over = {*CELL_DIMS, "sample", "timestep"}
     if names is None:
         names = [str(name) for name, v in ds.data_vars.items() if {*v.dims} == over and v.dtype.kind == "f"]

@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from gradscope.analysis.contents import class_names, in_memory
+from gradscope.analysis.subsets import whole
 from gradscope.intervals import wilson
 
 TRAJECTORY_MEANS = ("gradient_cosine", "update_cosine", "effective_strength")
@@ -21,7 +22,7 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
         ``own_accuracy``, ``judge_accuracy`` with Wilson's 95 % bounds over ``bound``, and ``class_accuracy`` by the
         judge over ``class``. Only what is written enters, and of the predictions only those of finite images.
     """
-    ds = in_memory(ds)
+    ds = in_memory(whole(ds))
     done = (ds["written"] > 0).all("timestep")
     out = xr.Dataset({"samples": done.sum("sample")})
     for name in TRAJECTORY_MEANS:

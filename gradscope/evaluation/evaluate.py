@@ -24,6 +24,7 @@ from gradscope.intervals import resampled
 from gradscope.models.classifiers import Classifier
 from gradscope.provenance import state_hash
 from gradscope.store import CELL_DIMS, add_variables, open_store
+from gradscope.store.attributes import nested
 from gradscope.store.location import Location, StorePath, locate
 
 _BATCH = 256
@@ -215,7 +216,7 @@ def _about(evaluators: Evaluators, names: tuple[str, str], real: Real | None, sa
 def _independence(ds: xr.Dataset, evaluators: Evaluators) -> dict[str, Any]:
     """The weights of judge and extractor, and the guides that have the same ones."""
     hashes = {name: state_hash(guide.module) for name, guide in evaluators.guides.items()}
-    recorded = ds.attrs.get("weights_sha256", {})
+    recorded = nested(ds.attrs, "weights_sha256")
     for name in map(str, ds["classifier"].values):
         hashes.setdefault(name, recorded.get(f"classifiers.{name}"))
     weights = {}

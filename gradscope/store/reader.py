@@ -5,6 +5,7 @@ import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store import trust
+from gradscope.store.attributes import as_texts
 from gradscope.store.bounded import Bounded
 from gradscope.store.chunks import Chunks
 from gradscope.store.lazy import Recorded, Selection, StoredVariable
@@ -40,6 +41,8 @@ def open_store(where: StorePath) -> xr.Dataset:
         raise GradscopeError(f"{location} is damaged: {error}") from error
     if ds.attrs.get("status") == "recording" and not location.locked():
         ds.attrs["status"] = "interrupted"
+    ds.attrs = as_texts(ds.attrs)
+    ds = ds.assign_coords({name: coord.load() for name, coord in ds.coords.items()})  # small; for groupby("label")
     return ds.assign(masked)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradscope.errors import GradscopeError
+from gradscope.store.attributes import as_texts
 from gradscope.store.location import ROOT, Location, StorePath, locate, writing
 
 
@@ -31,5 +32,5 @@ def set_attributes(where: StorePath, attributes: Mapping[str, Any]) -> None:
     location = locate(where)
     with writing(location):
         root = Root(location)
-        root.attributes |= attributes
+        root.attributes |= as_texts(attributes)
         root.write()

@@ -9,6 +9,7 @@ from typing import Any
 from gradscope.errors import GradscopeError
 from gradscope.fingerprint import fingerprint
 from gradscope.store import trust, trusted_arrays
+from gradscope.store.arrays import is_dotted
 from gradscope.store.checks import NAME
 from gradscope.store.location import ROOT, Location
 from gradscope.store.replacement import journaled
@@ -111,6 +112,11 @@ class Metadata:
         return frozenset(found) - self.evaluation
 
     @property
+    def is_copy(self) -> bool:
+        """Whether xarray wrote it: a selection of a store, or another one's values."""
+        return not is_dotted(_mapping(self.arrays.get(WRITTEN.name)))
+
+    @property
     def recording(self) -> Mapping[str, Any]:
         """Settings of the recording, as far as the store has them."""
         return _mapping(_embedded(self.attributes, "configuration").get("recording"))
@@ -182,7 +188,7 @@ class Metadata:
         if (status := self.attributes.get("status")) not in _STATUS:
             what = f"it is {status!r}, one of: {', '.join(_STATUS)}"
             yield Finding("", f"{ROOT}, status", what, f"`{self.resume}` sets it")
-        if (named := self.attributes.get("coordinates")) != AUXILIARY:
+        if (named := self.attributes.get("coordinates")) != AUXILIARY and not self.is_copy:
             yield Finding("", f"{ROOT}, coordinates", f"they are {named!r}, wanted: {AUXILIARY!r}", ANEW)
         said = self.attributes.get("configuration_hash")
         if said is not None and said != (digest := self._hash()):

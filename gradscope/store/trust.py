@@ -15,6 +15,7 @@ import xarray as xr
 
 from gradscope.errors import GradscopeError
 from gradscope.store import trusted_arrays
+from gradscope.store.attributes import NESTED
 from gradscope.store.checks import check_depth, check_key, is_number, mapping, parsed, refuse, short
 from gradscope.store.schema import CELL_DIMS, VERSION
 
@@ -90,9 +91,15 @@ def _check_attributes(attributes: Mapping[str, Any], where: str) -> None:
         check_key(attributes, key, "a text", lambda value: isinstance(value, str), where)
     for key in ("classes", "recorded"):
         check_key(attributes, key, "a list of texts", _is_texts, where)
-    check_key(attributes, "resumed", "a list of mappings", _is_mappings, where)
+    values = {
+        key: parsed(value, where, key) if isinstance(value, str) else value
+        for key, value in attributes.items()
+        if key in NESTED
+    }
+    check_depth(values, where)
+    check_key(values, "resumed", "a list of mappings", _is_mappings, where)
     for key in ("versions", "weights_sha256", "deviation"):
-        check_key(attributes, key, "a mapping", lambda value: isinstance(value, dict), where)
+        check_key(values, key, "a mapping", lambda value: isinstance(value, dict), where)
     configuration = _embedded(attributes, "configuration", where)
     for key in ("guidance", "recording", "sampling", "classifiers"):
         check_key(configuration, key, "a mapping", lambda value: isinstance(value, dict), f"{where}, configuration")

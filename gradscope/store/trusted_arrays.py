@@ -9,6 +9,7 @@ from gradscope.store.chunk_bytes import COMPRESSIONS, TEXT
 from gradscope.store.schema import CELL_DIMS, IMAGE_DIMS
 
 _CHUNK_BYTES, _SHARD_BYTES = 2**30, 2**36
+_LONG_BYTES = 2**26  # of chunks that are longer than their array
 _TENSOR_BYTES, _OTHER_BYTES = 2**48, 2**36  # an array over `channel`, and any other
 _COORDINATE_VALUES = 10**7  # they are read when a store is opened
 _CHUNKS = 10**8
@@ -123,7 +124,8 @@ def _check_chunk(chunk: list[int], where: str, shape: list[int], itemsize: int, 
         refuse(where, f"chunks of {short(chunk)} do not fit shape {short(shape)}")
     if prod(chunk) * itemsize > limit:
         refuse(where, f"a chunk of {short(chunk)} takes more than {limit} bytes")
-    if any(size > max(length, 1) for size, length in zip(chunk, shape, strict=True)):
+    longer = any(size > max(length, 1) for size, length in zip(chunk, shape, strict=True))
+    if longer and prod(chunk) * itemsize > _LONG_BYTES:  # a selection, written by xarray, keeps the chunks of the whole
         refuse(where, f"chunks of {short(chunk)} are longer than shape {short(shape)}")
 
 

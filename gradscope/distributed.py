@@ -76,6 +76,7 @@ class Begun:
     path: str
     grid: Grid
     bytes: int
+    files: int
     device: str
     deviation: dict[str, dict[str, float]]
 
@@ -291,7 +292,7 @@ def _begin(task: Task, overwrite: bool, resume: bool, command: Sequence[str]) ->
         load_judge(run)
         location = locate(run.config.recording.path)
         deviation = begin_run(run, location, overwrite=overwrite, resume=resume, command=command)
-        return Begun(task, str(location), run.grid, run.schema.bytes(), run.device.type, deviation)
+        return Begun(task, str(location), run.grid, run.schema.bytes(), run.schema.files(), run.device.type, deviation)
 
 
 @_tells

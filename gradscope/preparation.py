@@ -23,7 +23,7 @@ from gradscope.schedule import SCHEDULERS, Schedule
 from gradscope.smoothgrad import SmoothGrad
 from gradscope.stabilizers import Stabilizer, build
 from gradscope.store import Grid, Schema
-from gradscope.store.creation import refuse_path
+from gradscope.store.creation import refuse_path, refuse_size
 from gradscope.store.location import locate
 from probes import Probe
 
@@ -142,8 +142,11 @@ def prepare(
     run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, references, grid, codec)
     for cell in run.cells():
         run.sampler(cell).schedule(config.sampling.num_inference_steps)  # refuses what cannot be combined,
-    _ = run.schema  # and this, two probes of one name
-    return run
+    schema = run.schema  # and this, two probes of one name
+    if not resume:
+        refuse_size(config.recording.path, schema)  # before anything is made for every sample
+    seeds = sample_seeds(config.sampling.seed, range(config.sampling.samples))
+    return replace(run, grid=replace(grid, seed=seeds))
 
 
 def check_classes(classifiers: dict[str, Classifier]) -> None:
@@ -193,7 +196,7 @@ def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int) -> Grid:
         stabilizer=tuple(config.stabilizers),
         guidance_scale=tuple(config.guidance.guidance_scale),
         label=np.resize(wanted, sampling.samples),
-        seed=sample_seeds(sampling.seed, range(sampling.samples)),
+        seed=np.zeros(sampling.samples, np.int64),  # made last: it takes long for many samples
         image_shape=image_shape(denoiser.unet),
         batch_size=sampling.batch_size,
         **schedule.coordinates(),

@@ -99,7 +99,7 @@ def _record_here(request: Request, config: RunConfig, console: Console) -> Outco
     resume = request.resume is not None
     run = prepare(config, request.device, overwrite=request.overwrite, resume=resume)
     judge = load_judge(run)
-    _announce(console, run.grid, str(run.device), run.schema.bytes())
+    _announce(console, run.grid, str(run.device), run.schema.bytes(), run.schema.files())
     done = int(finished(locate(config.recording.path)).sum()) if resume else 0
     with display.recording_progress(console, run.grid, done) as advance:
         outcome = record_run(
@@ -133,7 +133,7 @@ def _record_on_cluster(request: Request, config: RunConfig, console: Console) ->
             command=sys.argv,
         )
         workers = len(client.scheduler_info()["workers"])
-        _announce(console, begun.grid, f"{begun.device}, {workers} workers", begun.bytes)
+        _announce(console, begun.grid, f"{begun.device}, {workers} workers", begun.bytes, begun.files)
         done = int(finished(locate(begun.path)).sum())
         with display.recording_progress(console, begun.grid, done) as advance:
             outcome = distributed.record_blocks(client, begun, lambda cell: advance(cell, begun.grid.timesteps))
@@ -143,11 +143,11 @@ def _record_on_cluster(request: Request, config: RunConfig, console: Console) ->
     return outcome
 
 
-def _announce(console: Console, grid: Grid, where: str, count: int) -> None:
+def _announce(console: Console, grid: Grid, where: str, count: int, files: int) -> None:
     cells = len(list(np.ndindex(grid.cells)))
     console.print(
         f"{cells} cells x {grid.samples} samples x {grid.timesteps} timesteps on {where}; "
-        f"the store takes up to {size(count)}"
+        f"the store takes up to {size(count)} in {files:,} files"
     )
 
 

@@ -74,7 +74,13 @@ ALLOWED = {
         "gradscope.independence",
         "gradscope.store",
     },
-    "gradscope.store": {"gradscope.store", "gradscope.errors", "gradscope.fingerprint", "gradscope.units"},
+    "gradscope.store": {
+        "gradscope.store",
+        "gradscope.errors",
+        "gradscope.fingerprint",
+        "gradscope.names",
+        "gradscope.units",
+    },
     "gradscope.analysis": {
         "gradscope.analysis",
         "gradscope.errors",

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from gradscope.analysis.ranges import VERDICTS, outside, range_of
 from gradscope.analysis.recomputation import NORMS, expected, finite_so_far
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS, open_store
@@ -104,6 +105,9 @@ class _Values:
                 self._compare(slab, name, value, tolerance)
             for name in NORMS & set(slab.data_vars):
                 self._refuse_nan(slab, name)
+            for scalar in (str(key) for key, variable in slab.data_vars.items() if variable.dims == _OVER):
+                self._refuse_outside(slab, scalar)
+        self.findings += _beside(ds)
         for name, worst in sorted(self._worst.items()):
             what = f"{worst.what}; {worst.wrong} of its values are wrong, this one most"
             self.findings.append(Finding(name, worst.place, what, f"it, or the tensor, is damaged: {ANEW}"))
@@ -136,6 +140,13 @@ class _Values:
         wrong = np.isnan(slab[name].values) & finite_so_far(slab)
         self._note(slab, name, np.where(wrong, np.inf, 0), lambda at: "stored NaN, and the gradient is finite")
 
+    def _refuse_outside(self, slab: xr.Dataset, name: str) -> None:
+        low, high = range_of(slab, name)
+        wrong = outside(slab, name) & (slab["written"].values > 0)
+        stored = slab[name].values
+        told = f"which lies outside of [{low:g}, {high:g}]"
+        self._note(slab, name, np.where(wrong, np.inf, 0), lambda at: f"stored {stored[at]:.7g}, {told}")
+
     def _note(self, slab: xr.Dataset, name: str, excess: NDArray[Any], what: Callable[[tuple[int, ...]], str]) -> None:
         """Remember the worst of what exceeds its tolerance."""
         if not (excess > 1).any():
@@ -146,6 +157,21 @@ class _Values:
             at = tuple(int(i) for i in np.unravel_index(excess.argmax(), excess.shape))
             place = ", ".join(f"{dim} {slab[dim].values[i]}" for dim, i in zip(_OVER, at, strict=True))
             worst.excess, worst.place, worst.what = float(excess.max()), place, what(at)
+
+
+def _beside(ds: xr.Dataset) -> Iterator[Finding]:
+    """Verdicts and coordinates that lie outside of their ranges."""
+    for name in (*VERDICTS, *COORDINATES):
+        if name not in ds.variables or not (wrong := outside(ds, name)).any():
+            continue
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        place = ", ".join(f"{dim} {ds[dim].values[i]}" for dim, i in zip(ds[name].dims, at, strict=True))
+        low, high = range_of(ds, name)
+        what = (
+            f"{ds[name].values[at]}, which lies outside of [{low:g}, {high:g}], as {int(wrong.sum())} of its values do"
+        )
+        remedy = "`gradscope evaluate` makes it again" if name in VERDICTS else ANEW
+        yield Finding(name, place, f"stored {what}", remedy)
 
 
 def _slabs(ds: xr.Dataset, skip: Callable[[tuple[slice, ...]], bool]) -> Iterator[xr.Dataset]:

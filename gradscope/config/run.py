@@ -7,7 +7,9 @@ from pydantic import AfterValidator, Field, Tag
 from gradscope.config.classifiers import ClassifierSpec
 from gradscope.config.evaluation import EvaluationConfig
 from gradscope.config.fields import Interval, PathText, Positive, Seed, Strict, form_of
+from gradscope.errors import GradscopeError
 from gradscope.fingerprint import fingerprint
+from gradscope.names import check_name
 
 ClassifierInput = Literal["x_t", "x0", "x0_detached"]
 Objective = Literal["log_prob", "logit"]
@@ -38,6 +40,15 @@ def _one_probe(entry: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     if len(entry) != 1:
         raise ValueError(f"is a name, or one name with its options, got {entry}")
     return entry
+
+
+def _named(entries: dict[str, Any]) -> dict[str, Any]:
+    for name in entries:
+        try:
+            check_name(name, "its names")
+        except GradscopeError as error:
+            raise ValueError(str(error)) from None
+    return entries
 
 
 ProbeSpec = Annotated[
@@ -103,11 +114,11 @@ class RunConfig(Strict):
     """One run: a grid of cells over the same samples."""
 
     denoiser: PathText
-    classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1)]
+    classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1), AfterValidator(_named)]
     judge: ClassifierSpec = "none"
     evaluation: EvaluationConfig = EvaluationConfig()
     guidance: GuidanceConfig
-    stabilizers: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = {"none": {}}
+    stabilizers: Annotated[dict[str, dict[str, Any]], Field(min_length=1), AfterValidator(_named)] = {"none": {}}
     sampling: SamplingConfig = SamplingConfig()
     execution: ExecutionConfig = ExecutionConfig()
     probes: list[ProbeSpec] = ["gradient", "update", "norms", "cosines", "strength", "belief"]

@@ -18,6 +18,8 @@ from gradscope.store.root import set_attributes
 from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN, Schema
 from gradscope.units import size
 
+_FILES = 10**6
+
 
 def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False) -> None:
     """Make the store with all its arrays, empty, and its metadata consolidated: it is there whole, or not at all.
@@ -29,8 +31,7 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
     """
     location = locate(where)
     refuse_path(location, overwrite)
-    if location.path is not None:
-        _refuse_size(location.path.resolve(), schema)
+    refuse_size(location, schema)
     try:
         with location.made(overwrite) as new:
             if not overwrite:
@@ -62,7 +63,19 @@ def _fill(place: Any, schema: Schema) -> None:
         zarr.consolidate_metadata(place)
 
 
-def _refuse_size(path: Path, schema: Schema) -> None:
+def refuse_size(where: StorePath, schema: Schema) -> None:
+    """Raise GradscopeError where a store would have more files than a folder bears, or lacks the room on its disk."""
+    location = locate(where)
+    if (files := schema.files()) > _FILES:
+        raise GradscopeError(
+            f"the store would have {files:,} files, at most {_FILES:,} are made",
+            key="recording.path",
+            python="record fewer samples, timesteps or tensors, or larger blocks (batch_size)",
+            command="lower sampling.samples or recording.tensor_samples, or raise sampling.batch_size",
+        )
+    if location.path is None:
+        return
+    path = location.path.resolve()
     folder = next(parent for parent in path.parents if parent.is_dir())
     free = shutil.disk_usage(folder).free + (_size(path) if path.exists() else 0)
     if schema.bytes() > free:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gradscope.names import check_name
+
 VERSION = 1
 CELL_DIMS = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
 IMAGE_DIMS = ("channel", "height", "width")
@@ -37,6 +39,11 @@ class Grid:
     """Channel, height, width."""
     batch_size: int
     """Samples of a block."""
+
+    def __post_init__(self) -> None:
+        for dim in ("classifier", "classifier_input", "stabilizer"):
+            for name in getattr(self, dim):
+                check_name(name, dim)
 
     @property
     def cells(self) -> tuple[int, ...]:
@@ -211,6 +218,19 @@ class Schema:
         }
         arrays = (*self.arrays, WRITTEN)
         return sum(cells * counts[a.kind] * prod(self.extra(a)) * np.dtype(a.dtype).itemsize for a in arrays)
+
+    def files(self) -> int:
+        """Number of files of the whole store, at most."""
+        stored = ((a, self.shards(a) or self.chunks(a)) for a in (*self.arrays, WRITTEN))
+        return sum(1 + prod(map(ceil, np.divide(self._kept_shape(array), size))) for array, size in stored)
+
+    def _kept_shape(self, array: Array) -> tuple[int, ...]:
+        """Of an array, as far as it is ever written."""
+        shape = list(self.shape(array))
+        if array.kind == "tensor":
+            shape[4] = self.kept_samples(0, self.grid.samples)
+            shape[5] = ceil(self.grid.timesteps / self.tensor_every)
+        return tuple(shape)
 
 
 def fill_value(dtype: Any) -> Any:

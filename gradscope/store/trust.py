@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from gradscope.errors import GradscopeError
+from gradscope.names import check_name
 from gradscope.store import trusted_arrays
 from gradscope.store.attributes import NESTED
 from gradscope.store.checks import check_depth, check_key, is_number, mapping, parsed, refuse, short
@@ -72,6 +73,9 @@ def check_coordinates(ds: xr.Dataset, where: str) -> None:
             refuse(where, f"{name} is empty")
         if len(np.unique(values)) < len(values):
             refuse(where, f"{name} has a value twice")
+        if values.dtype.kind in "OUT":
+            for text in values.tolist():
+                check_name(str(text), f"{where}, {name}")
     if not np.isfinite(ds["guidance_scale"].values).all():
         refuse(where, "guidance_scale is not finite")
     if "bound" in ds.coords and ds["bound"].values.tolist() != ["low", "high"]:

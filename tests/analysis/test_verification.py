@@ -1,6 +1,7 @@
 """Stored scalars are held against the tensors beside them; wrong ones are found and named."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -239,3 +240,29 @@ def test_a_sound_recording_is_sound(tmp_path, monkeypatch, gain, variance_type):
         moved = ds["update_norm"].values[..., :-1] > 0  # where x0-hat is clamped everywhere, no gradient is left
         np.testing.assert_allclose(strength[moved], (0.4 / 192**0.5 / added)[moved], rtol=1e-5)
         assert (added > ds["sigma"].values[:-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("judge_prediction", 99, r"stored 99, which lies outside of \[-1, 1\]"),
+        ("own_prediction", -2, r"stored -2, which lies outside of \[-1, 1\]"),
+        ("alphas_cumprod", -1.0, r"stored -1.0, which lies outside of \[0, 1.00001\]"),
+        ("alphas_cumprod", 1.5, r"stored 1.5, which lies outside"),
+        ("sigma", -0.5, r"stored -0.5, which lies outside"),
+        ("label", 7, r"stored 7, which lies outside of \[0, 1\]"),
+        ("predicted_class", 5, r"stored 5, which lies outside of \[0, 1\]"),
+        ("log_prob", 0.5, r"stored 0.5, which lies outside"),
+        ("finite_fraction", 1.5, "which lies outside|recomputed"),
+        ("gradient_cosine", 1.5, "which lies outside|recomputed"),
+    ],
+)
+def test_values_outside_of_their_range_are_named(stores, tmp_path, name, value, told):
+    """Their chunks are whole and have their checksums: these values were written, by whoever."""
+    path = copied(stores("plain"), tmp_path)
+    ds = open_store(path)
+    if name not in ds.variables:
+        pytest.skip("this store does not record it")
+    write(path, name, tuple(0 for _ in ds[name].dims) if ds[name].ndim < 6 else AT, value)
+    (found,) = (finding for finding in verify(path).findings if finding.array == name)
+    assert re.search(told, found.what)

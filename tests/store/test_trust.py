@@ -65,7 +65,7 @@ SHARDS = {"name": "sharding_indexed", "configuration": {"chunk_shape": [1], "cod
         ((*NORM, "dimension_names"), ["sample"] * 6, "has a dimension twice"),
         ((*NORM, "dimension_names", 5), "time", "its dimensions are .*, wanted: .*'timestep'"),
         ((*NORM, "chunk_grid", "configuration", "chunk_shape"), [10**4] * 6, "takes more than 1073741824 bytes"),
-        ((*NORM, "chunk_grid", "configuration", "chunk_shape"), [3] * 6, "are longer than shape"),
+        ((*NORM, "chunk_grid", "configuration", "chunk_shape"), [20] * 6, "are longer than shape"),
         ((*NORM, "chunk_grid", "configuration", "chunk_shape"), [0] * 6, "do not fit shape"),
         ((*NORM, "chunk_grid", "name"), "rectangular", "chunk grid 'rectangular', wanted: regular"),
         ((*NORM, "storage_transformers"), ["x"], "storage transformers are not read"),

@@ -1,0 +1,42 @@
+"""In which range the values of a store lie, whatever was recorded: what lies outside of it never was."""
+
+import numpy as np
+import xarray as xr
+
+from gradscope.analysis.contents import class_names
+
+_ROUNDING = 1e-5  # of what is stored as float32
+_SHARES = ("finite_fraction", "zero_fraction", "clipped_fraction", "high_frequency_share")
+_POSITIVE = ("effective_strength", "noise_added", "gradient_snr", "sensitivity_max", "infidelity", "entropy")
+_CODES = {"unguided": 1, "nonfinite_source": 4}
+VERDICTS = ("own_prediction", "judge_prediction")
+"""Over cells and sample; -1 where there is none."""
+
+
+def range_of(ds: xr.Dataset, name: str) -> tuple[float, float]:
+    """The least and the largest value of a scalar, a verdict or a coordinate; infinite where there is no bound."""
+    last_class = len(class_names(ds)) - 1 if class_names(ds) else np.inf
+    if name in VERDICTS:
+        return -1, last_class
+    if name in ("predicted_class", "label"):
+        return 0, last_class
+    if name in _CODES:
+        return 0, _CODES[name]
+    if name in _SHARES or name == "alphas_cumprod":
+        return 0, 1 + _ROUNDING
+    if name.endswith("_cosine"):
+        return -1 - _ROUNDING, 1 + _ROUNDING
+    if name == "log_prob":
+        return -np.inf, _ROUNDING
+    if name in _POSITIVE or name.endswith(("_norm", "_lipschitz")) or name == "sigma":
+        return -_ROUNDING, np.inf
+    return -np.inf, np.inf
+
+
+def outside(ds: xr.Dataset, name: str) -> np.ndarray:
+    """Where a value lies outside of its range, of the variable's shape; NaN lies in every range."""
+    low, high = range_of(ds, name)
+    values = ds[name].values
+    if values.dtype.kind not in "iuf":
+        return np.zeros(values.shape, bool)
+    return np.asarray((values < low) | (values > high))

@@ -20,8 +20,6 @@ ELEMENTS = 2**26
 """Of all tensors in one picture."""
 METADATA = 16 * 2**20
 """Bytes."""
-NAME = 200
-"""Characters of a cell's names."""
 
 
 def check(path: Path) -> int:
@@ -57,12 +55,6 @@ def check(path: Path) -> int:
     if resident > MEMORY:
         raise _too_much(path, f"claims {readable(resident)} that are read at once", readable(MEMORY))
     return resident
-
-
-def check_names(path: Path, names: list[str]) -> None:
-    """Raise GradscopeError where a name is too long to be shown, again and again."""
-    if long := next((name for name in names if len(name) > NAME), None):
-        raise _too_much(path, f"has a name of {len(long):,} characters, {long[:20]!r}...", f"{NAME}")
 
 
 def check_picture(elements: int) -> None:

@@ -20,6 +20,7 @@ from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.provenance import provenance
 from gradscope.sampler import image_shape, refuse_conditional
 from gradscope.schedule import SCHEDULERS
+from gradscope.store.attributes import as_texts
 
 
 def run_audit(
@@ -151,6 +152,6 @@ def save(ds: xr.Dataset, path: Path) -> None:
             shutil.rmtree(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata")
-            ds.to_zarr(path, zarr_format=3)
+            ds.assign_attrs(as_texts(ds.attrs)).to_zarr(path, zarr_format=3)
     except OSError as error:
         raise GradscopeError(f"--out: {path} could not be written: {error.strerror}") from error

@@ -14,7 +14,7 @@ LINK = '<a href="javascript:window.pwned=1">click</a>'
 SCRIPT = "</script><script>window.pwned=1</script>"
 MARKDOWN = "[click](javascript:window.pwned=1) ![x](http://evil.test/x.png)"
 FORMULA = '=HYPERLINK("http://evil.test","x")'
-CODE = "\"); import os; os.system(\"touch pwned\") #\n'''\nos.abort()"
+CODE = "\"); import os; os.system(\"touch pwned\"); '''; os.abort() #"
 NAMES = {
     "classifier": [MARKUP, FORMULA],
     "classifier_input": ["x_t", LINK],

@@ -85,7 +85,7 @@ def test_tensors_that_are_too_large_are_not_drawn(claim):
 
 def test_long_names_and_metadata_are_refused(tmp_path, stored, monkeypatch):
     long = small_store.evaluated().assign_coords(classifier=["x" * 201, "y"])
-    with pytest.raises(GradscopeError, match="a name of 201 characters, 'xxxxxxxxxxxxxxxxxxxx'"):
+    with pytest.raises(GradscopeError, match="classifier: a name has at most 200 characters, got 201"):
         Recorded(small_store.save(long, tmp_path / "long.zarr"))
     monkeypatch.setattr(limits, "METADATA", 1000)
     with pytest.raises(GradscopeError, match="has metadata of .* kB; the dashboard shows up to 1 kB"):

@@ -9,7 +9,7 @@ from inspect import signature
 
 from probes.attribution import Attribution
 from probes.belief import Belief
-from probes.cosines import Cosine, CosineBetween, LagCosine, ScoreCosine
+from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
 from probes.fractions import SOURCES, FiniteFraction, Fractions
 from probes.layers import Layers
 from probes.norms import Norm
@@ -45,6 +45,7 @@ NAMED: Mapping[str, Callable[..., list[Probe]]] = {
         Cosine("gradient"),
         Cosine("update"),
         LagCosine(),
+        FirstCosine(),
         CosineBetween("update", "gradient"),
         ScoreCosine(),
     ],
@@ -70,6 +71,7 @@ __all__ = [
     "CosineBetween",
     "EffectiveStrength",
     "FiniteFraction",
+    "FirstCosine",
     "Fractions",
     "GradientLipschitz",
     "GradientSNR",

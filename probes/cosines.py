@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from probes.numerics import cosine_of_units, undefined
@@ -62,6 +63,30 @@ class LagCosine(Probe):
                 value = cosine_of_units(now, state[1])
             state = part, now
         return {"gradient_lag_cosine": value}, state
+
+
+class FirstCosine(Probe):
+    """Cosine of the gradient with the first one that the sample had: where it falls towards -1, it has turned round.
+
+    NaN up to and at that first gradient, and for zero tensors.
+    """
+
+    needs = ("gradient",)
+    variables = (
+        Variable(
+            "gradient_first_cosine",
+            "cosine similarity of the gradient with the first one of the sample",
+            "cos(g_t, g_first), first: the first step whose gradient is finite and not zero",
+        ),
+    )
+
+    def measure(self, step: GuidedStep, state: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
+        now = step.unit_rows("gradient")
+        if state is None:
+            return {"gradient_first_cosine": undefined(step.x_t)}, now
+        usable = (state.any(dim=1) & state.isfinite().all(dim=1))[:, None]
+        value = cosine_of_units(now, state).where(usable[:, 0], torch.nan)
+        return {"gradient_first_cosine": value}, state.where(usable, now)
 
 
 class CosineBetween(Probe):

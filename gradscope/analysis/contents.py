@@ -27,6 +27,7 @@ RECORDED_BY: Mapping[str, str] = {
     "score_cosine": "cosines",
     "update_gradient_cosine": "cosines",
     "gradient_lag_cosine": "cosines",
+    "gradient_first_cosine": "cosines",
     "effective_strength": "strength",
     "noise_added": "strength",
     "unguided": "strength",

@@ -116,7 +116,7 @@ def test_true_gradients_of_a_convinced_guide_have_all_but_float32_norms(scale):
     probe_names = ["norms", "cosines", "sensitivity", "fractions", "spectrum"]
     tiny, plain = (run(probe_names, make_steps(scale=s, dtype=torch.float64)) for s in (scale, 1.0))
     for name in (
-        "gradient_cosine update_cosine gradient_lag_cosine update_gradient_cosine score_cosine "
+        "gradient_cosine update_cosine gradient_lag_cosine gradient_first_cosine update_gradient_cosine score_cosine "
         "unit_gradient_lipschitz zero_fraction high_frequency_share radial_spectrum"
     ).split():
         torch.testing.assert_close(tiny[name], plain[name], rtol=1e-5, atol=1e-7, equal_nan=True)
@@ -169,6 +169,19 @@ def test_a_sampler_that_does_not_say_how_long_diffusion_is_has_no_lag_cosine():
     for step in times(999, 500, num_train_timesteps=None):
         trace(step)
     assert torch.isfinite(trace["gradient_cosine"][:, 1]).all()
+
+
+def test_the_first_cosine_is_with_the_first_gradient_that_a_sample_had():
+    steps = make_steps()
+    steps[0].gradient[1] = 0
+    steps[0].gradient[2, 0, 0, 0] = torch.nan
+    got, g = run(["cosines"], steps)["gradient_first_cosine"], flat(steps, "gradient")
+    expected = np.full((len(steps), N), np.nan)
+    for n in range(N):
+        first = 1 if n in (1, 2) else 0
+        for t in range(first + 1, len(steps)):
+            expected[t, n] = g[t, n] @ g[first, n] / np.linalg.norm(g[t, n]) / np.linalg.norm(g[first, n])
+    check(got, expected)
 
 
 def test_shift_and_update_are_compared_with_what_they_follow():

@@ -13,7 +13,7 @@ import zarr
 from dashboards import limits
 from dashboards.scalars import OVER
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS, open_store
+from gradscope.store import open_store
 from gradscope.store.chunks import Chunks, stamp
 from gradscope.store.location import ROOT, locate
 from gradscope.store.reader import open_arrays

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import place
+from gradscope.analysis.contents import class_names, guidance, place
 from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding
 
@@ -34,12 +34,14 @@ def exhibit(ds: xr.Dataset, finding: Finding, elements: int) -> Exhibit:
     elements
         Number of elements of one gradient.
     """
-    cell = ds.isel(place(ds, finding.cell)).assign_attrs(elements=elements)
+    cell = ds.isel(place(ds, finding.cell)).assign_attrs(elements=elements, objective=guidance(ds).get("objective"))
     badness = _badness(cell, finding).transpose("sample", "timestep").values.astype(np.float64)
     kept = (cell["written"] >= 3).transpose("sample", "timestep").values
     timestep = cell["timestep"].values
     within = _within(timestep, finding)
     worst = means(badness[:, within])
+    if finding.target_class:
+        worst[cell["label"].values != class_names(ds).index(finding.target_class)] = np.nan
     known, shown = np.isfinite(worst), kept[:, within].any(axis=1)
     rows = next((np.flatnonzero(some) for some in (known & shown, shown, known) if some.any()), np.arange(1))
     sample = int(rows[np.nan_to_num(worst[rows], nan=-np.inf).argmax()])

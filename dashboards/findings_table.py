@@ -26,7 +26,11 @@ COLUMNS: tuple[Column, ...] = (
     interval("effect", "effect [95 %]", 172, headerTooltip=_EFFECT, filter=False),
     number("threshold", "threshold", 78, headerTooltip="the value that it crossed", filter=False),
 )
-_SHOWS = {curve.name: curve.needs for curve in CURVES} | {"adversarial": ("log_prob", "gradient_cosine")}
+_SHOWS = {curve.name: curve.needs for curve in CURVES} | {
+    "adversarial": ("log_prob", "gradient_cosine"),
+    "undone": ("log_prob", "gradient_lag_cosine"),
+    "unrelated_update": ("update_gradient_cosine",),
+}
 """Diagnostics to look at, by signature."""
 
 

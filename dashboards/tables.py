@@ -13,7 +13,7 @@ from dash_ag_grid import AgGrid
 
 ROW, HEADER = 26, 30
 """Heights in pixels."""
-SEVERITIES = {"alarm": "▲", "warning": "●"}
+SEVERITIES = {"alarm": "▲", "warning": "●", "remark": "○"}
 """A symbol, as colour alone says nothing to many."""
 
 Row = Mapping[str, Any]

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from gradscope.analysis import summary
 from gradscope.analysis.figures import cell_name
-from gradscope.analysis.report import Report, grouped, headline
+from gradscope.analysis.report import Report, grouped, headline, multiplicity
 from gradscope.console import further_tables, summary_tables
 from gradscope.independence import also_guides, warnings
 
-_COLOURS = {"alarm": "bold red", "warning": "bold yellow"}
+_COLOURS = {"alarm": "bold red", "warning": "bold yellow", "remark": "bold"}
 _INDENT = (0, 0, 0, 2)
 
 
@@ -26,6 +26,8 @@ def report_parts(report: Report, ds: xr.Dataset, width: int = 80) -> Iterator[Re
     yield Text(f"Findings: {headline(report.findings, len(report.cells))}", style="bold")
     yield from (Text(remark) for remark in report.remarks)
     yield from _findings(report)
+    if report.findings:
+        yield Text(f"\n{multiplicity(report.tests)}", style="italic")
     tables = summary_tables(summary(ds), warnings(also_guides(ds)).get("judge", ""), width)
     if "evaluation" in ds.attrs:
         tables += further_tables(ds)
@@ -53,17 +55,17 @@ def _findings(report: Report) -> Iterator[RenderableType]:
 
 
 def _effects(comparisons: pd.DataFrame) -> Table:
-    frechet = [name for name in comparisons if f"{name}_low" in comparisons and name != "accuracy"][:1]
+    distances = [name for name in comparisons if f"{name}_low" in comparisons and name != "accuracy"][:1]
     several = comparisons["guidance_scale"].nunique() > 1
     table = Table(title="The effect of each technique", title_justify="left", caption_justify="left", box=None)
     table.collapse_padding = True
     for head in ("classifier", "technique", "at", *(["scale"] if several else [])):
         table.add_column(head, no_wrap=True)
-    for head in ("accuracy [95 %]", "p", *(f"{name} [95 %]" for name in frechet)):
+    for head in ("accuracy [95 %]", "p", *(f"{name} [95 %]" for name in distances)):
         table.add_column(head, justify="right", no_wrap=True)
     for row in comparisons.to_dict("records"):
         scale = [f"{row['guidance_scale']:g}"] if several else []
-        numbers = [_change(row, "accuracy"), _p(row["p_holm"]), *(_change(row, name) for name in frechet)]
+        numbers = [_change(row, "accuracy"), _p(row["p_holm"]), *(_change(row, name) for name in distances)]
         table.add_row(*(escape(row[name]) for name in ("classifier", "technique", "at")), *scale, *numbers)
     fewest, most = comparisons["n"].min(), comparisons["n"].max()
     few = sorted({note for note in comparisons["note"] if note})

@@ -43,29 +43,56 @@ def bootstrap(estimate: float, replicates: ArrayLike, level: float = 0.95) -> tu
     return float(low), float(high)
 
 
-def transfer_ratio(
-    guide: ArrayLike, judge: ArrayLike, chance: float, replicates: int = 1000
-) -> tuple[float, float, float]:
-    """Share of a guide's success that an independent judge confirms, with its 95 % interval.
+def student(level: float, freedom: ArrayLike) -> NDArray[np.float64]:
+    """Half-width of Student's two-sided interval in standard errors; NaN without a degree of freedom."""
+    from scipy.special import stdtrit  # takes a while: only where it is needed
 
-    (judge's accuracy - chance) / (guide's accuracy - chance), by a paired percentile bootstrap over samples; all NaN
-    where the guide's own accuracy is not above chance (its Wilson interval reaches it). A bound is NaN where too many
-    replicates of the guide's accuracy reach chance.
+    degrees = np.asarray(freedom, dtype=np.float64)
+    return np.where(degrees > 0, stdtrit(np.where(degrees > 0, degrees, 1), (1 + level) / 2), np.nan)
+
+
+def transfer_ratio(
+    guide: ArrayLike, judge: ArrayLike, chance: float, level: float = 0.95, draws: int = 4000
+) -> tuple[float, float, float]:
+    """Share of a guide's success that an independent judge confirms, with its interval.
+
+    (judge's accuracy - chance) / (guide's accuracy - chance). The interval holds the quantiles of the ratio under the
+    posterior of the four paired outcomes, a Dirichlet distribution with Jeffreys' prior (1/2 each): unlike a bootstrap
+    it knows, where guide and judge agreed on all samples so far, that on others they may not. All NaN where the guide's
+    own accuracy is not above chance (its Wilson interval reaches it). A bound is NaN where too many draws of the
+    guide's accuracy reach chance.
 
     Parameters
     ----------
     guide, judge
         Whether each sees the target class, ``(samples,)``.
+    chance
+        Accuracy of guessing.
+    level
+        Coverage of the interval.
+    draws
+        From the posterior.
+
+    Examples
+    --------
+    >>> always = [True] * 64
+    >>> [round(value, 1) for value in transfer_ratio(always, always, 0.25)]
+    [1.0, 1.0, 1.0]
     """
-    verdicts = np.stack([np.asarray(guide, dtype=bool), np.asarray(judge, dtype=bool)])
-    n = verdicts.shape[1]
-    if not n or wilson(verdicts[0].sum(), n)[0] <= chance:
+    first, second = np.asarray(guide, dtype=bool), np.asarray(judge, dtype=bool)
+    n = len(first)
+    if not n or wilson(first.sum(), n)[0] <= chance:
         return np.nan, np.nan, np.nan
-    own, seen = verdicts @ resampled(n, replicates).T / n - chance
-    ratio = np.divide(seen, own, out=np.full(replicates, np.nan), where=own > 0)
-    # A replicate in which the guide is at chance may stand anywhere: where there are too many of them, no bound.
-    tail = int(0.025 * replicates)
-    bounds = (np.sort(np.where(own > 0, ratio, end))[rank] for end, rank in ((-np.inf, tail), (np.inf, -1 - tail)))
-    low, high = (float(bound) if np.isfinite(bound) else np.nan for bound in bounds)
-    own_accuracy, accuracy = verdicts.mean(axis=1) - chance
-    return float(accuracy / own_accuracy), low, high
+    outcomes = np.bincount(2 * first + second, minlength=4)  # neither, judge alone, guide alone, both
+    p = np.random.default_rng(0).dirichlet(outcomes + 0.5, draws)
+    own, seen = p[:, 2] + p[:, 3] - chance, p[:, 1] + p[:, 3] - chance
+    # A draw in which the guide is at chance may stand anywhere: where there are too many of them, no bound.
+    known = own > 0
+    ratio = np.divide(seen, own, out=np.full(draws, np.nan), where=known)
+    low, high = (
+        float(np.quantile(np.where(known, ratio, end), (1 + side * level) / 2, method="nearest"))
+        for side, end in ((-1, -np.inf), (1, np.inf))
+    )
+    estimate = float((second.mean() - chance) / (first.mean() - chance))
+    low, high = (bound if np.isfinite(bound) else np.nan for bound in (low, high))
+    return estimate, low, high

@@ -18,7 +18,8 @@ import xarray as xr
 import gradscope
 from gradscope.analysis.comparison import accuracy_change
 from gradscope.analysis.contents import Cell, cells, finished, place
-from gradscope.analysis.statistics import bootstrap_mean, holm
+from gradscope.analysis.means import mean_interval
+from gradscope.analysis.statistics import holm
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -109,7 +110,7 @@ def curves(out: str, stores: list[str]) -> None:
                 values = cell[name].values[finished(cell)]
                 if name == "gradient_norm":
                     values = np.log10(values, where=values > 0, out=np.full(values.shape, np.nan))
-                centre, low, high, _ = bootstrap_mean(values)
+                centre, low, high, _ = mean_interval(values)
                 style = {"none": "-", "adam": "--"}.get(str(where["stabilizer"]), ":")
                 colour = COLOURS[list(("x_t", "x0", "x0_detached")).index(str(where["classifier_input"]))]
                 label = f"{where['classifier_input']}, {where['stabilizer']}"

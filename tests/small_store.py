@@ -29,6 +29,7 @@ ATTRIBUTES = {
     "run_id": "5f0c",
     "configuration": json.dumps({"judge": "none"}),
     "configuration_hash": "abcd",
+    "scheduler": json.dumps({"num_train_timesteps": 2000}),  # ten timesteps of which are near enough to compare
     "versions": {"gradscope": "0.1.0"},
     "command": "gradscope record --config both.yaml",
     "status": "complete",
@@ -54,7 +55,9 @@ def _recorded() -> xr.Dataset:
         part = trajectories(fault, SAMPLES, TIMESTEPS, seed=i)
         parts.append(part.assign_coords({dim: [value] for dim, value in zip(CELL_DIMS, cell, strict=True)}))
     ds = xr.combine_by_coords(parts, combine_attrs="override", join="outer")
-    ds = ds.sel({dim: values for dim, values in CELLS.items()}).drop_vars(["own_prediction", "judge_prediction"])
+    ds = ds.sel({dim: values for dim, values in CELLS.items()})
+    judged = ["own_prediction", "judge_prediction", "coverage", "coverage_interval", "coverage_floor", "bound"]
+    ds = ds.drop_vars(judged)
     ds = ds.assign_coords(sample=np.arange(SAMPLES)).assign_attrs(ATTRIBUTES)
     ds["written"] = ds["written"].where(ds["sample"] < TENSORS, 1).astype(np.uint8)
     for name in ("gradient", "update", "x_t", "pred_original_sample"):
@@ -89,10 +92,9 @@ def _evaluated() -> xr.Dataset:
         ds[name] = (CELL_DIMS, value)
         ds[f"{name}_interval"] = ((*CELL_DIMS, "bound"), np.stack([0.9 * value, 1.1 * value], axis=-1))
     ds["transfer_ratio"][0, 0, 0, 0] = np.nan
-    ds["fd_extractor_replicates"] = (
-        (*CELL_DIMS, "replicate"),
-        ds["fd_extractor"].values[..., None] + 0.1 * rng.normal(size=(*SHAPE, 50)),
-    )
+    for name in ("fd_extractor", "kd_extractor"):
+        apart = 0.02 * values[name] * rng.normal(size=(*SHAPE, 50))
+        ds[f"{name}_replicates"] = ((*CELL_DIMS, "replicate"), ds[name].values[..., None] + apart)
     ds["fd_extractor_floor"], ds["coverage_floor"] = 0.3, 0.95
     about = {
         "N": SAMPLES,

@@ -57,7 +57,7 @@
 
   components.Badges = function (props) {
     const React = window.React;
-    const severity = (text) => ({ "▲": "alarm", "●": "warning" })[text[0]] || "plain";
+    const severity = (text) => ({ "▲": "alarm", "●": "warning", "○": "remark" })[text[0]] || "plain";
     const each = (text) => React.createElement("span", { key: text, className: `badge badge-${severity(text)}` }, text);
     return React.createElement("span", { className: "badges" }, (props.value || "").split(", ").filter(Boolean).map(each));
   };

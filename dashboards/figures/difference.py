@@ -13,7 +13,8 @@ from dashboards.figures.paired import DIFFERENCE, Pair, head, names, quantity, t
 from dashboards.figures.style import INK, along_t, diagnostic, finite_mean
 from gradscope.analysis.figures.curves import band
 from gradscope.analysis.figures.style import finish, shade, text
-from gradscope.analysis.statistics import MINIMUM, bootstrap_mean, cluster_permutation
+from gradscope.analysis.means import mean_interval
+from gradscope.analysis.statistics import MINIMUM, cluster_permutation
 
 _LEVEL = 0.05
 
@@ -41,7 +42,7 @@ def difference_numbers(
     Returns
     -------
     pandas.DataFrame
-        ``timestep``; ``mean``, that of b − a over the samples that are finished in both, with its 95 % bootstrap
+        ``timestep``; ``mean``, that of b − a over the samples that are finished in both, with its 95 % (Student)
         interval ``low``, ``high``; ``n``, those finite at t; ``highlighted``, the mean of `highlight`. ``attrs``: the
         ``samples``; the ``clusters`` of timesteps, as `gradscope.analysis.statistics.cluster_permutation` finds them.
 
@@ -54,7 +55,7 @@ def difference_numbers(
     of, pair = quantity(name), Pair(ds, a, b)
     apart = pair.values(of)[-1]
     timestep = ds["timestep"].values.tolist()
-    mean, low, high, n = bootstrap_mean(apart)
+    mean, low, high, n = mean_interval(apart)
     chosen = np.isin(pair.samples, highlight)
     own, _ = finite_mean(apart[chosen], axis=0)
     numbers = pd.DataFrame({"timestep": timestep, "mean": mean, "low": low, "high": high, "n": n, "highlighted": own})

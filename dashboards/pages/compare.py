@@ -146,7 +146,7 @@ def _table(table: pd.DataFrame, found: Comparison):
     rows = [html.Tr([html.Th(row[0], scope="row"), *(html.Td(word) for word in row[1:])]) for row in words(table)]
     about = (
         f"{found.samples} samples are finished in both cells. Effect: rank-biserial correlation, of the accuracy "
-        "Cohen's g. p: Wilcoxon's signed ranks, of the accuracy McNemar's; none below 64 samples."
+        "Cohen's g. p: Student's t, of the accuracy McNemar's mid-p; none below 64 samples."
     )
     missing = [html.Li([html.B(name), f": {reason}"]) for name, reason in found.missing.items()]
     return dmc.Paper(

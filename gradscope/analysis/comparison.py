@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gradscope.analysis.contents import Cell, absent, cells, finished, judged, place
-from gradscope.analysis.statistics import Cluster, Test, cluster_permutation, holm, mcnemar, wilcoxon
+from gradscope.analysis.statistics import Cluster, Test, cluster_permutation, holm, mcnemar, paired_mean
 from gradscope.analysis.subsets import whole
 from gradscope.errors import GradscopeError, one_of
 from gradscope.intervals import bootstrap
@@ -22,6 +22,9 @@ from gradscope.store import CELL_DIMS
 
 CURVES = ("gradient_cosine", "log_prob", "effective_strength")
 """Diagnostics, of those below, that are compared timestep by timestep too."""
+
+KERNEL = ("kd_", "kid")
+"""Beginnings of the kernel distances' names: of all distances these alone have no bias at any number of samples."""
 
 _RESOLUTION = 1e-6  # relative, of what sums over an image in float32
 
@@ -105,7 +108,7 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
     """Compare cell b with cell a, over the samples that are finished in both.
 
     A trajectory's scalar is the mean, over the timesteps at which both cells are finite, of the difference: tested by
-    Wilcoxon's signed ranks, with Holm's correction over the table. Curves are tested by sign-flip cluster permutation,
+    Student's t, with Holm's correction over the table. Curves are tested by sign-flip cluster permutation,
     the judge's verdicts by McNemar's test, a sample without a finite image counting as wrong. Distances are compared by
     the bootstrap replicates of the evaluation, which drew the same samples in every cell. Below `statistics.MINIMUM`
     samples there are estimates and intervals, and no p.
@@ -176,8 +179,8 @@ def compare_all(ds: xr.Dataset, baseline: str = "none") -> pd.DataFrame:
         One row a comparison: the cell; ``against``, the names that its reference has in their place; ``technique``,
         the cell's own names for these; ``at``, what both share of classifier_input and stabilizer; ``n``, samples
         finished in both; ``accuracy``, the judge's accuracy less that of the reference, with ``accuracy_low`` and
-        ``accuracy_high``; ``cohens_g``, McNemar's ``p``, and ``p_holm`` over the table; for every Frechet distance
-        ``<fd>``, ``<fd>_low`` and ``<fd>_high`` likewise (below 0 the cell is better); and ``note``.
+        ``accuracy_high``; ``cohens_g``, McNemar's ``p``, and ``p_holm`` over the table; for every kernel distance
+        ``<kd>``, ``<kd>_low`` and ``<kd>_high`` likewise (below 0 the cell is better); and ``note``.
 
     Raises
     ------
@@ -190,7 +193,7 @@ def compare_all(ds: xr.Dataset, baseline: str = "none") -> pd.DataFrame:
         raise GradscopeError(f"compare_all: no stabilizer {baseline!r}; {one_of(baseline, stabilizers)}")
     both_dims = {"classifier_input": "x_t", "stabilizer": baseline}
     references = ({"stabilizer": baseline}, {"classifier_input": "x_t"}, both_dims)
-    frechet = [name for name in _replicated(ds) if name.startswith(("fd_", "fid"))]
+    kernel = [name for name in _replicated(ds) if name.startswith(KERNEL)]
     rows = []
     for cell in cells(ds):
         for reference in references:
@@ -211,12 +214,12 @@ def compare_all(ds: xr.Dataset, baseline: str = "none") -> pd.DataFrame:
                 accuracy = accuracy_change(first, second)
                 row |= _accuracy_columns(accuracy) | {"n": accuracy.n}
             for name, apart in distances(first, second).items():
-                if name in frechet:
+                if name in kernel:
                     row |= {name: apart.estimate, f"{name}_low": apart.low, f"{name}_high": apart.high}
             rows.append(row)
     columns = [*CELL_DIMS, "against", "technique", "at", "n"]
     columns += ["accuracy", "accuracy_low", "accuracy_high", "cohens_g", "p", "p_holm"]
-    columns += [f"{name}{end}" for name in frechet for end in ("", "_low", "_high")] + ["note"]
+    columns += [f"{name}{end}" for name in kernel for end in ("", "_low", "_high")] + ["note"]
     table = pd.DataFrame(rows, columns=columns)
     table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
     return table
@@ -229,7 +232,7 @@ def _scalar(a: Floats, b: Floats) -> dict[str, Any]:
     counts = finite.sum(axis=1)
     whole = np.where(counts > 0, counts, np.nan)
     mean_a, mean_b, mean = (np.where(finite, x, 0).sum(axis=1) / whole for x in (a, b, difference))
-    test = wilcoxon(mean)
+    test = paired_mean(mean)
     recorded = finite.any(axis=0)  # not by definition NaN, as a cosine at the first step is
     lost = int((~finite[:, recorded]).sum())
     notes = (test.note, f"{lost} of {finite[:, recorded].size} timesteps not finite" if lost else "")
@@ -270,11 +273,11 @@ def _replicated(ds: xr.Dataset) -> list[str]:
     return sorted(name for name in names if name in ds)
 
 
-def accuracy_change(a: xr.Dataset, b: xr.Dataset) -> Test:
+def accuracy_change(a: xr.Dataset, b: xr.Dataset, level: float = 0.95) -> Test:
     """The judge's accuracy in cell b less that in cell a, paired over the samples that are judged in both."""
     both = judged(a) & judged(b)
-    right = [(cell["judge_prediction"] == cell["label"]).values[both] for cell in (a, b)]
-    return mcnemar(*right)
+    before, after = ((cell["judge_prediction"] == cell["label"]).values[both] for cell in (a, b))
+    return mcnemar(before, after, level)
 
 
 def distances(a: xr.Dataset, b: xr.Dataset) -> dict[str, Difference]:

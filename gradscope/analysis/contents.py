@@ -1,5 +1,6 @@
 """What a store holds: its cells, how much of them is written, and who records what is missing."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -122,6 +123,12 @@ def written(ds: xr.Dataset) -> Written:
 def finished(cell: xr.Dataset) -> np.ndarray:
     """Which samples of one cell have all their timesteps written, ``(samples,)``."""
     return (cell["written"] > 0).all("timestep").values
+
+
+def guidance(ds: xr.Dataset) -> Mapping[str, Any]:
+    """What the configuration says of guidance; empty where the store has none."""
+    settings = json.loads(ds.attrs.get("configuration", "{}"))
+    return dict(settings.get("guidance", settings))
 
 
 def class_names(ds: xr.Dataset) -> list[str]:

@@ -1,92 +1,26 @@
-"""Signatures over timesteps: a statistic of every sample that stays beyond a threshold for a part of the trajectory.
-
-At each guided timestep the mean over samples gets a bootstrap interval; a timestep counts where the whole interval lies
-beyond the threshold. The longest run of such timesteps is a finding if it is at least `sustained` of those at which the
-statistic is defined for half of the samples or more. The effect is the mean over the run; its interval is a bootstrap
-over samples.
+"""Signatures of how large gradients are, what they are made of, and how far they move the sample.
 
 The thresholds are calibrated on runs that work and on trajectories with known faults; `runs/calibration.py` measures
 how often a fault is missed and a healthy run is blamed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import ceil, log, log10
-from typing import Literal
+from math import log, log10
 
 import numpy as np
 import xarray as xr
 
-from gradscope.analysis.contents import Cell
-from gradscope.analysis.findings import Finding, Severity
-from gradscope.analysis.statistics import bootstrap_mean
+from gradscope.analysis.curve_test import CurveSignature
+from gradscope.analysis.direction_signatures import DIRECTIONS
 
 LEVERAGE = 0.01
 """Nats; a gradient of less leverage cannot move the belief within a step's noise."""
-
-
-@dataclass(frozen=True)
-class CurveSignature:
-    """A named test of one statistic over timesteps."""
-
-    name: str
-    severity: Severity
-    needs: tuple[str, ...]
-    """Variables of the store."""
-    statistic: Callable[[xr.Dataset], xr.DataArray]
-    """Of one cell: values over ``(sample, timestep)``, NaN where it is undefined."""
-    label: str
-    """What the statistic is."""
-    side: Literal["below", "above"]
-    threshold: float
-    advice: str
-    sustained: float = 0.25
-    """Share of the defined timesteps that a run must cover."""
-
-    def look(self, cell: xr.Dataset, where: Cell, guided: np.ndarray) -> Finding | None:
-        """Look at one cell; `guided` marks the timesteps at which guidance acts, ``(timesteps,)``."""
-        values = self.statistic(cell).transpose("sample", "timestep").values.astype(np.float64)
-        found = bootstrap_mean(values)
-        defined = np.flatnonzero((found.n >= max(2, len(values) / 2)) & guided)
-        beyond = found.high < self.threshold if self.side == "below" else found.low > self.threshold
-        run = defined[longest_run(beyond[defined])]
-        if len(run) < max(2, ceil(self.sustained * len(defined))):
-            return None
-        finite = np.isfinite(values[:, run])
-        counts = finite.sum(axis=1)
-        mean = np.where(finite, values[:, run], 0).sum(axis=1)[counts > 0] / counts[counts > 0]
-        effect = bootstrap_mean(mean)
-        affected = mean < self.threshold if self.side == "below" else mean > self.threshold
-        timestep = cell["timestep"].values
-        first, last = int(timestep[run[0]]), int(timestep[run[-1]])
-        return Finding(
-            signature=self.name,
-            severity=self.severity,
-            **where,
-            first_timestep=first,
-            last_timestep=last,
-            affected=int(affected.sum()),
-            samples=len(mean),
-            effect=float(effect.mean),
-            low=float(effect.low),
-            high=float(effect.high),
-            threshold=self.threshold,
-            evidence=(
-                f"{self.label} is {effect.mean:.3g} [{effect.low:.3g}, {effect.high:.3g}] from timestep {first} to "
-                f"{last}, {len(run)} of {len(defined)} steps, {self.side} {self.threshold:g}"
-            ),
-            advice=self.advice,
-        )
-
-
-def longest_run(flags: np.ndarray) -> slice:
-    """The longest run of true values, the first of them where several are as long."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
-    starts, ends = edges[::2], edges[1::2]
-    if not len(starts):
-        return slice(0, 0)
-    longest = int(np.argmax(ends - starts))
-    return slice(int(starts[longest]), int(ends[longest]))
+EARLY = 0.02
+"""alphas_cumprod below which there is hardly an image."""
+DEAD = 0.9
+"""Share of a gradient's elements."""
+LOST = 1e-30
+"""Norms below which float32 may have lost a part."""
 
 
 def leverage(cell: xr.Dataset) -> xr.DataArray:
@@ -102,17 +36,32 @@ def _vanishing(cell: xr.Dataset) -> xr.DataArray:
     return ((force < LEVERAGE) & (cell["log_prob"] < log(0.9))).where(np.isfinite(force))
 
 
-def _saturated(cell: xr.Dataset) -> xr.DataArray:
+def _idle(cell: xr.Dataset) -> xr.DataArray:
+    """Hardly any leverage, and the guide is certain of the target."""
     force = leverage(cell)
-    idle = (force < LEVERAGE) & (cell["log_prob"] > log(0.95))
-    return idle.where(np.isfinite(force) & (cell["alphas_cumprod"] < 0.02))
+    return ((force < LEVERAGE) & (cell["log_prob"] > log(0.95))).where(np.isfinite(force))
+
+
+def _saturated(cell: xr.Dataset) -> xr.DataArray:
+    return _idle(cell).where(cell["alphas_cumprod"] < EARLY)
+
+
+def _convinced(cell: xr.Dataset) -> xr.DataArray:
+    return _idle(cell).where(cell["alphas_cumprod"] >= EARLY)
 
 
 def _growth(cell: xr.Dataset) -> xr.DataArray:
-    """log10 of the norm over the trajectory's median norm in the first quarter."""
-    norm = cell["gradient_norm"].where(cell["gradient_norm"] > 0)
+    """log10 of the norm over the trajectory's median norm in the first quarter.
+
+    The gradient of log p has a factor 1 - p, which comes and goes with the guide's belief by any number of orders of
+    magnitude; it is divided out.
+    """
+    norm = xr.ufuncs.log10(cell["gradient_norm"].where(cell["gradient_norm"] > LOST))
+    if cell.attrs.get("objective") == "log_prob" and "margin" in cell:
+        with np.errstate(invalid="ignore"):  # of what is not written
+            norm = norm + xr.ufuncs.logaddexp(0, cell["margin"].astype(np.float64)) / log(10)  # -log10 sigmoid(-margin)
     first = norm.isel(timestep=slice(0, max(2, cell.sizes["timestep"] // 4))).median("timestep")
-    return xr.ufuncs.log10(norm / first)
+    return norm - first
 
 
 def _signal(cell: xr.Dataset) -> xr.DataArray:
@@ -121,9 +70,15 @@ def _signal(cell: xr.Dataset) -> xr.DataArray:
 
 
 def _dead(cell: xr.Dataset) -> xr.DataArray:
-    if str(cell["classifier_input"].values) == "x_t":
-        return xr.full_like(cell["clipped_fraction"], np.nan)
-    return xr.ufuncs.maximum(cell["clipped_fraction"], cell["zero_fraction"])
+    """Share of clamped elements, where the guide sees x0-hat."""
+    through = str(cell["classifier_input"].values) != "x_t"
+    return cell["clipped_fraction"].where(through)
+
+
+def _zeros(cell: xr.Dataset) -> xr.DataArray:
+    """Share of zeros in a gradient that is not all zero, and that no clamp holds back."""
+    held_back = (_dead(cell) > DEAD) if "clipped_fraction" in cell else False
+    return cell["zero_fraction"].where((cell["gradient_norm"] > 0) & np.logical_not(held_back))
 
 
 def _variable(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
@@ -131,28 +86,7 @@ def _variable(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
 
 
 CURVES = (
-    CurveSignature(
-        "unstable",
-        "alarm",
-        ("gradient_cosine",),
-        _variable("gradient_cosine"),
-        "cosine of successive gradients",
-        "below",
-        0.4,
-        "successive gradients hardly agree: show the guide x0-hat (classifier_input x0), or use a classifier trained "
-        "on x_t; a stabiliser averages the noise but adds no signal",
-    ),
-    CurveSignature(
-        "frozen",
-        "warning",
-        ("gradient_cosine",),
-        _variable("gradient_cosine"),
-        "cosine of successive gradients",
-        "above",
-        0.9999,
-        "the gradient does not react to the sample: is the classifier's input detached, constant or saturated?",
-        sustained=0.5,
-    ),
+    *DIRECTIONS,
     CurveSignature(
         "vanishing",
         "alarm",
@@ -163,17 +97,20 @@ CURVES = (
         0.25,
         "the guide is far from the target and its gradient is gone: try objective logit, a smoother classifier (label "
         "smoothing, temperature), or one trained on x_t",
+        is_share=True,
+        towards=True,
     ),
     CurveSignature(
         "exploding",
         "alarm",
         ("gradient_norm",),
         _growth,
-        "log10 growth of the gradient norm against the first quarter",
+        "log10 growth of the gradient norm against the first quarter (without the factor 1 - p)",
         "above",
         3.0,
         "gradients grow by orders of magnitude: normalise (guidance.normalize l2) or clip them (stabiliser clipping)",
         sustained=0.05,
+        alone=0,
     ),
     CurveSignature(
         "inert",
@@ -201,11 +138,11 @@ CURVES = (
     CurveSignature(
         "dead_by_clipping",
         "alarm",
-        ("clipped_fraction", "zero_fraction"),
+        ("clipped_fraction",),
         _dead,
-        "share of elements without a gradient through the clamp of x0-hat",
+        "share of x0-hat's elements that are clamped, and pass no gradient,",
         "above",
-        0.9,
+        DEAD,
         "x0-hat is clamped nearly everywhere and clamped pixels pass no gradient: use classifier_input x0 instead of "
         "x0_detached, or a scheduler with clip_sample false",
     ),
@@ -220,18 +157,33 @@ CURVES = (
         "the guide is certain of the target before there is an image, and stops guiding: use a calibrated or "
         "noise-aware classifier, or objective logit",
         sustained=0.5,
+        is_share=True,
+        towards=True,
     ),
     CurveSignature(
-        "misaligned",
+        "convinced",
+        "remark",
+        ("gradient_norm", "log_prob"),
+        _convinced,
+        "share of samples whose gradient is small because the guide is certain of the target",
+        "above",
+        0.5,
+        "the gradient has not vanished, the guide is content: guide in an interval of timesteps that ends there "
+        "(guidance.interval), as normalize l2 goes on with full strength",
+        is_share=True,
+        towards=True,
+    ),
+    CurveSignature(
+        "sparse",
         "warning",
-        ("reference_cosine",),
-        _variable("reference_cosine"),
-        "cosine with the reference's gradient",
-        "below",
-        0.05,
-        "the guide pulls elsewhere than the reference classifier at the same x_t: trust it only where they agree, or "
-        "guide in that interval of timesteps",
-        sustained=0.5,
+        ("zero_fraction", "gradient_norm"),
+        _zeros,
+        "share of zeros in the gradient, with no clamp to blame,",
+        "above",
+        DEAD,
+        "a few pixels alone decide the guide: look at the gradient; does the guide pool by maxima, sample pixels, or "
+        "pass a mask?",
+        alone=0,
     ),
     CurveSignature(
         "noise_dominated",
@@ -253,16 +205,5 @@ CURVES = (
         "above",
         0.5,
         "the gradient is texture, as in adversarial examples: use a robust classifier, or show it x0-hat",
-    ),
-    CurveSignature(
-        "against_prior",
-        "warning",
-        ("score_cosine",),
-        _variable("score_cosine"),
-        "cosine with the unconditional score",
-        "below",
-        -0.2,
-        "the gradient points against the denoiser's own direction: lower guidance_scale, or guide later",
-        sustained=0.75,
     ),
 )

@@ -6,8 +6,10 @@ from typing import Literal
 
 import pandas as pd
 
-Severity = Literal["alarm", "warning"]
-_ORDER: dict[Severity, int] = {"alarm": 0, "warning": 1}
+Severity = Literal["alarm", "warning", "remark"]
+"""An alarm says that guidance fails, a warning that something is to be looked at, a remark what one might mistake for a
+fault, or cannot yet tell."""
+SEVERITIES: tuple[Severity, ...] = ("alarm", "warning", "remark")
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,15 @@ class Finding:
     """The statistic that the test looks at,"""
     low: float
     high: float
-    """its 95 % interval,"""
+    """its 95 % interval (where single samples show it: the smallest and largest of them),"""
     threshold: float
     """and the value that it crossed."""
     evidence: str
     """In words, with numbers."""
     advice: str
     """What to try next."""
+    target_class: str = ""
+    """The target class whose samples alone show it; empty where it is all of them."""
 
     @property
     def cell(self) -> dict[str, str | float]:
@@ -51,8 +55,8 @@ class Finding:
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
-    """Alarms before warnings, and within them by the share of samples affected."""
-    return sorted(findings, key=lambda f: (_ORDER[f.severity], -f.affected / max(f.samples, 1), f.signature))
+    """Alarms before warnings before remarks, and within them by the share of samples affected."""
+    return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), -f.affected / max(f.samples, 1), f.signature))
 
 
 def table(findings: Iterable[Finding]) -> pd.DataFrame:

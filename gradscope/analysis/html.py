@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from gradscope.analysis import figures
 from gradscope.analysis.contents import Cell, class_names, in_memory, place
 from gradscope.analysis.figures.style import LOGARITHMIC
-from gradscope.analysis.report import Report, grouped, headline
+from gradscope.analysis.report import Report, grouped, headline, multiplicity
 from gradscope.errors import GradscopeError
 from gradscope.independence import also_guides, warnings
 from gradscope.store import CELL_DIMS
@@ -57,6 +57,7 @@ def to_html(report: Report, ds: xr.Dataset) -> str:
     return _template("report.html.jinja").render(
         report=report,
         headline=headline(report.findings, len(report.cells)),
+        multiplicity=multiplicity(report.tests),
         groups=list(grouped(report.findings)),
         grid={dim: _names(ds, dim) for dim in CELL_DIMS},
         sizes=ds.sizes,
@@ -197,12 +198,12 @@ def _table(report: Report, columns: list[str]) -> dict[str, Any]:
 
 
 def _comparisons(table: pd.DataFrame) -> dict[str, Any]:
-    frechet = [name for name in table if f"{name}_low" in table and name != "accuracy"]
+    distances = [name for name in table if f"{name}_low" in table and name != "accuracy"]
     numbers = {"n": "N", "accuracy": "change of accuracy", "cohens_g": "Cohen's g", "p_holm": "Holm's p"}
-    numbers |= {name: f"change of {name}" for name in frechet}
+    numbers |= {name: f"change of {name}" for name in distances}
     rows = [
         {"row": row, "values": [_value(row, name, signed=name not in ("n", "p_holm")) for name in numbers]}
-        for row in table[table[["accuracy", *frechet]].notna().any(axis=1)].to_dict("records")
+        for row in table[table[["accuracy", *distances]].notna().any(axis=1)].to_dict("records")
     ]
     notes = table["note"].unique().tolist()
     return {"heads": list(numbers.values()), "rows": rows, "note": notes[0] if len(notes) == 1 else None}

@@ -6,19 +6,26 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.comparison import Difference, accuracy_change, distances
+from gradscope.analysis.comparison import KERNEL, Difference, accuracy_change, distances
 from gradscope.analysis.contents import Cell, judged
-from gradscope.analysis.curve_signatures import longest_run
-from gradscope.analysis.findings import Finding, ranked
-from gradscope.analysis.statistics import MINIMUM, Test, bootstrap_mean, holm
+from gradscope.analysis.findings import Finding, Severity
+from gradscope.analysis.statistics import MINIMUM, Test, holm, mcnemar
 from gradscope.intervals import transfer_ratio, wilson
 
-GAIN = 1.0
-"""Nats by which guidance must raise the guide's log-probability for its samples to be expected to come out right."""
+MARGIN = 0.1
+"""Accuracy above chance that is no success."""
 FOLLOWED = 0.2
-"""Gain of the judge's accuracy over the control that counts as following."""
+"""Gain of accuracy over the unguided control that is."""
+UNDONE = 0.2
+"""Loss from the guide's belief on its way to its verdict on the final samples."""
+UNEVEN = 0.5
+"""Accuracy below which a class fails, where the others do better."""
+COLLAPSE = 0.5
+"""Share of the floor's coverage, that of real images in place of samples."""
 LOSS = 0.05
 """Loss of the judge's accuracy that is worth a finding, however certain a smaller one is."""
+_SOURCES = ("nowhere", "x_t", "the denoiser", "the guide's logits", "the backward pass")
+"""By the numbers of `nonfinite_source`."""
 
 
 def non_finite(cell: xr.Dataset, where: Cell) -> Finding | None:
@@ -44,136 +51,190 @@ def non_finite(cell: xr.Dataset, where: Cell) -> Finding | None:
         evidence=(
             f"{int(bad.sum())} gradients of {int(samples.sum())} samples are not finite, at timesteps {timestep[0]} to "
             f"{timestep[-1]}; samples {', '.join(map(str, cell['sample'].values[samples][:5]))}"
-            f"{' ...' if samples.sum() > 5 else ''}; those steps went unguided"
+            f"{' ...' if samples.sum() > 5 else ''}; those steps went unguided{_sources(cell)}"
         ),
         advice="look at the classifier's logits and at log of zero in its head; record x_t there with the probe `x_t`",
     )
 
 
-def ineffective(cell: xr.Dataset, where: Cell) -> Finding | None:
-    """The judge's accuracy is not above chance: its interval reaches down to it."""
-    right = _right(cell, "judge_prediction")[judged(cell)]
-    low, high = (float(bound) for bound in wilson(right.sum(), len(right)))
-    chance = 1 / len(cell.attrs["classes"])
-    if not len(right) or low > chance or high > 0.5 + chance / 2:
-        return None
-    return Finding(
-        signature="ineffective",
-        severity="alarm",
-        **where,
-        first_timestep=None,
-        last_timestep=None,
-        affected=int((~right).sum()),
-        samples=len(right),
-        effect=float(right.mean()),
-        low=low,
-        high=high,
-        threshold=chance,
-        evidence=(
-            f"the judge sees the target class in {right.mean():.2f} [{low:.2f}, {high:.2f}] of the samples; chance is "
-            f"{chance:.2f}"
-        ),
-        advice="see the other findings of this cell for the reason; audit the guide with `gradscope probe-classifier`",
-    )
+def _sources(cell: xr.Dataset) -> str:
+    """Where what is not finite appeared first, with the number of gradients; empty where that is not recorded."""
+    if "nonfinite_source" not in cell:
+        return ""
+    counts = [int((cell["nonfinite_source"] == number).sum()) for number in range(1, len(_SOURCES))]
+    told = [f"{name} ({count})" for name, count in zip(_SOURCES[1:], counts, strict=True) if count]
+    return f"; they came from {', '.join(told)}" if told else ""
 
 
-def adversarial(cell: xr.Dataset, where: Cell, guided: NDArray, control: xr.Dataset | None) -> Finding | None:
-    """The guide's objective is met and the judge does not follow.
-
-    Three looks, of which the most severe counts: the transfer ratio of the final samples; the same ratio with what the
-    guide believed of its own input at the timestep where most samples had convinced it; and, against the unguided
-    control, a rise of the guide's log-probability by at least `GAIN` nat with a gain of the judge's accuracy below
-    `FOLLOWED` (upper bound of its paired interval).
-    """
-    done, right = judged(cell), _right(cell, "judge_prediction")
-    if not done.any():
-        return None
-    judge = right[done]
-    found: list[Finding | None] = []
-    if "own_prediction" in cell:
-        both = done & (cell["own_prediction"] >= 0).values
-        own = _right(cell, "own_prediction")[both]
-        found.append(_by_ratio(cell, where, own, right[both], None, None))
-    if "predicted_class" in cell and guided.any():
-        belief = (cell["predicted_class"] == cell["label"]).transpose("sample", "timestep").values[done]
-        believed = np.where(guided, belief.mean(axis=0), -1)
-        convinced = (wilson(belief.sum(axis=0), len(belief))[0] > wilson(judge.sum(), len(judge))[1]) & guided
-        peak = int(believed.argmax())
-        found.append(_by_ratio(cell, where, belief[:, peak], judge, convinced, peak))
-    if control is not None and "log_prob" in cell:
-        found.append(_by_gain(cell, where, guided, control))
-    return next(iter(ranked(finding for finding in found if finding)), None)
-
-
-def _by_ratio(
-    cell: xr.Dataset, where: Cell, guide: NDArray, judge: NDArray, convinced: NDArray | None, peak: int | None
+def ineffective(
+    cell: xr.Dataset, where: Cell, control: xr.Dataset | None = None, level: float = 0.95
 ) -> Finding | None:
+    """The judge's accuracy reaches down to chance, and is shown to be of no use: an alarm.
+
+    That is, less than `MARGIN` above chance, or less than `FOLLOWED` above that of the unguided control, paired. Where
+    neither is shown, the samples are too few to say: a remark.
+    """
+    right = _right(cell, "judge_prediction")[judged(cell)]
+    n, chance = len(right), 1 / len(cell.attrs["classes"])
+    if not n:
+        return None
+    low, high = (float(bound) for bound in wilson(right.sum(), n))
+    if low > chance:
+        return None
+    shown = bool(wilson(right.sum(), n, level)[1] < chance + MARGIN)
+    gain = None if control is None else accuracy_change(control, cell)
+    if control is not None:
+        shown |= accuracy_change(control, cell, level).high < FOLLOWED
+    told = (
+        f"the judge sees the target class in {right.mean():.2f} [{low:.2f}, {high:.2f}] of the samples; chance is "
+        f"{chance:.2f}"
+    )
+    if gain and gain.n:
+        told += f"; without guidance it is {gain.estimate:.2f} [{gain.low:.2f}, {gain.high:.2f}] less"
+    advice = "see the other findings of this cell for the reason; audit the guide with `gradscope probe-classifier`"
+    return _outcome(
+        "ineffective",
+        "alarm" if shown else "remark",
+        where,
+        (~right).sum(),
+        n,
+        (float(right.mean()), low, high),
+        chance + MARGIN if shown else chance,
+        told if shown else f"insufficient samples to tell accuracy from chance: {told}, N = {n}",
+        advice if shown else f"record more samples: about {_enough(chance)} tell chance from chance + {MARGIN:g}",
+    )
+
+
+def _enough(chance: float) -> int:
+    """Samples at which an accuracy at chance is told from `MARGIN` above it, mostly: half-width below half of that."""
+    return int(np.ceil(chance * (1 - chance) * (2 * 1.96 / MARGIN) ** 2 / 50) * 50)
+
+
+def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Finding]:
+    """Classes that the judge sees in less than `UNEVEN` of their samples, and less often than the others.
+
+    The first by its 95 % interval, the second by Fisher's exact test at the level, which the classes share.
+    """
+    from scipy.stats import fisher_exact  # takes a second: only where it is needed
+
+    done, names = judged(cell), cell.attrs["classes"]
+    right, label = _right(cell, "judge_prediction")[done], cell["label"].values[done]
+    each = 1 - (1 - level) / max(len(names), 1)
+    found = []
+    for number, name in enumerate(names):
+        own, others = right[label == number], right[label != number]
+        if not len(own) or not len(others):
+            continue
+        low, high = (float(bound) for bound in wilson(own.sum(), len(own)))
+        counts = [[own.sum(), (~own).sum()], [others.sum(), (~others).sum()]]
+        if not high < UNEVEN or own.mean() > others.mean() or not fisher_exact(counts).pvalue < 1 - each:
+            continue
+        found.append(
+            _outcome(
+                "class_failure",
+                "alarm",
+                where,
+                (~own).sum(),
+                len(own),
+                (float(own.mean()), low, high),
+                UNEVEN,
+                f"the judge sees class {name} in {own.mean():.2f} [{low:.2f}, {high:.2f}] of its samples, the other "
+                f"classes in {others.mean():.2f}",
+                "look at this class alone: its gradients, the guide's accuracy on it at each timestep (`gradscope "
+                "probe-classifier`), and whether guide and data number the classes alike",
+                name,
+            )
+        )
+    return found
+
+
+def collapsed(cell: xr.Dataset, where: Cell) -> Finding | None:
+    """The samples are right and alike: the judge sees the class, and they reach less than half of what real ones do.
+
+    Coverage is the share of held-out images with a sample in their ball (arXiv 2002.09797), its floor that of as many
+    other held-out images in place of samples. The interval is of 95 %, however many cells are looked at.
+    """
+    right = _right(cell, "judge_prediction")[judged(cell)]
+    low, high = (float(bound) for bound in cell["coverage_interval"].values)
+    coverage, floor = float(cell["coverage"]), float(cell["coverage_floor"])
+    seen = len(right) and wilson(right.sum(), len(right))[0] > 0.5 + 0.5 / len(cell.attrs["classes"])
+    if not seen or not high < COLLAPSE * floor:
+        return None
+    return _outcome(
+        "collapsed",
+        "warning",
+        where,
+        right.sum(),
+        len(right),
+        (coverage, low, high),
+        COLLAPSE * floor,
+        f"the judge sees the target class in {right.mean():.2f} of the samples, and they reach {coverage:.2f} "
+        f"[{low:.2f}, {high:.2f}] of the held-out images; as many real images reach {floor:.2f}",
+        "samples of a class are alike, or off the data: lower guidance_scale, or guide in an interval of timesteps; "
+        "compare with the unguided cell",
+    )
+
+
+def adversarial(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding | None:
+    """The guide sees the target class in its final samples, and the judge does not: a low transfer ratio."""
+    both = judged(cell) & (cell["own_prediction"] >= 0).values
+    guide, judge = (_right(cell, f"{name}_prediction")[both] for name in ("own", "judge"))
     chance = 1 / len(cell.attrs["classes"])
+    highest = transfer_ratio(guide, judge, chance, level)[2]
+    if not highest < 0.6:
+        return None
     ratio, low, high = transfer_ratio(guide, judge, chance)
-    if not high < 0.6:
-        return None
-    timestep = cell["timestep"].values
-    run = timestep[longest_run(convinced)] if convinced is not None else timestep[:0]
-    seen = "of its final samples" if peak is None else f"of its own input at timestep {timestep[peak]}"
-    return Finding(
-        signature="adversarial",
-        severity="alarm" if high < 0.3 else "warning",
-        **where,
-        first_timestep=int(run[0]) if len(run) else None,
-        last_timestep=int(run[-1]) if len(run) else None,
-        affected=int((guide & ~judge).sum()),
-        samples=len(judge),
-        effect=ratio,
-        low=low,
-        high=high,
-        threshold=0.3 if high < 0.3 else 0.6,
-        evidence=(
-            f"the guide sees the target class in {guide.mean():.2f} {seen}, the judge in {judge.mean():.2f} of the "
-            f"final samples: transfer ratio {ratio:.2f} [{low:.2f}, {high:.2f}]"
-        ),
-        advice=_ADVICE,
+    return _outcome(
+        "adversarial",
+        "alarm" if high < 0.3 else "warning",
+        where,
+        (guide & ~judge).sum(),
+        len(judge),
+        (ratio, low, high),
+        0.3 if high < 0.3 else 0.6,
+        f"of the final samples the guide sees the target class in {guide.mean():.2f}, the judge in {judge.mean():.2f}: "
+        f"transfer ratio {ratio:.2f} [{low:.2f}, {high:.2f}]",
+        "the guide's objective is met by changes that are not the class: show it x0-hat (classifier_input x0), use a "
+        "classifier trained on x_t, and never judge samples by their own guide",
     )
 
 
-def _by_gain(cell: xr.Dataset, where: Cell, guided: NDArray, control: xr.Dataset) -> Finding | None:
-    both = judged(cell) & judged(control)
-    test = accuracy_change(control, cell)
-    gain = (cell["log_prob"] - control["log_prob"]).transpose("sample", "timestep").values[both][:, guided]
-    if not len(gain) or not test.high < FOLLOWED:
+def undone(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], level: float = 0.95) -> Finding | None:
+    """The guide sees the target class on the way, and no longer in the final samples.
+
+    Looked at where most samples had convinced the guide of its own input, less those whose final image convinces it
+    (the judge, where the guide gave no verdict); `level` is shared by the timesteps among which that one was chosen.
+    """
+    final = "own_prediction" if "own_prediction" in cell else "judge_prediction"
+    done = judged(cell) & (cell[final] >= 0).values
+    belief = (cell["predicted_class"] == cell["label"]).transpose("sample", "timestep").values[done]
+    if not len(belief) or not guided.any():
         return None
-    mean = bootstrap_mean(gain.mean(axis=1))
-    if not mean.low > GAIN:
+    peak = int(np.where(guided, belief.mean(axis=0), -1).argmax())
+    before, after = belief[:, peak], _right(cell, final)[done]
+    each = 1 - (1 - level) / int(guided.sum())
+    if not mcnemar(after, before, each).low > UNDONE:
         return None
-    run = cell["timestep"].values[guided][longest_run(bootstrap_mean(gain).low > GAIN)]
-    affected = (gain.mean(axis=1) > GAIN) & ~_right(cell, "judge_prediction")[both]
-    return Finding(
-        signature="adversarial",
-        severity="alarm",
-        **where,
-        first_timestep=int(run[0]) if len(run) else None,
-        last_timestep=int(run[-1]) if len(run) else None,
-        affected=int(affected.sum()),
-        samples=len(gain),
-        effect=test.estimate,
-        low=test.low,
-        high=test.high,
-        threshold=FOLLOWED,
-        evidence=(
-            f"against the unguided control the guide's log-probability rises by {mean.mean:.3g} nat [{mean.low:.3g}, "
-            f"{mean.high:.3g}], the judge's accuracy by {test.estimate:.2f} [{test.low:.2f}, {test.high:.2f}]"
-        ),
-        advice=_ADVICE,
+    test, timestep = mcnemar(after, before), cell["timestep"].values
+    who = "it" if final == "own_prediction" else "the judge"
+    return _outcome(
+        "undone",
+        "alarm",
+        where,
+        (before & ~after).sum(),
+        len(after),
+        (test.estimate, test.low, test.high),
+        UNDONE,
+        f"at timestep {timestep[peak]} the guide sees the target class in {before.mean():.2f} of its inputs, and {who} "
+        f"in {after.mean():.2f} of the final samples: {test.estimate:.2f} [{test.low:.2f}, {test.high:.2f}] less",
+        "later steps undo what guidance reached: a guide at x_t may read the noise, which the next steps replace (show "
+        "it x0-hat, or use a classifier trained on x_t); else guide to the end of the run, or more strongly there",
+        span=(int(timestep[peak]), int(timestep[-1])),
     )
-
-
-_ADVICE = (
-    "the guide's objective is met by changes that are not the class: show it x0-hat (classifier_input x0), use a "
-    "classifier trained on x_t, and never judge samples by their own guide"
-)
 
 
 def over_regularised(pairs: Sequence[tuple[xr.Dataset, xr.Dataset, Cell]]) -> list[Finding]:
-    """Stabilisers that make it worse: accuracy lower by `LOSS` or more, or a larger Frechet distance, than without one.
+    """Stabilisers that make it worse: accuracy lower by `LOSS` or more, or a larger kernel distance, than without one.
 
     Parameters
     ----------
@@ -187,7 +248,7 @@ def over_regularised(pairs: Sequence[tuple[xr.Dataset, xr.Dataset, Cell]]) -> li
     for (cell, without, where), test, p in zip(pairs, tests, adjusted, strict=True):
         less_accurate = test.high < 0 and test.estimate <= -LOSS and not p > 0.05
         changes = distances(without, cell)
-        distance = next((change for name, change in changes.items() if name.startswith(("fd_", "fid"))), None)
+        distance = next((change for name, change in changes.items() if name.startswith(KERNEL)), None)
         if not less_accurate and not (distance and distance.low > 0):
             continue
         found.append(_over_regularised(cell, where, test, p, less_accurate, distance))
@@ -202,26 +263,56 @@ def _over_regularised(
         f"the judge's accuracy changes by {test.estimate:+.2f} [{test.low:+.2f}, {test.high:+.2f}] against no "
         f"stabiliser ({tested})"
     ]
-    effect, low, high = test.estimate, test.low, test.high
+    value = test.estimate, test.low, test.high
     if distance:
-        evidence.append(f"the Frechet distance by {distance.estimate:+.2f} [{distance.low:+.2f}, {distance.high:+.2f}]")
+        evidence.append(f"the kernel distance by {distance.estimate:+.2g} [{distance.low:+.2g}, {distance.high:+.2g}]")
         if not less_accurate:
-            effect, low, high = distance.estimate, distance.low, distance.high
+            value = distance.estimate, distance.low, distance.high
+    return _outcome(
+        "over_regularised",
+        "alarm" if less_accurate and test.n >= MINIMUM else "warning",
+        where,
+        (judged(cell) & ~_right(cell, "judge_prediction")).sum(),
+        test.n,
+        value,
+        0.0,
+        ", ".join(evidence),
+        f"guide without {where['stabilizer']}, or with less memory (lower betas): where update_cosine is near 1, the "
+        "update no longer follows the sample",
+    )
+
+
+def _outcome(
+    signature: str,
+    severity: Severity,
+    where: Cell,
+    affected: int,
+    samples: int,
+    value: tuple[float, float, float],
+    threshold: float,
+    evidence: str,
+    advice: str,
+    target_class: str = "",
+    span: tuple[int, int] | None = None,
+) -> Finding:
+    """A finding about final samples: `value` is the effect with its interval, `span` its timesteps if it has any."""
+    first, last = span or (None, None)
+    effect, low, high = value
     return Finding(
-        signature="over_regularised",
-        severity="alarm" if less_accurate and test.n >= MINIMUM else "warning",
+        signature=signature,
+        severity=severity,
         **where,
-        first_timestep=None,
-        last_timestep=None,
-        affected=int((judged(cell) & ~_right(cell, "judge_prediction")).sum()),
-        samples=test.n,
+        first_timestep=first,
+        last_timestep=last,
+        affected=int(affected),
+        samples=samples,
         effect=effect,
         low=low,
         high=high,
-        threshold=0.0,
-        evidence=", ".join(evidence),
-        advice=f"guide without {where['stabilizer']}, or with less memory (lower betas): where update_cosine is "
-        "near 1, the update no longer follows the sample",
+        threshold=threshold,
+        evidence=evidence,
+        advice=advice,
+        target_class=target_class,
     )
 
 

@@ -11,8 +11,9 @@ import xarray as xr
 
 from gradscope.analysis.comparison import compare_all, jsonable
 from gradscope.analysis.contents import Written, in_memory, written
-from gradscope.analysis.findings import Finding
-from gradscope.analysis.signatures import find, untested
+from gradscope.analysis.curve_test import FALSE_ALARMS
+from gradscope.analysis.findings import SEVERITIES, Finding
+from gradscope.analysis.signatures import find, tests, untested
 from gradscope.analysis.subsets import whole
 from gradscope.analysis.summary import TRAJECTORY_MEANS, summary
 from gradscope.independence import also_guides, warnings
@@ -45,6 +46,8 @@ class Report:
 
     findings: list[Finding]
     """Most severe first."""
+    tests: int
+    """Signatures that were tested, times guided cells."""
     untested: dict[str, str]
     """Signatures that could not be tested, and what would make it possible."""
     cells: pd.DataFrame
@@ -77,6 +80,7 @@ def report(ds: xr.Dataset) -> Report:
     much = written(ds)
     return Report(
         findings=find(ds),
+        tests=tests(ds),
         untested=untested(ds),
         cells=_cells(ds),
         floors={name: float(ds[f"{name}_floor"]) for name in _evaluated(ds) if f"{name}_floor" in ds},
@@ -91,7 +95,7 @@ def to_json(report: Report) -> str:
     """The report as JSON; what is not finite is null.
 
     Keys: ``version`` of these keys; ``written`` (share, samples, complete, text); ``remarks``; ``findings``, each with
-    the fields of `Finding`; ``untested``, by signature; ``cells`` and ``comparisons``, one object a row, with the
+    the fields of `Finding`; ``tests``, their number; ``untested``, by signature; ``cells`` and ``comparisons``, one object a row, with the
     columns of `Report`; ``floors``; ``provenance``.
     """
     much = report.written
@@ -105,6 +109,7 @@ def to_json(report: Report) -> str:
         },
         "remarks": report.remarks,
         "findings": [asdict(finding) for finding in report.findings],
+        "tests": report.tests,
         "untested": report.untested,
         "cells": report.cells.to_dict("records"),
         "floors": report.floors,
@@ -122,12 +127,21 @@ def grouped(findings: list[Finding]) -> Iterator[tuple[str, str, list[Finding]]]
         yield severity, signature, list(group)
 
 
+def multiplicity(tests: int) -> str:
+    """How sure the findings are together, in one sentence."""
+    return (
+        f"{tests:,} tests (signatures times guided cells): without any fault, the chance of an alarm or warning among "
+        f"them is {FALSE_ALARMS:.0%} at most. Effects are those of the timesteps that the test chose"
+    )
+
+
 def headline(findings: list[Finding], cells: int) -> str:
     """How many findings there are in so many cells, in one sentence."""
     if not findings:
         return f"no finding in {cells} cells"
-    counts = {s: sum(f.severity == s for f in findings) for s in ("alarm", "warning")}
-    told = " and ".join(f"{n} {s}{'s' if n > 1 else ''}" for s, n in counts.items() if n)
+    counts = {s: sum(f.severity == s for f in findings) for s in SEVERITIES}
+    parts = [f"{n} {s}{'s' if n > 1 else ''}" for s, n in counts.items() if n]
+    told = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
     affected = {tuple(finding.cell.values()) for finding in findings}
     return f"{told} in {len(affected)} of {cells} cells"
 

@@ -1,30 +1,44 @@
 """Failure signatures: what fails in a recorded run, where, how sure one can be, and what to try.
 
 A signature is a named test with a threshold, an effect and a 95 % interval. Those over timesteps are in
-`gradscope.analysis.curve_signatures`, those of the outcome in `gradscope.analysis.outcome_signatures`.
+`gradscope.analysis.curve_signatures` and `direction_signatures`, those of the outcome in `outcome_signatures`.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import Cell, absent, cells, class_names, place
+from gradscope.analysis.contents import Cell, absent, cells, class_names, guidance, place
 from gradscope.analysis.curve_signatures import CURVES
+from gradscope.analysis.curve_test import level
+from gradscope.analysis.direction_signatures import unrelated_update
 from gradscope.analysis.findings import Finding, ranked, table
-from gradscope.analysis.outcome_signatures import adversarial, ineffective, non_finite, over_regularised
+from gradscope.analysis.outcome_signatures import (
+    adversarial,
+    class_failure,
+    collapsed,
+    ineffective,
+    non_finite,
+    over_regularised,
+    undone,
+)
 from gradscope.analysis.subsets import whole
 
-OUTCOMES = {
+OTHERS = {
     "non_finite": ("finite_fraction",),
+    "unrelated_update": ("update_gradient_cosine",),
     "ineffective": ("judge_prediction",),
-    "adversarial": ("judge_prediction",),
+    "class_failure": ("judge_prediction",),
+    "collapsed": ("judge_prediction", "coverage"),
+    "adversarial": ("judge_prediction", "own_prediction"),
+    "undone": ("judge_prediction", "predicted_class"),
     "over_regularised": ("judge_prediction",),
 }
-"""Variables that each signature of the outcome needs."""
+"""Variables that each signature besides `CURVES` needs."""
+_NAMES = (*(curve.name for curve in CURVES), *OTHERS)
 _UNSTABILISED = "none"
 
 
@@ -35,13 +49,15 @@ def signatures(ds: xr.Dataset) -> pd.DataFrame:
     ----------
     ds
         A store as `gradscope.open` gives it, whole or partly written. Cells without guidance (scale 0) are controls:
-        only their non-finite gradients are reported.
+        only their non-finite gradients are reported. Cells that steer away (negative scales) are not expected to reach
+        the target class.
 
     Returns
     -------
     pandas.DataFrame
-        Columns are the fields of `gradscope.analysis.findings.Finding`. Signatures whose variables were not recorded
-        are left out, see `untested`.
+        Columns are the fields of `gradscope.analysis.findings.Finding`. Signatures that could not be tested are left
+        out, see `untested`. The chance that a store without a fault has any alarm or warning is 5 % at most
+        (Bonferroni, over guided cells and tested signatures), so a store of more cells asks for stronger evidence.
     """
     return table(find(ds))
 
@@ -49,45 +65,79 @@ def signatures(ds: xr.Dataset) -> pd.DataFrame:
 def find(ds: xr.Dataset) -> list[Finding]:
     """The findings behind `signatures`, most severe first."""
     ds = whole(ds)
-    guided = _guided(ds)
+    guided, untestable = _guided(ds), untested(ds)
+    tested = {name for name in _NAMES if name not in untestable}
+    sure = level(tests(ds))
     found: list[Finding] = []
     pairs = []
     for where in cells(ds):
         cell = _cell(ds, where)
         if not (cell["written"] > 0).any():
             continue
-        if "finite_fraction" in cell:
+        if "non_finite" in tested:
             found += _some(non_finite(cell, where))
         if where["guidance_scale"] == 0:
             continue
-        for curve in CURVES:
-            if all(name in cell for name in curve.needs):
-                found += _some(curve.look(cell, where, guided))
-        if "judge_prediction" not in cell:
-            continue
-        found += _some(ineffective(cell, where))
+        found += _on_the_way(cell, where, guided, tested, sure)
+        if where["guidance_scale"] < 0 or "judge_prediction" not in cell:
+            continue  # away from the target class: to miss it is no fault
         control = _cell(ds, {**where, "guidance_scale": 0.0}) if 0 in ds["guidance_scale"].values else None
-        found += _some(adversarial(cell, where, guided, control))
+        found += _some(ineffective(cell, where, control, sure))
+        found += _at_the_end(cell, where, guided, tested, sure)
         if where["stabilizer"] != _UNSTABILISED and _UNSTABILISED in ds["stabilizer"].values:
             pairs.append((cell, _cell(ds, {**where, "stabilizer": _UNSTABILISED}), where))
     return ranked(found + over_regularised(pairs))
 
 
+def tests(ds: xr.Dataset) -> int:
+    """Number of tests: signatures that can be tested, times guided cells."""
+    ds = whole(ds)
+    guided = sum(where["guidance_scale"] != 0 for where in cells(ds))
+    return guided * (len(_NAMES) - len(untested(ds)))
+
+
+def _on_the_way(
+    cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], tested: Set[str], sure: float
+) -> Iterator[Finding]:
+    """What is seen over the timesteps of one cell."""
+    for curve in CURVES:
+        if curve.name in tested and not (curve.towards and where["guidance_scale"] < 0):
+            yield from curve.look(cell, where, guided, sure)
+    if "unrelated_update" in tested:
+        yield from _some(unrelated_update(cell, where, guided))
+
+
+def _at_the_end(
+    cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], tested: Set[str], sure: float
+) -> Iterator[Finding]:
+    """What is seen in the final samples of one cell."""
+    yield from class_failure(cell, where, sure)
+    if "collapsed" in tested:
+        yield from _some(collapsed(cell, where))
+    if "adversarial" in tested:
+        yield from _some(adversarial(cell, where, sure))
+    if "undone" in tested:
+        yield from _some(undone(cell, where, guided, sure))
+
+
 def untested(ds: xr.Dataset) -> dict[str, str]:
     """Signatures that could not be tested on this store, and what would make it possible."""
-    needs = {curve.name: curve.needs for curve in CURVES} | OUTCOMES
-    reasons = {name: "; ".join(filter(None, (absent(ds, v) for v in variables))) for name, variables in needs.items()}
+    reasons = {curve.name: _absent(ds, curve.needs) or curve.testable(ds) for curve in CURVES}
+    reasons |= {name: _absent(ds, variables) for name, variables in OTHERS.items()}
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _absent(ds: xr.Dataset, variables: Iterable[str]) -> str:
+    return "; ".join(filter(None, (absent(ds, name) for name in variables)))
 
 
 def _guided(ds: xr.Dataset) -> NDArray[np.bool_]:
     """Timesteps at which the configuration lets guidance act."""
-    settings = json.loads(ds.attrs.get("configuration", "{}"))
-    interval = settings.get("guidance", settings).get("interval")
+    interval = guidance(ds).get("interval")
     timestep = ds["timestep"].values
     if interval is None:
         return np.ones(len(timestep), dtype=bool)
-    return (interval[0] <= timestep) & (timestep < interval[1])
+    return np.asarray((interval[0] <= timestep) & (timestep < interval[1]))
 
 
 def _cell(ds: xr.Dataset, where: Cell) -> xr.Dataset:
@@ -95,6 +145,7 @@ def _cell(ds: xr.Dataset, where: Cell) -> xr.Dataset:
     small = [name for name, v in ds.data_vars.items() if not {"channel", "layer", "radial_frequency"} & set(v.dims)]
     cell = ds[small].isel(place(ds, where)).compute()
     cell.attrs["classes"] = class_names(ds)
+    cell.attrs["objective"] = guidance(ds).get("objective")
     cell.attrs["elements"] = int(np.prod([ds.sizes[dim] for dim in ("channel", "height", "width")]))
     return cell
 

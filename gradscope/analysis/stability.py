@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from gradscope.analysis.contents import Cell, Written, cells, place, require, written
-from gradscope.analysis.statistics import bootstrap_mean
+from gradscope.analysis.means import mean_interval
 from gradscope.analysis.subsets import whole
 from gradscope.analysis.tensors import from_tensors
 from gradscope.store import CELL_DIMS
@@ -31,7 +31,7 @@ def curves(ds: xr.Dataset, names: str | Sequence[str] | None = None) -> xr.Datas
     Returns
     -------
     xarray.Dataset
-        Over cells and timestep: ``<name>``, the mean over samples; ``<name>_interval``, its 95 % bootstrap interval
+        Over cells and timestep: ``<name>``, the mean over samples; ``<name>_interval``, its 95 % interval (Student)
         over ``bound``; ``<name>_quantile`` over ``quantile`` (`QUANTILES`); ``<name>_n``, the finite samples, of which
         alone the others are made; and ``samples``, the written ones. NaN without finite samples.
 
@@ -59,7 +59,7 @@ def curves(ds: xr.Dataset, names: str | Sequence[str] | None = None) -> xr.Datas
             index = place(ds, cell)
             at = tuple(index.values())
             values = ds[name].isel(index).transpose("sample", "timestep").values.astype(np.float64)
-            mean[at], *bounds, n[at] = bootstrap_mean(values)
+            mean[at], *bounds, n[at] = mean_interval(values)
             interval[at] = np.stack(bounds, axis=-1)
             known = n[at] > 0
             if not known.any():

@@ -7,13 +7,12 @@ no p.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradscope.intervals import resampled, wilson
+from gradscope.analysis.means import mean_interval
+from gradscope.intervals import student, wilson
 
 MINIMUM = 64
 """Samples below which no p is given."""
@@ -60,26 +59,16 @@ class Cluster:
     note: str = ""
 
 
-class Mean(NamedTuple):
-    """Means with their interval, each without the axis of the samples."""
+def paired_mean(difference: ArrayLike) -> Test:
+    """Student's test of the mean of paired differences b - a, shape ``(samples,)``.
 
-    mean: Floats
-    low: Floats
-    high: Floats
-    n: NDArray[np.int64]
-    """Finite samples."""
-
-
-def wilcoxon(difference: ArrayLike) -> Test:
-    """Wilcoxon's signed-rank test of paired differences b - a, shape ``(samples,)``.
-
-    The estimate is the mean difference with its bootstrap interval. The effect is the matched-pairs rank-biserial
-    correlation in [-1, 1]: ranks in favour of b minus those in favour of a, over all ranks; zero differences are ranked
-    (Pratt, doi:10.1080/01621459.1959.10501526) and favour neither (Kerby, doi:10.2466/11.IT.3.1). The test is of
-    symmetry around zero: for skewed differences it and the mean's interval may disagree.
+    Estimate, interval and p are of one method: p is below 0.05 exactly where the 95 % interval excludes 0. The effect
+    is the matched-pairs rank-biserial correlation in [-1, 1]: ranks in favour of b minus those in favour of a, over all
+    ranks; zero differences are ranked (Pratt, doi:10.1080/01621459.1959.10501526) and favour neither (Kerby,
+    doi:10.2466/11.IT.3.1).
     """
     x, note = _finite(np.asarray(difference, dtype=np.float64))
-    mean, low, high, _ = bootstrap_mean(x)
+    mean, low, high, _ = mean_interval(x)
     from scipy import stats  # takes a second: only where it is needed
 
     effect = p = np.nan
@@ -87,35 +76,33 @@ def wilcoxon(difference: ArrayLike) -> Test:
         ranks = stats.rankdata(np.abs(x))
         effect = float((np.sign(x) * ranks).sum() / ranks.sum())
     if len(x) >= MINIMUM:
-        p = float(stats.wilcoxon(x, zero_method="pratt", method="asymptotic").pvalue) if x.any() else 1.0
+        half = float(high - low) / 2 / float(student(0.95, len(x) - 1))
+        p = float(2 * stats.t.sf(abs(mean) / half, len(x) - 1)) if half > 0 else float(mean == 0)
     return Test(len(x), float(mean), float(low), float(high), effect, "rank-biserial correlation", p, note)
 
 
-def mcnemar(a: ArrayLike, b: ArrayLike) -> Test:
-    """McNemar's exact test of paired verdicts, two booleans of shape ``(samples,)``.
+def mcnemar(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Test:
+    r"""McNemar's test of paired verdicts, two booleans of shape ``(samples,)``, with the mid-p value.
 
-    p is the two-sided binomial of the discordant pairs. The estimate is the share of true in b minus that in a, with
-    Newcombe's hybrid score interval for paired shares (Stat. Med. 17, 2635-2650, 1998, method 10). The effect is
+    p is the two-sided mid-p of the discordant pairs' binomial (Fagerland et al., doi:10.1186/1471-2288-13-91). The
+    estimate is the share of true in b minus that in a: the share of discordant pairs, :math:`\psi`, times
+    :math:`\theta`, the balance of those in favour of b, in [-1, 1]. Its interval comes from the limits of both, those
+    of :math:`\theta` by inverting the same mid-p, Wilson's for :math:`\psi`, joined by the squares of their distances
+    (Zou & Donner, doi:10.1002/sim.3095). So p is below 0.05 exactly where the 95 % interval excludes 0. The effect is
     Cohen's g with a sign: the share of discordant pairs that favour b, less a half; 0 where there are none.
     """
     first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     n = len(first)
     gained, lost = int((~first & second).sum()), int((first & ~second).sum())
-    low, high = _newcombe(int((first & second).sum()), gained, lost, n)
     discordant = gained + lost
-    p = np.nan
-    if n >= MINIMUM:
-        from scipy import stats
-
-        p = float(stats.binomtest(gained, discordant).pvalue) if discordant else 1.0
     return Test(
         n=n,
         estimate=(gained - lost) / n if n else np.nan,
-        low=low,
-        high=high,
+        low=_lower(gained, lost, n, level),
+        high=-_lower(lost, gained, n, level),
         effect=gained / discordant - 0.5 if discordant else 0.0 if n else np.nan,
         effect_name="Cohen's g",
-        p=p,
+        p=min(1.0, 2 * _mid_p(max(gained, lost), discordant, 0.5)) if n >= MINIMUM else np.nan,
         note=_insufficient(n),
     )
 
@@ -200,40 +187,6 @@ def cluster_permutation(
     ]
 
 
-def bootstrap_mean(
-    values: ArrayLike, axis: int = 0, level: float = 0.95, replicates: int = 1000, seed: int = 0
-) -> Mean:
-    """Mean over samples with its percentile bootstrap interval (Efron & Tibshirani 1993, chapter 13).
-
-    Samples are drawn whole, the same for every timestep. A value that is not finite does not count at its timestep;
-    there is no interval below two finite ones.
-
-    Parameters
-    ----------
-    values
-        Any shape, with the samples along `axis`.
-    """
-    x = np.moveaxis(np.asarray(values, dtype=np.float64), axis, 0)
-    shape, n = x.shape[1:], len(x)
-    x = x.reshape(n, prod(shape))
-    finite = np.isfinite(x)
-    counts = finite.sum(axis=0)
-    x = np.where(finite, x, 0)
-    mean = _divide(x.sum(axis=0), counts)
-    bounds = np.full((2, x.shape[1]), np.nan)
-    enough = counts >= 2
-    if enough.any():
-        x, finite = x[:, enough], finite[:, enough].astype(np.float64)
-        whole = bool(finite.all())
-        drawn = (resampled(n, size, seed + i).astype(np.float64) for i, size in enumerate(_sizes(replicates, n)))
-        means = np.concatenate([_divide(times @ x, n if whole else times @ finite) for times in drawn])
-        # Where few samples are finite, a replicate may hold none of them.
-        quantile = np.nanquantile if np.isnan(means).any() else np.quantile
-        bounds[:, enough] = quantile(means, ((1 - level) / 2, (1 + level) / 2), axis=0)
-    low, high = bounds
-    return Mean(mean.reshape(shape), low.reshape(shape), high.reshape(shape), counts.reshape(shape))
-
-
 def _finite(x: Floats) -> tuple[Floats, str]:
     kept = x[np.isfinite(x)]
     notes = [_insufficient(len(kept)), _left_out(len(x) - len(kept), len(x), "pairs")]
@@ -248,24 +201,29 @@ def _left_out(count: int, total: int, what: str = "values") -> str:
     return f"{count} of {total} {what} not finite" if count else ""
 
 
-def _newcombe(both: int, gained: int, lost: int, n: int) -> tuple[float, float]:
-    """Interval of the difference of two paired shares, (both + gained) / n minus (both + lost) / n."""
-    if n == 0:
-        return np.nan, np.nan
-    neither = n - both - gained - lost
-    hits = np.array([both + gained, both + lost])
-    low, high = wilson(hits, n)
-    p = hits / n
-    below, above = p - low, high - p
-    covariance = float(both * neither - gained * lost)
-    if covariance > 0:
-        covariance = max(covariance - n / 2, 0.0)
-    margins = float(np.prod(hits * (n - hits), dtype=np.float64))
-    phi = covariance / margins**0.5 if margins else 0.0
-    difference = float(p[0] - p[1])
-    down = below[0] ** 2 - 2 * phi * below[0] * above[1] + above[1] ** 2
-    up = above[0] ** 2 - 2 * phi * above[0] * below[1] + below[1] ** 2
-    return difference - float(down) ** 0.5, difference + float(up) ** 0.5
+def _mid_p(k: int, n: int, share: float) -> float:
+    """P(X > k) + P(X = k) / 2 for a binomial X of n draws."""
+    from scipy import stats
+
+    return float(stats.binom.sf(k, n, share) + stats.binom.pmf(k, n, share) / 2)
+
+
+def _lower(gained: int, lost: int, n: int, level: float) -> float:
+    """Lower limit of (gained - lost) / n, see `mcnemar`."""
+    if not n:
+        return np.nan
+    discordant, tail = gained + lost, (1 - level) / 2
+    psi, (few, many) = discordant / n, (float(bound) for bound in wilson(discordant, n, level))
+    if not discordant:
+        return -many
+    theta, least = (gained - lost) / discordant, -1.0
+    if gained:
+        from scipy.optimize import brentq
+
+        least = 2 * float(brentq(lambda share: _mid_p(gained, discordant, share) - tail, 0, 1, xtol=1e-14)) - 1
+    apart = theta * (psi - (few if theta > 0 else many))
+    low = psi * theta - float(np.hypot(psi * (theta - least), apart))
+    return max(low, least * few) if least > 0 else low
 
 
 def _runs(side: NDArray) -> Iterator[slice]:
@@ -290,9 +248,3 @@ def _sizes(rows: int, columns: int) -> Iterator[int]:
     """Cut `rows` so that a matrix of so many columns stays small."""
     step = max(1, _CHUNK // max(columns, 1))
     return (min(step, rows - first) for first in range(0, rows, step))
-
-
-def _divide(a: Floats, b: ArrayLike) -> Floats:
-    """Quotient, NaN where b is 0."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(a / np.asarray(b, dtype=np.float64))

@@ -37,6 +37,7 @@ _PARTS = {
     "floor": ((), "{}; other held-out images in place of samples"),
 }
 _BOOTSTRAP = "estimate + quantiles of (replicates - their mean); samples resampled, held-out images fixed"
+_BIASED = "; of the mean distance at this N, which lies above that of more samples: compare with the floor"
 _INTERVALS = {
     "precision": "Wilson's score interval over samples, held-out images fixed",
     "recall": "Wilson's score interval over held-out images, samples fixed",
@@ -73,6 +74,7 @@ class Comparison:
         self._about = dict(zip(names, _DISTANCES, strict=True)) | _FIDELITY
         of_class = [real.reference[real.reference_label == k] for k in range(classes)]
         frechet, kernel = names
+        self._frechet = frechet
         self._whole: dict[str, _Distance] = {frechet: Frechet(real.reference), kernel: Kernel(real.reference)}
         self._by_class: dict[str, Sequence[_Distance]] = {
             frechet: [Frechet(x) for x in of_class],
@@ -125,7 +127,8 @@ class Comparison:
         about, equation = self._about[name]
         dims, long_name = _PARTS[part]
         if part == "interval":
-            equation = _INTERVALS.get(name, _BOOTSTRAP)
+            biased = name == self._frechet
+            equation = _INTERVALS.get(name, _BOOTSTRAP + (_BIASED if biased else ""))
         elif name in _FIDELITY:
             equation += _BALL
         return dims, values, {"long_name": long_name.format(about), "units": "1", "equation": equation}

@@ -118,7 +118,7 @@ def _transfer(own: Int, judge: Int, label: Int, chance: float) -> dict[str, tupl
             ("bound",),
             found[..., 1:],
             "95 % interval of transfer_ratio",
-            "quantiles over resampled samples, the same ones for guide and judge; NaN: no bound",
+            "quantiles of the posterior of paired verdicts (Dirichlet, Jeffreys' prior); NaN: no bound",
         ),
     }
 

@@ -13,10 +13,11 @@ from small_store import BAD, CELLS, CLASSES, GOOD, SAMPLES, SHAPE, accuracy, eva
 import gradscope
 from gradscope.analysis import compare_all
 from gradscope.analysis.contents import in_memory
+from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.html import example, extremes, to_html
 from gradscope.analysis.report import grouped, headline, report, to_json
-from gradscope.analysis.signatures import find, untested
+from gradscope.analysis.signatures import OTHERS, find, untested
 from gradscope.store import CELL_DIMS
 
 ONE_INPUT = {"classifier_input": [0]}
@@ -56,6 +57,7 @@ def strictly(text):
 def test_findings_and_comparisons_are_those_of_the_analysis(ds, made):
     assert made.findings == find(ds)
     assert made.untested == untested(ds)
+    assert made.tests == 8 * (len(CURVES) + len(OTHERS) - len(made.untested))
     assert {"unstable", "adversarial"} <= {f.signature for f in made.findings if f.classifier == "non_robust"}
     pd.testing.assert_frame_equal(made.comparisons, compare_all(ds))
 

@@ -7,19 +7,28 @@ import xarray as xr
 from scipy.stats import binomtest
 
 import gradscope
-from gradscope.analysis.curve_signatures import CURVES, CurveSignature, leverage, longest_run
+from gradscope.analysis import lag
+from gradscope.analysis.curve_signatures import CURVES, leverage
+from gradscope.analysis.curve_test import CurveSignature, longest_run
 from gradscope.analysis.findings import Finding, ranked, table
-from gradscope.analysis.signatures import OUTCOMES, find, signatures, untested
+from gradscope.analysis.signatures import OTHERS, find, signatures, untested
 from gradscope.analysis.synthetic import FAULTS, trajectories
 from gradscope.config import RunConfig, load
 from gradscope.models import mixture
 from gradscope.preparation import prepare
 from gradscope.recording import record_run
+from probes import SOURCES, cosines
 
 WANTED = {
     "constant": "frozen",
     "clipped": "dead_by_clipping",
     "saturated": "saturated_early",
+    "half_mislabelled": "misaligned",
+    "one_exploding": "exploding",
+    "rotating": "reversing",
+    "classes_gone": "class_failure",
+    "class_vanishing": "vanishing",
+    "one_pixel": "sparse",
 }
 
 
@@ -30,28 +39,134 @@ def found(ds):
     return {finding.signature: finding for finding in find(ds)}
 
 
+@pytest.mark.parametrize("steps", [8, 30, 50, 100])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_healthy_trajectories_have_no_finding(seed):
-    assert found(trajectories(seed=seed)) == {}
+def test_healthy_trajectories_have_no_finding(seed, steps):
+    assert found(trajectories(seed=seed, timesteps=steps)) == {}
 
 
 def test_white_noise_is_seen_by_every_look_at_it():
     assert set(found(trajectories("white_noise"))) == NOISE
 
 
+@pytest.mark.parametrize("steps", [30, 50, 100])
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ("none", "white_noise")])
-def test_a_known_fault_is_found(fault):
+def test_a_known_fault_is_found(fault, steps):
     name = WANTED.get(fault, fault)
-    finding = found(trajectories(fault, seed=2))[name]
+    finding = found(trajectories(fault, seed=2, timesteps=steps))[name]
     assert finding.low <= finding.effect <= finding.high
-    assert 0 < finding.affected <= finding.samples == 64
+    assert 0 < finding.affected <= finding.samples <= 64
     assert finding.advice
     assert finding.cell["classifier"] == "synthetic"
 
 
+def test_a_fault_of_single_samples_names_them():
+    """Of 64 samples one explodes: no mean shows it."""
+    finding = found(trajectories("one_exploding"))["exploding"]
+    assert (finding.affected, finding.samples, finding.severity) == (1, 64, "warning")
+    assert finding.evidence.endswith("samples 32")
+
+
+def test_a_fault_of_a_class_names_it():
+    vanishing = [f for f in find(trajectories("class_vanishing")) if f.signature == "vanishing"]
+    assert [(f.target_class, f.affected, f.samples) for f in vanishing] == [("0", 16, 16)]
+    failing = [f for f in find(trajectories("classes_gone")) if f.signature == "class_failure"]
+    assert [(f.target_class, f.effect, f.samples) for f in failing] == [("0", 0, 16), ("1", 0, 16)]
+
+
+def test_opposite_cosines_do_not_cancel():
+    """Labels wrong for half of the samples: the mean cosine with the reference is 0."""
+    ds = trajectories("half_mislabelled")
+    assert abs(float(ds["reference_cosine"].mean())) < 0.02
+    assert {f.target_class for f in find(ds) if f.signature == "misaligned"} == {"0", "2"}
+    same_labels = ds.assign_coords(label=("sample", np.zeros(64, dtype=int)))
+    (alone,) = [f for f in find(same_labels) if f.signature == "misaligned"]
+    assert (alone.affected, alone.target_class) == (32, "")
+
+
+def test_one_pixel_is_not_blamed_on_the_clamp():
+    assert "dead_by_clipping" not in found(trajectories("one_pixel").assign_coords(classifier_input=["x0"]))
+    assert "sparse" not in found(trajectories("clipped"))
+
+
+def test_a_convinced_guide_is_a_remark_and_not_vanishing():
+    remark = found(trajectories("convinced"))
+    assert {name: f.severity for name, f in remark.items()} == {"convinced": "remark"}
+    assert "convinced" not in found(trajectories("vanishing"))
+
+
+def test_the_gradient_of_a_guide_that_loses_its_belief_does_not_explode():
+    """The factor 1 - p of log p grows by eleven orders of magnitude, the gradient of the margin does not."""
+    ds = trajectories().load()
+    margin = np.linspace(25, 0, 50)
+    ds["margin"][:] = margin
+    ds["log_prob"][:] = -np.logaddexp(0, -margin)
+    ds["gradient_norm"][:] = 3 / (1 + np.exp(margin))
+    assert "exploding" in found(ds)  # the store does not say that the objective is log p
+    ds.attrs["configuration"] = json.dumps({"guidance": {"objective": "log_prob"}})
+    assert "exploding" not in found(ds)
+
+
+def test_the_update_may_lag_behind_its_gradient_but_not_leave_it():
+    """ADAM's means are 0.25 to 0.44; a quarter of the steps below 0 are too many."""
+    ds = trajectories().load()
+    ds["update_gradient_cosine"][:] = 0.25
+    assert found(ds) == {}
+    ds["update_gradient_cosine"][..., 4::5] = -0.1  # 10 of 50
+    assert found(ds) == {}
+    ds["update_gradient_cosine"][..., 3::4] = -0.1
+    assert found(ds)["unrelated_update"].affected == 64
+
+
+def test_steering_away_is_no_failure_to_reach_the_class():
+    for fault in ("adversarial", "vanishing", "saturated", "classes_gone", "undone", "convinced", "collapsed"):
+        ds = trajectories(fault).assign_coords(guidance_scale=[-0.3])
+        ds["shift_direction_cosine"] = -ds["shift_direction_cosine"]
+        assert found(ds) == {}, fault
+    assert set(found(trajectories().assign_coords(guidance_scale=[-0.3]))) == {"misdirected"}
+    assert "unstable" in found(trajectories("white_noise").assign_coords(guidance_scale=[-0.3]))
+
+
+@pytest.mark.parametrize(("steps", "testable"), [(5, False), (8, False), (18, False), (20, True), (250, True)])
+def test_gradients_far_apart_are_not_called_unstable(steps, testable):
+    ds = trajectories("white_noise", timesteps=steps, samples=16)
+    assert ("unstable" in found(ds)) == testable
+    assert ("unstable" not in untested(ds)) == testable
+    if not testable:
+        assert untested(ds)["unstable"] == (
+            f"gradients are {1000 // steps} timesteps apart and can be compared up to 54: record with more steps "
+            "(num_inference_steps from 19)"
+        )
+
+
+def test_probe_and_signature_mean_the_same_parts_of_diffusion_time():
+    assert lag.GRID == cosines.GRID
+
+
 def test_every_signature_has_a_fault_or_a_test_of_its_own():
     tested = {WANTED.get(fault, fault) for fault in FAULTS} | NOISE | {"over_regularised", "against_prior"}
-    assert {curve.name for curve in CURVES} | set(OUTCOMES) <= tested
+    assert {curve.name for curve in CURVES} | set(OTHERS) <= tested
+
+
+def test_no_more_than_one_healthy_run_in_twenty_has_a_finding():
+    """Over all signatures and 8 cells whose statistics lie at the thresholds: each alone would be found in 2.5 %."""
+    alarmed = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        parts = []
+        for k in range(8):
+            cell = trajectories(seed=1000 + 8 * seed + k, samples=16, timesteps=30).load()
+            shape = cell["gradient_lag_cosine"].shape
+            own = rng.normal(size=(*shape[:-1], 1))  # of each sample, over its whole run
+            cell["gradient_lag_cosine"][:] = 0.4 + 0.1 * own
+            cell["reference_cosine"][:] = 0.05 + 0.1 * own
+            cell["score_cosine"][:] = -0.2 + 0.1 * own
+            cell["gradient_snr"][:] = 2 * 10 ** (0.1 * own)
+            cell["high_frequency_share"][:] = 0.5 + 0.1 * own
+            parts.append(cell.assign_coords(stabilizer=[f"s{k}"]))
+        ds = xr.concat(parts, "stabilizer", join="outer")
+        alarmed += any(f.severity != "remark" and "single samples" not in f.evidence for f in find(ds))
+    assert alarmed <= 3
 
 
 def test_non_finite_gradients_are_counted_where_they_are():
@@ -64,6 +179,13 @@ def test_non_finite_gradients_are_counted_where_they_are():
     interval = binomtest(8, 64).proportion_ci(method="wilson")
     assert (finding.low, finding.high) == pytest.approx((interval.low, interval.high))
     assert f"{bad.sum()} gradients of 8 samples" in finding.evidence
+
+
+def test_non_finite_gradients_name_the_model_they_came_from():
+    ds = trajectories("non_finite").load()
+    bad = ds["finite_fraction"] < 1
+    ds["nonfinite_source"] = xr.where(bad, SOURCES.index("denoiser"), 0).astype(np.int8)
+    assert f"they came from the denoiser ({int(bad.sum())})" in found(ds)["non_finite"].evidence
 
 
 def test_exploding_begins_where_the_norm_has_grown_a_thousandfold():
@@ -79,21 +201,26 @@ def test_exploding_begins_where_the_norm_has_grown_a_thousandfold():
 def test_unstable_is_the_mean_cosine_of_the_run():
     ds = trajectories("white_noise")
     finding = found(ds)["unstable"]
-    assert finding.effect == pytest.approx(np.nanmean(ds["gradient_cosine"].values))
-    assert (finding.first_timestep, finding.last_timestep) == (960, 0)
+    assert finding.effect == pytest.approx(np.nanmean(ds["gradient_lag_cosine"].values))
+    compared = ds["timestep"].values[np.isfinite(ds["gradient_lag_cosine"].values).all(axis=(0, 1, 2, 3, 4))]
+    assert (finding.first_timestep, finding.last_timestep) == (compared[0], compared[-1])
 
 
 def test_a_run_must_last():
+    """A quarter of the 28 timesteps at which gradients are compared."""
     ds = trajectories().load()
-    ds["gradient_cosine"][..., 20:31] = 0.1
+    compared = np.flatnonzero(np.isfinite(ds["gradient_lag_cosine"].values).all(axis=(0, 1, 2, 3, 4)))
+    ds["gradient_lag_cosine"][..., compared] = 0.7
+    ds["gradient_lag_cosine"][..., compared[5:11]] = 0.1
     assert found(ds) == {}
-    ds["gradient_cosine"][..., 20:33] = 0.1
-    assert (found(ds)["unstable"].first_timestep, found(ds)["unstable"].last_timestep) == (580, 340)
+    ds["gradient_lag_cosine"][..., compared[11]] = 0.1
+    first, last = ds["timestep"].values[compared[[5, 11]]]
+    assert (found(ds)["unstable"].first_timestep, found(ds)["unstable"].last_timestep) == (first, last)
 
 
 def test_a_statistic_of_few_samples_is_no_finding():
     ds = trajectories("white_noise").load()
-    ds["gradient_cosine"][..., 31:, :] = np.nan
+    ds["gradient_lag_cosine"][..., 20:, :] = np.nan
     assert "unstable" not in found(ds)
 
 
@@ -112,33 +239,62 @@ def test_what_the_guide_has_no_verdict_on_is_left_out_of_the_transfer_ratio():
     assert found(ds)["adversarial"].evidence == found(ds.isel(sample=slice(8, None)))["adversarial"].evidence
 
 
-def test_adversarial_by_the_guides_belief_on_its_way():
-    """The final samples convince neither, but the guide believed the target in between."""
-    ds = trajectories("adversarial").assign(own_prediction=lambda d: d["judge_prediction"])
-    finding = found(ds)["adversarial"]
-    assert "of its own input at timestep" in finding.evidence
-    assert finding.first_timestep is not None
-    assert finding.first_timestep > finding.last_timestep == 0
+def test_early_success_that_is_undone_has_a_name_of_its_own():
+    """Guide and judge agree on every final sample: before, the name was `adversarial`."""
+    ds = trajectories("undone")
+    finding = found(ds)["undone"]
+    assert "adversarial" not in found(ds)
+    belief = (ds["predicted_class"] == ds["label"]).squeeze()
+    peak = int(belief.mean("sample").argmax())
+    final = (ds["own_prediction"] == ds["label"]).squeeze()
+    assert finding.affected == int((belief.isel(timestep=peak) & ~final).sum())
+    assert finding.effect == pytest.approx(float(belief.isel(timestep=peak).mean() - final.mean()))
+    assert finding.first_timestep == ds["timestep"].values[peak]
+    assert "undone" not in found(trajectories(accuracy=0.75))
 
 
-def with_control(gain):
-    """A cell that the judge never sees right, beside its control; the guide never believes it right either."""
-    cell = trajectories("vanishing")
-    cell["gradient_norm"] = cell["gradient_norm"] * 1e12
-    control = cell.assign_coords(guidance_scale=[0.0])
-    return xr.concat([control, cell.assign(log_prob=cell["log_prob"] + gain)], "guidance_scale")
+def accurate(hits, samples=64):
+    ds = trajectories(samples=samples).load()
+    label = ds["label"].values
+    seen = np.where(np.arange(samples) < hits, label, (label + 1) % 4)
+    for name in ("own_prediction", "judge_prediction"):
+        ds[name][:] = seen
+    ds["predicted_class"][:] = seen[:, None]
+    return ds
 
 
-def test_adversarial_by_a_gain_without_the_class():
-    finding = found(with_control(5.0))["adversarial"]
-    assert "rises by 5 nat [5, 5], the judge's accuracy by 0.00" in finding.evidence
-    assert finding.cell["guidance_scale"] == 0.3
-    assert "adversarial" not in found(with_control(0.5))
+def test_ineffective_is_what_is_shown_to_be_of_no_use():
+    """Absence of evidence is none: too few samples are said, as a remark."""
+    few = found(accurate(0, samples=4))["ineffective"]
+    assert few.severity == "remark"
+    assert few.evidence.startswith("insufficient samples to tell accuracy from chance: the judge sees")
+    assert found(accurate(6))["ineffective"].severity == "alarm"
+    assert found(accurate(16))["ineffective"].severity == "remark"
+    assert "ineffective" not in found(accurate(30))
 
 
-def test_ineffective_only_near_chance():
-    assert found(trajectories("adversarial"))["ineffective"].threshold == 0.25
-    assert "ineffective" not in found(trajectories(accuracy=0.6))
+def test_a_true_accuracy_of_a_third_is_hardly_ever_called_ineffective():
+    """It was alarmed in 52 % of the runs of 64 samples."""
+    hits = np.random.default_rng(0).binomial(64, 0.35, 60)
+    told = [found(accurate(k)).get("ineffective") for k in hits]
+    assert sum(f is not None and f.severity == "alarm" for f in told) == 0
+
+
+def test_ineffective_by_the_unguided_control():
+    """A quarter is right with and without guidance: paired, that is shown by 64 samples."""
+    both = xr.concat([accurate(16).assign_coords(guidance_scale=[0.0]), accurate(16)], "guidance_scale", join="outer")
+    finding = found(both)["ineffective"]
+    assert finding.severity == "alarm"
+    assert "without guidance it is 0.00" in finding.evidence
+    both["judge_prediction"][..., 0, :] = (both["label"].values + 1) % 4
+    assert found(both)["ineffective"].severity == "remark"
+
+
+def test_collapse_is_seen_only_where_the_samples_are_right():
+    assert found(trajectories("collapsed"))["collapsed"].threshold == pytest.approx(0.475)
+    wrong = trajectories("collapsed").load()
+    wrong["judge_prediction"][:] = (wrong["label"].values + 1) % 4
+    assert "collapsed" not in found(wrong)
 
 
 def stabilised(accuracy, name="smooth", samples=64):
@@ -156,13 +312,21 @@ def test_over_regularised_lowers_the_accuracy():
     assert "over_regularised" not in found(stabilised(0.9))
 
 
+def test_over_regularised_does_not_go_by_the_biased_distance():
+    ds = stabilised(0.9)
+    dims = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
+    distance = np.array([1.0, 3.0]).reshape(1, 1, 2, 1)
+    ds = ds.assign(fd_x=(dims, distance), fd_x_replicates=((*dims, "replicate"), distance[..., None] + np.zeros(9)))
+    assert "over_regularised" not in found(ds)
+
+
 def test_over_regularised_raises_the_distance():
     ds = stabilised(0.9)
     rng = np.random.default_rng(0)
     dims = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
     distance = np.array([1.0, 3.0]).reshape(1, 1, 2, 1)
     replicates = distance[..., None] + rng.normal(0, 0.1, (1, 1, 2, 1, 200))
-    ds = ds.assign(fd_x=(dims, distance), fd_x_replicates=((*dims, "replicate"), replicates))
+    ds = ds.assign(kd_x=(dims, distance), kd_x_replicates=((*dims, "replicate"), replicates))
     finding = found(ds)["over_regularised"]
     assert finding.severity == "warning"
     assert finding.effect == pytest.approx(2.0)
@@ -186,7 +350,7 @@ def test_against_prior_is_persistent():
 def test_only_guided_timesteps_count():
     ds = trajectories("white_noise")
     ds.attrs["configuration"] = json.dumps({"guidance": {"interval": [0, 400]}})
-    assert found(ds)["unstable"].first_timestep == 380
+    assert 340 < found(ds)["unstable"].first_timestep < 400
     ds.attrs["configuration"] = json.dumps({"guidance": {"interval": [5000, 6000]}})
     assert "unstable" not in found(ds)
 
@@ -199,16 +363,16 @@ def test_controls_are_not_examined_but_for_non_finite_gradients():
 def test_what_is_not_written_does_not_count():
     ds = trajectories("white_noise").load()
     late = xr.DataArray(np.arange(50) >= 25, dims="timestep")
-    for name in ("gradient_cosine", "gradient_norm", "log_prob"):
+    for name in ("gradient_lag_cosine", "gradient_norm", "log_prob"):
         ds[name] = ds[name].where(~late)
     ds["written"] = ds["written"].where(~late, 0)
-    assert found(ds)["unstable"].last_timestep == 500
+    assert 500 <= found(ds)["unstable"].last_timestep < 540
     ds["written"] = ds["written"] * 0
     assert found(ds) == {}
 
 
 def test_missing_variables_say_which_probe_records_them():
-    ds = trajectories().drop_vars(["gradient_cosine", "judge_prediction", "own_prediction"])
+    ds = trajectories().drop_vars(["gradient_lag_cosine", "judge_prediction", "own_prediction"])
     reasons = untested(ds)
     assert "the probe `cosines` records it" in reasons["unstable"]
     assert "`gradscope evaluate STORE` adds it" in reasons["adversarial"]
@@ -225,6 +389,24 @@ def test_the_table_is_ranked():
     assert list(frame.columns) == list(Finding.__dataclass_fields__)
     assert frame["signature"].tolist() == ["adversarial", "non_finite"]
     assert list(signatures(trajectories()).columns) == list(Finding.__dataclass_fields__)
+
+
+def test_a_single_timestep_ends_a_run_only_where_its_mean_does():
+    signature = CurveSignature(
+        "low", "warning", ("a",), lambda cell: cell["a"], "a", "below", 1.0, "none", sustained=0.6
+    )
+    spread = np.linspace(-1, 1, 9)
+    for middle, steps in ((0.9, 10), (1.1, 0)):  # its interval reaches 1.3
+        a = np.full((9, 10), 0.5) + 0.01 * spread[:, None]
+        a[:, 5] = middle + 0.6 * spread
+        cell = xr.Dataset(
+            {"a": (("sample", "timestep"), a)},
+            coords={"timestep": np.arange(10)[::-1], "label": ("sample", np.zeros(9, dtype=int))},
+            attrs={"classes": ["0"]},
+        )
+        where = {"classifier": "c", "classifier_input": "x_t", "stabilizer": "none", "guidance_scale": 1.0}
+        found = signature.look(cell, where, np.ones(10, dtype=bool))
+        assert [f"{steps} of 10 steps" in f.evidence for f in found] == ([True] if steps else [])
 
 
 @pytest.mark.parametrize(
@@ -246,7 +428,8 @@ def test_a_constant_statistic_needs_no_spread():
     signature = CurveSignature("flat", "warning", ("a",), lambda cell: cell["a"], "a", "above", 1.0, "none")
     cell = xr.Dataset({"a": (("sample", "timestep"), np.full((4, 8), 2.0))}, coords={"timestep": np.arange(8)[::-1]})
     where = {"classifier": "c", "classifier_input": "x_t", "stabilizer": "none", "guidance_scale": 1.0}
-    finding = signature.look(cell, where, np.ones(8, dtype=bool))
+    cell = cell.assign_coords(label=("sample", [0, 0, 0, 0])).assign_attrs(classes=["0"])
+    (finding,) = signature.look(cell, where, np.ones(8, dtype=bool))
     assert (finding.effect, finding.low, finding.high, finding.affected) == (2.0, 2.0, 2.0, 4)
 
 

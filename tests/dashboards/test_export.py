@@ -108,7 +108,7 @@ def test_python_runs_on_its_own(run, tmp_path):
 
 
 def test_names_in_a_store_are_no_code_and_no_lines_of_their_own(tmp_path):
-    ds = small_store.evaluated().assign_coords(classifier=["'); raise SystemExit('", "b\n# forged: yes"])
+    ds = small_store.evaluated().assign_coords(classifier=["'); raise SystemExit('", "# forged: yes"])
     cells = [GOOD | {"classifier": name} for name in ds["classifier"].values.tolist()]
     path = tmp_path / "it's a\nstore.zarr"
     run = Library([small_store.save(ds, path)]).run(None)

@@ -101,14 +101,14 @@ def test_an_unstable_cell_leads_to_the_sample_that_turns_the_most(run):
                 if f.signature == "unstable"]  # fmt: skip
     assert unstable
     for finding, row in unstable:
-        cosine = ds["gradient_cosine"].sel(finding.cell)
+        cosine = ds["gradient_lag_cosine"].sel(finding.cell)
         within = [t for t in ds["timestep"].values if finding.last_timestep <= t <= finding.first_timestep]
         means = [float(cosine.sel(sample=i, timestep=within).mean()) for i in range(small_store.TENSORS)]
         state = place(run, row["href"])
         assert state.sample == int(np.argmin(means))
         assert state.timestep == finding.first_timestep
         assert dict(run.cells[state.cell]) == dict(finding.cell)
-        assert state.variables[0] == "gradient_cosine"
+        assert state.variables[0] == "gradient_lag_cosine"
         assert row["place"] == f"sample {state.sample} at t = {state.timestep}"
 
 
@@ -125,11 +125,14 @@ def partly(cells=0, steps=0, status="complete"):
 
 def test_the_headline_says_what_is_found_and_how_much_is_there(run, tmp_path):
     found = run.findings()
-    alarms, warnings = (sum(f.severity == severity for f in found) for severity in ("alarm", "warning"))
     cells = len({tuple(f.cell.values()) for f in found})
-    counts = {"alarm": alarms, "warning": warnings}
-    expected = " and ".join(f"{n} {severity}{'s' if n > 1 else ''}" for severity, n in counts.items() if n)
-    assert overview.told(run, found) == f"{expected} in {cells} of 16 cells"
+    alarms, warnings, remarks = (sum(f.severity == s for f in found) for s in ("alarm", "warning", "remark"))
+    assert min(alarms, warnings, remarks) > 1
+    expected = f"{alarms} alarms, {warnings} warnings and {remarks} remarks in {cells} of 16 cells"
+    assert overview.told(run, found) == expected
+    few = [next(f for f in found if f.severity == s) for s in ("alarm", "warning")]
+    assert overview.told(run, few).startswith("1 alarm and 1 warning in ")
+    assert overview.told(run, few[:1]) == "1 alarm in 1 of 16 cells"
     assert overview.told(run, []) == "no finding in 16 cells"
     half = opened(partly(8), tmp_path)
     assert overview.told(half, []) == "no finding in 16 cells, with 50 % written"

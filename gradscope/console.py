@@ -156,15 +156,18 @@ def _evaluation(ds: xr.Dataset) -> tuple[dict[str, Any], xr.Dataset]:
 
 
 def _distances(ds: xr.Dataset, about: dict[str, Any], rows: xr.Dataset) -> list[Table]:
-    name = next(iter(about.get("distances", ())), "")
+    name = next(iter(about.get("distances", ())[1:]), "")  # the kernel distance: that of Frechet is biased
     needed = (name, f"{name}_interval", f"{name}_floor", "coverage", "coverage_interval", "coverage_floor")
     if not all(each in rows for each in needed):
         return []
-    columns: _Columns = {f"{key} [95 %]": partial(_with_interval, key) for key in (name, "coverage")}
+    columns: _Columns = {
+        f"{name} [95 %]": partial(_with_interval, name, digits=3),
+        "coverage [95 %]": partial(_with_interval, "coverage"),
+    }
     caption = (
         f"N = {about.get('N', '?')} a cell against {about.get('real_images', '?')} images; "
         f"{about.get('floor_images', '?')} other real images "
-        f"in place of samples: {name} {_number(rows[f'{name}_floor'])}, coverage {_number(rows['coverage_floor'])}"
+        f"in place of samples: {name} {_number(rows[f'{name}_floor'], 3)}, coverage {_number(rows['coverage_floor'])}"
     ) + _warned(ds, "extractor")
     return [_table(rows, "Samples against real images", columns, caption)]
 
@@ -191,9 +194,9 @@ def _cell(name: str, row: xr.Dataset) -> str:
     return _number(row[name], digits=3)
 
 
-def _with_interval(name: str, row: xr.Dataset) -> str:
-    low, high = row[f"{name}_interval"].values
-    return "-" if np.isnan(row[name]) else f"{_number(row[name])} [{_number(low)}, {_number(high)}]"
+def _with_interval(name: str, row: xr.Dataset, digits: int = 2) -> str:
+    value, low, high = (_number(each, digits) for each in (row[name], *row[f"{name}_interval"].values))
+    return "-" if np.isnan(row[name]) else f"{value} [{low}, {high}]"
 
 
 def _table(rows: xr.Dataset, title: str, columns: _Columns, caption: str) -> Table:

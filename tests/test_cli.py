@@ -451,14 +451,14 @@ def test_evaluate_adds_to_the_store_and_prints_it(recorded, gradscope):
         assert row[4:8] == [f"{own:.2f}", f"{judge:.2f}", f"[{low:.2f},", f"{high:.2f}]"]
     for (i, j), row in zip(cells, compared, strict=True):
         cell = ds.isel(classifier=0, classifier_input=0, stabilizer=i, guidance_scale=j)
-        for name, words in (("fd_Means", row[4:7]), ("coverage", row[7:10])):
+        for name, words, form in (("kd_Means", row[4:7], ".3f"), ("coverage", row[7:10], ".2f")):
             low, high = cell[f"{name}_interval"].values
-            assert words == [f"{float(cell[name]):.2f}", f"[{low:.2f},", f"{high:.2f}]"]
+            assert words == [f"{float(cell[name]):{form}}", f"[{low:{form}},", f"{high:{form}}]"]
     told = " ".join(out.split())
-    assert f"12 other real images in place of samples: fd_Means {float(ds.fd_Means_floor):.2f}, coverage" in told
+    assert f"12 other real images in place of samples: kd_Means {float(ds.kd_Means_floor):.3f}, coverage" in told
     assert gradscope("info", "mine.zarr")[0] == 0
     heads = heads_of(gradscope("report", "mine.zarr")[1])
-    assert [heads.count(word) for word in ("own", "judge", "transfer", "fd_Means", "coverage")] == [1] * 5
+    assert [heads.count(word) for word in ("own", "judge", "transfer", "kd_Means", "coverage")] == [1] * 5
 
 
 def test_report_is_a_page_or_json(recorded, gradscope):
@@ -466,7 +466,8 @@ def test_report_is_a_page_or_json(recorded, gradscope):
     assert (status, err) == (0, "")
     assert out.endswith("wrote mine.html\n")
     assert "Not tested\n" in out
-    assert "unstable: " not in out.split("Not tested")[1]  # the run records cosines
+    assert "frozen: " not in out.split("Not tested")[1]  # the run records cosines
+    assert "unstable: gradients are 333 timesteps apart and can be compared up to 54" in out.split("Not tested")[1]
     assert "vanishing: log_prob is not in this store; the probe `belief` records it" in " ".join(out.split())
     page = (recorded.parent / "mine.html").read_text()
     assert page.startswith("<!doctype html>")

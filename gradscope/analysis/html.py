@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from gradscope.analysis import figures
+from gradscope.analysis.comparison import KERNEL
 from gradscope.analysis.contents import Cell, class_names, in_memory, place
 from gradscope.analysis.figures.style import LOGARITHMIC
 from gradscope.analysis.report import Report, grouped, headline, multiplicity
@@ -217,7 +218,7 @@ def _value(row: dict[str, Any], name: str, signed: bool = False) -> _Value:
         return _Value(f"{value:.0f}")
     if name == "p_holm":
         return _Value("< 0.001" if value < 0.001 else f"{value:.3f}")
-    digits = 3 if name == "accuracy" or name.endswith(("cosine", "strength")) else 2
+    digits = 3 if name == "accuracy" or name.startswith(KERNEL) or name.endswith(("cosine", "strength")) else 2
     form = f"{{:{'+' if signed else ''}.{digits}f}}"
     low, high = (float(row.get(f"{name}_{end}", np.nan)) for end in ("low", "high"))
     bounds = ["-" if np.isnan(bound) else form.format(bound) for bound in (low, high)]

@@ -95,8 +95,8 @@ def to_json(report: Report) -> str:
     """The report as JSON; what is not finite is null.
 
     Keys: ``version`` of these keys; ``written`` (share, samples, complete, text); ``remarks``; ``findings``, each with
-    the fields of `Finding`; ``tests``, their number; ``untested``, by signature; ``cells`` and ``comparisons``, one object a row, with the
-    columns of `Report`; ``floors``; ``provenance``.
+    the fields of `Finding`; ``tests``, their number; ``untested``, by signature; ``cells`` and ``comparisons``, one
+    object a row, with the columns of `Report`; ``floors``; ``provenance``.
     """
     much = report.written
     content = {

@@ -89,7 +89,7 @@ def test_provenance_and_remarks(made):
 def test_json_is_strict_and_whole(made):
     said = strictly(to_json(made))
     assert sorted(said) == [
-        "cells", "comparisons", "findings", "floors", "provenance", "remarks", "untested", "version", "written",
+        "cells", "comparisons", "findings", "floors", "provenance", "remarks", "tests", "untested", "version", "written",
     ]  # fmt: skip
     assert said["version"] == 1
     assert said["written"] == {"share": 1.0, "samples": SAMPLES, "complete": True, "text": str(made.written)}

@@ -90,7 +90,7 @@ def ineffective(
         f"{chance:.2f}"
     )
     if gain and gain.n:
-        told += f"; without guidance it is {gain.estimate:.2f} [{gain.low:.2f}, {gain.high:.2f}] less"
+        told += f"; against the unguided control it changes by {gain.estimate:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
     advice = "see the other findings of this cell for the reason; audit the guide with `gradscope probe-classifier`"
     return _outcome(
         "ineffective",

@@ -285,7 +285,7 @@ def test_ineffective_by_the_unguided_control():
     both = xr.concat([accurate(16).assign_coords(guidance_scale=[0.0]), accurate(16)], "guidance_scale", join="outer")
     finding = found(both)["ineffective"]
     assert finding.severity == "alarm"
-    assert "without guidance it is 0.00" in finding.evidence
+    assert "against the unguided control it changes by +0.00" in finding.evidence
     both["judge_prediction"][..., 0, :] = (both["label"].values + 1) % 4
     assert found(both)["ineffective"].severity == "remark"
 

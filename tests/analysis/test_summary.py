@@ -1,5 +1,8 @@
 """The summary of a made-up store, re-derived with plain NumPy loops."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -99,3 +102,22 @@ def test_wilson_is_vectorised_and_has_no_bounds_without_trials():
     assert np.isnan([low[1, 1], high[1, 1]]).all()
     assert (low[0] < [0.25, 0.5]).all()
     assert (high[0] > [0.25, 0.5]).all()
+
+
+def test_readmes_masked_means_hold_on_runs_that_are_partly_written(ds):
+    """Unwritten integers are -1: unmasked, they count as wrong."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "where(ds.written" in code]
+    there = ds["written"].values > 0
+    seen = np.where(there, np.arange(TIMESTEPS) % 3, -1)
+    ds["predicted_class"] = (ds["written"].dims, seen)
+    ds["judge_prediction"] = ds["judge_prediction"].where((ds["written"] > 0).all("timestep"), -1)
+    names = {"ds": ds}
+    exec(block, names)
+    np.testing.assert_allclose(names["right"], summary(ds)["judge_accuracy"])
+    label = ds["label"].values
+    for at in np.ndindex(CELLS):
+        for t in range(TIMESTEPS):
+            rows = [i for i in range(SAMPLES) if there[(*at, i, t)]]
+            share = np.mean([seen[(*at, i, t)] == label[i] for i in rows])
+            assert names["believed"].values[(*at, t)] == pytest.approx(share)

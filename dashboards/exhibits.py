@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import class_names, guidance, place
+from gradscope.analysis.contents import class_names, factored, place
 from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding
 
@@ -34,7 +34,7 @@ def exhibit(ds: xr.Dataset, finding: Finding, elements: int) -> Exhibit:
     elements
         Number of elements of one gradient.
     """
-    cell = ds.isel(place(ds, finding.cell)).assign_attrs(elements=elements, objective=guidance(ds).get("objective"))
+    cell = ds.isel(place(ds, finding.cell)).assign_attrs(elements=elements, factored=factored(ds))
     badness = _badness(cell, finding).transpose("sample", "timestep").values.astype(np.float64)
     kept = (cell["written"] >= 3).transpose("sample", "timestep").values
     timestep = cell["timestep"].values
@@ -69,6 +69,8 @@ def _badness(cell: xr.Dataset, finding: Finding) -> xr.DataArray:
             return curve.statistic(cell) * (-1.0 if curve.side == "below" else 1.0)
     if finding.signature == "non_finite":
         return (cell["finite_fraction"] < 1).astype(float)
+    if finding.signature == "unrelated_update":
+        return -cell["update_gradient_cosine"]
     certain = cell["log_prob"] if "log_prob" in cell else xr.zeros_like(cell["written"], dtype=float)
     return certain.where((cell["judge_prediction"] >= 0) & (cell["judge_prediction"] != cell["label"]))
 

@@ -36,7 +36,8 @@ _SHOWS = {curve.name: curve.needs for curve in CURVES} | {
 
 def finding_rows(run: Recorded, findings: Iterable[Finding]) -> list[Row]:
     """Rows of `COLUMNS`, in the order of the findings; each leads to the sample that shows it worst."""
-    names = {"finite_fraction", "log_prob"}.union(*(curve.needs for curve in CURVES))
+    names = {"finite_fraction", "log_prob", "margin", "update_gradient_cosine"}
+    names = names.union(*(curve.needs for curve in CURVES))
     ds = run.scalars("written", *sorted(names & set(run.ds)))
     elements = prod(run.ds.sizes[dim] for dim in IMAGE_DIMS if dim in run.ds.sizes)
     return [_row(run, str(i), finding, exhibit(ds, finding, elements)) for i, finding in enumerate(findings)]

@@ -14,12 +14,27 @@ def wilson(
     Without trials both are NaN.
     """
     k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64))
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = normal(level)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = k / n
         middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
         low, high = np.where(k == 0, 0, middle - half), np.where(k == n, 1, middle + half)
+    return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
+
+
+def exact(successes: ArrayLike, trials: ArrayLike, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Clopper and Pearson's interval of a share (doi:10.1093/biomet/26.4.404): it covers at any level, however high.
+
+    Without trials both bounds are NaN. ``successes`` may be fractions of samples.
+    """
+    from scipy.special import betaincinv  # takes a while: only where it is needed
+
+    k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64))
+    tail = (1 - level) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.where(k > 0, betaincinv(np.where(k > 0, k, 1), n - k + 1, tail), 0)
+        high = np.where(k < n, betaincinv(k + 1, np.where(k < n, n - k, 1), 1 - tail), 1)
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
@@ -43,6 +58,11 @@ def bootstrap(estimate: float, replicates: ArrayLike, level: float = 0.95) -> tu
     return float(low), float(high)
 
 
+def normal(level: float) -> float:
+    """Half-width of the normal distribution's two-sided interval in standard errors."""
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
 def student(level: float, freedom: ArrayLike) -> NDArray[np.float64]:
     """Half-width of Student's two-sided interval in standard errors; NaN without a degree of freedom."""
     from scipy.special import stdtrit  # takes a while: only where it is needed
@@ -52,7 +72,7 @@ def student(level: float, freedom: ArrayLike) -> NDArray[np.float64]:
 
 
 def transfer_ratio(
-    guide: ArrayLike, judge: ArrayLike, chance: float, level: float = 0.95, draws: int = 4000
+    guide: ArrayLike, judge: ArrayLike, chance: float, level: float = 0.95, draws: int = 40_000
 ) -> tuple[float, float, float]:
     """Share of a guide's success that an independent judge confirms, with its interval.
 

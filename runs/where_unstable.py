@@ -2,10 +2,11 @@
 
 python runs/where_unstable.py runs/both.zarr
 
-Two standards for the mean cosine of successive gradients: the threshold 0.4 of the signature `unstable`, and the
-permutation null, which is what the gradients of different samples show: inside it, a gradient knows nothing of its own
-trajectory. Where the null reaches high cosines, samples of one class are all pulled the same way, and being inside it
-is no fault. Below the threshold means that the whole 95 % interval is.
+Two standards for the mean cosine of gradients about 1/28 of diffusion time apart (that of successive ones depends on the
+number of steps): the threshold 0.4 of the signature `unstable`, and the permutation null, which is what the gradients of
+different samples show: inside it, a gradient knows nothing of its own trajectory. Where the null reaches high cosines,
+samples of one class are all pulled the same way, and being inside it is no fault. Below the threshold means that the whole
+95 % interval is.
 """
 
 import sys
@@ -19,6 +20,7 @@ from gradscope.analysis.contents import cells
 from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.figures import cell_name
 
+NAME = "gradient_lag_cosine"
 THRESHOLD = next(signature.threshold for signature in CURVES if signature.name == "unstable")
 
 
@@ -32,20 +34,20 @@ def ranges(timestep: np.ndarray, flags: np.ndarray) -> str:
 def answer(ds: xr.Dataset) -> list[str]:
     """Three lines a cell."""
     lines = []
-    curves = gradscope.stability.curves(ds, ["gradient_cosine"])
+    curves = gradscope.stability.curves(ds, [NAME])
     for cell in cells(ds):
         here = curves.sel(cell)
-        seen = (here["gradient_cosine_n"] > 0).values
+        seen = (here[f"{NAME}_n"] > 0).values
         if not seen.any():
             lines.append(f"{cell_name(cell)}: nothing written")
             continue
         here = here.isel(timestep=seen)
-        timestep, mean = here["timestep"].values, here["gradient_cosine"].values
-        low, high = here["gradient_cosine_interval"].values.T
+        timestep, mean = here["timestep"].values, here[NAME].values
+        low, high = here[f"{NAME}_interval"].values.T
         below = high < THRESHOLD
         worst = int(mean.argmin())
         lines.append(
-            f"{cell_name(cell)}: N = {int(here['gradient_cosine_n'].max())}, lowest at t = {timestep[worst]}: "
+            f"{cell_name(cell)}: N = {int(here[NAME + '_n'].max())}, lowest at t = {timestep[worst]}: "
             f"{mean[worst]:.2f} [{low[worst]:.2f}, {high[worst]:.2f}]"
         )
         lines.append(

@@ -52,7 +52,7 @@ def _recorded() -> xr.Dataset:
     parts = []
     for i, cell in enumerate(product(*CELLS.values())):
         fault = "white_noise" if cell[0] == "non_robust" else "none"
-        part = trajectories(fault, SAMPLES, TIMESTEPS, seed=i)
+        part = trajectories(fault, SAMPLES, TIMESTEPS, seed=i, cosine=0.9)
         parts.append(part.assign_coords({dim: [value] for dim, value in zip(CELL_DIMS, cell, strict=True)}))
     ds = xr.combine_by_coords(parts, combine_attrs="override", join="outer")
     ds = ds.sel({dim: values for dim, values in CELLS.items()})

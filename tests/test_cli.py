@@ -715,6 +715,7 @@ def test_a_training_that_is_asked_to_end_says_how_to_go_on(
     command = ["train", "classifier", "--config", "my train.yaml", "--device", "cpu"]
     gradscope(*command, "--set", "output=trained/whole")
     before, seed = signal.getsignal(signal.SIGTERM), training._step_seed
+    interrupts = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def ended(base, i):
         if i == step:
@@ -724,6 +725,7 @@ def test_a_training_that_is_asked_to_end_says_how_to_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(training, "_step_seed", ended)
         got, _, err = gradscope(*command, "--overwrite")
+    signal.signal(signal.SIGINT, interrupts)
     assert signal.getsignal(signal.SIGTERM) == before
     assert got == status
     assert err.startswith(f"gradscope: {word}; {told}gradscope train classifier ")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradscope.intervals import bootstrap, resampled, transfer_ratio
+from gradscope.intervals import bootstrap, exact, resampled, transfer_ratio
 
 
 def test_resampled_counts_are_those_of_draws_with_replacement():
@@ -36,6 +36,14 @@ def test_the_bias_of_resampling_is_taken_out():
 def test_a_replicate_that_is_not_finite_leaves_no_interval():
     assert np.isnan(bootstrap(1.0, [1.0, np.nan, 2.0])).all()
     assert np.isnan(bootstrap(1.0, [1.0, np.inf])).all()
+
+
+@pytest.mark.parametrize("level", [0.95, 0.9999])
+def test_exact_intervals_are_scipys(level):
+    for k, n in ((0, 16), (3, 16), (16, 16), (40, 64)):
+        wanted = stats.binomtest(k, n).proportion_ci(level, method="exact")
+        assert [float(bound) for bound in exact(k, n, level)] == pytest.approx([wanted.low, wanted.high])
+    assert np.isnan(exact(0, 0, level)).all()
 
 
 def pair(n: int, own: float, judge: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

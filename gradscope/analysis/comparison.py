@@ -67,6 +67,8 @@ class Difference:
     low: float
     high: float
     """95 % paired bootstrap interval."""
+    error: float
+    """Standard deviation of the replicates."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,7 @@ def distances(a: xr.Dataset, b: xr.Dataset) -> dict[str, Difference]:
     for name in _replicated(a):
         estimate = float(b[name]) - float(a[name])
         replicates = b[f"{name}_replicates"].values - a[f"{name}_replicates"].values
-        out[name] = Difference(estimate, *bootstrap(estimate, replicates))
+        out[name] = Difference(estimate, *bootstrap(estimate, replicates), float(np.std(replicates)))
     return out
 
 

@@ -131,6 +131,12 @@ def guidance(ds: xr.Dataset) -> Mapping[str, Any]:
     return dict(settings.get("guidance", settings))
 
 
+def factored(ds: xr.Dataset) -> bool:
+    """Whether a gradient has the factor 1 - p of the recorded belief: that of log p has, unless noised inputs' mean."""
+    settings = guidance(ds)
+    return settings.get("objective") == "log_prob" and not settings.get("smoothgrad")
+
+
 def class_names(ds: xr.Dataset) -> list[str]:
     """Names of the target classes, by the evaluation, or else the run; where neither has them, the labels' numbers."""
     named = ds["class"].values.tolist() if "class" in ds.coords else list(ds.attrs.get("classes", ()))

@@ -31,6 +31,15 @@ def leverage(cell: xr.Dataset) -> xr.DataArray:
     return cell["gradient_norm"] * cell["sigma"].where(cell["sigma"] > 0) * cell.attrs["elements"] ** 0.5
 
 
+def _no_leverage(ds: xr.Dataset) -> str:
+    """Why leverage cannot be had of a store; empty where it can."""
+    if "channel" not in ds.dims:
+        return "the number of an image's elements is not in this dataset: keep a tensor, or the images"
+    if not (ds["sigma"] > 0).any():
+        return "sigma is 0 at every timestep: there is no noise to compare with"
+    return ""
+
+
 def _vanishing(cell: xr.Dataset) -> xr.DataArray:
     force = leverage(cell)
     return ((force < LEVERAGE) & (cell["log_prob"] < log(0.9))).where(np.isfinite(force))
@@ -57,7 +66,7 @@ def _growth(cell: xr.Dataset) -> xr.DataArray:
     magnitude; it is divided out.
     """
     norm = xr.ufuncs.log10(cell["gradient_norm"].where(cell["gradient_norm"] > LOST))
-    if cell.attrs.get("objective") == "log_prob" and "margin" in cell:
+    if cell.attrs.get("factored") and "margin" in cell:
         with np.errstate(invalid="ignore"):  # of what is not written
             norm = norm + xr.ufuncs.logaddexp(0, cell["margin"].astype(np.float64)) / log(10)  # -log10 sigmoid(-margin)
     first = norm.isel(timestep=slice(0, max(2, cell.sizes["timestep"] // 4))).median("timestep")
@@ -98,6 +107,7 @@ CURVES = (
         "the guide is far from the target and its gradient is gone: try objective logit, a smoother classifier (label "
         "smoothing, temperature), or one trained on x_t",
         is_share=True,
+        testable=_no_leverage,
         towards=True,
     ),
     CurveSignature(
@@ -158,6 +168,7 @@ CURVES = (
         "noise-aware classifier, or objective logit",
         sustained=0.5,
         is_share=True,
+        testable=_no_leverage,
         towards=True,
     ),
     CurveSignature(
@@ -171,6 +182,7 @@ CURVES = (
         "the gradient has not vanished, the guide is content: guide in an interval of timesteps that ends there "
         "(guidance.interval), as normalize l2 goes on with full strength",
         is_share=True,
+        testable=_no_leverage,
         towards=True,
     ),
     CurveSignature(

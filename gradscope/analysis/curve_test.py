@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from gradscope.analysis.contents import Cell
 from gradscope.analysis.findings import Finding, Severity
 from gradscope.analysis.means import Mean, mean_interval
-from gradscope.intervals import wilson
+from gradscope.intervals import exact, wilson
 
 FALSE_ALARMS = 0.05
-"""Chance that a store without a fault has any finding, at most."""
+"""Chance that a store without a fault has any alarm or warning, at most."""
+BETWEEN = 0.02, 0.005
+"""Of these, for comparisons of cells with each other: by accuracy, and by distance."""
 _SHOWN = 5
 """Samples that are named."""
 
@@ -33,8 +35,8 @@ Floats = NDArray[np.float64]
 
 
 def level(tests: int) -> float:
-    """Coverage of the interval that each of so many tests takes: Bonferroni's, for `FALSE_ALARMS` over all of them."""
-    return 1 - FALSE_ALARMS / max(tests, 1)
+    """Coverage of the interval of each of so many tests of single cells: Bonferroni's, for what `BETWEEN` leaves."""
+    return 1 - (FALSE_ALARMS - sum(BETWEEN)) / max(tests, 1)
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,12 @@ class CurveSignature:
     sustained: float = 0.25
     """Share of the defined timesteps that a run must cover."""
     is_share: bool = False
-    """Each value is 0 or 1: the intervals are Wilson's."""
+    """Each value is 0 or 1: intervals are Wilson's, and Clopper and Pearson's where a level decides."""
     alone: float | None = None
-    """Share of the samples that must each show it by themselves; None where single samples say nothing."""
+    """Share of the samples that must each show it by themselves, and at least two unless it is 0; None where single
+    samples say nothing."""
+    alone_threshold: float | None = None
+    """For single samples; None where it is `threshold`."""
     towards: bool = False
     """It is a fault only where guidance leads to the target class: not at negative scales."""
     testable: Callable[[xr.Dataset], str] = lambda ds: ""
@@ -71,8 +76,11 @@ class CurveSignature:
         guided
             Marks the timesteps at which guidance acts, ``(timesteps,)``.
         level
-            Coverage of the interval of the mean over the run; classes share it.
+            Coverage of the interval of the mean over the run. Classes share it, and so do the runs among which the
+            longest is chosen, where they may be short.
         """
+        cell = cell.isel(sample=np.flatnonzero((cell["written"] > 0).any("timestep")))
+        level = 1 - (1 - level) * min(1, 4 * self.sustained)
         values = self.statistic(cell).transpose("sample", "timestep").values.astype(np.float64)
         timestep, label = cell["timestep"].values, cell["label"].values
         if found := self._of(values, timestep, where, guided, level):
@@ -86,15 +94,18 @@ class CurveSignature:
         ]
         return [found for found in by_class if found] or self._alone(cell, values, where, guided)
 
-    def _beyond(self, values: Floats) -> NDArray[np.bool_]:
+    def _beyond(self, values: Floats, threshold: float | None = None) -> NDArray[np.bool_]:
+        limit = self.threshold if threshold is None else threshold
         with np.errstate(invalid="ignore"):
-            return np.asarray(values < self.threshold if self.side == "below" else values > self.threshold)
+            return np.asarray(values < limit if self.side == "below" else values > limit)
 
-    def _mean(self, values: Floats, level: float = 0.95) -> Mean:
-        found = mean_interval(values, level=level)
+    def _mean(self, values: Floats, level: float | None = None) -> Mean:
+        """With the interval that decides, at a level; without one that of 95 %, to be shown."""
+        found = mean_interval(values, level=level or 0.95)
         if not self.is_share:
             return found
-        return Mean(found.mean, *wilson(found.mean * found.n, found.n, level), found.n)
+        hits = found.mean * found.n
+        return Mean(found.mean, *(exact(hits, found.n, level) if level else wilson(hits, found.n)), found.n)
 
     def _of(
         self,
@@ -114,7 +125,7 @@ class CurveSignature:
             return None
         mean = _row_means(values[:, run])
         mean = mean[np.isfinite(mean)]
-        # A share's mean over the run is no longer 0 or 1, nor normal: Wilson's interval takes it as if it were.
+        # A share's mean over the run is no longer 0 or 1; its interval takes it for one of as many samples.
         certain, effect = self._mean(mean, level), self._mean(mean)
         if not self._beyond(certain.high if self.side == "below" else certain.low):
             return None
@@ -147,11 +158,12 @@ class CurveSignature:
         runs: dict[int, NDArray[np.int64]] = {}
         for row, own in enumerate(values):
             defined = np.flatnonzero(np.isfinite(own) & guided)
-            run = defined[longest_run(self._beyond(own[defined]))]
+            run = defined[longest_run(self._beyond(own[defined], self.alone_threshold))]
             if len(run) >= max(2, ceil(self.sustained * len(defined))):
                 runs[row] = run
-        if not runs or len(runs) < self.alone * len(values):
+        if not runs or (self.alone and len(runs) < max(2, self.alone * len(values))):
             return []
+        threshold = self.threshold if self.alone_threshold is None else self.alone_threshold
         shown = np.array([values[row, run].mean() for row, run in runs.items()])
         timestep = cell["timestep"].values
         first = int(max(timestep[run[0]] for run in runs.values()))
@@ -169,10 +181,10 @@ class CurveSignature:
                 effect=float(shown.mean()),
                 low=float(shown.min()),
                 high=float(shown.max()),
-                threshold=self.threshold,
+                threshold=threshold,
                 evidence=(
                     f"single samples, not the mean: {self.label} is {shown.mean():.3g} (from {shown.min():.3g} to "
-                    f"{shown.max():.3g}) in {len(runs)} of {len(values)} samples, {self.side} {self.threshold:g}, at "
+                    f"{shown.max():.3g}) in {len(runs)} of {len(values)} samples, {self.side} {threshold:g}, at "
                     f"timesteps {first} to {last}; samples {samples}{' ...' if len(runs) > _SHOWN else ''}"
                 ),
                 advice=self.advice,

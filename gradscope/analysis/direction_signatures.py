@@ -1,6 +1,6 @@
 """Signatures of where gradient, update and shift point."""
 
-from math import ceil
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
@@ -14,11 +14,13 @@ from gradscope.analysis.means import mean_interval
 
 OPPOSED = 0.25
 """Share of the guided steps."""
+FOLLOWS = 0.2
+"""Mean cosine of an update that follows its gradient, at a distance."""
 
 
-def _sided(cell: xr.Dataset) -> xr.DataArray:
+def _sided(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
     """The cosine as it is where the scale is positive, turned round where it is negative."""
-    return cell["shift_direction_cosine"] * np.sign(cell["guidance_scale"])
+    return lambda cell: cell[name] * np.sign(cell["guidance_scale"])
 
 
 DIRECTIONS = (
@@ -61,7 +63,7 @@ DIRECTIONS = (
         "misdirected",
         "alarm",
         ("shift_direction_cosine",),
-        _sided,
+        _sided("shift_direction_cosine"),
         "cosine of the shift with its intended direction, by the scale's sign,",
         "below",
         0.9,
@@ -82,51 +84,58 @@ DIRECTIONS = (
         "reference? trust it only where they agree, or guide in that interval of timesteps",
         sustained=0.5,
         alone=0.2,
+        alone_threshold=-0.05,
     ),
     CurveSignature(
         "against_prior",
         "warning",
         ("score_cosine",),
-        lambda cell: cell["score_cosine"],
-        "cosine with the unconditional score",
+        _sided("score_cosine"),
+        "cosine of what guidance follows with the unconditional score",
         "below",
         -0.2,
-        "the gradient points against the denoiser's own direction: lower guidance_scale, or guide later",
+        "guidance points against the denoiser's own direction: lower guidance_scale, or guide later",
         sustained=0.75,
     ),
 )
 
 
-def unrelated_update(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_]) -> Finding | None:
-    """The update's mean cosine with its gradient is below 0 at `OPPOSED` of the guided steps, or more.
+def unrelated_update(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], level: float = 0.95) -> Finding | None:
+    """The update's mean cosine with its gradient is below 0 at `OPPOSED` of the guided steps, and low over all of them.
 
     A stabiliser with memory may lag behind the gradient: ADAM's means are 0.25 to 0.44, and no finding. An update that
-    has nothing to do with its gradient has a mean of about 0, so below 0 at about half of the steps.
+    has nothing to do with its gradient has a mean of about 0, so below 0 at about half of the steps. The mean over the
+    guided steps is shown to be below `FOLLOWS`, at the level.
     """
-    values = cell["update_gradient_cosine"].transpose("sample", "timestep").values.astype(np.float64)[:, guided]
+    begun = np.flatnonzero((cell["written"] > 0).any("timestep"))
+    cosine = cell["update_gradient_cosine"].transpose("sample", "timestep").values.astype(np.float64)
+    values = cosine[begun][:, guided]
+    values = values[np.isfinite(values).any(axis=1)] if values.size else values
     means = mean_interval(values)
     defined = means.n >= max(2, len(values) / 2)
     opposed = defined & (np.where(defined, means.mean, 0) < 0)
-    if opposed.sum() < max(2, ceil(OPPOSED * defined.sum())):
+    if not defined.any() or opposed.sum() < OPPOSED * defined.sum():
         return None
-    own = np.nanmean(np.where(opposed, values, np.nan)[:, opposed], axis=1)
+    own = np.nanmean(values, axis=1)
+    if not mean_interval(own, level=level).high < FOLLOWS:
+        return None
     effect = mean_interval(own)
-    timestep = cell["timestep"].values[guided][opposed]
+    timestep = cell["timestep"].values[guided][defined]
     return Finding(
         signature="unrelated_update",
         severity="warning",
         **where,
         first_timestep=int(timestep[0]),
         last_timestep=int(timestep[-1]),
-        affected=int((own < 0).sum()),
+        affected=int((own < FOLLOWS).sum()),
         samples=len(own),
         effect=float(effect.mean),
         low=float(effect.low),
         high=float(effect.high),
-        threshold=0.0,
+        threshold=FOLLOWS,
         evidence=(
-            f"the update's mean cosine with its gradient is below 0 at {opposed.sum()} of {defined.sum()} guided "
-            f"steps; there it is {effect.mean:.3g} [{effect.low:.3g}, {effect.high:.3g}]"
+            f"the update's cosine with its gradient is {effect.mean:.3g} [{effect.low:.3g}, {effect.high:.3g}] over "
+            f"all guided steps, and its mean over samples below 0 at {opposed.sum()} of {defined.sum()}"
         ),
         advice="the update does not follow its gradient: look at the stabiliser's sign and state; is its memory longer "
         "than the gradient keeps its direction, or shared by samples?",

@@ -13,15 +13,16 @@ WIDEST = 1.5
 
 def too_far(ds: xr.Dataset) -> str:
     """Why compared gradients are too far apart; empty where they are not."""
-    timestep = np.sort(ds["timestep"].values)
-    if len(timestep) < 2:
-        return "one timestep has no other to be compared with"
+    timestep = np.sort(ds["timestep"].values)[::-1]
     scheduler = json.loads(ds.attrs.get("scheduler", "{}"))
-    total = scheduler.get("num_train_timesteps", int(timestep[-1]) + 1)
-    apart, part = float(np.median(np.diff(timestep))), total / GRID
-    if apart <= WIDEST * part:
+    total = scheduler.get("num_train_timesteps", int(timestep.max(initial=0)) + 1)
+    compared = timestep[np.flatnonzero(np.diff(timestep * GRID // total, prepend=-1))]
+    if len(compared) < 2:
+        return "there is one timestep, and no other that its gradient could be compared with"
+    apart, widest = float(np.median(-np.diff(compared))), WIDEST * total / GRID
+    if apart <= widest:
         return ""
     return (
-        f"gradients are {apart:.0f} timesteps apart and can be compared up to {WIDEST * part:.0f}: record with more "
-        f"steps (num_inference_steps from {int(np.ceil(total / (WIDEST * part)))})"
+        f"gradients are {apart:.0f} timesteps apart and can be compared up to {widest:.0f}: record with more steps "
+        f"(num_inference_steps from {int(np.ceil(total / widest))})"
     )

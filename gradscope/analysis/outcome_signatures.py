@@ -7,14 +7,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gradscope.analysis.comparison import KERNEL, Difference, accuracy_change, distances
-from gradscope.analysis.contents import Cell, judged
+from gradscope.analysis.contents import Cell, finished, judged
+from gradscope.analysis.curve_test import BETWEEN
 from gradscope.analysis.findings import Finding, Severity
 from gradscope.analysis.statistics import MINIMUM, Test, holm, mcnemar
-from gradscope.intervals import transfer_ratio, wilson
+from gradscope.intervals import exact, normal, transfer_ratio, wilson
 
 MARGIN = 0.1
 """Accuracy above chance that is no success."""
-FOLLOWED = 0.2
+FOLLOWED = 0.25
 """Gain of accuracy over the unguided control that is."""
 UNDONE = 0.2
 """Loss from the guide's belief on its way to its verdict on the final samples."""
@@ -30,7 +31,7 @@ _SOURCES = ("nowhere", "x_t", "the denoiser", "the guide's logits", "the backwar
 
 def non_finite(cell: xr.Dataset, where: Cell) -> Finding | None:
     """Gradients that are not finite, at any timestep of any sample."""
-    bad = np.asarray(cell["finite_fraction"] < 1)
+    bad = (cell["finite_fraction"] < 1).transpose("sample", "timestep").values
     if not bad.any():
         return None
     samples = np.asarray(bad.any(axis=1))
@@ -76,12 +77,12 @@ def ineffective(
     """
     right = _right(cell, "judge_prediction")[judged(cell)]
     n, chance = len(right), 1 / len(cell.attrs["classes"])
-    if not n:
+    if not n or chance + MARGIN >= 1:  # of one class nothing is to be seen
         return None
     low, high = (float(bound) for bound in wilson(right.sum(), n))
     if low > chance:
         return None
-    shown = bool(wilson(right.sum(), n, level)[1] < chance + MARGIN)
+    shown = bool(exact(right.sum(), n, level)[1] < chance + MARGIN)
     gain = None if control is None else accuracy_change(control, cell)
     if control is not None:
         shown |= accuracy_change(control, cell, level).high < FOLLOWED
@@ -148,17 +149,19 @@ def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Fi
     return found
 
 
-def collapsed(cell: xr.Dataset, where: Cell) -> Finding | None:
+def collapsed(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding | None:
     """The samples are right and alike: the judge sees the class, and they reach less than half of what real ones do.
 
     Coverage is the share of held-out images with a sample in their ball (arXiv 2002.09797), its floor that of as many
-    other held-out images in place of samples. The interval is of 95 %, however many cells are looked at.
+    other held-out images in place of samples.
     """
     right = _right(cell, "judge_prediction")[judged(cell)]
     low, high = (float(bound) for bound in cell["coverage_interval"].values)
     coverage, floor = float(cell["coverage"]), float(cell["coverage_floor"])
-    seen = len(right) and wilson(right.sum(), len(right))[0] > 0.5 + 0.5 / len(cell.attrs["classes"])
-    if not seen or not high < COLLAPSE * floor:
+    n = len(right)
+    if not n or not exact(right.sum(), n, level)[0] > 0.5 + 0.5 / len(cell.attrs["classes"]):
+        return None
+    if not exact(coverage * n, n, level)[1] < COLLAPSE * floor:  # as many held-out images as samples are looked at
         return None
     return _outcome(
         "collapsed",
@@ -202,21 +205,19 @@ def adversarial(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding |
 def undone(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], level: float = 0.95) -> Finding | None:
     """The guide sees the target class on the way, and no longer in the final samples.
 
-    Looked at where most samples had convinced the guide of its own input, less those whose final image convinces it
-    (the judge, where the guide gave no verdict); `level` is shared by the timesteps among which that one was chosen.
+    Looked at where most samples had convinced the guide of its own input, less those whose final image convinces it;
+    `level` is shared by the timesteps among which that one was chosen.
     """
-    final = "own_prediction" if "own_prediction" in cell else "judge_prediction"
-    done = judged(cell) & (cell[final] >= 0).values
+    done = finished(cell) & (cell["own_prediction"] >= 0).values
     belief = (cell["predicted_class"] == cell["label"]).transpose("sample", "timestep").values[done]
     if not len(belief) or not guided.any():
         return None
     peak = int(np.where(guided, belief.mean(axis=0), -1).argmax())
-    before, after = belief[:, peak], _right(cell, final)[done]
+    before, after = belief[:, peak], _right(cell, "own_prediction")[done]
     each = 1 - (1 - level) / int(guided.sum())
     if not mcnemar(after, before, each).low > UNDONE:
         return None
     test, timestep = mcnemar(after, before), cell["timestep"].values
-    who = "it" if final == "own_prediction" else "the judge"
     return _outcome(
         "undone",
         "alarm",
@@ -225,8 +226,8 @@ def undone(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], level: floa
         len(after),
         (test.estimate, test.low, test.high),
         UNDONE,
-        f"at timestep {timestep[peak]} the guide sees the target class in {before.mean():.2f} of its inputs, and {who} "
-        f"in {after.mean():.2f} of the final samples: {test.estimate:.2f} [{test.low:.2f}, {test.high:.2f}] less",
+        f"at timestep {timestep[peak]} the guide sees the target class in {before.mean():.2f} of its inputs, and in "
+        f"{after.mean():.2f} of the final samples: {test.estimate:.2f} [{test.low:.2f}, {test.high:.2f}] less",
         "later steps undo what guidance reached: a guide at x_t may read the noise, which the next steps replace (show "
         "it x0-hat, or use a classifier trained on x_t); else guide to the end of the run, or more strongly there",
         span=(int(timestep[peak]), int(timestep[-1])),
@@ -240,16 +241,21 @@ def over_regularised(pairs: Sequence[tuple[xr.Dataset, xr.Dataset, Cell]]) -> li
     ----------
     pairs
         Cell with a stabiliser, the same cell without, and where the first is. McNemar's p is Holm's over all pairs;
-        with fewer than 64 samples there is none, and the interval alone decides for a warning.
+        with fewer than 64 samples there is none, and an interval at Bonferroni's level decides, as it does for the
+        distance (there from the replicates' standard deviation). `BETWEEN` are the chances of a false finding.
     """
+    by_accuracy, by_distance = (1 - share / max(len(pairs), 1) for share in BETWEEN)
     tests = [accuracy_change(without, cell) for cell, without, _ in pairs]
     adjusted = holm([test.p for test in tests])
     found = []
     for (cell, without, where), test, p in zip(pairs, tests, adjusted, strict=True):
-        less_accurate = test.high < 0 and test.estimate <= -LOSS and not p > 0.05
+        surely = p <= BETWEEN[0] if np.isfinite(p) else accuracy_change(without, cell, by_accuracy).high < 0
+        less_accurate = test.high < 0 and test.estimate <= -LOSS and bool(surely)
         changes = distances(without, cell)
         distance = next((change for name, change in changes.items() if name.startswith(KERNEL)), None)
-        if not less_accurate and not (distance and distance.low > 0):
+        if distance and not (distance.low > 0 and distance.estimate > normal(by_distance) * distance.error):
+            distance = None if not less_accurate else distance
+        if not less_accurate and not distance:
             continue
         found.append(_over_regularised(cell, where, test, p, less_accurate, distance))
     return found

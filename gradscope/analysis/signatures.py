@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import Cell, absent, cells, class_names, guidance, place
+from gradscope.analysis.contents import Cell, absent, cells, class_names, factored, guidance, place
 from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.curve_test import level
 from gradscope.analysis.direction_signatures import unrelated_update
@@ -26,15 +26,16 @@ from gradscope.analysis.outcome_signatures import (
     undone,
 )
 from gradscope.analysis.subsets import whole
+from gradscope.store.schema import IMAGE_DIMS
 
 OTHERS = {
     "non_finite": ("finite_fraction",),
     "unrelated_update": ("update_gradient_cosine",),
     "ineffective": ("judge_prediction",),
     "class_failure": ("judge_prediction",),
-    "collapsed": ("judge_prediction", "coverage"),
+    "collapsed": ("judge_prediction", "coverage", "coverage_interval", "coverage_floor"),
     "adversarial": ("judge_prediction", "own_prediction"),
-    "undone": ("judge_prediction", "predicted_class"),
+    "undone": ("own_prediction", "predicted_class"),
     "over_regularised": ("judge_prediction",),
 }
 """Variables that each signature besides `CURVES` needs."""
@@ -79,12 +80,11 @@ def find(ds: xr.Dataset) -> list[Finding]:
         if where["guidance_scale"] == 0:
             continue
         found += _on_the_way(cell, where, guided, tested, sure)
-        if where["guidance_scale"] < 0 or "judge_prediction" not in cell:
+        if where["guidance_scale"] < 0:
             continue  # away from the target class: to miss it is no fault
         control = _cell(ds, {**where, "guidance_scale": 0.0}) if 0 in ds["guidance_scale"].values else None
-        found += _some(ineffective(cell, where, control, sure))
-        found += _at_the_end(cell, where, guided, tested, sure)
-        if where["stabilizer"] != _UNSTABILISED and _UNSTABILISED in ds["stabilizer"].values:
+        found += _at_the_end(cell, control, where, guided, tested, sure)
+        if "over_regularised" in tested and where["stabilizer"] != _UNSTABILISED:
             pairs.append((cell, _cell(ds, {**where, "stabilizer": _UNSTABILISED}), where))
     return ranked(found + over_regularised(pairs))
 
@@ -104,16 +104,24 @@ def _on_the_way(
         if curve.name in tested and not (curve.towards and where["guidance_scale"] < 0):
             yield from curve.look(cell, where, guided, sure)
     if "unrelated_update" in tested:
-        yield from _some(unrelated_update(cell, where, guided))
+        yield from _some(unrelated_update(cell, where, guided, sure))
 
 
 def _at_the_end(
-    cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], tested: Set[str], sure: float
+    cell: xr.Dataset,
+    control: xr.Dataset | None,
+    where: Cell,
+    guided: NDArray[np.bool_],
+    tested: Set[str],
+    sure: float,
 ) -> Iterator[Finding]:
-    """What is seen in the final samples of one cell."""
-    yield from class_failure(cell, where, sure)
+    """What is seen in the final samples of one cell; `control` is the same cell without guidance."""
+    if "ineffective" in tested:
+        yield from _some(ineffective(cell, where, control, sure))
+    if "class_failure" in tested:
+        yield from class_failure(cell, where, sure)
     if "collapsed" in tested:
-        yield from _some(collapsed(cell, where))
+        yield from _some(collapsed(cell, where, sure))
     if "adversarial" in tested:
         yield from _some(adversarial(cell, where, sure))
     if "undone" in tested:
@@ -122,9 +130,24 @@ def _at_the_end(
 
 def untested(ds: xr.Dataset) -> dict[str, str]:
     """Signatures that could not be tested on this store, and what would make it possible."""
-    reasons = {curve.name: _absent(ds, curve.needs) or curve.testable(ds) for curve in CURVES}
+    ds = whole(ds)
+    few = _too_few(ds)
+    reasons = {curve.name: _absent(ds, curve.needs) or curve.testable(ds) or few for curve in CURVES}
     reasons |= {name: _absent(ds, variables) for name, variables in OTHERS.items()}
+    reasons["unrelated_update"] = reasons["unrelated_update"] or few
+    if _UNSTABILISED not in ds["stabilizer"].values or ds.sizes["stabilizer"] < 2:
+        alone = f"it compares stabilisers with `{_UNSTABILISED}`, and this store has no two cells to compare"
+        reasons["over_regularised"] = reasons["over_regularised"] or alone
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _too_few(ds: xr.Dataset) -> str:
+    """Why no mean over samples that lasts for some timesteps can be looked at; empty where it can."""
+    if ds.sizes["sample"] < 2:
+        return "a mean and its interval need two samples, and there is one"
+    if (steps := int(_guided(ds).sum())) < 2:
+        return f"two guided timesteps are needed, and there {'is one' if steps else 'are none'}"
+    return ""
 
 
 def _absent(ds: xr.Dataset, variables: Iterable[str]) -> str:
@@ -145,8 +168,8 @@ def _cell(ds: xr.Dataset, where: Cell) -> xr.Dataset:
     small = [name for name, v in ds.data_vars.items() if not {"channel", "layer", "radial_frequency"} & set(v.dims)]
     cell = ds[small].isel(place(ds, where)).compute()
     cell.attrs["classes"] = class_names(ds)
-    cell.attrs["objective"] = guidance(ds).get("objective")
-    cell.attrs["elements"] = int(np.prod([ds.sizes[dim] for dim in ("channel", "height", "width")]))
+    cell.attrs["factored"] = factored(ds)
+    cell.attrs["elements"] = int(np.prod([ds.sizes.get(dim, 1) for dim in IMAGE_DIMS]))
     return cell
 
 

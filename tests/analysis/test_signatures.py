@@ -118,6 +118,128 @@ def test_the_update_may_lag_behind_its_gradient_but_not_leave_it():
     assert found(ds)["unrelated_update"].affected == 64
 
 
+def test_smoothgrad_is_no_explosion():
+    """Its gradient is the mean over noised inputs, whose belief is not the one that is recorded."""
+    ds = trajectories().load()
+    margin = np.linspace(0, 49, 50)
+    ds["margin"][:] = margin
+    ds["gradient_norm"][:] = 12 * 10 ** (-0.1 * margin)
+    ds.attrs["configuration"] = json.dumps({"guidance": {"objective": "log_prob"}})
+    assert "exploding" in found(ds)
+    ds.attrs["configuration"] = json.dumps({"guidance": {"objective": "log_prob", "smoothgrad": {"samples": 8}}})
+    assert "exploding" not in found(ds)
+
+
+def test_of_one_class_accuracy_says_nothing():
+    ds = accurate(64).assign_attrs(classes=["a"]).assign_coords(label=("sample", np.zeros(64, dtype=int)))
+    zeros = {name: xr.zeros_like(ds[name]) for name in ("judge_prediction", "own_prediction", "predicted_class")}
+    assert found(ds.assign(zeros)) == {}
+
+
+@pytest.mark.parametrize(("samples", "steps"), [(4, 10), (8, 4), (64, 30)])
+def test_an_update_that_follows_weakly_is_not_called_unrelated(samples, steps):
+    """By the sign of means alone, half of the runs with a true cosine of 0.1 were blamed."""
+    rng, blamed, seen = np.random.default_rng(0), 0, 0
+    for seed in range(20):
+        ds = trajectories(samples=samples, timesteps=steps, seed=seed).load()
+        ds["update_gradient_cosine"][:] = rng.normal(0.25, 0.3, ds["update_gradient_cosine"].shape)
+        blamed += "unrelated_update" in found(ds)
+        ds["update_gradient_cosine"][:] = rng.normal(0, 0.03, ds["update_gradient_cosine"].shape)
+        seen += "unrelated_update" in found(ds)
+    assert blamed == 0
+    assert seen >= 16
+
+
+@pytest.mark.parametrize(("samples", "steps"), [(8, 4), (64, 4), (4, 4), (64, 30)])
+def test_single_samples_below_a_noisy_threshold_are_no_finding(samples, steps):
+    """True mean 0.15, threshold 0.05: two of four steps below it are no rarity."""
+    rng, blamed = np.random.default_rng(0), 0
+    for seed in range(20):
+        ds = trajectories(samples=samples, timesteps=steps, seed=seed).load()
+        ds["reference_cosine"][:] = rng.normal(0.15, 0.15, ds["reference_cosine"].shape)
+        blamed += "misaligned" in found(ds)
+    assert blamed <= 1
+
+
+def test_a_guide_that_believes_to_the_end_is_not_undone():
+    ds = trajectories("adversarial").drop_vars("own_prediction")
+    assert "undone" not in found(ds)
+    assert "own_prediction is not in this store" in untested(ds)["undone"]
+
+
+@pytest.mark.parametrize("written", [12, 24, 40])
+def test_a_store_that_is_partly_written_is_looked_at_as_far_as_it_is(written):
+    """Half of all planned samples were needed for any finding over timesteps."""
+    ds = trajectories("white_noise").load()
+    there = ds["sample"] < written
+    part = ds.map(lambda v: v.where(there) if "sample" in v.dims and v.dtype.kind == "f" else v, keep_attrs=True)
+    part["written"] = ds["written"].where(there, 0)
+    for name in ("judge_prediction", "own_prediction"):
+        part[name] = ds[name].where(there, -1)
+    alone = ds.isel(sample=slice(0, written))
+    assert {n: (f.samples, f.effect) for n, f in found(part).items()} == {
+        n: (f.samples, pytest.approx(f.effect)) for n, f in found(alone).items()
+    }
+    assert found(part)["unstable"].samples == written
+
+
+def test_against_prior_follows_the_sign_of_the_scale():
+    ds = trajectories().load()
+    ds["score_cosine"][:] = -0.5
+    ds["shift_direction_cosine"] = -ds["shift_direction_cosine"]
+    away = ds.assign_coords(guidance_scale=[-0.3])
+    assert found(away) == {}
+    away["score_cosine"] = -away["score_cosine"]
+    assert set(found(away)) == {"against_prior"}
+
+
+@pytest.mark.parametrize("fault", ["none", "non_finite", "white_noise", "undone", "collapsed", "half_mislabelled"])
+def test_findings_do_not_depend_on_the_order_of_dimensions(fault):
+    ds = trajectories(fault)
+    assert find(ds.transpose("timestep", "sample", ...)) == find(ds)
+
+
+def test_what_cannot_be_looked_at_is_untested():
+    ds = trajectories()
+    assert "needs two samples" not in str(untested(ds))
+    assert untested(ds.isel(sample=[0]))["vanishing"] == "a mean and its interval need two samples, and there is one"
+    once = ds.assign_attrs(configuration=json.dumps({"guidance": {"interval": [0, 1]}}))
+    assert untested(once)["exploding"] == "two guided timesteps are needed, and there is one"
+    still = ds.assign_coords(sigma=ds["sigma"] * 0)
+    assert untested(still)["vanishing"].startswith("sigma is 0 at every timestep")
+    assert "compares stabilisers with `none`" in untested(ds)["over_regularised"]
+    assert "over_regularised" not in untested(stabilised(0.9))
+    assert "coverage_floor is not in this store" in untested(ds.drop_vars("coverage_floor"))["collapsed"]
+    bare = ds[[name for name, variable in ds.data_vars.items() if "channel" not in variable.dims]]
+    assert untested(bare)["vanishing"].startswith("the number of an image's elements is not in this dataset")
+    for less in (ds.isel(sample=[0]), once, still, ds.drop_vars("coverage_interval"), bare):
+        assert {f.severity for f in find(less)} <= {"remark"}
+
+
+def test_gradients_far_apart_early_on_are_not_called_unstable():
+    """Of geometric timesteps most lie near the end, and few are compared there."""
+    times = np.unique(np.geomspace(1, 999, 20).astype(int))[::-1]
+    ds = trajectories(timesteps=50).isel(timestep=slice(0, len(times))).assign_coords(timestep=times)
+    assert "timesteps apart and can be compared up to 54" in untested(ds)["unstable"]
+
+
+def test_stabilisers_that_change_nothing_are_not_blamed():
+    """With 24 of them and kernel distances, 17 % of the runs had a finding."""
+    rng, blamed = np.random.default_rng(0), 0
+    dims = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
+    base = trajectories(samples=128, timesteps=2).load()
+    for _ in range(20):
+        cells = [base.assign_coords(stabilizer=[name]) for name in ("none", *(f"s{k}" for k in range(24)))]
+        ds = xr.concat(cells, "stabilizer", join="outer")
+        right = rng.random(ds["judge_prediction"].shape) < 0.8
+        ds["judge_prediction"][:] = np.where(right, ds["label"].values, (ds["label"].values + 1) % 4)
+        distance = rng.normal(size=(1, 1, 25, 1))
+        replicates = distance[..., None] + rng.normal(size=(1, 1, 25, 1, 200))
+        ds = ds.assign(kd_x=(dims, distance), kd_x_replicates=((*dims, "replicate"), replicates))
+        blamed += "over_regularised" in found(ds)
+    assert blamed <= 2
+
+
 def test_steering_away_is_no_failure_to_reach_the_class():
     for fault in ("adversarial", "vanishing", "saturated", "classes_gone", "undone", "convinced", "collapsed"):
         ds = trajectories(fault).assign_coords(guidance_scale=[-0.3])
@@ -400,7 +522,7 @@ def test_a_single_timestep_ends_a_run_only_where_its_mean_does():
         a = np.full((9, 10), 0.5) + 0.01 * spread[:, None]
         a[:, 5] = middle + 0.6 * spread
         cell = xr.Dataset(
-            {"a": (("sample", "timestep"), a)},
+            {"a": (("sample", "timestep"), a), "written": (("sample", "timestep"), a > 0)},
             coords={"timestep": np.arange(10)[::-1], "label": ("sample", np.zeros(9, dtype=int))},
             attrs={"classes": ["0"]},
         )
@@ -429,6 +551,7 @@ def test_a_constant_statistic_needs_no_spread():
     cell = xr.Dataset({"a": (("sample", "timestep"), np.full((4, 8), 2.0))}, coords={"timestep": np.arange(8)[::-1]})
     where = {"classifier": "c", "classifier_input": "x_t", "stabilizer": "none", "guidance_scale": 1.0}
     cell = cell.assign_coords(label=("sample", [0, 0, 0, 0])).assign_attrs(classes=["0"])
+    cell["written"] = cell["a"] > 0
     (finding,) = signature.look(cell, where, np.ones(8, dtype=bool))
     assert (finding.effect, finding.low, finding.high, finding.affected) == (2.0, 2.0, 2.0, 4)
 

@@ -6,6 +6,7 @@ import small_store
 
 from dashboards.data import Library, Recorded
 from dashboards.exhibits import exhibit
+from gradscope.analysis.signatures import find
 from gradscope.analysis.synthetic import trajectories
 
 ELEMENTS = 3 * 8 * 8
@@ -80,3 +81,17 @@ def test_without_any_tensor_a_finding_still_leads_to_its_worst_sample(tmp_path):
     within = cosine.where((cosine.timestep <= finding.first_timestep) & (cosine.timestep >= finding.last_timestep))
     worst = int(within.mean("timestep").argmin("sample"))
     assert exhibit(run.scalars(), finding, ELEMENTS) == (finding.first_timestep, worst)
+
+
+def test_an_unrelated_update_leads_to_the_sample_whose_update_strays_the_most():
+    ds = trajectories("unrelated_update").drop_vars(["judge_prediction", "own_prediction"])
+    (finding,) = find(ds)
+    at = exhibit(ds, finding, 192)
+    means = ds["update_gradient_cosine"].squeeze().mean("timestep")
+    assert at.sample == int(means.argmin())
+
+
+def test_a_finding_of_a_class_leads_to_a_sample_of_that_class():
+    ds = trajectories("class_vanishing")
+    for finding in find(ds):
+        assert int(ds["label"][exhibit(ds, finding, 192).sample]) == int(finding.target_class)

@@ -2,11 +2,11 @@
 
 python runs/where_unstable.py runs/both.zarr
 
-Two standards for the mean cosine of gradients about 1/28 of diffusion time apart (that of successive ones depends on
-the number of steps): the threshold 0.4 of the signature `unstable`, and the permutation null, which is what the gradients
-of different samples show: inside it, a gradient knows nothing of its own trajectory. Where the null reaches high cosines,
-samples of one class are all pulled the same way, and being inside it is no fault. Below the threshold means that the
-whole 95 % interval is.
+Two standards for the mean cosine of gradients about 1/28 of diffusion time apart (that of successive ones depends
+on the number of steps): the threshold 0.4 of the signature `unstable`, and the permutation null, which is what the
+gradients of different samples show: inside it, a gradient knows nothing of its own trajectory. Where the null
+reaches high cosines, samples of one class are all pulled the same way, and being inside it is no fault. Below the
+threshold means that the whole 95 % interval is.
 """
 
 import sys

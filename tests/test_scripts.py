@@ -35,7 +35,7 @@ def test_scripts_take_a_store_and_print_the_answer(name, ds, tmp_path, monkeypat
 
 def test_where_unstable_finds_the_white_noise_and_nothing_else(ds):
     healthy, noise = (script("where_unstable")["answer"](ds.isel(FEW | {"classifier": [k]})) for k in (0, 1))
-    values = ds["gradient_cosine"].values[1, 0, 0, 1].mean(axis=0)
+    values = ds["gradient_lag_cosine"].values[1, 0, 0, 1].mean(axis=0)
     worst = int(np.nanargmin(values))
     t = ds["timestep"].values
     start = f"non_robust, x_t, none, 0.5: N = {SAMPLES}, lowest at t = {t[worst]}: {values[worst]:.2f} ["
@@ -63,10 +63,10 @@ def test_where_unstable_on_stores_that_lack_something(ds):
     few = ds.isel(FEW)
     assert "no permutation null: the probe `gradient` records" in answer(few.drop_vars("gradient"))[2]
     few["written"][1] = 0
-    few["gradient_cosine"][1] = np.nan
+    few["gradient_lag_cosine"][1] = np.nan
     assert answer(few)[3:] == ["non_robust, x_t, none, 0.5: nothing written"]
-    with pytest.raises(GradscopeError, match="gradient_cosine is not in this store; the probe `cosines` records it"):
-        answer(ds.drop_vars("gradient_cosine"))
+    with pytest.raises(GradscopeError, match="gradient_lag_cosine is not in this store; the probe `cosines` records it"):
+        answer(ds.drop_vars("gradient_lag_cosine"))
 
 
 def test_does_x0_help_is_paired_over_samples(ds):

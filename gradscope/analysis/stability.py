@@ -1,7 +1,7 @@
 """How the gradients behaved: curves over the timesteps with intervals, and what chance alone would give."""
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 import xarray as xr
@@ -139,6 +139,6 @@ def permutation_null(ds: xr.Dataset, cell: Cell, draws: int = 4096, seed: int = 
 
 def _unit(gradient: np.ndarray) -> np.ndarray:
     """Each sample divided by its norm, ``(n, elements)``; NaN where that is zero or not finite."""
-    flat = gradient.reshape(len(gradient), -1).astype(np.float64)
+    flat = gradient.reshape(len(gradient), prod(gradient.shape[1:])).astype(np.float64)
     with np.errstate(invalid="ignore"):
         return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True))

@@ -58,7 +58,7 @@ def test_findings_and_comparisons_are_those_of_the_analysis(ds, made):
     assert made.findings == find(ds)
     assert made.untested == untested(ds)
     assert made.tests == 8 * (len(CURVES) + len(OTHERS) - len(made.untested))
-    assert {"unstable", "adversarial"} <= {f.signature for f in made.findings if f.classifier == "non_robust"}
+    assert {"unstable", "ineffective"} <= {f.signature for f in made.findings if f.classifier == "non_robust"}
     pd.testing.assert_frame_equal(made.comparisons, compare_all(ds))
 
 

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 from gradscope.analysis.synthetic import trajectories
 from gradscope.store import CELL_DIMS, Array, Frame, Grid, Schema, StoreWriter, create
 
-SMALL = ("sampling.samples=8", "sampling.batch_size=8", "sampling.num_inference_steps=10", "recording.tensor_samples=8")
+SMALL = ("sampling.samples=8", "sampling.batch_size=8", "sampling.num_inference_steps=20", "recording.tensor_samples=8")
 TENSORS = ("gradient", "update", "x_t", "pred_original_sample")
 SCALARS = ("gradient_norm", "update_norm", "gradient_cosine", "update_cosine", "effective_strength", "log_prob")
 FAULTS = {
@@ -63,7 +63,8 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = []
     for seed, (cell, fault) in enumerate(FAULTS.items()):
         at = dict(zip(CELL_DIMS, (cell[0], "x_t", "none", cell[1]), strict=True))
-        parts.append(trajectories(fault, 64, 20, seed).assign_coords({dim: [value] for dim, value in at.items()}))
+        part = trajectories(fault, 64, 20, seed).drop_vars(["coverage", "coverage_interval", "coverage_floor", "bound"])
+        parts.append(part.assign_coords({dim: [value] for dim, value in at.items()}))
     ds = xr.combine_by_coords(parts, combine_attrs="override", join="outer").sel(classifier=["robust", "non_robust"])
     ds = ds.assign_coords(sample=range(64)).assign_attrs(small_store.ATTRIBUTES | {"run_id": "51a7"})
     return small_store.save(ds, tmp_path_factory.mktemp("synthetic") / "synthetic.zarr")

@@ -166,7 +166,7 @@ def test_a_finding_leads_to_the_tensor_that_shows_it(url, visit, ds, run):
     assert int(state["cell"]) == cell
     assert finding.last_timestep <= t <= finding.first_timestep
     step = ds["timestep"].values.tolist().index(t)
-    assert float(at(ds, run, cell, step, sample)["gradient_cosine"]) < finding.threshold
+    assert float(at(ds, run, cell, step, sample)["gradient_lag_cosine"]) < finding.threshold
     moved(page, t, sample)
     assert page.locator("#focus").get_attribute("data-cell") == str(cell)
     expected = at(ds, run, cell, step, sample)["gradient"].values

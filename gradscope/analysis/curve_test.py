@@ -79,7 +79,8 @@ class CurveSignature:
             Coverage of the interval of the mean over the run. Classes share it, and so do the runs among which the
             longest is chosen, where they may be short.
         """
-        cell = cell.isel(sample=np.flatnonzero((cell["written"] > 0).any("timestep")))
+        begun = (cell["written"] > 0).any("timestep").values
+        cell = cell if begun.all() else cell.isel(sample=np.flatnonzero(begun))
         level = 1 - (1 - level) * min(1, 4 * self.sustained)
         values = self.statistic(cell).transpose("sample", "timestep").values.astype(np.float64)
         timestep, label = cell["timestep"].values, cell["label"].values

@@ -42,7 +42,8 @@ def open_store(where: StorePath) -> xr.Dataset:
     if ds.attrs.get("status") == "recording" and not location.locked():
         ds.attrs["status"] = "interrupted"
     ds.attrs = as_texts(ds.attrs)
-    ds = ds.assign_coords({name: coord.load() for name, coord in ds.coords.items()})  # small; for groupby("label")
+    # They are small, and groupby("label") needs them. In a task of dask its scheduler would wait for the task itself.
+    ds = ds.assign_coords({name: coord.load(scheduler="synchronous") for name, coord in ds.coords.items()})
     return ds.assign(masked)
 
 

@@ -140,21 +140,21 @@ def test_of_one_class_accuracy_says_nothing():
 def test_an_update_that_follows_weakly_is_not_called_unrelated(samples, steps):
     """By the sign of means alone, half of the runs with a true cosine of 0.1 were blamed."""
     rng, blamed, seen = np.random.default_rng(0), 0, 0
-    for seed in range(20):
+    for seed in range(10):
         ds = trajectories(samples=samples, timesteps=steps, seed=seed).load()
         ds["update_gradient_cosine"][:] = rng.normal(0.25, 0.3, ds["update_gradient_cosine"].shape)
         blamed += "unrelated_update" in found(ds)
         ds["update_gradient_cosine"][:] = rng.normal(0, 0.03, ds["update_gradient_cosine"].shape)
         seen += "unrelated_update" in found(ds)
     assert blamed == 0
-    assert seen >= 16
+    assert seen >= 8
 
 
 @pytest.mark.parametrize(("samples", "steps"), [(8, 4), (64, 4), (4, 4), (64, 30)])
 def test_single_samples_below_a_noisy_threshold_are_no_finding(samples, steps):
     """True mean 0.15, threshold 0.05: two of four steps below it are no rarity."""
     rng, blamed = np.random.default_rng(0), 0
-    for seed in range(20):
+    for seed in range(10):
         ds = trajectories(samples=samples, timesteps=steps, seed=seed).load()
         ds["reference_cosine"][:] = rng.normal(0.15, 0.15, ds["reference_cosine"].shape)
         blamed += "misaligned" in found(ds)
@@ -228,7 +228,7 @@ def test_stabilisers_that_change_nothing_are_not_blamed():
     rng, blamed = np.random.default_rng(0), 0
     dims = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
     base = trajectories(samples=128, timesteps=2).load()
-    for _ in range(20):
+    for _ in range(10):
         cells = [base.assign_coords(stabilizer=[name]) for name in ("none", *(f"s{k}" for k in range(24)))]
         ds = xr.concat(cells, "stabilizer", join="outer")
         right = rng.random(ds["judge_prediction"].shape) < 0.8
@@ -237,7 +237,7 @@ def test_stabilisers_that_change_nothing_are_not_blamed():
         replicates = distance[..., None] + rng.normal(size=(1, 1, 25, 1, 200))
         ds = ds.assign(kd_x=(dims, distance), kd_x_replicates=((*dims, "replicate"), replicates))
         blamed += "over_regularised" in found(ds)
-    assert blamed <= 2
+    assert blamed <= 1
 
 
 def test_steering_away_is_no_failure_to_reach_the_class():
@@ -273,7 +273,7 @@ def test_every_signature_has_a_fault_or_a_test_of_its_own():
 def test_no_more_than_one_healthy_run_in_twenty_has_a_finding():
     """Over all signatures and 8 cells whose statistics lie at the thresholds: each alone would be found in 2.5 %."""
     alarmed = 0
-    for seed in range(20):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         parts = []
         for k in range(8):
@@ -288,7 +288,7 @@ def test_no_more_than_one_healthy_run_in_twenty_has_a_finding():
             parts.append(cell.assign_coords(stabilizer=[f"s{k}"]))
         ds = xr.concat(parts, "stabilizer", join="outer")
         alarmed += any(f.severity != "remark" and "single samples" not in f.evidence for f in find(ds))
-    assert alarmed <= 3
+    assert alarmed <= 2
 
 
 def test_non_finite_gradients_are_counted_where_they_are():
@@ -397,7 +397,7 @@ def test_ineffective_is_what_is_shown_to_be_of_no_use():
 
 def test_a_true_accuracy_of_a_third_is_hardly_ever_called_ineffective():
     """It was alarmed in 52 % of the runs of 64 samples."""
-    hits = np.random.default_rng(0).binomial(64, 0.35, 60)
+    hits = np.random.default_rng(0).binomial(64, 0.35, 30)
     told = [found(accurate(k)).get("ineffective") for k in hits]
     assert sum(f is not None and f.severity == "alarm" for f in told) == 0
 

@@ -114,6 +114,17 @@ def test_what_has_become_something_else_is_not_read_from_the_store(half, change)
     np.testing.assert_array_equal(open_store(path)["gradient"].values, expected["gradient"])
 
 
+def test_opening_leaves_dasks_scheduler_alone(half):
+    """Within a task of a cluster it would wait for that very task, and a recording by workers hung for ever."""
+
+    def scheduler(*_, **__):
+        raise AssertionError("asked")
+
+    with dask.config.set(scheduler=scheduler):
+        ds = open_store(half[0])
+        assert ds["label"].values.tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
 def test_chunks_are_those_of_the_store(half):
     ds = open_store(half[0])
     assert ds["gradient"].variable.chunks == ((1,), (1,), (1, 1), (1,), (4, 3), (10, 10, 3), (3,), (2,), (2,))

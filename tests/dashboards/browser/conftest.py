@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 from gradscope.analysis.synthetic import trajectories
 from gradscope.store import CELL_DIMS, Array, Frame, Grid, Schema, StoreWriter, create
 
-SMALL = ("sampling.samples=8", "sampling.batch_size=8", "sampling.num_inference_steps=20", "recording.tensor_samples=8")
+SMALL = ("sampling.samples=8", "sampling.batch_size=8", "sampling.num_inference_steps=10", "recording.tensor_samples=8")
 TENSORS = ("gradient", "update", "x_t", "pred_original_sample")
 SCALARS = ("gradient_norm", "update_norm", "gradient_cosine", "update_cosine", "effective_strength", "log_prob")
 FAULTS = {
@@ -54,6 +54,21 @@ def both(tmp_path_factory: pytest.TempPathFactory, record: Callable[..., subproc
         return Path(given)
     path = tmp_path_factory.mktemp("recorded") / "both.zarr"
     assert record("both.yaml", path, *SMALL).wait() == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def unstable(tmp_path_factory: pytest.TempPathFactory, record: Callable[..., subprocess.Popen]) -> Path:
+    """The non-robust guide at x_t, in as many steps as gradients at a fixed distance need."""
+    path = tmp_path_factory.mktemp("recorded") / "unstable.zarr"
+    one = (
+        "sampling.num_inference_steps=20",
+        "classifiers={non_robust: zoo:sportballs32/non_robust}",
+        "guidance.classifier_input=[x_t]",
+        "guidance.guidance_scale=[0.5]",
+        "stabilizers={none: {}}",
+    )
+    assert record("both.yaml", path, *SMALL, *one).wait() == 0
     return path
 
 

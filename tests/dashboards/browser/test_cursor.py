@@ -153,7 +153,8 @@ def test_a_click_on_a_curve_moves_there(url, visit, ds):
     moved(page, timesteps[5])
 
 
-def test_a_finding_leads_to_the_tensor_that_shows_it(url, visit, ds, run):
+def test_a_finding_leads_to_the_tensor_that_shows_it(unstable, serve, visit):
+    run, ds, url = Library([unstable]).run(None), gradscope.open(unstable), serve(unstable)
     finding = next(each for each in run.findings() if each.signature == "unstable")
     cell = run.cells.index(finding.cell)
     page = visit(f"{url}overview")

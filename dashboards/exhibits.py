@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from gradscope.analysis.contents import class_names, factored, place
 from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding
+from gradscope.analysis.means import row_means
 
 
 class Exhibit(NamedTuple):
@@ -39,7 +40,7 @@ def exhibit(ds: xr.Dataset, finding: Finding, elements: int) -> Exhibit:
     kept = (cell["written"] >= 3).transpose("sample", "timestep").values
     timestep = cell["timestep"].values
     within = _within(timestep, finding)
-    worst = means(badness[:, within])
+    worst = row_means(badness[:, within])
     if finding.target_class:
         worst[cell["label"].values != class_names(ds).index(finding.target_class)] = np.nan
     known, shown = np.isfinite(worst), kept[:, within].any(axis=1)
@@ -53,13 +54,6 @@ def exhibit(ds: xr.Dataset, finding: Finding, elements: int) -> Exhibit:
         seen = visible if visible.any() else seen
     steps = np.flatnonzero(seen if seen.any() else within)
     return Exhibit(int(timestep[steps[0 if finding.first_timestep is not None else -1]]), sample)
-
-
-def means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the finite values of each row; NaN where there are none."""
-    finite = np.isfinite(values)
-    counts = finite.sum(axis=1)
-    return np.where(finite, values, 0).sum(axis=1) / np.where(counts > 0, counts, np.nan)
 
 
 def _badness(cell: xr.Dataset, finding: Finding) -> xr.DataArray:

@@ -5,10 +5,10 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from dashboards.exhibits import means
 from dashboards.state import State
 from dashboards.tables import Column, Row, number, words
 from dashboards.verdicts import said
+from gradscope.analysis.means import row_means
 
 NEEDS = ("gradient_cosine", "log_prob", "gradient_norm", "finite_fraction")
 """Diagnostics along t that the rows are made of."""
@@ -63,14 +63,14 @@ def sample_rows(cell: xr.Dataset, table: pd.DataFrame, state: State) -> list[Row
         least = np.where(np.isfinite(cosine), cosine, np.inf).argmin(axis=1)
         at = np.where(known, timestep[least], at)
         rows = rows.assign(
-            cosine=means(cosine),
+            cosine=row_means(cosine),
             cosine_min=np.where(known, cosine[np.arange(len(rows)), least], np.nan),
             cosine_min_timestep=np.where(known, timestep[least], np.nan),
         )
     if "log_prob" in cell:
         rows["log_prob"] = _values(cell, "log_prob")[:, -1]
     if "gradient_norm" in cell:
-        rows["gradient_norm"] = means(_values(cell, "gradient_norm"))
+        rows["gradient_norm"] = row_means(_values(cell, "gradient_norm"))
     leads = [state.to("trajectory", sample=i, timestep=int(t)).url() for i, t in enumerate(at)]
     rows = rows.assign(id=[str(i) for i in range(len(rows))], href=leads)
     return rows.astype(object).where(rows.notna(), None).to_dict("records")

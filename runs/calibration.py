@@ -15,23 +15,10 @@ import xarray as xr
 import gradscope
 from gradscope.analysis.findings import SEVERITIES, Finding
 from gradscope.analysis.signatures import find
-from gradscope.analysis.synthetic import FAULTS, trajectories
+from gradscope.analysis.synthetic import FAULTS, SIGNATURE, trajectories
 from gradscope.intervals import wilson
 
 REPETITIONS = 25
-SIGNATURE = {
-    "white_noise": "unstable",
-    "constant": "frozen",
-    "clipped": "dead_by_clipping",
-    "saturated": "saturated_early",
-    "half_mislabelled": "misaligned",
-    "one_exploding": "exploding",
-    "rotating": "reversing",
-    "classes_gone": "class_failure",
-    "class_vanishing": "vanishing",
-    "one_pixel": "sparse",
-}
-"""Signature of a fault, where it has another name."""
 HEALTHY = 0.6
 
 

@@ -156,6 +156,11 @@ def judged(cell: xr.Dataset) -> np.ndarray:
     return finished(cell) & (cell["judge_prediction"] >= 0).values
 
 
+def seen_right(cell: xr.Dataset, name: str) -> np.ndarray:
+    """In which samples of one cell a verdict, such as ``judge_prediction``, is the target class, ``(samples,)``."""
+    return np.asarray(cell[name] == cell["label"])
+
+
 def absent(ds: xr.Dataset, name: str) -> str:
     """Why a variable is not in the store, and what adds it; empty where it is there."""
     if name in ds:

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.contents import Cell
 from gradscope.analysis.findings import Finding, Severity
-from gradscope.analysis.means import Mean, mean_interval
+from gradscope.analysis.means import Mean, mean_interval, row_means
 from gradscope.intervals import exact, wilson
 
 FALSE_ALARMS = 0.05
 """Chance that a store without a fault has any alarm or warning, at most."""
-BETWEEN = 0.02, 0.005
-"""Of these, for comparisons of cells with each other: by accuracy, and by distance."""
+BY_ACCURACY, BY_DISTANCE = 0.02, 0.005
+"""Of this chance, the parts of comparisons between cells."""
 _SHOWN = 5
 """Samples that are named."""
 
@@ -35,8 +35,8 @@ Floats = NDArray[np.float64]
 
 
 def level(tests: int) -> float:
-    """Coverage of the interval of each of so many tests of single cells: Bonferroni's, for what `BETWEEN` leaves."""
-    return 1 - (FALSE_ALARMS - sum(BETWEEN)) / max(tests, 1)
+    """Coverage of the interval that each test of a single cell takes (Bonferroni), by their number."""
+    return 1 - (FALSE_ALARMS - BY_ACCURACY - BY_DISTANCE) / max(tests, 1)
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class CurveSignature:
     is_share: bool = False
     """Each value is 0 or 1: intervals are Wilson's, and Clopper and Pearson's where a level decides."""
     alone: float | None = None
-    """Share of the samples that must each show it by themselves, and at least two unless it is 0; None where single
-    samples say nothing."""
+    """Share of the samples that must show it, each by itself: 0 for any one, else at least two. None where a single
+    sample says nothing."""
     alone_threshold: float | None = None
     """For single samples; None where it is `threshold`."""
     towards: bool = False
@@ -79,8 +79,6 @@ class CurveSignature:
             Coverage of the interval of the mean over the run. Classes share it, and so do the runs among which the
             longest is chosen, where they may be short.
         """
-        begun = (cell["written"] > 0).any("timestep").values
-        cell = cell if begun.all() else cell.isel(sample=np.flatnonzero(begun))
         level = 1 - (1 - level) * min(1, 4 * self.sustained)
         values = self.statistic(cell).transpose("sample", "timestep").values.astype(np.float64)
         timestep, label = cell["timestep"].values, cell["label"].values
@@ -124,7 +122,7 @@ class CurveSignature:
         run = defined[longest_run(_bridged(surely, self._beyond(found.mean)[defined]))]
         if len(run) < max(2, ceil(self.sustained * len(defined))):
             return None
-        mean = _row_means(values[:, run])
+        mean = row_means(values[:, run])
         mean = mean[np.isfinite(mean)]
         # A share's mean over the run is no longer 0 or 1; its interval takes it for one of as many samples.
         certain, effect = self._mean(mean, level), self._mean(mean)
@@ -208,10 +206,3 @@ def _bridged(surely: NDArray[np.bool_], likely: NDArray[np.bool_]) -> NDArray[np
     between = np.zeros_like(surely)
     between[1:-1] = surely[:-2] & surely[2:] & likely[1:-1]
     return np.asarray(surely | between)
-
-
-def _row_means(values: Floats) -> Floats:
-    """Mean of what is finite in each row; NaN where nothing is."""
-    finite = np.isfinite(values)
-    counts = finite.sum(axis=1)
-    return np.asarray(np.where(finite, values, 0).sum(axis=1) / np.where(counts > 0, counts, np.nan))

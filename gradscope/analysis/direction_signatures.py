@@ -10,7 +10,7 @@ from gradscope.analysis.contents import Cell
 from gradscope.analysis.curve_test import CurveSignature
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.lag import too_far
-from gradscope.analysis.means import mean_interval
+from gradscope.analysis.means import mean_interval, row_means
 
 OPPOSED = 0.25
 """Share of the guided steps."""
@@ -107,16 +107,14 @@ def unrelated_update(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], l
     has nothing to do with its gradient has a mean of about 0, so below 0 at about half of the steps. The mean over the
     guided steps is shown to be below `FOLLOWS`, at the level.
     """
-    begun = np.flatnonzero((cell["written"] > 0).any("timestep"))
-    cosine = cell["update_gradient_cosine"].transpose("sample", "timestep").values.astype(np.float64)
-    values = cosine[begun][:, guided]
-    values = values[np.isfinite(values).any(axis=1)] if values.size else values
+    values = cell["update_gradient_cosine"].transpose("sample", "timestep").values.astype(np.float64)[:, guided]
     means = mean_interval(values)
     defined = means.n >= max(2, len(values) / 2)
     opposed = defined & (np.where(defined, means.mean, 0) < 0)
     if not defined.any() or opposed.sum() < OPPOSED * defined.sum():
         return None
-    own = np.nanmean(values, axis=1)
+    own = row_means(values)
+    own = own[np.isfinite(own)]
     if not mean_interval(own, level=level).high < FOLLOWS:
         return None
     effect = mean_interval(own)

@@ -1,8 +1,8 @@
 """What a signature found: the record that tables, reports and dashboards show."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -52,6 +52,40 @@ class Finding:
             "stabilizer": self.stabilizer,
             "guidance_scale": self.guidance_scale,
         }
+
+
+def of_outcome(
+    signature: str,
+    severity: Severity,
+    where: Mapping[str, Any],
+    affected: int,
+    samples: int,
+    value: tuple[float, float, float],
+    threshold: float,
+    evidence: str,
+    advice: str,
+    target_class: str = "",
+    span: tuple[int, int] | None = None,
+) -> Finding:
+    """A finding about final samples: `value` is the effect with its interval, `span` its timesteps if it has any."""
+    first, last = span or (None, None)
+    effect, low, high = value
+    return Finding(
+        signature=signature,
+        severity=severity,
+        **where,
+        first_timestep=first,
+        last_timestep=last,
+        affected=int(affected),
+        samples=samples,
+        effect=effect,
+        low=low,
+        high=high,
+        threshold=threshold,
+        evidence=evidence,
+        advice=advice,
+        target_class=target_class,
+    )
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:

@@ -76,6 +76,7 @@ def to_notebook(report: Report) -> str:
     return _template("notebook.html.jinja").render(
         report=report,
         headline=headline(report.findings, len(report.cells)),
+        multiplicity=multiplicity(report.tests),
         groups=list(grouped(report.findings)),
         name=figures.cell_name,
         cells=_cells(report)["main"],

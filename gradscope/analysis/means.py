@@ -1,4 +1,4 @@
-"""Means over samples, with Student's interval."""
+"""Means of what is finite, and their intervals by Student's t."""
 
 from typing import NamedTuple
 
@@ -18,6 +18,13 @@ class Mean(NamedTuple):
     high: Floats
     n: NDArray[np.int64]
     """Finite samples."""
+
+
+def row_means(values: Floats) -> Floats:
+    """Mean of what is finite in each row of ``(rows, columns)``; NaN where nothing is."""
+    finite = np.isfinite(values)
+    counts = finite.sum(axis=1)
+    return np.asarray(np.where(finite, values, 0).sum(axis=1) / np.where(counts > 0, counts, np.nan))
 
 
 def mean_interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Mean:

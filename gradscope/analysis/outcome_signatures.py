@@ -1,17 +1,14 @@
 """Signatures of what came out: gradients that are not finite, samples that the judge does not recognise."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.comparison import KERNEL, Difference, accuracy_change, distances
-from gradscope.analysis.contents import Cell, finished, judged
-from gradscope.analysis.curve_test import BETWEEN
-from gradscope.analysis.findings import Finding, Severity
-from gradscope.analysis.statistics import MINIMUM, Test, holm, mcnemar
-from gradscope.intervals import exact, normal, transfer_ratio, wilson
+from gradscope.analysis.comparison import accuracy_change
+from gradscope.analysis.contents import Cell, finished, judged, seen_right
+from gradscope.analysis.findings import Finding, of_outcome
+from gradscope.analysis.statistics import mcnemar
+from gradscope.intervals import exact, transfer_ratio, wilson
 
 MARGIN = 0.1
 """Accuracy above chance that is no success."""
@@ -23,8 +20,6 @@ UNEVEN = 0.5
 """Accuracy below which a class fails, where the others do better."""
 COLLAPSE = 0.5
 """Share of the floor's coverage, that of real images in place of samples."""
-LOSS = 0.05
-"""Loss of the judge's accuracy that is worth a finding, however certain a smaller one is."""
 _SOURCES = ("nowhere", "x_t", "the denoiser", "the guide's logits", "the backward pass")
 """By the numbers of `nonfinite_source`."""
 
@@ -75,7 +70,7 @@ def ineffective(
     That is, less than `MARGIN` above chance, or less than `FOLLOWED` above that of the unguided control, paired. Where
     neither is shown, the samples are too few to say: a remark.
     """
-    right = _right(cell, "judge_prediction")[judged(cell)]
+    right = seen_right(cell, "judge_prediction")[judged(cell)]
     n, chance = len(right), 1 / len(cell.attrs["classes"])
     if not n or chance + MARGIN >= 1:  # of one class nothing is to be seen
         return None
@@ -83,17 +78,15 @@ def ineffective(
     if low > chance:
         return None
     shown = bool(exact(right.sum(), n, level)[1] < chance + MARGIN)
-    gain = None if control is None else accuracy_change(control, cell)
-    if control is not None:
-        shown |= accuracy_change(control, cell, level).high < FOLLOWED
     told = (
         f"the judge sees the target class in {right.mean():.2f} [{low:.2f}, {high:.2f}] of the samples; chance is "
         f"{chance:.2f}"
     )
-    if gain and gain.n:
+    if control is not None and (gain := accuracy_change(control, cell)).n:
+        shown |= accuracy_change(control, cell, level).high < FOLLOWED
         told += f"; against the unguided control it changes by {gain.estimate:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
     advice = "see the other findings of this cell for the reason; audit the guide with `gradscope probe-classifier`"
-    return _outcome(
+    return of_outcome(
         "ineffective",
         "alarm" if shown else "remark",
         where,
@@ -107,7 +100,7 @@ def ineffective(
 
 
 def _enough(chance: float) -> int:
-    """Samples at which an accuracy at chance is told from `MARGIN` above it, mostly: half-width below half of that."""
+    """Samples at which the 95 % interval of an accuracy at chance is `MARGIN` wide, to the next 50."""
     return int(np.ceil(chance * (1 - chance) * (2 * 1.96 / MARGIN) ** 2 / 50) * 50)
 
 
@@ -119,7 +112,7 @@ def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Fi
     from scipy.stats import fisher_exact  # takes a second: only where it is needed
 
     done, names = judged(cell), cell.attrs["classes"]
-    right, label = _right(cell, "judge_prediction")[done], cell["label"].values[done]
+    right, label = seen_right(cell, "judge_prediction")[done], cell["label"].values[done]
     each = 1 - (1 - level) / max(len(names), 1)
     found = []
     for number, name in enumerate(names):
@@ -131,7 +124,7 @@ def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Fi
         if not high < UNEVEN or own.mean() > others.mean() or not fisher_exact(counts).pvalue < 1 - each:
             continue
         found.append(
-            _outcome(
+            of_outcome(
                 "class_failure",
                 "alarm",
                 where,
@@ -155,7 +148,7 @@ def collapsed(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding | N
     Coverage is the share of held-out images with a sample in their ball (arXiv 2002.09797), its floor that of as many
     other held-out images in place of samples.
     """
-    right = _right(cell, "judge_prediction")[judged(cell)]
+    right = seen_right(cell, "judge_prediction")[judged(cell)]
     low, high = (float(bound) for bound in cell["coverage_interval"].values)
     coverage, floor = float(cell["coverage"]), float(cell["coverage_floor"])
     n = len(right)
@@ -163,7 +156,7 @@ def collapsed(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding | N
         return None
     if not exact(coverage * n, n, level)[1] < COLLAPSE * floor:  # as many held-out images as samples are looked at
         return None
-    return _outcome(
+    return of_outcome(
         "collapsed",
         "warning",
         where,
@@ -181,13 +174,13 @@ def collapsed(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding | N
 def adversarial(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding | None:
     """The guide sees the target class in its final samples, and the judge does not: a low transfer ratio."""
     both = judged(cell) & (cell["own_prediction"] >= 0).values
-    guide, judge = (_right(cell, f"{name}_prediction")[both] for name in ("own", "judge"))
+    guide, judge = (seen_right(cell, f"{name}_prediction")[both] for name in ("own", "judge"))
     chance = 1 / len(cell.attrs["classes"])
     highest = transfer_ratio(guide, judge, chance, level)[2]
     if not highest < 0.6:
         return None
     ratio, low, high = transfer_ratio(guide, judge, chance)
-    return _outcome(
+    return of_outcome(
         "adversarial",
         "alarm" if high < 0.3 else "warning",
         where,
@@ -213,12 +206,12 @@ def undone(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], level: floa
     if not len(belief) or not guided.any():
         return None
     peak = int(np.where(guided, belief.mean(axis=0), -1).argmax())
-    before, after = belief[:, peak], _right(cell, "own_prediction")[done]
+    before, after = belief[:, peak], seen_right(cell, "own_prediction")[done]
     each = 1 - (1 - level) / int(guided.sum())
     if not mcnemar(after, before, each).low > UNDONE:
         return None
     test, timestep = mcnemar(after, before), cell["timestep"].values
-    return _outcome(
+    return of_outcome(
         "undone",
         "alarm",
         where,
@@ -232,96 +225,3 @@ def undone(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], level: floa
         "it x0-hat, or use a classifier trained on x_t); else guide to the end of the run, or more strongly there",
         span=(int(timestep[peak]), int(timestep[-1])),
     )
-
-
-def over_regularised(pairs: Sequence[tuple[xr.Dataset, xr.Dataset, Cell]]) -> list[Finding]:
-    """Stabilisers that make it worse: accuracy lower by `LOSS` or more, or a larger kernel distance, than without one.
-
-    Parameters
-    ----------
-    pairs
-        Cell with a stabiliser, the same cell without, and where the first is. McNemar's p is Holm's over all pairs;
-        with fewer than 64 samples there is none, and an interval at Bonferroni's level decides, as it does for the
-        distance (there from the replicates' standard deviation). `BETWEEN` are the chances of a false finding.
-    """
-    by_accuracy, by_distance = (1 - share / max(len(pairs), 1) for share in BETWEEN)
-    tests = [accuracy_change(without, cell) for cell, without, _ in pairs]
-    adjusted = holm([test.p for test in tests])
-    found = []
-    for (cell, without, where), test, p in zip(pairs, tests, adjusted, strict=True):
-        surely = p <= BETWEEN[0] if np.isfinite(p) else accuracy_change(without, cell, by_accuracy).high < 0
-        less_accurate = test.high < 0 and test.estimate <= -LOSS and bool(surely)
-        changes = distances(without, cell)
-        distance = next((change for name, change in changes.items() if name.startswith(KERNEL)), None)
-        if distance and not (distance.low > 0 and distance.estimate > normal(by_distance) * distance.error):
-            distance = None if not less_accurate else distance
-        if not less_accurate and not distance:
-            continue
-        found.append(_over_regularised(cell, where, test, p, less_accurate, distance))
-    return found
-
-
-def _over_regularised(
-    cell: xr.Dataset, where: Cell, test: Test, p: float, less_accurate: bool, distance: Difference | None
-) -> Finding:
-    tested = f"Holm's p {p:.2g}" if np.isfinite(p) else test.note
-    evidence = [
-        f"the judge's accuracy changes by {test.estimate:+.2f} [{test.low:+.2f}, {test.high:+.2f}] against no "
-        f"stabiliser ({tested})"
-    ]
-    value = test.estimate, test.low, test.high
-    if distance:
-        evidence.append(f"the kernel distance by {distance.estimate:+.2g} [{distance.low:+.2g}, {distance.high:+.2g}]")
-        if not less_accurate:
-            value = distance.estimate, distance.low, distance.high
-    return _outcome(
-        "over_regularised",
-        "alarm" if less_accurate and test.n >= MINIMUM else "warning",
-        where,
-        (judged(cell) & ~_right(cell, "judge_prediction")).sum(),
-        test.n,
-        value,
-        0.0,
-        ", ".join(evidence),
-        f"guide without {where['stabilizer']}, or with less memory (lower betas): where update_cosine is near 1, the "
-        "update no longer follows the sample",
-    )
-
-
-def _outcome(
-    signature: str,
-    severity: Severity,
-    where: Cell,
-    affected: int,
-    samples: int,
-    value: tuple[float, float, float],
-    threshold: float,
-    evidence: str,
-    advice: str,
-    target_class: str = "",
-    span: tuple[int, int] | None = None,
-) -> Finding:
-    """A finding about final samples: `value` is the effect with its interval, `span` its timesteps if it has any."""
-    first, last = span or (None, None)
-    effect, low, high = value
-    return Finding(
-        signature=signature,
-        severity=severity,
-        **where,
-        first_timestep=first,
-        last_timestep=last,
-        affected=int(affected),
-        samples=samples,
-        effect=effect,
-        low=low,
-        high=high,
-        threshold=threshold,
-        evidence=evidence,
-        advice=advice,
-        target_class=target_class,
-    )
-
-
-def _right(cell: xr.Dataset, name: str) -> NDArray[np.bool_]:
-    """In which samples the target class is seen."""
-    return np.asarray(cell[name] == cell["label"])

@@ -1,7 +1,8 @@
 """Failure signatures: what fails in a recorded run, where, how sure one can be, and what to try.
 
 A signature is a named test with a threshold, an effect and a 95 % interval. Those over timesteps are in
-`gradscope.analysis.curve_signatures` and `direction_signatures`, those of the outcome in `outcome_signatures`.
+`gradscope.analysis.curve_signatures` and `direction_signatures`, those of the outcome in `outcome_signatures`, and
+those of a cell against another in `pair_signatures`.
 """
 
 from collections.abc import Iterable, Iterator, Set
@@ -22,9 +23,9 @@ from gradscope.analysis.outcome_signatures import (
     collapsed,
     ineffective,
     non_finite,
-    over_regularised,
     undone,
 )
+from gradscope.analysis.pair_signatures import over_regularised
 from gradscope.analysis.subsets import whole
 from gradscope.store.schema import IMAGE_DIMS
 
@@ -59,6 +60,7 @@ def signatures(ds: xr.Dataset) -> pd.DataFrame:
         Columns are the fields of `gradscope.analysis.findings.Finding`. Signatures that could not be tested are left
         out, see `untested`. The chance that a store without a fault has any alarm or warning is 5 % at most
         (Bonferroni, over guided cells and tested signatures), so a store of more cells asks for stronger evidence.
+        What single samples show, and gradients that are not finite, is counted and not tested.
     """
     return table(find(ds))
 
@@ -99,7 +101,8 @@ def tests(ds: xr.Dataset) -> int:
 def _on_the_way(
     cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], tested: Set[str], sure: float
 ) -> Iterator[Finding]:
-    """What is seen over the timesteps of one cell."""
+    """What is seen over the timesteps of one cell, in the samples that are begun."""
+    cell = cell.isel(sample=np.flatnonzero((cell["written"] > 0).any("timestep")))
     for curve in CURVES:
         if curve.name in tested and not (curve.towards and where["guidance_scale"] < 0):
             yield from curve.look(cell, where, guided, sure)

@@ -39,6 +39,19 @@ FAULTS: Mapping[str, str] = {
     "convinced": "the guide is certain from half-way on, and its gradient small",
     "one_pixel": "the gradient is zero but for one pixel",
 }
+SIGNATURE: Mapping[str, str] = {
+    "white_noise": "unstable",
+    "constant": "frozen",
+    "clipped": "dead_by_clipping",
+    "saturated": "saturated_early",
+    "half_mislabelled": "misaligned",
+    "one_exploding": "exploding",
+    "rotating": "reversing",
+    "classes_gone": "class_failure",
+    "class_vanishing": "vanishing",
+    "one_pixel": "sparse",
+}
+"""The signature that finds a fault, where it has another name."""
 _TOTAL = 1000
 """Timesteps of diffusion."""
 _SHAPE = (3, 8, 8)

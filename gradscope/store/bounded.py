@@ -1,4 +1,4 @@
-"""Reading through zarr what nobody vouches for: chunks that are damaged, no files, or too large are refused by name.
+"""Reading a stranger's store through zarr: chunks that are damaged, too large or no files are refused by name.
 
 Decoders believe the headers of what they decode, and a few kB can become many GB.
 """

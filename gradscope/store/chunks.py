@@ -34,9 +34,8 @@ Stamp = tuple[int, int, int]
 class Chunks:
     """The chunks of one array of a store.
 
-    A chunk is replaced as a whole by whoever writes the store, so none is ever seen half written. One that has a
-    checksum is read as a whole and checked; of one without, as old stores have them, little more is read than what is
-    asked for.
+    A writer replaces a chunk as a whole, so a reader never sees half of one. A chunk with a checksum is read as a whole
+    and checked. Old stores have chunks without one: of these little more is read than what is asked for.
 
     Parameters
     ----------

@@ -258,7 +258,7 @@ def test_a_sound_recording_is_sound(tmp_path, monkeypatch, gain, variance_type):
     ],
 )
 def test_values_outside_of_their_range_are_named(stores, tmp_path, name, value, told):
-    """Their chunks are whole and have their checksums: these values were written, by whoever."""
+    """The chunks are whole and their checksums right: these values were written as they are."""
     path = copied(stores("plain"), tmp_path)
     ds = open_store(path)
     if name not in ds.variables:

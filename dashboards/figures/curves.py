@@ -26,7 +26,7 @@ from dashboards.figures.style import (
 )
 from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.figures.curves import THRESHOLDS, band
-from gradscope.analysis.figures.style import LOGARITHMIC, cell_name, finish, label, shade, text
+from gradscope.analysis.figures.style import LOGARITHMIC, cell_name, defined, finish, label, shade, text
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q75": 0.75, "q95": 0.95}
 _BANDS = {("q05", "q95"): 0.1, ("q25", "q75"): 0.22}
@@ -118,7 +118,9 @@ def curves(
 
 def draw_curves(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `curves_numbers`."""
-    known, name, told = numbers.attrs["coordinates"], numbers.attrs["name"], numbers[["q05", "q95", "n"]]
+    known, name, timestep = numbers.attrs["coordinates"], numbers.attrs["name"], numbers["timestep"]
+    numbers = defined(numbers)
+    told = numbers[["q05", "q95", "n"]]
     logarithmic = name in LOGARITHMIC and bool((numbers["mean"] > 0).any())
     bottom = -np.inf
     if logarithmic:
@@ -165,7 +167,7 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
     if logarithmic:
         figure.update_yaxes(type="log", exponentformat="power", range=_range(numbers, bottom))
     room = legend(figure, len(parts) + len(focused))
-    return finish(along_t(figure, numbers["timestep"]), 270 + room).update_layout(margin_t=room + 14)
+    return finish(along_t(figure, timestep), 270 + room).update_layout(margin_t=room + 14)
 
 
 def _drawable(numbers: pd.DataFrame) -> tuple[pd.DataFrame, float]:

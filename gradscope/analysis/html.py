@@ -21,7 +21,7 @@ from gradscope.errors import GradscopeError
 from gradscope.independence import also_guides, warnings
 from gradscope.store import CELL_DIMS
 
-CURVES = ("gradient_cosine", "update_cosine", "log_prob", "effective_strength", "gradient_norm")
+CURVES = ("gradient_cosine", "gradient_lag_cosine", "update_cosine", "log_prob", "effective_strength", "gradient_norm")
 _TENSORS = ("x_t", "pred_original_sample", "gradient")
 _HEADS = {"classifier_input": "input", "guidance_scale": "scale", "samples": "N", "nonfinite_steps": "steps not finite"}
 _FURTHER = ("kd_", "kid", "precision", "recall", "density")

@@ -7,6 +7,8 @@ from small_store import BAD, CELLS, CLASSES, GOOD, SAMPLES, SHAPE, TENSORS, TIME
 from statsmodels.stats.proportion import proportion_confint
 
 from gradscope.analysis import compare_all, figures
+from gradscope.analysis.curve_signatures import CURVES
+from gradscope.analysis.figures.curves import THRESHOLDS
 from gradscope.analysis.figures.style import DASHES, PALETTE
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS
@@ -99,9 +101,26 @@ def test_a_cell_of_which_nothing_is_written_is_empty(ds):
 
 
 def test_the_threshold_of_a_signature_is_drawn_with_its_curve(ds):
-    shapes = figures.curve(ds, "gradient_cosine").layout.shapes
+    ds["gradient_lag_cosine"] = ds["gradient_cosine"]
+    shapes = figures.curve(ds, "gradient_lag_cosine").layout.shapes
     assert {shape.y0 for shape in shapes} == {0.4}
-    assert not figures.curve(ds, "update_cosine").layout.shapes
+    assert not figures.curve(ds, "gradient_cosine").layout.shapes  # by which nothing is judged
+
+
+@pytest.mark.parametrize(("variable", "signature"), THRESHOLDS.items())
+def test_a_threshold_is_that_of_a_signature_that_looks_at_this_curve(variable, signature):
+    assert next(s for s in CURVES if s.name == signature).needs == (variable,)
+
+
+def test_a_line_leads_over_timesteps_at_which_no_cell_has_values(ds):
+    """As in gradient_lag_cosine, which is taken at some steps alone: its line would be nothing but gaps."""
+    ds["gradient_lag_cosine"] = ds["gradient_cosine"].where(ds["timestep"].isin(ds["timestep"].values[1::3]))
+    ds["gradient_lag_cosine"][(*AT_GOOD, slice(None), 4)] = np.nan
+    there = ds["timestep"].values[1::3]
+    for trace in lines(figures.curve(ds, "gradient_lag_cosine")):
+        assert trace.x.tolist() == there.tolist()
+    gaps = [int(np.isnan(trace.y).sum()) for trace in lines(figures.curve(ds, "gradient_lag_cosine"))]
+    assert sorted(gaps) == [0] * 15 + [1]  # a cell's own gap stays
 
 
 def test_what_is_zero_leaves_room_for_the_rest_on_a_logarithmic_axis(ds):

@@ -19,6 +19,7 @@ from gradscope.analysis.figures.style import (
     TIMESTEP,
     assigned,
     cell_name,
+    defined,
     finish,
     label,
     shade,
@@ -27,7 +28,7 @@ from gradscope.analysis.figures.style import (
 from gradscope.analysis.stability import curves
 from gradscope.store import CELL_DIMS
 
-THRESHOLDS = {"gradient_cosine": "unstable", "reference_cosine": "misaligned", "score_cosine": "against_prior"}
+THRESHOLDS = {"gradient_lag_cosine": "unstable", "reference_cosine": "misaligned", "score_cosine": "against_prior"}
 """Signatures whose statistic is the curve itself."""
 
 
@@ -72,7 +73,8 @@ def curve(ds: xr.Dataset, name: str) -> go.Figure:
 
 def draw_curve(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `curve_numbers`."""
-    name, told = numbers.attrs["name"], numbers[["low", "high", "q05", "q95", "n"]]
+    name, numbers = numbers.attrs["name"], defined(numbers)
+    told = numbers[["low", "high", "q05", "q95", "n"]]
     logarithmic = name in LOGARITHMIC and bool((numbers["mean"] > 0).any())
     if logarithmic:
         numbers, bottom = _drawable(numbers)

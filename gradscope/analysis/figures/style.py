@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
@@ -18,6 +19,8 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 GREY = "#808080"
 LOGARITHMIC = ("gradient_norm", "update_norm", "gradient_lipschitz", "unit_gradient_lipschitz", "effective_strength")
 """Diagnostics that range over orders of magnitude."""
+ON_A_GRID = ("gradient_lag_cosine",)
+"""Diagnostics that are taken at some timesteps alone."""
 TIMESTEP = "timestep t, in sampling order"
 
 _INK, _RULE, _CLEAR = "#707070", "rgba(128, 128, 128, 0.3)", "rgba(0, 0, 0, 0)"
@@ -26,6 +29,17 @@ _INK, _RULE, _CLEAR = "#707070", "rgba(128, 128, 128, 0.3)", "rgba(0, 0, 0, 0)"
 def cell_name(cell: Mapping[str, Any]) -> str:
     """A cell in words: ``robust, x0, adam, 0.5``."""
     return ", ".join([*(str(cell[dim]) for dim in CELL_DIMS[:3]), f"{cell['guidance_scale']:g}"])
+
+
+def defined(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The rows to draw: of a diagnostic in `ON_A_GRID`, those of timesteps at which a cell has values; else all.
+
+    Its line leads from one of its timesteps to the next; in all others, what has no values is a gap.
+    """
+    if numbers.attrs["name"] not in ON_A_GRID:
+        return numbers
+    there = numbers.groupby("timestep")["n"].transform("sum") > 0
+    return numbers[there] if there.any() else numbers
 
 
 def text(value: object) -> str:

@@ -118,8 +118,18 @@ def test_a_cell_of_which_nothing_is_written_is_empty_and_said_so(ds):
 
 
 def test_the_threshold_of_a_signature_is_drawn_with_its_curve(ds):
-    assert curves(ds, "gradient_cosine", [GOOD]).layout.shapes[0].y0 == 0.4
-    assert curves(ds, "update_cosine", [GOOD]).layout.shapes == ()
+    ds["gradient_lag_cosine"] = ds["gradient_cosine"]
+    assert curves(ds, "gradient_lag_cosine", [GOOD]).layout.shapes[0].y0 == 0.4
+    assert curves(ds, "gradient_cosine", [GOOD]).layout.shapes == ()  # nothing is judged by it
+
+
+def test_a_line_leads_over_timesteps_at_which_no_cell_has_values(ds):
+    ds["gradient_lag_cosine"] = ds["gradient_cosine"].where(ds["timestep"].isin(ds["timestep"].values[1::3]))
+    figure = curves(ds, "gradient_lag_cosine", [GOOD])
+    line = next(trace for trace in figure.data if trace.mode == "lines+markers")
+    assert line.x.tolist() == ds["timestep"].values[1::3].tolist()
+    assert np.isfinite(line.y).all()
+    assert figure.layout.xaxis.range == curves(ds, "gradient_cosine", [GOOD]).layout.xaxis.range
 
 
 def test_a_long_run_stays_light():

@@ -117,6 +117,8 @@ def _named(guide: nn.Module | Mapping[str, nn.Module] | None, ds: xr.Dataset) ->
         if len(names) > 1:
             raise GradscopeError(f"guide: the store has {len(names)}; give each by its name, {{{names[0]!r}: ...}}")
         return {names[0]: guide}
+    if not isinstance(guide, Mapping):
+        raise GradscopeError(f"guide: a torch.nn.Module, or each by its name in a mapping, got {type(guide).__name__}")
     for name, module in guide.items():
         if name not in names:
             raise GradscopeError(f"guide: the store has no guide {name!r}; {one_of(name, names)}")

@@ -14,6 +14,7 @@ With `SmoothGrad` the gradient at the classifier's input is a mean over noised i
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
@@ -86,10 +87,16 @@ class ClassifierGuidance:
             if getattr(self, key) not in get_args(choice):
                 got = getattr(self, key)
                 raise GradscopeError(f"guidance.{key}: got {got!r}; {one_of(got, get_args(choice))}")
-        if not abs(self.guidance_scale) <= _LARGEST:
-            raise GradscopeError(
-                f"guidance.guidance_scale: a finite number within float32's range, got {self.guidance_scale}"
-            )
+        scale = self.guidance_scale
+        if isinstance(scale, bool) or not isinstance(scale, Real) or not abs(scale) <= _LARGEST:
+            raise GradscopeError(f"guidance.guidance_scale: a finite number within float32's range, got {scale!r}")
+        interval = self.interval
+        if interval is not None and (
+            not isinstance(interval, tuple | list)
+            or len(interval) != 2
+            or not all(isinstance(t, Real) and not isinstance(t, bool) for t in interval)
+        ):
+            raise GradscopeError(f"guidance.interval: two timesteps, first <= t < end, or None; got {interval!r}")
 
     def evaluate(
         self,
@@ -108,12 +115,22 @@ class ClassifierGuidance:
         defined = self.classifier_input != "x0_detached" or times.alphas_cumprod > 0
         with torch.enable_grad():
             prediction = self._predict(x, times, schedule, denoise)
+            if self.classifier_input == "x0" and not prediction.native.requires_grad:
+                raise GradscopeError(
+                    "guidance.classifier_input: x0 is differentiated through the denoiser, whose output has no graph: "
+                    "does it run under torch.no_grad or inference_mode, or detach? let it have one, or take x0_detached"
+                )
             seen = self._seen(x, prediction, times, schedule) if defined else prediction.pred_original_sample
             with torch.set_grad_enabled(self.smoothgrad is None and defined):
                 logits = (_checked_logits if times.step == 0 else logits_of)(self.classifier, seen)
             if times.step == 0:
-                _check_labels(label, logits.shape[1])
+                _check_labels(label, logits, self.objective)
             value, log_factor = objectives.scores(self.objective, logits, label)
+            if self.smoothgrad is None and defined and not value.requires_grad:
+                raise GradscopeError(
+                    f"classifier: the output of {type(self.classifier).__name__} has no graph: does it run under "
+                    "torch.no_grad or inference_mode, or detach? its gradient guides, so it must have one"
+                )
             if not defined:
                 gradient = torch.zeros_like(x, requires_grad=False)
             elif self.smoothgrad is None:
@@ -192,8 +209,14 @@ def _checked_logits(classifier: nn.Module, seen: Tensor) -> Tensor:
         ) from error
 
 
-def _check_labels(label: Tensor, classes: int) -> None:
+def _check_labels(label: Tensor, logits: Tensor, objective: Objective) -> None:
     """Before the first gather: on CUDA an index out of range would end the process's context."""
+    classes = logits.shape[1]
     low, high = int(label.min()), int(label.max())
     if low < 0 or high >= classes:
         raise GradscopeError(f"labels: the classifier has classes 0 to {classes - 1}, got {low if low < 0 else high}")
+    if objective == "logit" and classes == 2 and low == 0 and not logits[:, 0].any():
+        raise GradscopeError(
+            "guidance.objective: this guide gives one logit, that of class 1; class 0 has none to differentiate, take "
+            "log_prob"
+        )

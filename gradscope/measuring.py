@@ -69,7 +69,7 @@ def measured(probes: Sequence[Probe], step: GuidedStep, states: list[Any]) -> di
     Raises
     ------
     GradscopeError
-        At the first step: values have other names or shapes than are declared.
+        Values have other names or shapes than are declared.
     ValueError
         The step lacks a field that a probe needs.
     """
@@ -77,8 +77,7 @@ def measured(probes: Sequence[Probe], step: GuidedStep, states: list[Any]) -> di
     for i, probe in enumerate(probes):
         check_needs(probe, step)
         found, states[i] = probe.measure(step, states[i])
-        if step.step == 0:
-            _check_values(probe, found, step)
+        _check_values(probe, found, step)
         values |= found
     return values
 

@@ -14,6 +14,8 @@ def check_name(name: str, where: str) -> str:
         It is empty, longer than 200 characters, or holds what cannot be seen: newlines, control characters, or marks
         that turn the direction of writing (U+202E).
     """
+    if not isinstance(name, str):
+        raise GradscopeError(f"{where}: a name is text, got {name!r:.80}")
     if not name.strip():
         raise GradscopeError(f"{where}: a name must not be empty, got {name!r}")
     if len(name) > LONGEST:

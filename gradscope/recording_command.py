@@ -78,7 +78,7 @@ def _configuration(request: Request) -> RunConfig:
         if request.config is None:
             raise GradscopeError("--config: which configuration? (--resume STORE needs none)")
         config = load(RunConfig, request.config, request.overrides)
-        path = request.store or config.recording.path
+        path = config.recording.path if request.store is None else request.store
     else:
         if request.store or request.overwrite:
             raise GradscopeError("--resume: goes on with the store it names; leave out --store and --overwrite")

@@ -65,7 +65,7 @@ class GuidedSampler:
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return next((p.device for p in (*self.unet.parameters(), *self.unet.buffers())), torch.device("cpu"))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -147,6 +147,8 @@ class GuidedSampler:
     ) -> Generator[GuidedStep, None, None]:
         """The steps of `sample` one by one, without the hooks."""
         targets = class_labels(labels)
+        if isinstance(first_sample, bool) or not isinstance(first_sample, int | np.integer) or first_sample < 0:
+            raise GradscopeError(f"first_sample: a whole number of at least 0, got {first_sample!r}")
         schedule = self.schedule(num_inference_steps)
         seeds = sample_seeds(seed, range(first_sample, first_sample + len(targets))).tolist()
         refuse_inference_tensors(self.modules)
@@ -246,6 +248,8 @@ def class_labels(labels: Iterable[int]) -> list[int]:
             targets.append(operator.index(value))
         except TypeError:
             raise GradscopeError(f"labels: classes are whole numbers, got {value!r}") from None
+        if not -(2**63) <= targets[-1] < 2**63:
+            raise GradscopeError(f"labels: classes are whole numbers below 2**63 in size, got {value!r}")
     if not targets:
         raise GradscopeError("labels: at least one sample is needed, got none")
     return targets

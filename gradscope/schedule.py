@@ -83,6 +83,7 @@ class Schedule:
         self.num_train_timesteps: int = config.num_train_timesteps
         self.is_ddim = isinstance(scheduler, DDIMScheduler)
         self.clip_range: float | None = config.clip_sample_range if config.clip_sample else None
+        _refuse_betas(self.scheduler)
         self.times = [self._times(i) for i in range(len(self.scheduler.timesteps))]
         for times in self.times:
             if times.alphas_cumprod == 0 and config.prediction_type == "epsilon":
@@ -249,6 +250,21 @@ def refuse_inexact(scheduler: Any) -> None:
         )
 
 
+def _refuse_betas(scheduler: Any) -> None:
+    """Raise GradscopeError where alphas_cumprod do not fall, from below 1 to 0 at the least, over the timesteps taken.
+
+    At 1 there is no noise to predict, and where they do not fall a step has no posterior.
+    """
+    taken = scheduler.timesteps.tolist()
+    values = [1.0, *(float(scheduler.alphas_cumprod[t]) for t in reversed(taken))]
+    for t, before, now in zip(reversed(taken), values, values[1:], strict=False):
+        if not 0 <= now < before <= 1:
+            raise GradscopeError(
+                f"scheduler: alphas_cumprod must fall from below 1 to 0 at the least; at timestep {t} it is {now:g}, "
+                f"after {before:g} (betas lie between 0 and 1)"
+            )
+
+
 def _set_timesteps(scheduler: Any, count: int) -> None:
     """Have the scheduler space `count` steps, and refuse any other number of them and any outside of training's."""
     last = scheduler.config.num_train_timesteps
@@ -270,7 +286,10 @@ def _set_timesteps(scheduler: Any, count: int) -> None:
 
 def _fault(scheduler: Any, count: int) -> str:
     """What is wrong with the timesteps that the scheduler makes of `count`; empty where nothing is."""
-    scheduler.set_timesteps(count)
+    try:
+        scheduler.set_timesteps(count)
+    except ValueError as error:
+        raise GradscopeError(f"scheduler: it cannot space {count} steps: {' '.join(str(error).split())}") from error
     timesteps, last = scheduler.timesteps.tolist(), scheduler.config.num_train_timesteps
     outside = [t for t in timesteps if not 0 <= t < last]
     if outside:

@@ -69,6 +69,10 @@ class SamplerRecorder:
                 "ANOTHER_PATH, probes)"
             )
         labels = class_labels(labels)
+        if batch_size is not None and (
+            isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
+        ):
+            raise GradscopeError(f"batch_size: a whole number of at least 1, got {batch_size!r}")
         sampler, size = self._sampler, batch_size or len(labels)
         check_attaching(self._probes, sampler.modules, "probes")
         grid = self._grid(labels, sampler.schedule(num_inference_steps), seed, size)

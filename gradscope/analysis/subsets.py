@@ -22,6 +22,8 @@ def whole(ds: xr.Dataset) -> xr.Dataset:
     GradscopeError
         The coordinate of a dimension is gone, too, or it is no store at all.
     """
+    if not isinstance(ds, xr.Dataset):
+        raise GradscopeError(f"takes a store as gradscope.open gives it, got {ds!r:.80}")
     if "written" not in ds:
         raise GradscopeError("this is no store of gradscope's, nor a selection of one: it has no variable `written`")
     for dim in (*CELL_DIMS, "sample", "timestep"):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from gradscope.errors import GradscopeError
 from gradscope.models.logits import as_logits
 
 
@@ -11,13 +12,32 @@ def logits_of(classifier: nn.Module, images: Tensor) -> Tensor:
 
     The classifier gets a copy, so that one that works in place harms nothing; gradients pass through it.
     """
-    return as_logits(classifier(_copy(images, classifier)))
+    logits = as_logits(classifier(_copy(images, classifier)))
+    if len(logits) != len(images) or not logits.is_floating_point():
+        raise GradscopeError(
+            f"a classifier gives one row of floating-point logits for each image; for {len(images)} images this one "
+            f"({type(classifier).__name__}) gave {len(logits)} of type {str(logits.dtype).removeprefix('torch.')}"
+        )
+    return logits
 
 
 def output_of(unet: nn.Module, x_t: Tensor, timestep: int) -> Tensor:
-    """What a U-Net gives for x_t at one timestep, of the shape and type of x_t; it gets a copy."""
-    output = unet(_copy(x_t, unet), torch.full((len(x_t),), timestep, device=x_t.device))
-    return (output if isinstance(output, Tensor) else output.sample).to(x_t.dtype)
+    """What a U-Net gives for x_t at one timestep, of the shape and type of x_t; it gets a copy.
+
+    Raises
+    ------
+    GradscopeError
+        It gives something else.
+    """
+    made = unet(_copy(x_t, unet), torch.full((len(x_t),), timestep, device=x_t.device))
+    output = made if isinstance(made, Tensor) else getattr(made, "sample", None)
+    if not isinstance(output, Tensor) or output.shape != x_t.shape or not output.is_floating_point():
+        got = f"{output.dtype} of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(made).__name__
+        raise GradscopeError(
+            f"denoiser: {type(unet).__name__} gives a tensor of the shape of x_t, {tuple(x_t.shape)}, or an object "
+            f"with one as .sample; this one gave {got}"
+        )
+    return output.to(x_t.dtype)
 
 
 def _copy(x: Tensor, module: nn.Module) -> Tensor:

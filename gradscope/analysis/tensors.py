@@ -65,6 +65,8 @@ def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Datas
     needed = sorted({name for d in definitions.values() for name in d.needs})
     stored = ds["written"].transpose(*_OVER).values >= 3
     follows = stored & np.insert(stored[..., :-1], 0, False, axis=-1)
+    if "step" in ds:  # a selection of timesteps has gaps
+        follows &= np.diff(ds["step"].values, prepend=-2) == 1
     alphas_cumprod = ds["alphas_cumprod"].values
     out = {name: np.full(stored.shape, np.nan) for name in definitions}
 

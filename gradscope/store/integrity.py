@@ -71,9 +71,13 @@ def examine(location: Location) -> Integrity:
     if metadata.is_copy:
         what = "a copy that xarray wrote, which leaves out chunks of nothing but fill values"
         result.remarks.append(f"{what}: one that is missing is not found")
+        if left := sorted((metadata.recorded | metadata.evaluation | {*COORDINATES}) - arrays.keys()):
+            result.remarks.append(f"the copy leaves out {', '.join(left)}")
     _Examination(location, metadata, arrays, result).run()
     result.findings = list(bounded(iter(result.findings)))
-    result.readable = not any(name in result.damaged or name not in arrays for name in COORDINATES)
+    result.readable = not any(name in result.damaged for name in COORDINATES) and (
+        metadata.is_copy or arrays.keys() >= {*COORDINATES}
+    )
     return result
 
 
@@ -113,6 +117,9 @@ class _Examination:
 
     def run(self) -> None:
         """The marker first, then what it marks, then coordinates and evaluation, which are there as a whole."""
+        if _dims(self.marker) != _OVER:  # a selection of one value that was written as a copy: it has no such grid
+            self._check((name, index) for name in self.arrays for index in np.ndindex(grid_of(self.arrays[name])))
+            return
         keys = (key.partition("/")[2] for key in self.metadata.files if key.startswith(f"{WRITTEN.name}/"))
         there = {index for key in keys if (index := chunk_index(self.marker, key)) is not None}
         absent = (index for index in np.ndindex(grid_of(self.marker)) if index not in there) if self.complete else ()
@@ -162,17 +169,20 @@ class _Examination:
 
     def _look(self, level: NDArray[Any], origin: list[int]) -> None:
         """Add where the marker has values that no recording writes."""
-        there = level > 0
+        samples_at, steps_at = self._numbers("sample"), self._numbers("step", "timestep")
+        there, order = level > 0, np.argsort(steps_at, kind="stable")
+        since = np.empty_like(there)
+        since[..., order] = np.logical_and.accumulate(there[..., order], axis=-1)
         wrong = {
             "is neither 0, 1 nor 3": ~np.isin(level, (0, 1, 3)),
-            "is marked, and an earlier step is not": there & ~np.logical_and.accumulate(there, axis=-1),
+            "is marked, and an earlier step is not": there & ~since,
         }
         samples, every = (self.metadata.recording.get(key) for key in ("tensor_samples", "tensor_every"))
         if not self.tensors:
-            wrong["marks tensors, and the store has none"] = level == 3
+            wrong["marks tensors, and the store has none"] = (level == 3) & (not self.metadata.is_copy)
         elif type(samples) is int and type(every) is int and every > 0:
-            kept = np.zeros(level.shape[-2:], bool)
-            kept[: max(0, samples - origin[4]), ::every] = True
+            rows = samples_at[origin[4] : origin[4] + level.shape[-2]]
+            kept = (rows < samples)[:, None] & (steps_at % every == 0)
             wrong["marks a tensor where none was to be kept"] = (level == 3) & ~kept
             wrong["marks no tensor where one was to be kept"] = (level == 1) & kept
         if self.complete:
@@ -213,6 +223,17 @@ class _Examination:
             except GradscopeError as error:
                 what = f"it cannot be decoded: {error.__cause__}"
         return len(content), what
+
+    def _numbers(self, name: str, dim: str = "") -> NDArray[np.int64]:
+        """Numbers of samples or steps in the whole run, of which a copy may hold some, in any order."""
+        length = self.marker.shape[_OVER.index(dim or name)]
+        array = self.arrays.get(name)
+        if not self.metadata.is_copy or array is None or array.shape != (length,):
+            return np.arange(length)
+        try:
+            return np.asarray(Chunks(self.location, array).whole(), np.int64)
+        except GradscopeError:  # it is damaged, which is found later
+            return np.arange(length)
 
     def _key(self, name: str, index: Index) -> str:
         return f"{name}/{self.arrays[name].metadata.encode_chunk_key(index)}"

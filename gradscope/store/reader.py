@@ -75,6 +75,8 @@ def _masked(ds: xr.Dataset, location: Location, group: zarr.Group) -> dict[str, 
     for name, variable in ((str(key), found) for key, found in ds.data_vars.items()):
         if name != "written" and "timestep" in variable.dims:
             least = 3 if "channel" in variable.dims else 1
-            recorded = Recorded(chunks[name], chunks["written"], least, chunks.get(f"{name}_exponent"))
+            # A copy by xarray has float32, scaled, and the exponents beside it.
+            exponent = chunks.get(f"{name}_exponent") if variable.dtype == "float16" else None
+            recorded = Recorded(chunks[name], chunks["written"], least, exponent)
             timed[name] = StoredVariable.of(variable.dims, Selection.whole(recorded), variable.attrs)
     return timed

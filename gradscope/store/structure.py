@@ -163,12 +163,14 @@ class Metadata:
                 )
 
     def _missing(self) -> Iterator[Finding]:
-        needed = {*COORDINATES, *self.recorded, *self.evaluation, WRITTEN.name}
+        needed = {*CELL_DIMS, "sample", "timestep", "label", WRITTEN.name}
+        if not self.is_copy:  # a selection may leave out variables
+            needed |= {*COORDINATES, *self.recorded, *self.evaluation}
         for name in sorted(needed - self.arrays.keys()):
             yield Finding(name, name, "the array is missing", self.remedy(name))
 
     def _foreign(self) -> Iterator[Finding]:
-        if "recorded" not in self.attributes:
+        if "recorded" not in self.attributes or self.is_copy:
             return
         own = {dim for name in self.recorded for dim in _dims(self.arrays.get(name))}
         known = {*COORDINATES, *self.recorded, *self.evaluation, *own}

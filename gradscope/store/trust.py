@@ -68,13 +68,14 @@ def check_links(folder: Path) -> None:
 def check_coordinates(ds: xr.Dataset, where: str) -> None:
     """Raise GradscopeError where the values along the dimensions are not those of a run."""
     for name in (*CELL_DIMS, "sample", "timestep"):
-        values = ds[name].values
+        values = np.atleast_1d(ds[name].values)  # a selection of one value was written
         if not len(values) and name in CELL_DIMS:
             refuse(where, f"{name} is empty")
         if len(np.unique(values)) < len(values):
             refuse(where, f"{name} has a value twice")
-        if values.dtype.kind in "OUT":
-            for text in values.tolist():
+    for name in (*CELL_DIMS, "class", "judge_class"):
+        if name in ds.coords and ds[name].dtype.kind in "OUT":
+            for text in np.atleast_1d(ds[name].values).tolist():
                 check_name(str(text), f"{where}, {name}")
     if not np.isfinite(ds["guidance_scale"].values).all():
         refuse(where, "guidance_scale is not finite")

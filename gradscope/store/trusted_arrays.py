@@ -166,10 +166,12 @@ def _check_known(
 ) -> None:
     """What is read by its name has the dimensions it is read with."""
     wanted, kinds = _KNOWN.get(name, (dims, (kind,)))
+    gone = {dim for dim in _STEP if shapes.get(dim, ((dim,), ""))[0] == ()}  # a selection of one value was written
     if name in dims:  # a coordinate of a dimension
         wanted = (name,)
     elif name not in _KNOWN and "timestep" in dims and dims != ("timestep",):
-        wanted = (*_STEP, *dims[len(_STEP) :])
+        step = tuple(dim for dim in _STEP if dim not in gone)
+        wanted = (*step, *dims[len(step) :])
     elif name.endswith("_floor"):
         wanted = ()
     for ending, own in _ENDINGS.items():
@@ -177,6 +179,7 @@ def _check_known(
             wanted, kinds = (*shapes[of][0], *own), _FLOAT
     if name.endswith("_exponent") and (of := name.removesuffix("_exponent")) in shapes and "timestep" in shapes[of][0]:
         wanted, kinds = _STEP, ("int",)
+    wanted = tuple(dim for dim in wanted if dim not in gone)
     if dims != wanted:
         refuse(where, f"its dimensions are {short(list(dims))}, wanted: {list(wanted)}")
     if kind not in kinds:

@@ -117,6 +117,52 @@ def test_a_selection_written_by_xarray_is_a_store(path, tmp_path, drop):
     assert any("a copy that xarray wrote" in text for text in found.remarks)
 
 
+COPIES = {
+    "later samples": lambda ds: ds.isel(sample=slice(6, 12)),
+    "some samples": lambda ds: ds.isel(sample=[1, 5, 7]),
+    "of one label": lambda ds: ds.sel(sample=ds["label"] == 1),
+    "a group": lambda ds: dict(iter(ds.groupby("label")))[2],
+    "sorted by label": lambda ds: ds.sortby("label"),
+    "every second step": lambda ds: ds.isel(timestep=slice(None, None, 2)),
+    "turned round": lambda ds: ds.isel(timestep=slice(None, None, -1)),
+    "some variables": lambda ds: ds[["gradient_norm", "gradient_cosine", "written"]],
+    "without tensors": lambda ds: ds.drop_vars("gradient"),
+    "one classifier": lambda ds: ds.isel(classifier=0),
+    "one cell": lambda ds: ds.isel(classifier=0, classifier_input=0, stabilizer=0, guidance_scale=1),
+    "one sample": lambda ds: ds.isel(sample=2),
+    "one step": lambda ds: ds.isel(timestep=3),
+    "with a variable of one's own": lambda ds: ds.assign(mine=2 * ds["gradient_norm"]),
+}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory) -> dict[str, Path]:
+    """Of 12 samples, by how their tensors are stored."""
+    torch.set_num_threads(1)
+    found = {dtype: tmp_path_factory.mktemp("copies") / f"{dtype}.zarr" for dtype in ("float32", "float16")}
+    for dtype, where in found.items():
+        changes = {"sampling": {"samples": 12, "num_inference_steps": 9}, "guidance": {"guidance_scale": [0, 0.4]}}
+        recording = {"dtype": dtype, "tensor_every": 1 if dtype == "float32" else 2}
+        record_run(prepare(config(where, judge="none", recording=recording | {"path": str(where)}, **changes), "cpu"))
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("drop", [False, True], ids=["as it is", "drop_encoding"])
+@pytest.mark.parametrize("name", COPIES)
+def test_whatever_part_of_a_store_is_written_is_the_same_and_sound(stores, tmp_path, name, drop, dtype):
+    part = COPIES[name](gradscope.open(stores[dtype]))
+    (part.drop_encoding() if drop else part).to_zarr(tmp_path / "part.zarr")
+    again = gradscope.open(tmp_path / "part.zarr")
+    assert again.sizes == part.sizes
+    for variable in part.data_vars:
+        np.testing.assert_array_equal(again[variable].values, part[variable].values)
+    found = verify(tmp_path / "part.zarr")
+    assert [str(finding) for finding in found.findings] == []
+    if name != "some variables":
+        pd.testing.assert_frame_equal(again.gradscope.signatures(), part.gradscope.signatures())
+
+
 def test_samples_are_grouped_by_their_label(path):
     ds = gradscope.open(path)
     found = ds["gradient_norm"].groupby("label").mean()

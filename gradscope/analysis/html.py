@@ -177,7 +177,7 @@ def _drawn(report: Report, ds: xr.Dataset) -> Iterator[tuple[str, go.Figure, str
 def _cells(report: Report) -> dict[str, Any]:
     """Heads, rows and the row of floors of the table of cells."""
     columns = [name for name in report.cells if name not in CELL_DIMS and not name.endswith(("_low", "_high"))]
-    if not report.cells["nonfinite_steps"].any():
+    if "nonfinite_steps" in columns and not report.cells["nonfinite_steps"].any():
         columns.remove("nonfinite_steps")
     further = [name for name in columns if name.startswith(_FURTHER)]
     return {

@@ -9,6 +9,12 @@ _ROUNDING = 1e-5  # of what is stored as float32
 _SHARES = ("finite_fraction", "zero_fraction", "clipped_fraction", "high_frequency_share")
 _POSITIVE = ("effective_strength", "noise_added", "gradient_snr", "sensitivity_max", "infidelity", "entropy")
 _CODES = {"unguided": 1, "nonfinite_source": 4}
+_OUTCOMES = {
+    **dict.fromkeys(("own_accuracy", "judge_accuracy", "class_accuracy", "precision", "recall", "coverage"), (0, 1)),
+    **dict.fromkeys(("density", "confusion", "transfer_ratio"), (0, np.inf)),
+}
+"""What an evaluation adds, and the intervals of it."""
+_FINITE = ("alphas_cumprod", "sigma", "guidance_scale")
 VERDICTS = ("own_prediction", "judge_prediction")
 """Over cells and sample; -1 where there is none."""
 
@@ -22,6 +28,12 @@ def range_of(ds: xr.Dataset, name: str) -> tuple[float, float]:
         return 0, last_class
     if name in _CODES:
         return 0, _CODES[name]
+    if (low_high := _OUTCOMES.get(name.removesuffix("_interval").removesuffix("_floor"))) is not None:
+        return low_high[0] - _ROUNDING, low_high[1] + _ROUNDING
+    if name.startswith("fd_") and not name.endswith("_interval"):
+        return -_ROUNDING, np.inf
+    if name in ("timestep", "step", "sample", "seed"):
+        return 0, np.inf
     if name in _SHARES or name == "alphas_cumprod":
         return 0, 1 + _ROUNDING
     if name.endswith("_cosine"):
@@ -34,9 +46,13 @@ def range_of(ds: xr.Dataset, name: str) -> tuple[float, float]:
 
 
 def outside(ds: xr.Dataset, name: str) -> np.ndarray:
-    """Where a value lies outside of its range, of the variable's shape; NaN lies in every range."""
+    """Where a value lies outside of its range, of the variable's shape.
+
+    NaN lies in every range, but for those of coordinates, which are finite.
+    """
     low, high = range_of(ds, name)
     values = ds[name].values
     if values.dtype.kind not in "iuf":
         return np.zeros(values.shape, bool)
-    return np.asarray((values < low) | (values > high))
+    found = np.asarray((values < low) | (values > high))
+    return found | ~np.isfinite(values) if name in _FINITE else found

@@ -10,6 +10,7 @@ from gradscope.analysis.contents import Cell, Written, cells, place, require, wr
 from gradscope.analysis.means import mean_interval
 from gradscope.analysis.subsets import whole
 from gradscope.analysis.tensors import from_tensors
+from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS
 
 __all__ = ["QUANTILES", "Written", "curves", "from_tensors", "permutation_null", "require", "written"]
@@ -46,6 +47,8 @@ def curves(ds: xr.Dataset, names: str | Sequence[str] | None = None) -> xr.Datas
     if names is None:
         names = [str(name) for name, v in ds.data_vars.items() if {*v.dims} == over and v.dtype.kind == "f"]
     require(ds, *names)
+    if other := [name for name in names if {*ds[name].dims} != over]:
+        raise GradscopeError(f"{other[0]} is not a diagnostic over cells, samples and timesteps")
     dims = (*CELL_DIMS, "timestep")
     shape = tuple(ds.sizes[dim] for dim in dims)
     out = xr.Dataset(

@@ -26,6 +26,9 @@ def whole(ds: xr.Dataset) -> xr.Dataset:
         raise GradscopeError(f"takes a store as gradscope.open gives it, got {ds!r:.80}")
     if "written" not in ds:
         raise GradscopeError("this is no store of gradscope's, nor a selection of one: it has no variable `written`")
+    # A selection of one class leaves its name, beside which there are no numbers by class.
+    if alone := [name for name in ("class", "judge_class", "bound") if name in ds.coords and not ds[name].dims]:
+        ds = ds.drop_vars(alone)
     for dim in (*CELL_DIMS, "sample", "timestep"):
         if dim not in ds.dims:
             ds = _with(ds, dim)
@@ -37,6 +40,9 @@ def _with(ds: xr.Dataset, dim: str) -> xr.Dataset:
         ds = ds.assign_coords(sample=0)  # stores need not number their samples
     if dim not in ds.coords:
         raise GradscopeError(f"{dim} is gone: select with a list, ds.sel({dim}=[...]), or without drop=True")
+    if ds[dim].ndim:
+        along = ds[dim].dims[0]
+        raise GradscopeError(f"{dim} is no dimension, it goes along {along}: ds.swap_dims({along}={dim!r})")
     timed = [name for name, variable in ds.data_vars.items() if {"sample", "timestep"} & {*variable.dims}]
     recorded = {str(name) for name in ds.attrs.get("recorded", timed)}  # the first stores do not say
     names = [str(name) for name in ds.data_vars if _has(str(name), dim, recorded)]

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gradscope.cli.interruption import interruptible
 from gradscope.cli.options import Device, Set, StorePath, expanded
 from gradscope.cli.output import refuse_lost
 from gradscope.errors import GradscopeError
@@ -25,9 +26,10 @@ def evaluate(store: StorePath, overrides: Set = None, device: Device = "auto") -
     def tell(text: str) -> None:
         console.print(text, highlight=False)
 
-    where = set_device(device)
-    evaluators = load_evaluators(open_store(store), overrides or (), where, tell)
-    evaluate_store(store, evaluators, where, tell)
+    with interruptible():
+        where = set_device(device)
+        evaluators = load_evaluators(open_store(store), overrides or (), where, tell)
+        evaluate_store(store, evaluators, where, tell)
     for table in display.evaluation_tables(open_store(store)):
         console.print(table)
 

@@ -12,7 +12,7 @@ from gradscope.data import pictures
 from gradscope.errors import GradscopeError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev"}
+_SPLITS = re.compile(r"(train|val|test)(\d{4})?|training|valid|validation|testing|dev|eval|evaluation|holdout")
 
 
 class PictureFolder:
@@ -40,7 +40,7 @@ class PictureFolder:
         self.classes = tuple(folder.name for folder in folders)
         if not self.classes:
             raise GradscopeError(f"{where}: an image folder holds one folder of images a class; {root} holds none")
-        splits = [name for name in self.classes if name.lower() in _SPLITS]
+        splits = [name for name in self.classes if _SPLITS.fullmatch(name.lower())]
         if len(splits) > 1 or len(splits) == len(self.classes):
             raise GradscopeError(
                 f"{where}: {root} holds splits ({', '.join(splits)}) where folders of classes are wanted; name one of "
@@ -81,6 +81,8 @@ class PictureFolder:
             if entry.is_dir():
                 yield from self._pictures(entry.path, above | {here})
             elif entry.name.lower().endswith(ENDINGS):
+                if not entry.is_file():
+                    raise GradscopeError(f"{self._where}: {entry.path} is a pipe, a socket or a device, and no file")
                 yield entry.path
 
 

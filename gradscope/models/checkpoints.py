@@ -27,6 +27,8 @@ Kind = Literal["ema", "raw"]
 
 _ORDER = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 """Entries that come before all others: as in `timm.models.load_state_dict`, which does not know the last."""
+_AVERAGES = ("ema", "shadow", "averaged")
+"""Words by which a moving average of the weights is known."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class _Part:
 
     @property
     def kind(self) -> Kind:
-        words = re.split(r"[._]", f"{self.entry}.{self.prefix}".lower())
-        return "ema" if "ema" in words else "raw"
+        name = f"{self.entry}.{self.prefix}"
+        return "ema" if "EMA" in name or {*_AVERAGES} & {*re.split(r"[._]", name.lower())} else "raw"
 
     @property
     def rank(self) -> int:
@@ -86,6 +88,8 @@ def load_checkpoint(model: nn.Module, path: Path, where: str, kind: Kind | None 
             "(state_dict, model, ...)"
         )
     fitting = [part for part in parts if part.known == len(names)]
+    if kind is None and fitting and not any(part.kind == "ema" for part in fitting):
+        _refuse_other_average(parts, names, where, path)
     part = _chosen(fitting, kind, where, path) if fitting else max(parts, key=lambda part: part.known)
     if fitting and part.unused:
         _warn(f"{key}: {path}: not the model's, so not used: {_some(part.unused)}")
@@ -96,6 +100,17 @@ def load_checkpoint(model: nn.Module, path: Path, where: str, kind: Kind | None 
         at += f" whose layers are {_some(part.state)},"
     counters = {name: value for name, value in model.state_dict().items() if name not in names}
     cards.load_state(model, counters | dict(part.state), at)  # torch before 0.4.1 wrote no counters
+
+
+def _refuse_other_average(parts: list[_Part], names: list[str], where: str, path: Path) -> None:
+    """Raise GradscopeError where a file has an average of the weights that does not fit, beside raw ones that do."""
+    for part in parts:
+        if part.kind == "ema" and part.known:
+            missing = [name for name in names if name not in part.state]
+            raise GradscopeError(
+                f"{where}.checkpoint: {path} has a moving average of the weights, {part}, which would be taken, but it "
+                f"lacks {_some(missing)}; {where}.weights: raw takes the raw ones"
+            )
 
 
 def _read(path: Path, key: str) -> Any:
@@ -126,7 +141,11 @@ def _entries(content: Any) -> Iterator[tuple[str, State]]:
     if _is_state(content):
         yield "", content
     elif isinstance(content, Mapping):
-        yield from ((str(key), value) for key, value in content.items() if _is_state(value))
+        for key, value in content.items():
+            if _is_state(value):
+                yield str(key), value
+            elif isinstance(value, Mapping):  # {ema: {model: ..., decay: ...}}
+                yield from ((f"{key}.{inner}", state) for inner, state in value.items() if _is_state(state))
 
 
 def _is_state(value: Any) -> bool:
@@ -158,7 +177,7 @@ def _chosen(fitting: list[_Part], kind: Kind | None, where: str, path: Path) -> 
         there = ", ".join(map(str, fitting))
         raise GradscopeError(f"{where}.weights: got {kind}, which {path} does not have under that name; it has {there}")
     chosen = min(candidates, key=lambda part: part.rank)
-    others = [part for part in candidates if part.rank == chosen.rank and not _same(part, chosen)]
+    others = [p for p in candidates if p is not chosen and p.rank == chosen.rank and not _same(p, chosen)]
     if others:
         raise GradscopeError(
             f"{where}.checkpoint: {path} holds weights of this model several times: {_some([chosen, *others])}; save "

@@ -20,7 +20,7 @@ from gradscope.models.precision import in_float32
 from gradscope.schedule import refuse_class
 
 _WEIGHTS = re.compile(
-    r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index(\.\w+)?\.json)?$"
+    r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index(\.(?P<index>\w+))?\.json)?$"
 )
 """File names of a model of diffusers: a variant (fp16, ema, ...) where it is one, and a part's number."""
 
@@ -126,7 +126,7 @@ def _pipeline(spec: str) -> Any:
 def _variant(folder: Path) -> str | None:
     """The variant of a pipeline's U-Net that diffusers must be asked for; None where there are files without one."""
     names = [_WEIGHTS.match(file.name) for file in (folder / "unet").glob("diffusion_pytorch_model*")]
-    variants = {found["variant"] for found in names if found is not None}
+    variants = {found["variant"] or found["index"] for found in names if found is not None}
     if None in variants or not variants:
         return None
     if len(variants) > 1:

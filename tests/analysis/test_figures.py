@@ -1,5 +1,7 @@
 """The numbers behind the figures, re-derived with plain NumPy; and that these are what is drawn."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -294,3 +296,9 @@ def test_names_are_shown_as_they_are_and_not_as_markup(ds):
 
 def test_the_configuration_sends_nothing_anywhere():
     assert figures.PLOTLY_CONFIG == {"showSendToCloud": False, "displaylogo": False}
+
+
+def test_a_judge_that_is_a_guide_is_named_so(ds):
+    assert [trace.name for trace in figures.accuracy(ds).data][0] == "judge"
+    ds.attrs["evaluation"] = json.dumps({"also_guides": {"judge": ["robust"]}})
+    assert [trace.name for trace in figures.accuracy(ds).data][0] == "judge, which is a guide, too"

@@ -148,11 +148,10 @@ def stores(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("drop", [False, True], ids=["as it is", "drop_encoding"])
 @pytest.mark.parametrize("name", COPIES)
-def test_whatever_part_of_a_store_is_written_is_the_same_and_sound(stores, tmp_path, name, drop, dtype):
+def test_whatever_part_of_a_store_is_written_is_the_same_and_sound(stores, tmp_path, name, dtype):
     part = COPIES[name](gradscope.open(stores[dtype]))
-    (part.drop_encoding() if drop else part).to_zarr(tmp_path / "part.zarr")
+    part.to_zarr(tmp_path / "part.zarr")
     again = gradscope.open(tmp_path / "part.zarr")
     assert again.sizes == part.sizes
     for variable in part.data_vars:
@@ -171,3 +170,22 @@ def test_samples_are_grouped_by_their_label(path):
         expected = norm[..., label == k, :].mean(axis=-2)
         np.testing.assert_allclose(found.sel(label=k).values, expected, rtol=1e-5)
     assert ds.groupby("label").mean()["log_prob"].sizes["label"] == 4
+
+
+def test_what_no_analysis_can_take_is_told(path):
+    ds = gradscope.open(path)
+    for name in ("gradient", "image"):
+        with pytest.raises(GradscopeError, match=f"{name} is not a diagnostic over cells, samples and timesteps"):
+            ds.gradscope.curves(name)
+    for change, dim, along in (("step", "timestep", "step"), ("seed", "sample", "seed")):
+        with pytest.raises(GradscopeError, match=rf"{dim} is no dimension, it goes along {along}: ds.swap_dims"):
+            ds.swap_dims({dim: change}).gradscope.summary()
+
+
+def test_few_variables_and_one_class_give_a_report():
+    ds = evaluated()
+    few = ds[["gradient_cosine", "written"]]
+    assert few.gradscope.report()._repr_html_()
+    one = ds.isel({"class": 0}) if "class" in ds.dims else ds.assign_coords({"class": "ball"})
+    assert one.gradscope.summary()["samples"].equals(ds.gradscope.summary()["samples"])
+    assert one.gradscope.report()._repr_html_()

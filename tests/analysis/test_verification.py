@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small_run
 import sound_store
+import xarray as xr
 import zarr
 from diffusers import DDPMScheduler
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 import gradscope
 from gradscope import cli
+from gradscope.analysis.ranges import outside
 from gradscope.analysis.recomputation import expected
 from gradscope.analysis.verification import verify
 from gradscope.errors import GradscopeError
@@ -250,6 +252,11 @@ def test_a_sound_recording_is_sound(tmp_path, monkeypatch, gain, variance_type):
         ("alphas_cumprod", -1.0, r"stored -1.0, which lies outside of \[0, 1.00001\]"),
         ("alphas_cumprod", 1.5, r"stored 1.5, which lies outside"),
         ("sigma", -0.5, r"stored -0.5, which lies outside"),
+        ("sigma", np.inf, r"stored inf, which lies outside"),
+        ("alphas_cumprod", np.nan, r"stored nan, which lies outside"),
+        ("timestep", -5, r"stored -5, which lies outside"),
+        ("step", -1, r"stored -1, which lies outside"),
+        ("seed", -3, r"stored -3, which lies outside"),
         ("label", 7, r"stored 7, which lies outside of \[0, 1\]"),
         ("predicted_class", 5, r"stored 5, which lies outside of \[0, 1\]"),
         ("log_prob", 0.5, r"stored 0.5, which lies outside"),
@@ -266,3 +273,17 @@ def test_values_outside_of_their_range_are_named(stores, tmp_path, name, value, 
     write(path, name, tuple(0 for _ in ds[name].dims) if ds[name].ndim < 6 else AT, value)
     (found,) = (finding for finding in verify(path).findings if finding.array == name)
     assert re.search(told, found.what)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wrong"),
+    [
+        ("judge_accuracy", 0.5, False), ("judge_accuracy", 3, True), ("class_accuracy", 7, True),
+        ("own_accuracy", -1, True), ("judge_accuracy_interval", 2, True), ("coverage", 5, True), ("recall", 1.5, True),
+        ("confusion", -5, True), ("density", 1.5, False), ("density", -1, True), ("transfer_ratio", -1, True),
+        ("fd_extractor", -5, True), ("fd_extractor_interval", -5, False), ("kd_extractor", -0.1, False),
+    ],
+)  # fmt: skip
+def test_what_an_evaluation_adds_lies_in_its_range(name, value, wrong):
+    ds = xr.Dataset({name: ("x", [0.5, value]), "label": ("sample", [0, 1])})
+    assert outside(ds, name).tolist() == [False, wrong]

@@ -90,6 +90,9 @@ def test_what_is_hidden_is_not_seen(tmp_path):
         ),
         (["Test/a/0.png", "Train/a/0.png", "meta/0.png"], r"holds splits \(Test, Train\) .*: .*/Test$"),
         (["train/0.png"], r"holds splits \(train\)"),
+        (["train/a/0.png", "eval/a/0.png"], r"holds splits \(eval, train\)"),
+        (["train2017/a/0.png", "val2017/a/0.png"], r"holds splits \(train2017, val2017\)"),
+        (["train/a/0.png", "holdout/a/0.png"], r"holds splits \(holdout, train\)"),
         (["0.png"], "holds one folder of images a class; .* holds none"),
         ([".hidden/0.png"], "holds one folder of images a class; .* holds none"),
         (["a/0.png", "b/.0.png"], r"the class folder .*/b holds no image \(\.jpg, .*\); fill or remove it"),
@@ -104,6 +107,15 @@ def test_folders_that_are_no_classes_are_named(tmp_path, files, message):
 def test_a_class_may_be_called_train(tmp_path):
     write(tmp_path, "train/0.png", "car/0.png")
     assert folder(tmp_path).classes == ("car", "train")
+    write(tmp_path, "bullet_train/0.png", "freight_train/0.png")
+    assert folder(tmp_path).classes == ("bullet_train", "car", "freight_train", "train")
+
+
+def test_a_pipe_is_no_picture(tmp_path):
+    write(tmp_path, "a/0.png", "b/0.png")
+    os.mkfifo(tmp_path / "b" / "1.png")
+    with pytest.raises(GradscopeError, match=r"b/1.png is a pipe, a socket or a device, and no file"):
+        folder(tmp_path)
 
 
 def test_links(tmp_path):

@@ -226,3 +226,32 @@ def test_the_command_line_prints_a_warning_as_one_line():
     first, *others = result.stderr.splitlines()
     assert first == "gradscope: warning: a b c"
     assert "UserWarning: anything else" in others[0]
+
+
+NESTED = {
+    "ema.model": lambda raw, ema: {"model": raw, "ema": {"model": ema, "decay": 0.999}},
+    "modelEMA": lambda raw, ema: {"model": raw, "modelEMA": ema},
+    "shadow": lambda raw, ema: {"model": raw, "shadow": ema},
+}
+
+
+@pytest.mark.parametrize("form", NESTED)
+def test_an_average_is_found_wherever_it_lies(raw, ema, tmp_path, form):
+    content = NESTED[form](raw.state_dict(), ema.state_dict())
+    with pytest.warns(GradscopeWarning, match=f"took the moving average of the weights, '{form}'"):
+        assert same(loaded(content, tmp_path), ema)
+    assert same(loaded(content, tmp_path, weights="raw"), raw)
+
+
+def test_an_average_that_does_not_fit_is_not_passed_over(raw, ema, tmp_path):
+    part = {name: value for name, value in ema.state_dict().items() if not name.startswith("fc.")}
+    content = {"state_dict": raw.state_dict(), "state_dict_ema": part}
+    with pytest.raises(GradscopeError, match=r"has a moving average .*'state_dict_ema'.* lacks fc\..*weights: raw"):
+        loaded(content, tmp_path)
+    assert same(loaded(content, tmp_path, weights="raw"), raw)
+
+
+def test_weights_that_are_not_finite_are_no_second_set(raw, tmp_path):
+    state = {name: value.clone() for name, value in raw.state_dict().items()}
+    state["fc.weight"][0, 0] = torch.nan
+    assert torch.isnan(loaded({"state_dict": state}, tmp_path).fc.weight[0, 0])

@@ -275,6 +275,14 @@ def test_a_pipeline_of_one_variant_runs_in_float32(tmp_path, unet, scheduler, x_
     torch.testing.assert_close(outputs(loaded, x_t), outputs(unet.float(), x_t))
 
 
+def test_a_pipeline_of_one_variant_in_several_files(tmp_path, unet, scheduler, x_t):
+    """Where the variant stands in the index's name behind the ending."""
+    DDPMPipeline(unet.half(), scheduler).save_pretrained(tmp_path, variant="fp16", max_shard_size="10KB")
+    assert len(list((tmp_path / "unet").glob("*.index.fp16.json"))) == 1
+    assert len(list((tmp_path / "unet").glob("*.safetensors"))) > 1
+    torch.testing.assert_close(outputs(load_denoiser(str(tmp_path)).unet, x_t), outputs(unet.float(), x_t))
+
+
 def test_the_files_without_a_variant_come_first(tmp_path, unet, scheduler, x_t):
     DDPMPipeline(unet, scheduler).save_pretrained(tmp_path)
     halved = UNet2DModel(sample_size=8, **UNET)

@@ -11,6 +11,7 @@ import xarray as xr
 from gradscope.analysis.contents import class_names, place, require
 from gradscope.analysis.figures.style import GREY, PALETTE, cell_name, finish, text
 from gradscope.analysis.summary import summary
+from gradscope.independence import also_guides
 from gradscope.store import CELL_DIMS
 
 _WHO = {"judge": (PALETTE[0], ""), "own": (PALETTE[4], "/")}
@@ -43,7 +44,7 @@ def accuracy_numbers(ds: xr.Dataset) -> pd.DataFrame:
             columns |= {f"{name}_{end}": rows[f"{name}_interval"].sel(bound=end, drop=True) for end in ("low", "high")}
     table = xr.Dataset({key: values.reset_coords(drop=True) for key, values in columns.items()})
     numbers = table.to_dataframe(dim_order=list(CELL_DIMS)).reset_index()[[*CELL_DIMS, *columns]]
-    numbers.attrs = {"chance": 1 / len(class_names(ds))}
+    numbers.attrs = {"chance": 1 / len(class_names(ds)), "guides_too": "judge" in also_guides(ds)}
     return numbers
 
 
@@ -64,7 +65,7 @@ def draw_accuracy(numbers: pd.DataFrame) -> go.Figure:
             go.Bar(
                 x=shown[name],
                 y=[text(cell_name(cell)) for cell in _records(shown)],
-                name=name,
+                name="judge, which is a guide, too" if name == "judge" and numbers.attrs["guides_too"] else name,
                 orientation="h",
                 marker={"color": colour, "pattern": {"shape": pattern, "fgcolor": "white"}, "line": {"width": 0}},
                 error_x={

@@ -1,6 +1,8 @@
 """Errors that are messages to the user: what was got, what is possible, and where."""
 
+import operator
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 
 
@@ -54,6 +56,26 @@ class NonFiniteGradient(GradscopeError):
 def notes(error: BaseException) -> list[str]:
     """What was added to an error on its way."""
     return getattr(error, "__notes__", [])
+
+
+def whole_number(value: object, where: str, least: int = 0) -> int:
+    """The value as an int, numpy's integers included.
+
+    Raises
+    ------
+    GradscopeError
+        With `where` before it: it is no whole number, or below `least`.
+
+    Examples
+    --------
+    >>> whole_number(4, "batch_size", least=1)
+    4
+    """
+    if hasattr(value, "__index__") and not isinstance(value, bool):
+        with suppress(TypeError):  # arrays have the method, and no value
+            if (number := operator.index(value)) >= least:
+                return number
+    raise GradscopeError(f"{where}: a whole number of at least {least}, got {value!r:.80}")
 
 
 def one_of(got: object, possible: Iterable[str]) -> str:

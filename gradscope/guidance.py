@@ -126,15 +126,10 @@ class ClassifierGuidance:
             if times.step == 0:
                 _check_labels(label, logits, self.objective)
             value, log_factor = objectives.scores(self.objective, logits, label)
-            if self.smoothgrad is None and defined and not value.requires_grad:
-                raise GradscopeError(
-                    f"classifier: the output of {type(self.classifier).__name__} has no graph: does it run under "
-                    "torch.no_grad or inference_mode, or detach? its gradient guides, so it must have one"
-                )
             if not defined:
                 gradient = torch.zeros_like(x, requires_grad=False)
             elif self.smoothgrad is None:
-                (gradient,) = torch.autograd.grad(value.sum(), x)
+                gradient = objectives.slope(value, x)
             else:
                 at_seen, log_factor = self.smoothgrad.gradient(
                     lambda c: objectives.scores(self.objective, logits_of(self.classifier, c), label),

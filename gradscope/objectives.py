@@ -9,10 +9,12 @@ goes through the models; the factor, one number a sample, is multiplied on in fl
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from gradscope.config import Objective
+from gradscope.errors import GradscopeError
 from probes.numerics import margin
 
 _LEAST = -300.0
@@ -42,6 +44,23 @@ def value(objective: Objective, logits: Tensor, label: Tensor) -> Tensor:
     if objective == "logit":
         return scores(objective, logits, label).value
     return logsigmoid(margin(logits, label))
+
+
+def slope(value: Tensor, at: Tensor) -> Tensor:
+    """Gradient of the sum of what the guide gives, ``(n,)``, with respect to `at`, ``(n, ...)``.
+
+    Raises
+    ------
+    GradscopeError
+        The guide's output has no graph.
+    """
+    if not value.requires_grad:
+        raise GradscopeError(
+            "classifier: its output has no graph: does it run under torch.no_grad or inference_mode, or detach? its "
+            "gradient guides, so it must have one"
+        )
+    (gradient,) = torch.autograd.grad(value.sum(), at)
+    return gradient
 
 
 def scaled(gradient: Tensor, log_factor: Tensor) -> Tensor:

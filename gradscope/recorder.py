@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradscope.errors import GradscopeError, NonFiniteGradient, one_of
+from gradscope.errors import GradscopeError, NonFiniteGradient, one_of, whole_number
 from gradscope.measuring import check_probes, measured
 from gradscope.store import Array, Coordinate, Frame, Grid, Schema, StoreWriter
 from gradscope.store.creation import refuse_path
@@ -61,7 +61,11 @@ def make_schema(
     GradscopeError
         An option is none that there is, or two probes record the same.
     """
-    _check_options(tensor_samples, tensor_every, dtype, codec)
+    tensor_samples = whole_number(tensor_samples, "tensor_samples")
+    tensor_every = whole_number(tensor_every, "tensor_every", least=1)
+    for key, value, known in (("dtype", dtype, ("float32", "float16")), ("codec", codec, ("none", "lz4"))):
+        if value not in known:
+            raise GradscopeError(f"{key}: got {value!r}; {one_of(value, known)}")
     arrays: list[Array] = []
     coords: dict[str, object] = {}
     for variable in (v for probe in probes for v in probe.variables):
@@ -72,15 +76,6 @@ def make_schema(
                 raise GradscopeError(f"probes: {variable.name!r} has other values along {dim!r} than another variable")
         arrays += _arrays(variable, dtype)
     return Schema(grid, (*arrays, _IMAGE), tensor_samples, tensor_every, codec)
-
-
-def _check_options(tensor_samples: Any, tensor_every: Any, dtype: Any, codec: Any) -> None:
-    for key, value, least in (("tensor_samples", tensor_samples, 0), ("tensor_every", tensor_every, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise GradscopeError(f"{key}: a whole number of at least {least}, got {value!r}")
-    for key, value, known in (("dtype", dtype, ("float32", "float16")), ("codec", codec, ("none", "lz4"))):
-        if value not in known:
-            raise GradscopeError(f"{key}: got {value!r}; {one_of(str(value), known)}")
 
 
 def _arrays(variable: Variable, dtype: str) -> list[Array]:

@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradscope.errors import GradscopeError
+from gradscope.errors import GradscopeError, whole_number
 from gradscope.guidance import ClassifierGuidance, Evidence
 from gradscope.models.calls import output_of
 from gradscope.noise import BlockNoise
@@ -147,8 +147,7 @@ class GuidedSampler:
     ) -> Generator[GuidedStep, None, None]:
         """The steps of `sample` one by one, without the hooks."""
         targets = class_labels(labels)
-        if isinstance(first_sample, bool) or not isinstance(first_sample, int | np.integer) or first_sample < 0:
-            raise GradscopeError(f"first_sample: a whole number of at least 0, got {first_sample!r}")
+        first_sample = whole_number(first_sample, "first_sample")
         schedule = self.schedule(num_inference_steps)
         seeds = sample_seeds(seed, range(first_sample, first_sample + len(targets))).tolist()
         refuse_inference_tensors(self.modules)
@@ -257,8 +256,7 @@ def class_labels(labels: Iterable[int]) -> list[int]:
 
 def sample_seeds(seed: int, samples: Sequence[int]) -> np.ndarray:
     """The seed of each sample's generator, int64 >= 0, a function of ``(seed, sample index)`` alone."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise GradscopeError(f"seed: a whole number of at least 0, got {seed!r}")
+    seed = whole_number(seed, "seed")
     words = [np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] for i in samples]
     return (np.array(words, dtype=np.uint64) >> np.uint64(1)).astype(np.int64)
 

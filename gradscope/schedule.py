@@ -9,7 +9,7 @@ import numpy as np
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
-from gradscope.errors import GradscopeError, one_of
+from gradscope.errors import GradscopeError, one_of, whole_number
 
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large")
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
@@ -269,14 +269,13 @@ def _set_timesteps(scheduler: Any, count: int) -> None:
     """Have the scheduler space `count` steps, and refuse any other number of them and any outside of training's."""
     last = scheduler.config.num_train_timesteps
     where = "sampling.num_inference_steps"
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise GradscopeError(f"{where}: a whole number of at least 1, got {count!r}")
+    count = whole_number(count, where, least=1)
     if count > last:
         raise GradscopeError(f"{where}: at most the scheduler's {last}, got {count}")
-    if not (fault := _fault(scheduler, int(count))):
+    if not (fault := _fault(scheduler, count)):
         return
     near = (count + sign * k for k in range(1, _CLOSE) for sign in (-1, 1))
-    fits = next((n for n in near if 1 <= n <= last and not _fault(scheduler, int(n))), None)
+    fits = next((n for n in near if 1 <= n <= last and not _fault(scheduler, n)), None)
     advice = f"; {fits} steps fit" if fits else ""
     spacing = f"timestep_spacing {scheduler.config.timestep_spacing!r}"
     offset = scheduler.config.steps_offset

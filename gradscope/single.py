@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradscope.errors import GradscopeError
+from gradscope.errors import GradscopeError, whole_number
 from gradscope.measuring import check_probes
 from gradscope.probe_loading import check_attaching
 from gradscope.provenance import provenance
@@ -69,11 +69,8 @@ class SamplerRecorder:
                 "ANOTHER_PATH, probes)"
             )
         labels = class_labels(labels)
-        if batch_size is not None and (
-            isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
-        ):
-            raise GradscopeError(f"batch_size: a whole number of at least 1, got {batch_size!r}")
-        sampler, size = self._sampler, batch_size or len(labels)
+        sampler = self._sampler
+        size = len(labels) if batch_size is None else whole_number(batch_size, "batch_size", least=1)
         check_attaching(self._probes, sampler.modules, "probes")
         grid = self._grid(labels, sampler.schedule(num_inference_steps), seed, size)
         attributes = self._attributes()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import GradscopeError
-from gradscope.objectives import Scores, scaled
+from gradscope.objectives import Scores, scaled, slope
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class SmoothGrad:
             noised = (c.detach() + self.std * noise.to(c)).requires_grad_()
             with torch.enable_grad():
                 value, log_factor = scores(noised)
-                (gradient,) = torch.autograd.grad(value.sum(), noised)
+                gradient = slope(value, noised)
             before, largest = largest, torch.maximum(largest, log_factor)
             total = scaled(total, before - largest) + scaled(gradient, log_factor - largest)
         return (total / self.samples).to(c.dtype), largest

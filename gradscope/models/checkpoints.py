@@ -27,7 +27,7 @@ Kind = Literal["ema", "raw"]
 
 _ORDER = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 """Entries that come before all others: as in `timm.models.load_state_dict`, which does not know the last."""
-_AVERAGES = ("ema", "shadow", "averaged")
+_AVERAGES = {"ema", "shadow", "averaged"}
 """Words by which a moving average of the weights is known."""
 
 
@@ -50,7 +50,7 @@ class _Part:
     @property
     def kind(self) -> Kind:
         name = f"{self.entry}.{self.prefix}"
-        return "ema" if "EMA" in name or {*_AVERAGES} & {*re.split(r"[._]", name.lower())} else "raw"
+        return "ema" if "EMA" in name or _AVERAGES & {*re.split(r"[._]", name.lower())} else "raw"
 
     @property
     def rank(self) -> int:

@@ -114,6 +114,7 @@ class _Examination:
         self.tensors = {n for n in self.recorded if "channel" in _dims(arrays[n]) and "timestep" in _dims(arrays[n])}
         self.whole_run = "configuration" in metadata.attributes  # and not a recorder that was filled by hand
         self.complete = self.whole_run and metadata.attributes.get("status") == "complete"
+        self.samples, self.steps = self._numbers("sample", "sample"), self._numbers("step", "timestep")
 
     def run(self) -> None:
         """The marker first, then what it marks, then coordinates and evaluation, which are there as a whole."""
@@ -169,8 +170,7 @@ class _Examination:
 
     def _look(self, level: NDArray[Any], origin: list[int]) -> None:
         """Add where the marker has values that no recording writes."""
-        samples_at, steps_at = self._numbers("sample"), self._numbers("step", "timestep")
-        there, order = level > 0, np.argsort(steps_at, kind="stable")
+        there, order = level > 0, np.argsort(self.steps, kind="stable")
         since = np.empty_like(there)
         since[..., order] = np.logical_and.accumulate(there[..., order], axis=-1)
         wrong = {
@@ -181,8 +181,8 @@ class _Examination:
         if not self.tensors:
             wrong["marks tensors, and the store has none"] = (level == 3) & (not self.metadata.is_copy)
         elif type(samples) is int and type(every) is int and every > 0:
-            rows = samples_at[origin[4] : origin[4] + level.shape[-2]]
-            kept = (rows < samples)[:, None] & (steps_at % every == 0)
+            rows = self.samples[origin[4] : origin[4] + level.shape[-2]]
+            kept = (rows < samples)[:, None] & (self.steps % every == 0)
             wrong["marks a tensor where none was to be kept"] = (level == 3) & ~kept
             wrong["marks no tensor where one was to be kept"] = (level == 1) & kept
         if self.complete:
@@ -224,9 +224,9 @@ class _Examination:
                 what = f"it cannot be decoded: {error.__cause__}"
         return len(content), what
 
-    def _numbers(self, name: str, dim: str = "") -> NDArray[np.int64]:
+    def _numbers(self, name: str, dim: str) -> NDArray[np.int64]:
         """Numbers of samples or steps in the whole run, of which a copy may hold some, in any order."""
-        length = self.marker.shape[_OVER.index(dim or name)]
+        length = dict(zip(_dims(self.marker), self.marker.shape, strict=True)).get(dim, 1)
         array = self.arrays.get(name)
         if not self.metadata.is_copy or array is None or array.shape != (length,):
             return np.arange(length)

@@ -80,10 +80,12 @@ StorePath = str | Path | Location
 
 def locate(where: StorePath) -> Location:
     """The location that a path (`~` is the user's folder) or a URL (``s3://bucket/name.zarr``) names."""
-    if not isinstance(where, str | Path) and hasattr(where, "listing"):
+    if not isinstance(where, str | Path):
+        if not hasattr(where, "listing"):
+            raise GradscopeError(f"the path of a store is text or a pathlib.Path, got {where!r:.80}")
         return where
-    if not isinstance(where, str | Path) or not str(where):
-        raise GradscopeError(f"the path of a store is text or a pathlib.Path, got {where!r:.80}")
+    if not str(where):
+        raise GradscopeError("the path of a store is empty")
     return Bucket(where) if isinstance(where, str) and "://" in where else Folder(Path(os.path.expanduser(where)))
 
 

@@ -130,7 +130,7 @@ ALLOWED = {
         "gradscope.smoothgrad",
     },
     "gradscope.smoothgrad": {"gradscope.errors", "gradscope.objectives"},
-    "gradscope.objectives": {"gradscope.config", "probes"},
+    "gradscope.objectives": {"gradscope.config", "gradscope.errors", "probes"},
 }
 
 

@@ -1,7 +1,7 @@
 """The dashboard: one cursor through every gradient of a recorded run.
 
 Reads stores through `gradscope.store` and `gradscope.analysis`; never loads torch. `create_app` and `serve` are loaded
-on first use, so that `dashboards.figures` needs no web server in a notebook.
+on first use, so that `gradscope.plots` needs no web server in a notebook.
 """
 
 from importlib import import_module
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dashboards.app import create_app
-    from dashboards.serving import serve
+    from dashboards.server import serve
 
-_MODULES = {"create_app": "dashboards.app", "serve": "dashboards.serving"}
+_MODULES = {"create_app": "dashboards.app", "serve": "dashboards.server"}
 
 __all__ = ["create_app", "serve"]
 

@@ -9,9 +9,14 @@ import dash
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from dash.dependencies import ALL
 
-from dashboards import asked, components, export, guard, pages, routes, shell
-from dashboards.data import Broken, Library
+from dashboards import pages, shell
+from dashboards.data.library import Broken, Library
+from dashboards.images import routes
+from dashboards.security import callbacks as asked
+from dashboards.security import guard
 from dashboards.state import parse
+from dashboards.widgets import controls as components
+from dashboards.widgets import export
 from gradscope.errors import GradscopeError
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +65,7 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None) 
     Parameters
     ----------
     names
-        Of hosts under which it is asked, see `dashboards.guard`.
+        Of hosts under which it is asked, see `dashboards.security.guard`.
     """
     app = Dash(
         "dashboards",

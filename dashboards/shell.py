@@ -1,9 +1,9 @@
 """What surrounds the pages: header, navigation, notices and the stores that callbacks share."""
 
+import dash_mantine_components as dmc
 from dash import dcc, html
 
-from dashboards import mantine as dmc
-from dashboards.data import Broken, Library
+from dashboards.data.library import Broken, Library
 from dashboards.pages import PAGES
 from dashboards.state import CURSOR, FIELDS
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
 
-from dashboards.data import Library, Recorded
+from dashboards.data.library import Library, Recorded
 
 PAGES = ("overview", "trajectory", "compare", "distributions", "samples", "run")
 CURSOR = ("store", "cell", "t", "sample")

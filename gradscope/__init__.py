@@ -8,38 +8,49 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradscope import stabilizers
+    from gradscope.accessor import open_store as open
     from gradscope.analysis import compare, stability, summary
-    from gradscope.analysis import open_store as open
-    from gradscope.analysis.report import report
     from gradscope.analysis.signatures import signatures
-    from gradscope.evaluating import evaluate
-    from gradscope.evaluation.audit import audit
-    from gradscope.guidance import ClassifierGuidance
-    from gradscope.recorder import Recorder
-    from gradscope.sampler import GuidedSampler
-    from gradscope.single import record
-    from gradscope.smoothgrad import SmoothGrad
+    from gradscope.auditing.audit import audit
+    from gradscope.errors import GradscopeError
+    from gradscope.evaluation.from_python import evaluate
+    from gradscope.recording.from_python import record
+    from gradscope.recording.recorder import Recorder
+    from gradscope.reporting.report import report
+    from gradscope.sampling.guidance.classifier import ClassifierGuidance
+    from gradscope.sampling.guidance.smoothgrad import SmoothGrad
+    from gradscope.sampling.sampler import GuidedSampler
+    from gradscope.store import Grid
+    from gradscope.verification.verify import verify
+    from probes import GuidedStep
 
 _NAMES = {
-    "ClassifierGuidance": "gradscope.guidance:ClassifierGuidance",
-    "GuidedSampler": "gradscope.sampler:GuidedSampler",
-    "Recorder": "gradscope.recorder:Recorder",
-    "SmoothGrad": "gradscope.smoothgrad:SmoothGrad",
-    "audit": "gradscope.evaluation.audit:audit",
+    "ClassifierGuidance": "gradscope.sampling.guidance.classifier:ClassifierGuidance",
+    "GradscopeError": "gradscope.errors:GradscopeError",
+    "Grid": "gradscope.store:Grid",
+    "GuidedSampler": "gradscope.sampling.sampler:GuidedSampler",
+    "GuidedStep": "probes:GuidedStep",
+    "Recorder": "gradscope.recording.recorder:Recorder",
+    "SmoothGrad": "gradscope.sampling.guidance.smoothgrad:SmoothGrad",
+    "audit": "gradscope.auditing.audit:audit",
     "compare": "gradscope.analysis:compare",
-    "evaluate": "gradscope.evaluating:evaluate",
-    "open": "gradscope.analysis:open_store",  # which registers ds.gradscope
-    "record": "gradscope.single:record",
-    "report": "gradscope.analysis.report:report",
+    "evaluate": "gradscope.evaluation.from_python:evaluate",
+    "open": "gradscope.accessor:open_store",  # which registers ds.gradscope
+    "record": "gradscope.recording.from_python:record",
+    "report": "gradscope.reporting.report:report",
     "signatures": "gradscope.analysis.signatures:signatures",
     "stabilizers": "gradscope.stabilizers:",
     "stability": "gradscope.analysis.stability:",
     "summary": "gradscope.analysis:summary",
+    "verify": "gradscope.verification.verify:verify",
 }
 
 __all__ = [
     "ClassifierGuidance",
+    "GradscopeError",
+    "Grid",
     "GuidedSampler",
+    "GuidedStep",
     "Recorder",
     "SmoothGrad",
     "audit",
@@ -52,6 +63,7 @@ __all__ = [
     "stability",
     "stabilizers",
     "summary",
+    "verify",
 ]
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from gradscope.config import RunConfig, load
-from gradscope.preparation import Run, prepare
-from gradscope.recording import record_run
+from gradscope.recording.prepare import Run, prepare
+from gradscope.recording.run import record_run
 from probes import EffectiveStrength, Trace
 
 SAMPLES = 16

@@ -17,8 +17,8 @@ import xarray as xr
 import gradscope
 from gradscope.analysis import require
 from gradscope.analysis.contents import cells, finished, place
-from gradscope.analysis.figures import cell_name
 from gradscope.intervals import wilson
+from gradscope.plots.style import cell_name
 
 SHOWN = 5
 """Timesteps in the table."""

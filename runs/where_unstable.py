@@ -18,7 +18,7 @@ import gradscope
 from gradscope.analysis import permutation_null
 from gradscope.analysis.contents import cells
 from gradscope.analysis.curve_signatures import CURVES
-from gradscope.analysis.figures import cell_name
+from gradscope.plots.style import cell_name
 
 NAME = "gradient_lag_cosine"
 THRESHOLD = next(signature.threshold for signature in CURVES if signature.name == "unstable")

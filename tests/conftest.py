@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from small_models import SIZE, UNET, LinearClassifier
 
-from gradscope.schedule import Schedule
+from gradscope.sampling.process import Schedule
 
 # The models are tiny: threads only get in each other's way.
 torch.set_num_threads(1)

@@ -85,7 +85,7 @@ def nursery(folder: Path) -> Iterator[Nursery]:
 def _serve() -> None:
     import torch
 
-    import gradscope.recording_command  # noqa: F401
+    import gradscope.cli.recording  # noqa: F401
     from gradscope import cli
 
     # A shell's background jobs ignore it, and whatever they start.

@@ -103,3 +103,14 @@ def environment() -> dict[str, str]:
     """Of a process that runs it: with the tests' modules, and one thread."""
     path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def another_judge():
+    """Another one than any guide."""
+    torch.manual_seed(99)
+    return LinearClassifier()
+
+
+def robust_by_another_name():
+    torch.manual_seed(1)
+    return LinearClassifier(gain=2.0)

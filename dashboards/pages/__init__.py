@@ -1,6 +1,10 @@
 """The pages, in the order of the navigation. Each has TITLE, layout(run, state) and register(app, library)."""
 
-from dashboards.pages import compare, distributions, overview, run, samples, trajectory
+from dashboards.pages import distributions, run
+from dashboards.pages.compare import page as compare
+from dashboards.pages.overview import page as overview
+from dashboards.pages.samples import page as samples
+from dashboards.pages.trajectory import page as trajectory
 
 PAGES = {
     "overview": overview,

@@ -2,16 +2,16 @@
 
 from typing import Any
 
+import dash_mantine_components as dmc
 from dash import Dash, Input, State, html
 
-from dashboards import components
-from dashboards import mantine as dmc
-from dashboards.components import control
-from dashboards.data import Library, Recorded
-from dashboards.export import Call
-from dashboards.leads import came_from
-from dashboards.places import closed, filled, outputs, place
+from dashboards.data.library import Library, Recorded
 from dashboards.state import State as View
+from dashboards.widgets import controls as components
+from dashboards.widgets.controls import control
+from dashboards.widgets.export import Call
+from dashboards.widgets.figure_slot import closed, filled, outputs, place
+from dashboards.widgets.links import came_from
 
 TITLE = "Distributions"
 MOST = 4

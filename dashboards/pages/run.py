@@ -6,17 +6,17 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import dash_mantine_components as dmc
 from dash import Dash, Input, Output, html
 from dash import State as Unwatched
 from ruamel.yaml import YAML, RoundTripRepresenter
 
-from dashboards import mantine as dmc
-from dashboards.components import name_of
-from dashboards.data import Library, Recorded
-from dashboards.disk import readable, sizes
-from dashboards.leads import came_from, into
+from dashboards.data.disk import readable, sizes
+from dashboards.data.library import Library, Recorded
 from dashboards.state import State
-from dashboards.tables import Row, fitting, number, table, words
+from dashboards.widgets.controls import name_of
+from dashboards.widgets.grid import Row, fitting, number, table, words
+from dashboards.widgets.links import came_from, into
 from gradscope.store import CELL_DIMS
 from gradscope.store.attributes import nested
 

@@ -23,8 +23,8 @@ def probe_classifier(
     from rich.console import Console
     from rich.progress import Progress
 
-    from gradscope import console_audit as display
-    from gradscope.auditing import refuse_out, run_audit, save
+    from gradscope.auditing.run import refuse_out, run_audit, save
+    from gradscope.cli.display import audit as display
     from gradscope.config import AuditConfig, load
 
     console = Console(markup=False)

@@ -11,10 +11,14 @@ import typer
 from typer.core import TyperGroup
 
 from gradscope.cli.audit import probe_classifier
+from gradscope.cli.dashboard import dashboard
+from gradscope.cli.evaluate import evaluate
+from gradscope.cli.info import info
 from gradscope.cli.output import lasting
 from gradscope.cli.record import record
-from gradscope.cli.stores import dashboard, evaluate, info, report, verify
+from gradscope.cli.report import report
 from gradscope.cli.train import train_classifier, train_ddpm
+from gradscope.cli.verify import verify
 from gradscope.errors import GradscopeError, GradscopeWarning, notes
 
 # After \b a paragraph's lines stay as they are.

@@ -14,8 +14,8 @@ from gradscope.cli.options import Config, Device, Overwrite, Set
 def train_ddpm(config: Config, overrides: Set = None, device: Device = "auto", overwrite: Overwrite = False) -> None:
     """Train an unconditional U-Net; an interrupted training goes on where it was."""
     from gradscope.config import TrainDenoiserConfig, load
-    from gradscope.device import set_device
     from gradscope.evaluation.cards import check_evaluation, measure_denoiser
+    from gradscope.models.device import set_device
     from gradscope.models.training import train_denoiser
 
     settings = load(TrainDenoiserConfig, config, overrides or ())
@@ -34,9 +34,9 @@ def train_classifier(
 ) -> None:
     """Train a timm classifier on clean images or on x_t; an interrupted training goes on where it was."""
     from gradscope.config import TrainClassifierConfig, load
-    from gradscope.device import set_device
     from gradscope.evaluation.cards import measure_classifier
     from gradscope.models import training
+    from gradscope.models.device import set_device
 
     settings = load(TrainClassifierConfig, config, overrides or ())
     where = set_device(device)

@@ -8,8 +8,7 @@ from gradscope.config.classifiers import ClassifierSpec
 from gradscope.config.evaluation import EvaluationConfig
 from gradscope.config.fields import Interval, PathText, Positive, Seed, Strict, form_of
 from gradscope.errors import GradscopeError
-from gradscope.fingerprint import fingerprint
-from gradscope.names import check_name
+from gradscope.text import check_name
 
 ClassifierInput = Literal["x_t", "x0", "x0_detached"]
 Objective = Literal["log_prob", "logit"]
@@ -58,7 +57,7 @@ ProbeSpec = Annotated[
 
 
 class SmoothGradConfig(Strict):
-    """See `gradscope.smoothgrad.SmoothGrad`."""
+    """See `gradscope.sampling.guidance.smoothgrad.SmoothGrad`."""
 
     samples: Positive
     """Classifier passes a step."""
@@ -123,7 +122,3 @@ class RunConfig(Strict):
     execution: ExecutionConfig = ExecutionConfig()
     probes: list[ProbeSpec] = ["gradient", "update", "norms", "cosines", "strength", "belief"]
     recording: RecordingConfig
-
-    def hash(self) -> str:
-        """See `gradscope.fingerprint`; 16 hex digits."""
-        return fingerprint(self.model_dump(mode="json"))

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
 
+from gradscope.analysis.independence import warnings
 from gradscope.errors import GradscopeError
 from gradscope.evaluation.comparison import Comparison
 from gradscope.evaluation.evaluators import Evaluators, Tell
@@ -19,13 +20,12 @@ from gradscope.evaluation.features import Features, distance_names
 from gradscope.evaluation.judge import predict, verdicts
 from gradscope.evaluation.manifold import NEIGHBOURS
 from gradscope.evaluation.real import Real, load_real
-from gradscope.independence import warnings
 from gradscope.intervals import resampled
 from gradscope.models.classifiers import Classifier
-from gradscope.provenance import state_hash
+from gradscope.models.weights import state_hash
 from gradscope.store import CELL_DIMS, add_variables, open_store
 from gradscope.store.attributes import nested
-from gradscope.store.location import Location, StorePath, locate
+from gradscope.store.locations.location import Location, StorePath, locate
 
 _BATCH = 256
 _SEED = 0

@@ -14,7 +14,7 @@ from gradscope.config import Inception, TimmClassifier
 from gradscope.errors import GradscopeError
 from gradscope.models.classifiers import Normalized, load_classifier
 from gradscope.models.logits import Logits
-from gradscope.provenance import state_hash
+from gradscope.models.weights import state_hash
 
 Shape = tuple[int, int, int]
 

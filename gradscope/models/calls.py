@@ -1,5 +1,8 @@
 """Running somebody's model: a copy of the input, in the type of the model's weights, and one form of output."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -43,3 +46,21 @@ def output_of(unet: nn.Module, x_t: Tensor, timestep: int) -> Tensor:
 def _copy(x: Tensor, module: nn.Module) -> Tensor:
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), x.dtype)
     return x.clone().to(dtype)
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode and parameters that require no gradient, as they were before on leaving."""
+    training = {m: m.training for module in modules for m in module.modules()}
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    try:
+        for module in modules:
+            module.eval()
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for parameter in trained:
+            parameter.requires_grad_(True)

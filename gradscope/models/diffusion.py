@@ -17,7 +17,7 @@ from torch import nn
 from gradscope.errors import GradscopeError
 from gradscope.models import cards, foreign
 from gradscope.models.precision import in_float32
-from gradscope.schedule import refuse_class
+from gradscope.models.schedulers import refuse_class
 
 _WEIGHTS = re.compile(
     r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index(\.(?P<index>\w+))?\.json)?$"

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 
 from gradscope.config import TrainClassifierConfig, TrainDenoiserConfig, TrainingConfig
 from gradscope.data import datasets
-from gradscope.device import device_name
 from gradscope.errors import GradscopeError, one_of
 from gradscope.models import cards
 from gradscope.models.classifiers import build_classifier
+from gradscope.models.device import device_name
 
 _ANEW = {
     "python": "or start from the beginning: overwrite=True",

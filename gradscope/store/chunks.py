@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
 
 from gradscope.errors import GradscopeError
-from gradscope.store.chunk_bytes import SUM, UNSOUND, is_sound
-from gradscope.store.files import regular, replace_file, sync
-from gradscope.store.location import StorePath, locate
+from gradscope.store.locations.files import regular, replace_file, sync
+from gradscope.store.locations.location import StorePath, locate
+from gradscope.store.untrusted.chunk_bytes import SUM, UNSOUND, is_sound
 
 _RUN_BYTES = 64 * 1024  # up to which reading what lies between is cheaper than reading twice
 

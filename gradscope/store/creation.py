@@ -11,12 +11,12 @@ import numpy as np
 import zarr
 
 from gradscope.errors import GradscopeError
-from gradscope.store import trust
 from gradscope.store.arrays import create_array
-from gradscope.store.location import ROOT, StorePath, locate, reason
+from gradscope.store.locations.location import ROOT, StorePath, locate, reason
 from gradscope.store.root import set_attributes
-from gradscope.store.schema import CELL_DIMS, VERSION, WRITTEN, Schema
-from gradscope.units import size
+from gradscope.store.schema import AUXILIARY, CELL_DIMS, VERSION, WRITTEN, Schema
+from gradscope.store.untrusted import root as trust
+from gradscope.text import size
 
 _FILES = 10**6
 
@@ -132,7 +132,7 @@ def _coordinates(group: zarr.Group, schema: Schema) -> None:
     for dim, own in schema.coords.items():
         values = np.array(own.values, dtype=object if isinstance(own.values[0], str) else np.float64)
         _coordinate(group, dim, (dim,), values, own.long_name, own.units)
-    group.attrs["coordinates"] = "step alphas_cumprod sigma label seed"
+    group.attrs["coordinates"] = AUXILIARY
 
 
 def _coordinate(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks
-from gradscope.store.location import Location
+from gradscope.store.locations.location import Location
 from gradscope.store.schema import CELL_DIMS, WRITTEN, Schema
 
 

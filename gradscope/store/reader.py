@@ -4,12 +4,12 @@ import xarray as xr
 import zarr
 
 from gradscope.errors import GradscopeError
-from gradscope.store import trust
 from gradscope.store.attributes import as_texts
-from gradscope.store.bounded import Bounded
 from gradscope.store.chunks import Chunks
 from gradscope.store.lazy import Recorded, Selection, StoredVariable
-from gradscope.store.location import ROOT, Location, StorePath, locate
+from gradscope.store.locations.location import ROOT, Location, StorePath, locate
+from gradscope.store.untrusted import root as trust
+from gradscope.store.untrusted.bounded import Bounded
 
 
 def open_store(where: StorePath) -> xr.Dataset:

@@ -16,11 +16,11 @@ import xarray as xr
 import zarr
 from zarr.storage import MemoryStore
 
-from gradscope.store import trust
 from gradscope.store.arrays import DOTTED, chunk_index, create_array
-from gradscope.store.checks import NAME
-from gradscope.store.location import ROOT, Location, StorePath, locate, writing
+from gradscope.store.locations.location import ROOT, Location, StorePath, locate, writing
 from gradscope.store.root import Root
+from gradscope.store.untrusted import root as trust
+from gradscope.store.untrusted.checks import NAME
 
 JOURNAL = ".evaluation.partial"
 """Key of the list of arrays that are on their way."""

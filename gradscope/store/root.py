@@ -6,7 +6,7 @@ from typing import Any
 
 from gradscope.errors import GradscopeError
 from gradscope.store.attributes import as_texts
-from gradscope.store.location import ROOT, Location, StorePath, locate, writing
+from gradscope.store.locations.location import ROOT, Location, StorePath, locate, writing
 
 
 class Root:

@@ -7,11 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradscope.names import check_name
+from gradscope.text import check_name
 
 VERSION = 1
 CELL_DIMS = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
 IMAGE_DIMS = ("channel", "height", "width")
+COORDINATES = (*CELL_DIMS, "sample", "label", "seed", "timestep", "step", "alphas_cumprod", "sigma")
+AUXILIARY = "step alphas_cumprod sigma label seed"
+"""The attribute `coordinates`: those that are not along a dimension of their own."""
 
 _CHUNK_BYTES = 4 * 2**20
 _TENSOR_CHUNK_STEPS = 10

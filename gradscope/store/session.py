@@ -6,7 +6,7 @@ from typing import Any
 
 from gradscope.errors import GradscopeError
 from gradscope.store.creation import create
-from gradscope.store.location import Location
+from gradscope.store.locations.location import Location
 from gradscope.store.progress import finished, refuse_other
 from gradscope.store.replacement import clear
 from gradscope.store.root import set_attributes

@@ -17,8 +17,8 @@ import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks, Where
-from gradscope.store.files import sync
-from gradscope.store.location import ROOT, StorePath, locate, reason
+from gradscope.store.locations.files import sync
+from gradscope.store.locations.location import ROOT, StorePath, locate, reason
 from gradscope.store.schema import WRITTEN, Array, Schema, fill_value
 
 FLUSH_SECONDS = 2.0

@@ -15,8 +15,8 @@ from gradscope.analysis.signatures import OTHERS, find, signatures, untested
 from gradscope.analysis.synthetic import FAULTS, SIGNATURE, trajectories
 from gradscope.config import RunConfig, load
 from gradscope.models import mixture
-from gradscope.preparation import prepare
-from gradscope.recording import record_run
+from gradscope.recording.prepare import prepare
+from gradscope.recording.run import record_run
 from probes import SOURCES, cosines
 
 NOISE = {"unstable", "noise_dominated", "high_frequency", "ineffective"}

@@ -14,12 +14,12 @@ from small_store import evaluated
 
 import gradscope
 from gradscope.analysis.subsets import whole
-from gradscope.analysis.verification import verify
 from gradscope.errors import GradscopeError
-from gradscope.preparation import prepare
-from gradscope.recording import record_run
+from gradscope.recording.prepare import prepare
+from gradscope.recording.run import record_run
 from gradscope.store import CELL_DIMS
 from gradscope.store.attributes import NESTED
+from gradscope.verification.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from measure import Work
 from memory import PROBES
 
 from gradscope.config import RunConfig, check
-from gradscope.preparation import prepare
-from gradscope.recording import record_run
+from gradscope.recording.prepare import prepare
+from gradscope.recording.run import record_run
 
 HELD: dict[str, Callable[[psutil.Process], float]] = {
     "memory": lambda process: process.memory_info().rss,

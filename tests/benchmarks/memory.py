@@ -11,8 +11,8 @@ from measure import Work
 from torch import Tensor, nn
 
 from gradscope.config import RunConfig, check
-from gradscope.preparation import prepare
-from gradscope.recording import record_run
+from gradscope.recording.prepare import prepare
+from gradscope.recording.run import record_run
 
 PROBES = ["gradient", "update", "norms", "cosines", "strength", "belief", "fractions", "sensitivity"]
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from gradscope.config import RunConfig, load
 from gradscope.models.classifiers import load_classifier
 from gradscope.models.diffusion import load_denoiser
-from gradscope.preparation import Run, prepare
-from gradscope.recorder import Recorder
-from gradscope.sampler import image_shape
+from gradscope.recording.prepare import Run, prepare
+from gradscope.recording.recorder import Recorder
+from gradscope.sampling.sampler import image_shape
 from probes import GuidedStep
 
 MODELS = {

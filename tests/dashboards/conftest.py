@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import small_store
 
-from dashboards.data import Library
-from gradscope.store.location import locate
+from dashboards.data.library import Library
+from gradscope.store.locations.location import locate
 
 ROOM = 256 * 2**20
 """Bytes by which this process may grow while `bounded` looks at it."""

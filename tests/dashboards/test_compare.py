@@ -10,12 +10,22 @@ import xarray as xr
 from dash_client import ask, parts, texts
 from scipy import stats
 
-from dashboards import create_app, selection
-from dashboards.data import Library
-from dashboards.differences import ACCURACY, HEADS, NONE, differences, differing, headline, hint, why_not, words
-from dashboards.export import Call
-from dashboards.pages import compare as page
+from dashboards import create_app
+from dashboards.data.library import Library
+from dashboards.pages.compare import page, selection
+from dashboards.pages.compare.differences import (
+    ACCURACY,
+    HEADS,
+    NONE,
+    differences,
+    differing,
+    headline,
+    hint,
+    why_not,
+    words,
+)
 from dashboards.state import default, parse
+from dashboards.widgets.export import Call
 from gradscope.analysis.comparison import SCALARS, compare
 from gradscope.analysis.synthetic import trajectories
 from gradscope.store import CELL_DIMS

@@ -12,12 +12,11 @@ import xarray as xr
 from benchmarks.make_store import Run, Settings
 from zarr.storage import LocalStore
 
-from dashboards.cache import Cache
-from dashboards.data import Broken, Library, Recorded
-from gradscope.analysis import open_store
+from dashboards.data.cache import Cache
+from dashboards.data.library import Broken, Library, Recorded
 from gradscope.analysis.signatures import find, untested
 from gradscope.errors import GradscopeError
-from gradscope.store import StoreWriter, add_variables, create, set_attributes
+from gradscope.store import StoreWriter, add_variables, create, open_store, set_attributes
 from gradscope.store.chunks import Chunks
 
 SETTINGS = Settings(timesteps=60, samples=6, batch_size=3, tensor_samples=2, size=8, stabilizers=("none",))

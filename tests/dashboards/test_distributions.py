@@ -7,10 +7,10 @@ import small_store
 from dash_client import ask, parts, texts
 
 from dashboards import create_app
-from dashboards.data import Library
-from dashboards.export import Call
+from dashboards.data.library import Library
 from dashboards.pages import distributions as page
 from dashboards.state import default
+from dashboards.widgets.export import Call
 
 PARTS = ("of-{}.hidden", "why-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
 

@@ -20,10 +20,10 @@ import small_store
 from flask import Flask
 from small_store import BAD, GOOD
 
-from dashboards.data import Library
-from dashboards.export import Call, register, stamp
-from dashboards.figures import FIGURES
+from dashboards.data.library import Library
+from dashboards.widgets.export import Call, register, stamp
 from gradscope.errors import GradscopeError
+from gradscope.plots import FIGURES
 
 CALLS = [
     Call("accuracy", {}),

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dashboards import guard
 from dashboards.app import app_of, create_app
-from dashboards.data import Library
+from dashboards.data.library import Library
+from dashboards.security import guard
 
 pytestmark = pytest.mark.usefixtures("silent")
 PAGE = "/_dash-update-component"

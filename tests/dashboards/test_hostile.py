@@ -13,13 +13,13 @@ from dash_client import parts
 from hostile_store import CLASSES, CODE, FORMULA, LINK, MARKUP, NAMES, PROBE, SCRIPT
 
 from dashboards import create_app
-from dashboards.data import Library
-from dashboards.export import Call, harmless
-from dashboards.figures import FIGURES
+from dashboards.data.library import Library
 from dashboards.pages import PAGES
 from dashboards.state import default
-from gradscope.analysis.html import to_html
-from gradscope.analysis.report import report
+from dashboards.widgets.export import Call, harmless
+from gradscope.plots import FIGURES
+from gradscope.reporting.html import to_html
+from gradscope.reporting.report import report
 
 RECORDED = [MARKUP, LINK, SCRIPT, CODE, PROBE, FORMULA]
 CELL = {"classifier": MARKUP, "classifier_input": LINK, "stabilizer": CODE, "guidance_scale": 0.5}

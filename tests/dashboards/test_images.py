@@ -11,12 +11,11 @@ from benchmarks.make_store import Run, Settings, record
 from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
 
-from dashboards import png
-from dashboards.images import MAGENTA, Images
-from dashboards.recorded import Recorded
-from gradscope.analysis import open_store
+from dashboards.data.recorded import Recorded
+from dashboards.images import png
+from dashboards.images.tiles import MAGENTA, Images
 from gradscope.errors import GradscopeError
-from gradscope.store import StoreWriter, create
+from gradscope.store import StoreWriter, create, open_store
 from gradscope.store.chunks import Chunks
 
 SIZE = 8

@@ -11,9 +11,9 @@ import sound_store
 from google_crc32c import value as crc32c
 from numcodecs import blosc
 
-from dashboards import limits, recorded
-from dashboards.data import Broken, Library, Recorded
-from dashboards.images import Images
+from dashboards.data import limits, recorded
+from dashboards.data.library import Broken, Library, Recorded
+from dashboards.images.tiles import Images
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS, open_store
 

@@ -9,10 +9,10 @@ from dash_client import texts
 from plotly.io.json import to_json_plotly
 
 from dashboards import pages
-from dashboards.data import Library
-from dashboards.export import Call
+from dashboards.data.library import Library
 from dashboards.state import default
-from dashboards.verdicts import verdicts
+from dashboards.widgets.export import Call
+from dashboards.widgets.verdicts import verdicts
 from gradscope.analysis.contents import class_names
 
 CELLS = [small_store.GOOD, small_store.BAD]

@@ -9,10 +9,10 @@ import small_store
 from plotly.io.json import to_json_plotly
 
 from dashboards import create_app
-from dashboards.cells_table import cell_columns, cell_rows, found_in
-from dashboards.data import Library, Recorded
-from dashboards.findings_table import finding_rows
-from dashboards.pages import overview
+from dashboards.data.library import Library, Recorded
+from dashboards.pages.overview import page as overview
+from dashboards.pages.overview.cells_table import cell_columns, cell_rows, found_in
+from dashboards.pages.overview.findings_table import finding_rows
 from dashboards.state import default, parse
 from gradscope.store import CELL_DIMS
 

@@ -9,9 +9,9 @@ import small_store
 from flask import Flask
 from PIL import Image
 
-from dashboards import routes
-from dashboards.data import Library
-from dashboards.images import Images
+from dashboards.data.library import Library
+from dashboards.images import routes
+from dashboards.images.tiles import Images
 
 FOREVER = "public, max-age=31536000, immutable"
 

@@ -9,8 +9,8 @@ import small_store
 from plotly.io.json import to_json_plotly
 from ruamel.yaml import YAML
 
-from dashboards.data import Library
-from dashboards.disk import readable, sizes
+from dashboards.data.disk import readable, sizes
+from dashboards.data.library import Library
 from dashboards.pages import run as page
 from dashboards.state import default
 

@@ -10,14 +10,15 @@ import small_store
 from PIL import Image
 from plotly.io.json import to_json_plotly
 
-from dashboards import create_app, thumbnails
-from dashboards.data import Library
-from dashboards.leads import into
-from dashboards.pages import samples
-from dashboards.samples_table import sample_columns, sample_rows
+from dashboards import create_app
+from dashboards.data.library import Library
+from dashboards.pages.samples import page as samples
+from dashboards.pages.samples.samples_table import sample_columns, sample_rows
 from dashboards.state import default, parse
-from dashboards.thumbnails import sprite
-from dashboards.verdicts import TITLES, chosen, verdicts
+from dashboards.widgets import thumbnails
+from dashboards.widgets.links import into
+from dashboards.widgets.thumbnails import sprite
+from dashboards.widgets.verdicts import TITLES, chosen, verdicts
 from gradscope.store import CELL_DIMS
 
 CELLS = (0, 1, 9, 15)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dashboards.data import Library
+from dashboards.data.library import Library
 from dashboards.state import FIELDS, LIMITS, MOST, ONLY, PAGES, State, default, mask, parse, scalars, unmask
 
 

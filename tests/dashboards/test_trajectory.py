@@ -11,14 +11,14 @@ import small_store
 from dash.development.base_component import Component
 
 from dashboards import create_app
-from dashboards.data import Library
-from dashboards.figures import style
-from dashboards.pages import trajectory as page
-from dashboards.pages._trajectory_data import described, readable, trajectory, with_focus
-from dashboards.pages._trajectory_figures import exhibits
+from dashboards.data.library import Library
+from dashboards.pages.trajectory import page
+from dashboards.pages.trajectory.data import described, readable, trajectory, with_focus
+from dashboards.pages.trajectory.figures import exhibits
 from dashboards.state import default
-from dashboards.swatches import swatch
-from gradscope.analysis.figures.style import DASHES
+from dashboards.widgets.swatches import swatch
+from gradscope.plots import cells as style
+from gradscope.plots.style import DASHES
 from gradscope.store import CELL_DIMS
 
 GAP = (0, 1, 0, 1)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from gradscope import cli
-from gradscope.auditing import run_audit
+from gradscope.auditing.run import run_audit
 from gradscope.config import AuditConfig, DataConfig, TrainClassifierConfig
 from gradscope.data.datasets import load
 from gradscope.errors import GradscopeError

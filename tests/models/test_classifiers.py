@@ -12,7 +12,7 @@ from gradscope.config import TimmClassifier
 from gradscope.errors import GradscopeError
 from gradscope.models import cards
 from gradscope.models.classifiers import load_classifier
-from gradscope.preparation import check_classes
+from gradscope.recording.prepare import check_classes
 
 OPTIONS = {"channels": [8, 8, 8, 8], "stem_width": 8, "stem_type": ""}
 SHAPE = (3, 32, 32)

@@ -13,9 +13,9 @@ from small_models import SIZE, UNET
 from torch import nn
 
 from gradscope import ClassifierGuidance, GuidedSampler
+from gradscope.auditing.audit import audit
 from gradscope.config import TimmClassifier
 from gradscope.errors import GradscopeError, GradscopeWarning
-from gradscope.evaluation.audit import audit
 from gradscope.evaluation.features import load_extractor
 from gradscope.evaluation.judge import predict
 from gradscope.models.classifiers import build_classifier, load_classifier

@@ -5,9 +5,9 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
-from gradscope.guidance import ClassifierGuidance
-from gradscope.sampler import GuidedSampler
-from gradscope.smoothgrad import SmoothGrad
+from gradscope.sampling.guidance.classifier import ClassifierGuidance
+from gradscope.sampling.guidance.smoothgrad import SmoothGrad
+from gradscope.sampling.sampler import GuidedSampler
 from probes import Attribution, GradientSNR, Layers, Trace
 
 LABELS, STEPS = [0, 1, 2], 3

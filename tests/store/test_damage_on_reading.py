@@ -15,12 +15,12 @@ import xarray as xr
 from sound_store import KINDS, NAMES, copied, edit, edit_json, make, stores  # noqa: F401  (a fixture)
 
 import gradscope
-from dashboards.images import Images
-from dashboards.recorded import Recorded
-from gradscope.analysis.verification import verify
+from dashboards.data.recorded import Recorded
+from dashboards.images.tiles import Images
 from gradscope.errors import GradscopeError
-from gradscope.store.location import locate
+from gradscope.store.locations.location import locate
 from gradscope.store.progress import finished
+from gradscope.verification.verify import verify
 
 SUMMED = ("plain", "lz4", "sharded", "half", "sparse")
 

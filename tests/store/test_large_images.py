@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import gradscope
-from gradscope.analysis.verification import verify
-from gradscope.recorder import Recorder, make_schema
+from gradscope.recording.recorder import Recorder, make_schema
 from gradscope.store import Grid, schema
+from gradscope.verification.verify import verify
 from probes import GuidedStep, Norm, Tensor
 
 

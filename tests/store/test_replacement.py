@@ -13,12 +13,12 @@ import xarray as xr
 from sound_store import ABOUT, CELLS, KINDS, SAMPLES, Kind, copied, make, stores  # noqa: F401  (a fixture)
 
 import gradscope
-from gradscope.analysis.verification import verify
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS, add_variables, replacement
-from gradscope.store.integrity import examine
-from gradscope.store.location import locate
+from gradscope.store.locations.location import locate
 from gradscope.store.session import recording
+from gradscope.verification.chunks import examine
+from gradscope.verification.verify import verify
 
 EARLIER = ("class", "confusion", "own_accuracy", "own_prediction")
 LATER = ("floor", "judge_prediction", "own_accuracy", "own_prediction")
@@ -186,7 +186,7 @@ def test_an_evaluation_beside_a_recording_is_refused(tmp_path):
     from gradscope.evaluation.evaluate import evaluate_store
 
     path = make(tmp_path / "s.zarr", KINDS["interrupted"])
-    holding = "import sys; from gradscope.store.location import locate\nwith locate(sys.argv[1]).lock():\n"
+    holding = "import sys; from gradscope.store.locations.location import locate\nwith locate(sys.argv[1]).lock():\n"
     holding += "    print('held', flush=True)\n    sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", holding, path], stdin=-1, stdout=-1, text=True) as process:
         assert process.stdout is not None

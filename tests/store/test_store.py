@@ -29,9 +29,9 @@ from gradscope.store import (
     replacement,
     set_attributes,
 )
-from gradscope.store.files import replace_file
-from gradscope.store.location import locate
-from gradscope.store.lock import exclusive, is_locked
+from gradscope.store.locations.files import replace_file
+from gradscope.store.locations.location import locate
+from gradscope.store.locations.lock import exclusive, is_locked
 from gradscope.store.session import begin
 
 IMAGE = ("channel", "height", "width")

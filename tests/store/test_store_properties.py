@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dashboards.app import app_of
-from dashboards.data import Library
+from dashboards.data.library import Library
 from dashboards.pages import PAGES
-from gradscope import console
 from gradscope.analysis import summary
-from gradscope.analysis.report import report, to_json
-from gradscope.console_report import report_parts
+from gradscope.cli.display import tables as console
+from gradscope.cli.display.report import report_parts
 from gradscope.errors import GradscopeError
-from gradscope.store import open_store, trust
+from gradscope.reporting.report import report, to_json
+from gradscope.store import open_store
+from gradscope.store.untrusted import root as trust
 
 COMMON = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 TEXTS = "x|written|sample|timestep|float64|object|string|int8|NaN|../x|days since 2000-01-01|{}|[]|null|\x1b[31m|[/red]"

@@ -8,7 +8,8 @@ import pytest
 import small_store
 
 from gradscope.errors import GradscopeError
-from gradscope.store import open_store, trust
+from gradscope.store import open_store
+from gradscope.store.untrusted import root as trust
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from playwright.sync_api import expect
 
 import gradscope
-from dashboards.data import Library
+from dashboards.data.library import Library
 
 TENSORS = {"gradient": "signed", "update": "signed", "x_t": "image", "pred_original_sample": "image"}
 

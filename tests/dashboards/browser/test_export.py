@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import gradscope
-from dashboards.data import Library
+from dashboards.data.library import Library
 
 FIGURES = {
     "overview": ("stability",),

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl, urlsplit
 import chromium
 import pytest
 
-from dashboards.data import Library
+from dashboards.data.library import Library
 from dashboards.state import CURSOR, FIELDS, PAGES, default, unmask
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import gradscope
-from dashboards.data import Library
+from dashboards.data.library import Library
 
 CELL = 3
 """non_robust, guided: see `synthetic`."""

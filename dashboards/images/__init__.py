@@ -1,0 +1,1 @@
+"""Tensors and final images as pictures over HTTP."""

@@ -1,0 +1,1 @@
+"""Two cells, paired over the samples that they share."""

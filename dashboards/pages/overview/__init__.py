@@ -1,0 +1,1 @@
+"""The landing page: what fails, in which cells, and where along t."""

@@ -1,0 +1,1 @@
+"""The final images of a cell with their verdicts."""

@@ -1,0 +1,1 @@
+"""What pages share: controls, tables, cards of figures, thumbnails, links."""

@@ -1,0 +1,86 @@
+"""``ds.gradscope``: the analysis of a store, in a notebook."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from gradscope import plots
+from gradscope.analysis import comparison, signatures, stability
+from gradscope.analysis.subsets import whole
+from gradscope.analysis.summary import summary
+from gradscope.reporting import report as reports
+from gradscope.reporting.html import to_html as page
+from gradscope.store import open_store
+
+__all__ = ["Accessor", "open_store"]
+
+Names = Mapping[str, str | float]
+
+
+@xr.register_dataset_accessor("gradscope")
+class Accessor:
+    """What `gradscope.analysis` does, as methods of a store."""
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        self._selected = ds
+
+    @cached_property
+    def _ds(self) -> xr.Dataset:
+        """With all dimensions of a store; only here does a dataset that is none raise."""
+        return whole(self._selected)
+
+    def summary(self) -> xr.Dataset:
+        """One row a cell, see `gradscope.summary`."""
+        return summary(self._ds)
+
+    def signatures(self) -> pd.DataFrame:
+        """What fails, see `gradscope.signatures`."""
+        return signatures.signatures(self._ds)
+
+    def untested(self) -> dict[str, str]:
+        """Signatures that could not be tested, and what would make it possible."""
+        return signatures.untested(self._ds)
+
+    def curves(self, names: str | Sequence[str] | None = None) -> xr.Dataset:
+        """Means, intervals and quantiles along t, see `gradscope.stability.curves`."""
+        return stability.curves(self._ds, names)
+
+    def compare(self, a: Names, b: Names) -> comparison.Comparison:
+        """Cell b against cell a, see `gradscope.compare`."""
+        return comparison.compare(self._ds, a, b)
+
+    def compare_all(self, baseline: str = "none") -> pd.DataFrame:
+        """Does a stabiliser help, and does x0? See `gradscope.analysis.compare_all`."""
+        return comparison.compare_all(self._ds, baseline)
+
+    def report(self) -> reports.Report:
+        """All of it, see `gradscope.report`."""
+        return reports.report(self._ds)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report as one offline page."""
+        Path(path).write_text(page(self.report(), self._ds), encoding="utf-8")
+
+    def plot_curve(self, name: str) -> go.Figure:
+        """A diagnostic along t, with bands."""
+        return plots.curve(self._ds, name)
+
+    def plot_heatmap(self, name: str) -> go.Figure:
+        """A diagnostic over cells and t."""
+        return plots.heatmap(self._ds, name)
+
+    def plot_trajectories(self, cells: Sequence[Names], sample: int = 0, steps: int = 8) -> go.Figure:
+        """x_t, x0-hat and the gradient of one sample along t, in some cells."""
+        return plots.trajectories(self._ds, cells, sample, steps)
+
+    def plot_accuracy(self) -> go.Figure:
+        """Accuracies by judge and guide, with intervals."""
+        return plots.accuracy(self._ds)
+
+    def plot_confusion(self, cell: Names) -> go.Figure:
+        """What the judge sees, by target class, in one cell."""
+        return plots.confusion(self._ds, cell)

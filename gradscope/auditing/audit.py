@@ -1,0 +1,259 @@
+"""Where can a classifier guide? Its answers and gradients on forward-noised data, before any sampling.
+
+Held-out images x_0 are noised to x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) noise (equation 4 of arXiv
+2006.11239). Each image keeps two noises, drawn once: every classifier, every input and every timestep sees the same
+ones. Along t an image thus moves on one smooth path between itself and its first noise, so that
+
+- `gradient_cosine` compares gradients of one image and one noise at successive audited timesteps, and falls below 1
+  only because the gradient itself turns;
+- `noise_cosine` compares gradients of one image at one timestep under its two noises: near 0, the gradient is about the
+  noise and not about the image.
+
+Answers (accuracy, calibration, log p) and all other values are those under the first noise.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_calibration_error
+
+import gradscope.sampling.guidance.objectives as objectives
+from gradscope.config import ClassifierInput
+from gradscope.errors import GradscopeError
+from gradscope.intervals import resampled, wilson
+from gradscope.models.calls import output_of
+from gradscope.sampling.guidance.classifier import ClassifierGuidance, Evidence
+from gradscope.sampling.process import Schedule, Times, refuse_inexact
+
+_BINS = 15
+_REPLICATES = 1000
+_CELL = ("classifier", "classifier_input", "timestep")
+_SAMPLE = (*_CELL, "sample")
+_BOUNDS = (*_CELL, "bound")
+_TRUE = "the true class"
+
+_VARIABLES: dict[str, tuple[tuple[str, ...], str, str, str]] = {
+    "predicted_class": (_SAMPLE, "class that the classifier predicts", "1", "argmax_k f(c)[k]; -1: logits not finite"),
+    "confidence": (_SAMPLE, "probability of the predicted class", "1", "max_k softmax(f(c))[k]"),
+    "log_prob": (_SAMPLE, f"log-probability of {_TRUE}", "nat", "log softmax(f(c))[y]"),
+    "gradient_norm": (_SAMPLE, f"l2 norm of the gradient of {_TRUE}'s log-probability", "nat", "|d log p(y|c)/d x_t|"),
+    "gradient_cosine": (
+        _SAMPLE, "cosine of the gradient with that at the next larger audited timestep, same noise", "1",
+        "cos(g_t, g_next); NaN at the largest t and where a gradient is zero or not finite",
+    ),
+    "noise_cosine": (
+        _SAMPLE, "cosine of the image's gradients under two independent noises", "1",
+        "cos(g_t(noise_1), g_t(noise_2)); NaN where a gradient is zero or not finite",
+    ),
+    "leverage": (
+        _SAMPLE, "change of log p along the gradient over one length of the DDPM posterior's noise, to first order",
+        "nat", "gradient_norm sigma_t sqrt(d), with sigma_t of a single training timestep",
+    ),
+    "zero_fraction": (_SAMPLE, "share of elements of the gradient that are exactly zero", "1", "mean(g == 0)"),
+    "finite_fraction": (_SAMPLE, "share of finite elements of the gradient", "1", "mean(isfinite(g))"),
+    "accuracy": (_CELL, "share of images whose true class is predicted", "1", "mean(predicted_class == y)"),
+    "accuracy_interval": (_BOUNDS, "95 % Wilson interval of the accuracy", "1", "Wilson"),
+    "calibration_error": (
+        _CELL, f"expected calibration error of the predicted class, {_BINS} bins, l1", "1",
+        "sum_b n_b/N |accuracy_b - confidence_b|; NaN where logits are not finite",
+    ),
+    "noise_cosine_interval": (
+        _BOUNDS, "95 % bootstrap interval over images of the mean noise_cosine, where an undefined cosine counts as 0",
+        "1", f"percentiles of {_REPLICATES} resampled means",
+    ),
+    "can_guide": (
+        _CELL, "whether the accuracy is above chance and two noises' gradients agree", "1",
+        "accuracy_interval[low] > chance and noise_cosine_interval[low] > 0",
+    ),
+    "chance": ((), "accuracy of the best constant answer: share of the most frequent class", "1", "max_k mean(y == k)"),
+}  # fmt: skip
+_DTYPES = {"predicted_class": np.int32, "can_guide": np.bool_}
+
+
+def audit(
+    classifiers: Mapping[str, nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    unet: nn.Module | None = None,
+    scheduler: Any = None,
+    timesteps: int = 20,
+    batch_size: int = 32,
+    seed: int = 0,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> xr.Dataset:
+    """Audit classifiers on forward-noised images, per timestep, at x_t and, where there is a U-Net, at x0-hat.
+
+    Parameters
+    ----------
+    classifiers
+        Name -> ``(n, channel, height, width)`` to logits ``(n, classes)``. They are put into evaluation mode.
+    images, labels
+        Held-out images ``(n, channel, height, width)`` in [-1, 1], n >= 2, on the classifiers' device, and the true
+        classes ``(n,)``, int64, in the classifiers' numbering.
+    unet, scheduler
+        Denoiser for x0-hat (as `GuidedSampler` takes it) and its scheduler; default: none, and `DDPMScheduler()`, that
+        is 1000 timesteps with linear betas.
+    timesteps
+        Number of timesteps, evenly spaced from the last to 0.
+    batch_size
+        Images that go through together. The noise does not depend on it.
+    seed
+        Of the noise and of the bootstrap.
+    on_step
+        Called with the number of steps done and of all steps.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over classifier, classifier_input, timestep (descending, as a sampler goes) and sample; each variable says what
+        it is. ``can_guide`` asks two things: is the lower bound of the accuracy above ``chance``, and is the lower
+        bound of the mean cosine between two noises' gradients above 0? Guidance needs both; they do not promise it.
+
+    Raises
+    ------
+    GradscopeError
+        Fewer than two images, labels that a classifier lacks, or a scheduler that cannot be treated exactly.
+    """
+    if len(images) < 2:
+        raise GradscopeError(f"samples: an audit takes at least 2 images, got {len(images)}")
+    schedule, times = _times(DDPMScheduler() if scheduler is None else scheduler, timesteps)
+    inputs: list[ClassifierInput] = ["x_t"] if unet is None else ["x_t", "x0"]
+    for module in [*classifiers.values(), *([] if unet is None else [unet])]:
+        module.eval()
+    guides = [ClassifierGuidance(module, kind) for module in classifiers.values() for kind in inputs]
+    names = [name for name, (dims, *_) in _VARIABLES.items() if dims == _SAMPLE and name != "leverage"]
+    values = {name: np.full((len(guides), len(times), len(images)), np.nan) for name in names}
+    generator = torch.Generator().manual_seed(seed)
+    blocks = range(0, len(images), batch_size)
+    done, total = 0, len(blocks) * len(guides) * len(times)
+    for first in blocks:
+        rows = slice(first, first + batch_size)
+        x_0, label = images[rows], labels[rows]
+        noises = torch.stack([torch.randn(2, *image.shape, generator=generator) for image in x_0], dim=1).to(x_0.device)
+        for g, guide in enumerate(guides):
+            denoiser = unet if guide.classifier_input == "x0" else None  # at x_t its pass would be wasted
+            for k, measured in enumerate(_along(schedule, times, guide, denoiser, x_0, label, noises)):
+                for name, value in measured.items():
+                    values[name][g, k, rows] = value.cpu().numpy()
+                done += 1
+                on_step(done, total)
+    return _dataset(values, labels.cpu().numpy(), list(classifiers), inputs, times, images[0].numel(), seed)
+
+
+def _times(scheduler: Any, timesteps: int) -> tuple[Schedule, list[Times]]:
+    """Evenly spaced timesteps of the whole schedule, both ends included, descending."""
+    refuse_inexact(scheduler)
+    # Every training timestep once, however the scheduler would space its steps.
+    every = DDPMScheduler.from_config(scheduler.config, timestep_spacing="leading", steps_offset=0)
+    schedule = Schedule(every, every.config.num_train_timesteps)
+    if not 2 <= timesteps <= len(schedule.times):
+        raise GradscopeError(f"timesteps: from 2 to the scheduler's {len(schedule.times)}, got {timesteps}")
+    chosen = np.linspace(0, len(schedule.times) - 1, timesteps).round().astype(int)
+    return schedule, [schedule.times[i] for i in chosen]
+
+
+def _along(
+    schedule: Schedule,
+    times: list[Times],
+    guide: ClassifierGuidance,
+    unet: nn.Module | None,
+    x_0: Tensor,
+    label: Tensor,
+    noises: Tensor,
+) -> Iterator[dict[str, Tensor]]:
+    """What is measured of one block at each of `times`; `noises` is of shape ``(2, *x_0.shape)``."""
+    previous = None
+    for now in times:
+        t = torch.full_like(label, now.timestep)
+        denoise = torch.zeros_like if unet is None else partial(output_of, unet, timestep=now.timestep)
+        looks = [
+            guide.evaluate(schedule.scheduler.add_noise(x_0, noise, t), label, now, schedule, denoise)
+            for noise in noises
+        ]
+        yield _measure(looks, previous, label)
+        previous = looks[0].gradient
+
+
+def _measure(looks: Sequence[Evidence], previous: Tensor | None, label: Tensor) -> dict[str, Tensor]:
+    """Values ``(n,)`` by name, from the looks under both noises and the gradient at the timestep before."""
+    gradient, other = (look.gradient.flatten(1).double() for look in looks)  # float32 squares underflow
+    before = torch.full_like(gradient, torch.nan) if previous is None else previous.flatten(1).double()
+    logits = looks[0].logits.double()
+    log_p = logits.log_softmax(dim=1)
+    confidence, predicted = log_p.exp().max(dim=1)
+    finite = torch.isfinite(logits).all(dim=1)
+    return {
+        "predicted_class": predicted.where(finite, -1),
+        "confidence": confidence.where(finite, torch.nan),
+        "log_prob": objectives.value("log_prob", logits, label),
+        "gradient_norm": torch.linalg.vector_norm(gradient, dim=1),
+        "gradient_cosine": torch.cosine_similarity(gradient, before, dim=1, eps=0),
+        "noise_cosine": torch.cosine_similarity(gradient, other, dim=1, eps=0),
+        "zero_fraction": (gradient == 0).double().mean(dim=1),
+        "finite_fraction": torch.isfinite(gradient).double().mean(dim=1),
+    }
+
+
+def _dataset(
+    values: dict[str, np.ndarray],
+    label: np.ndarray,
+    classifiers: list[str],
+    inputs: Sequence[str],
+    times: list[Times],
+    elements: int,
+    seed: int,
+) -> xr.Dataset:
+    sigma = np.array([now.sigma for now in times])
+    right = values["predicted_class"] == label
+    chance = np.bincount(label).max() / len(label)
+    accuracy_interval = np.stack(wilson(right.sum(axis=-1), len(label)), axis=-1)
+    agreement = np.nan_to_num(values["noise_cosine"], nan=0)  # a gradient that is not there agrees with none
+    replicates = agreement @ resampled(len(label), _REPLICATES, seed).T / len(label)
+    noise_cosine_interval = np.stack(np.quantile(replicates, [0.025, 0.975], axis=-1), axis=-1)
+    values |= {
+        "leverage": values["gradient_norm"] * sigma[:, None] * elements**0.5,
+        "accuracy": right.mean(axis=-1),
+        "accuracy_interval": accuracy_interval,
+        "calibration_error": _calibration_error(values["confidence"], right),
+        "noise_cosine_interval": noise_cosine_interval,
+        "can_guide": (accuracy_interval[..., 0] > chance) & (noise_cosine_interval[..., 0] > 0),
+        "chance": np.array(chance),
+    }
+    coords = {
+        "classifier": (("classifier",), np.array(classifiers, dtype=object), "audited classifier"),
+        "classifier_input": (("classifier_input",), np.array(inputs, dtype=object), "what the classifier sees"),
+        "timestep": (("timestep",), [now.timestep for now in times], "diffusion time, in sampling order"),
+        "sample": (("sample",), np.arange(len(label)), "index of the image"),
+        "bound": (("bound",), np.array(["low", "high"], dtype=object), "end of an interval"),
+        "alphas_cumprod": (("timestep",), [now.alphas_cumprod for now in times], "cumulative product of alphas"),
+        "sigma": (("timestep",), sigma, "standard deviation of the DDPM posterior, of single training timesteps"),
+        "label": (("sample",), label, "true class, in the classifiers' numbering"),
+    }
+    ds = xr.Dataset(
+        coords={
+            name: (dims, content, {"long_name": long_name, "units": "1"})
+            for name, (dims, content, long_name) in coords.items()
+        }
+    )
+    for name, (dims, long_name, units, equation) in _VARIABLES.items():
+        shape = tuple(ds.sizes[dim] for dim in dims)
+        attributes = {"long_name": long_name, "units": units, "equation": equation}
+        ds[name] = dims, values[name].reshape(shape).astype(_DTYPES.get(name, np.float32)), attributes
+    return ds
+
+
+def _calibration_error(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Expected calibration error (arXiv 1706.04599) over the last dimension; the predicted class alone enters it."""
+    out = np.full(confidence.shape[:-1], np.nan)
+    for cell in np.ndindex(out.shape):
+        if not np.isnan(confidence[cell]).any():
+            pair = torch.from_numpy(confidence[cell]), torch.from_numpy(right[cell]).int()
+            out[cell] = float(binary_calibration_error(*pair, n_bins=_BINS, norm="l1"))
+    return out

@@ -1,0 +1,157 @@
+"""The audit of classifiers by configuration: what it takes, checked before anything runs, and its result, saved."""
+
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from diffusers import DDPMScheduler
+
+from gradscope.auditing.audit import audit
+from gradscope.config import AuditConfig
+from gradscope.data import datasets
+from gradscope.errors import GradscopeError, one_of
+from gradscope.models.classifiers import Classifier, load_classifier
+from gradscope.models.device import set_device
+from gradscope.models.diffusion import Denoiser, load_denoiser
+from gradscope.models.schedulers import SCHEDULERS
+from gradscope.recording.provenance import provenance
+from gradscope.sampling.sampler import image_shape, refuse_conditional
+from gradscope.store.attributes import as_texts
+
+
+def run_audit(
+    config: AuditConfig,
+    device: str = "auto",
+    *,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+    command: Sequence[str] = (),
+) -> xr.Dataset:
+    """Load what a configuration names and audit it on held-out images, see `gradscope.auditing.audit.audit`.
+
+    The result's attributes hold the configuration, versions, device, and the weights' hashes.
+
+    Raises
+    ------
+    GradscopeError
+        Naming the configuration's key, what was got and what is possible.
+    """
+    where = set_device(device)
+    data = datasets.load(config.data, "test")
+    shape = (config.data.channels, config.data.size, config.data.size)
+    denoiser = _denoiser(config, shape, where)
+    classifiers = {
+        name: load_classifier(spec, f"classifiers.{name}", shape, where) for name, spec in config.classifiers.items()
+    }
+    number = class_numbers(config.class_index, data.classes, classifiers)
+    chosen = np.random.default_rng(config.seed).permutation(len(data))[: config.samples]
+    images, labels = data.batch(chosen.tolist())
+    modules = {name: classifier.module for name, classifier in classifiers.items()}
+    scheduler = _scheduler(config) if denoiser is None else denoiser.scheduler
+    ds = audit(
+        modules,
+        images.to(where),
+        number[labels].to(where),
+        unet=None if denoiser is None else denoiser.unet,
+        scheduler=scheduler,
+        timesteps=config.timesteps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        on_step=on_step,
+    )
+    content = config.model_dump(mode="json")
+    models = {f"classifiers.{name}": module for name, module in modules.items()}
+    if denoiser is not None:
+        models["denoiser"] = denoiser.unet
+    return ds.assign_attrs(provenance(content, scheduler, models, data.classes, where, command))
+
+
+def class_numbers(
+    index: Mapping[str, int] | None, classes: Sequence[str], classifiers: Mapping[str, Classifier]
+) -> torch.Tensor:
+    """The classifiers' number of each class of the data, shape ``(classes,)``, int64.
+
+    Raises
+    ------
+    GradscopeError
+        The classes cannot be told from one another, or a classifier lacks one.
+    """
+    if index is None:
+        for name, classifier in classifiers.items():
+            _refuse_other_classes(name, classifier, classes)
+        return torch.arange(len(classes))
+    unknown = [name for name in index if name not in classes]
+    if unknown:
+        raise GradscopeError(f"class_index.{unknown[0]}: the data has no such class; {one_of(unknown[0], classes)}")
+    missing = [name for name in classes if name not in index]
+    if missing:
+        raise GradscopeError(f"class_index: the data's class {missing[0]!r} is missing; got only {', '.join(index)}")
+    for key, number in index.items():
+        for name, classifier in classifiers.items():
+            if number >= classifier.num_classes:
+                raise GradscopeError(
+                    f"class_index.{key}: classifiers.{name} has classes 0 to {classifier.num_classes - 1}, got {number}"
+                )
+    return torch.tensor([index[name] for name in classes])
+
+
+def _refuse_other_classes(name: str, classifier: Classifier, classes: Sequence[str]) -> None:
+    example = f"class_index: {{{classes[0]}: 0}} tells its number of each class of the data"
+    if classifier.num_classes != len(classes):
+        raise GradscopeError(
+            f"classifiers.{name}: has {classifier.num_classes} classes, the data {len(classes)}; {example}"
+        )
+    if classifier.classes and tuple(classifier.classes) != tuple(classes):
+        raise GradscopeError(
+            f"classifiers.{name}: its classes are {list(classifier.classes)}, those of the data {list(classes)}; "
+            f"{example}"
+        )
+
+
+def _denoiser(config: AuditConfig, shape: tuple[int, int, int], device: torch.device) -> Denoiser | None:
+    if config.denoiser == "none":
+        return None
+    if config.scheduler:
+        raise GradscopeError("scheduler: the denoiser has its own; leave this key out, or set denoiser: none")
+    denoiser = load_denoiser(config.denoiser, device)
+    refuse_conditional(denoiser.unet)
+    made = image_shape(denoiser.unet)
+    if made != shape:
+        wanted, got = (" x ".join(map(str, sizes)) for sizes in (made, shape))
+        raise GradscopeError(
+            f"data.size: the denoiser makes images of {wanted} (channel, height, width), the data's are {got}"
+        )
+    scheduler = SCHEDULERS["ddpm"].from_config(denoiser.scheduler.config)
+    return Denoiser(denoiser.unet, scheduler, denoiser.name)
+
+
+def _scheduler(config: AuditConfig) -> DDPMScheduler:
+    try:
+        return DDPMScheduler(**config.scheduler)
+    except Exception as error:
+        raise GradscopeError(f"scheduler: diffusers refused these arguments: {error}") from error
+
+
+def refuse_out(path: Path, overwrite: bool) -> None:
+    """Raise GradscopeError where an audit may not be saved at `path`."""
+    if path.suffix != ".zarr":
+        raise GradscopeError(f"--out: an audit is saved as a zarr store, NAME.zarr; got {str(path)!r}")
+    if path.exists() and not overwrite:
+        raise GradscopeError(f"--out: {path} exists; choose another path, or overwrite it (--overwrite)")
+    if path.exists() and not (path / "zarr.json").is_file():
+        raise GradscopeError(f"--out: {path} is not a zarr store, it is not overwritten")
+
+
+def save(ds: xr.Dataset, path: Path) -> None:
+    """Write an audit as a zarr v3 store that plain ``xarray.open_zarr`` reads; replaces what is there."""
+    try:
+        if path.exists():
+            shutil.rmtree(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            ds.assign_attrs(as_texts(ds.attrs)).to_zarr(path, zarr_format=3)
+    except OSError as error:
+        raise GradscopeError(f"--out: {path} could not be written: {error.strerror}") from error

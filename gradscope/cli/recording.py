@@ -1,0 +1,172 @@
+"""What `gradscope record` does, from its options to what it prints."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from rich.console import Console
+
+from gradscope.analysis import summary
+from gradscope.analysis.independence import also_guides, warnings
+from gradscope.cli.display import tables as display
+from gradscope.config import RunConfig, apply, check, load
+from gradscope.errors import GradscopeError
+from gradscope.evaluation.evaluate import evaluate_store
+from gradscope.evaluation.evaluators import Evaluators, Settings, load_evaluators
+from gradscope.models.device import set_device
+from gradscope.recording.judge import load_judge
+from gradscope.recording.prepare import moved, prepare
+from gradscope.recording.resume import recorded_config, refuse_differences, remarks
+from gradscope.recording.run import Outcome, record_run
+from gradscope.store import Grid, open_store
+from gradscope.store.locations.location import locate
+from gradscope.store.progress import finished
+from gradscope.text import size
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `gradscope record`."""
+
+    config: str | None
+    resume: str | None
+    store: str | None
+    overrides: Sequence[str]
+    device: str
+    overwrite: bool
+    stop_on_nonfinite: bool
+    workers: int | None
+    scheduler: str | None
+
+
+def run(request: Request) -> None:
+    """Record and judge, and print what came of it.
+
+    Raises
+    ------
+    GradscopeError
+        What the user can mend.
+    KeyboardInterrupt
+        The run was interrupted; with a note of how to go on, where there is something to go on with.
+    """
+    console = display.LastingConsole(markup=False)  # names and paths are what they are
+    config = _configuration(request)
+    if request.resume is not None and _is_complete(request.resume):
+        console.print(f"{request.resume} is complete, nothing is left to record", highlight=False)
+        return
+    if request.workers is None and request.scheduler is None:
+        outcome = _record_here(request, config, console)
+    else:
+        outcome = _record_on_cluster(request, config, console)
+    for line in remarks(outcome.path) if request.resume else ():
+        console.print(line, highlight=False)
+    _tell(console, outcome)
+
+
+def _is_complete(store: str) -> bool:
+    """Whether the run ended, every block is recorded, and the samples are judged."""
+    attributes = open_store(store).attrs
+    judged = attributes.get("status") == "complete" and "evaluation" in attributes
+    return judged and bool(finished(locate(store)).all())
+
+
+def _configuration(request: Request) -> RunConfig:
+    """The configuration of the run, with the path of its store."""
+    if request.resume is None:
+        if request.config is None:
+            raise GradscopeError("--config: which configuration? (--resume STORE needs none)")
+        config = load(RunConfig, request.config, request.overrides)
+        path = config.recording.path if request.store is None else request.store
+    else:
+        if request.store or request.overwrite:
+            raise GradscopeError("--resume: goes on with the store it names; leave out --store and --overwrite")
+        recorded = recorded_config(request.resume)
+        if request.config is None:
+            content = recorded.model_dump(mode="json")
+            for override in request.overrides:
+                apply(content, override)
+            config = check(RunConfig, content, "--set")
+        else:
+            config = load(RunConfig, request.config, request.overrides)
+        refuse_differences(recorded.model_dump(mode="json"), config.model_dump(mode="json"), request.resume)
+        path = request.resume
+    return moved(config, path)
+
+
+def _record_here(request: Request, config: RunConfig, console: Console) -> Outcome:
+    resume = request.resume is not None
+    run = prepare(config, request.device, overwrite=request.overwrite, resume=resume)
+    judge = load_judge(run)
+    _announce(console, run.grid, str(run.device), run.schema.bytes(), run.schema.files())
+    done = int(finished(locate(config.recording.path)).sum()) if resume else 0
+    with display.recording_progress(console, run.grid, done) as advance:
+        outcome = record_run(
+            run,
+            overwrite=request.overwrite,
+            resume=resume,
+            stop_on_nonfinite=request.stop_on_nonfinite,
+            on_step=lambda cell, step: advance(cell, 1),
+            command=sys.argv,
+        )
+    # Only verdicts: they cost nothing. Real images and their features are left to `gradscope evaluate`.
+    settings = Settings(judge=config.judge, evaluation=config.evaluation)
+    evaluate_store(outcome.path, Evaluators(settings, run.classifiers, judge), run.device)
+    return outcome
+
+
+def _record_on_cluster(request: Request, config: RunConfig, console: Console) -> Outcome:
+    from gradscope.recording import distributed  # it takes a second to load
+
+    if request.workers is not None and request.scheduler is not None:
+        raise GradscopeError("--workers starts processes, --scheduler uses those there are: take one of them")
+    with distributed.cluster(request.workers, request.scheduler) as client:
+        begun = distributed.begin(
+            client,
+            config,
+            device=request.device,
+            threads=distributed.threads_of(request.workers),
+            overwrite=request.overwrite,
+            resume=request.resume is not None,
+            stop_on_nonfinite=request.stop_on_nonfinite,
+            command=sys.argv,
+        )
+        workers = len(client.scheduler_info()["workers"])
+        _announce(console, begun.grid, f"{begun.device}, {workers} workers", begun.bytes, begun.files)
+        done = int(finished(locate(begun.path)).sum())
+        with display.recording_progress(console, begun.grid, done) as advance:
+            outcome = distributed.record_blocks(client, begun, lambda cell: advance(cell, begun.grid.timesteps))
+    here = set_device("auto")  # it need not have what the workers have
+    evaluators = load_evaluators(open_store(outcome.path), (), here, lambda text: None)
+    evaluate_store(outcome.path, replace(evaluators, extractor=None), here)
+    return outcome
+
+
+def _announce(console: Console, grid: Grid, where: str, count: int, files: int) -> None:
+    cells = len(list(np.ndindex(grid.cells)))
+    console.print(
+        f"{cells} cells x {grid.samples} samples x {grid.timesteps} timesteps on {where}; "
+        f"the store takes up to {size(count)} in {files:,} files"
+    )
+
+
+def _tell(console: Console, outcome: Outcome) -> None:
+    rate = size(outcome.bytes / outcome.write_seconds) if outcome.write_seconds else "-"
+    console.print(
+        f"recorded {outcome.path}: {size(outcome.bytes)} written at {rate}/s, writer stalled {outcome.stalled:.1f} s"
+    )
+    for name, deviation in outcome.deviation.items():
+        off = f"gradient by {deviation['gradient']:.2g} of its norm, x0-hat by {deviation['pred_original_sample']:.2g}"
+        console.print(f"{name}: off from float32 in eager mode: {off}", highlight=False)
+    for line in outcome.nonfinite[:10]:
+        console.print(line, style="red")
+    if len(outcome.nonfinite) > 10:
+        console.print(f"and {len(outcome.nonfinite) - 10} more; see finite_fraction in the store", style="red")
+    ds = open_store(outcome.path)
+    for table in display.summary_tables(summary(ds), warnings(also_guides(ds)).get("judge", ""), console.width):
+        console.print(table)
+    path = shlex.quote(outcome.path)
+    console.print(f"what fails, and what to try: gradscope report {path}", highlight=False, soft_wrap=True)
+    further = f"distances to real images, coverage, intervals: gradscope evaluate {path}"
+    console.print(further, highlight=False, soft_wrap=True)

@@ -1,0 +1,159 @@
+"""Evaluating a store from Python, with modules in place of a configuration's names."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import nn
+
+from gradscope.config import RunConfig, TimmClassifier
+from gradscope.errors import GradscopeError, one_of
+from gradscope.evaluation.evaluate import evaluate_store
+from gradscope.evaluation.evaluators import (
+    IN_PYTHON,
+    Evaluators,
+    Settings,
+    recorded_run,
+    settings_of,
+    tell_what_is_left_out,
+)
+from gradscope.evaluation.features import Features, load_extractor
+from gradscope.models.classifiers import Classifier, load_classifier
+from gradscope.models.weights import state_hash
+from gradscope.sampling.sampler import frozen
+from gradscope.store import open_store
+from gradscope.store.attributes import nested
+from gradscope.store.locations.location import StorePath
+
+Spec = str | Mapping[str, Any]
+"""As under `classifiers` in a configuration."""
+
+
+def evaluate(
+    path: StorePath,
+    guide: nn.Module | Mapping[str, nn.Module] | None = None,
+    *,
+    judge: nn.Module | Spec | None = None,
+    extractor: nn.Module | Spec | None = None,
+    data: Mapping[str, Any] | None = None,
+    tell: Callable[[str], object] = print,
+) -> xr.Dataset:
+    """Judge a store's samples and compare them with real images, as `gradscope evaluate` does.
+
+    Parameters
+    ----------
+    path
+        A recorded store: a path or URL. What is found is added to it, in place of an earlier evaluation.
+    guide
+        The classifier that guided, or each by its name in the store: gives ``own_accuracy``. Not needed where the store
+        was recorded by configuration, which names it.
+    judge
+        A classifier that guided none; a module, or what a configuration has under `judge`. Default: the
+        configuration's.
+    extractor, data
+        Features, and the images that the samples are compared with in them; a module or what a configuration has under
+        `evaluation.extractor`, and what it has under `evaluation.data`, for example ``{"name": "image_folder", "path":
+        "images", "size": 64}``.
+    tell
+        Called with a sentence for each thing that a reader of the numbers must know.
+
+    Returns
+    -------
+    xarray.Dataset
+        The store, opened again.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store, or modules, data and store do not fit each other; `guide` has other weights than the store
+        was recorded with.
+
+    Examples
+    --------
+    >>> ds = gradscope.evaluate("mine.zarr", guide=classifier, judge=another_classifier)
+    >>> ds.own_accuracy.squeeze()
+    """
+    ds = open_store(path)
+    shape = (ds.sizes["channel"], ds.sizes["height"], ds.sizes["width"])
+    run = recorded_run(ds)
+    modules = [module for module in (*_named(guide, ds).values(), judge, extractor) if isinstance(module, nn.Module)]
+    with ExitStack() as stack:
+        stack.enter_context(frozen(*modules))
+        device = next((p.device for module in modules for p in module.parameters()), torch.device("cpu"))
+        given: dict[str, Any] = {"judge": _plain(judge), "extractor": _plain(extractor), "data": data}
+        settings = settings_of(ds, run, _content(**given))
+        found = Evaluators(
+            settings,
+            _guides(ds, run, guide, shape, device),
+            _judge(judge, settings, shape, device),
+            _extractor(extractor, settings, shape, device),
+        )
+        tell_what_is_left_out(found, IN_PYTHON, tell)
+        evaluate_store(path, found, device, tell)
+    return open_store(path)
+
+
+def _content(judge: Any, extractor: Any, data: Any) -> dict[str, Any]:
+    """The given settings, as a configuration has them."""
+    evaluation = {name: value for name, value in {"extractor": extractor, "data": data}.items() if value is not None}
+    return ({"judge": judge} if judge is not None else {}) | ({"evaluation": evaluation} if evaluation else {})
+
+
+def _plain(given: nn.Module | Spec | None) -> Any:
+    """As it stands in the store: of a module its class."""
+    if isinstance(given, nn.Module):
+        return f"python:{type(given).__name__}"
+    return dict(given) if isinstance(given, Mapping) else given
+
+
+def _named(guide: nn.Module | Mapping[str, nn.Module] | None, ds: xr.Dataset) -> dict[str, nn.Module]:
+    """The guides by their names in the store."""
+    names = [str(name) for name in ds["classifier"].values]
+    if guide is None:
+        return {}
+    if isinstance(guide, nn.Module):
+        if len(names) > 1:
+            raise GradscopeError(f"guide: the store has {len(names)}; give each by its name, {{{names[0]!r}: ...}}")
+        return {names[0]: guide}
+    if not isinstance(guide, Mapping):
+        raise GradscopeError(f"guide: a torch.nn.Module, or each by its name in a mapping, got {type(guide).__name__}")
+    for name, module in guide.items():
+        if name not in names:
+            raise GradscopeError(f"guide: the store has no guide {name!r}; {one_of(name, names)}")
+        if not isinstance(module, nn.Module):
+            raise GradscopeError(f"guide: {name!r} is a torch.nn.Module, got {type(module).__name__}")
+    return dict(guide)
+
+
+def _guides(
+    ds: xr.Dataset,
+    run: RunConfig | None,
+    guide: nn.Module | Mapping[str, nn.Module] | None,
+    shape: tuple[int, int, int],
+    device: torch.device,
+) -> dict[str, Classifier]:
+    named = _named(guide, ds)
+    specs: dict[str, Any] = {} if run is None else {k: v for k, v in run.classifiers.items() if k not in named}
+    found = {name: load_classifier(spec, f"classifiers.{name}", shape, device) for name, spec in specs.items()}
+    begun = nested(ds.attrs, "weights_sha256")
+    for name, module in named.items():
+        if begun.get(f"classifiers.{name}") not in (None, state_hash(module)):
+            raise GradscopeError(f"guide: the weights of {name!r} are not those with which the store was recorded")
+        found[name] = load_classifier(module, f"guide {name!r}", shape, device)
+    return found
+
+
+def _judge(given: Any, settings: Settings, shape: tuple[int, int, int], device: torch.device) -> Classifier | None:
+    spec: nn.Module | str | TimmClassifier = given if isinstance(given, nn.Module) else settings.judge
+    return None if spec == "none" else load_classifier(spec, "judge", shape, device)
+
+
+def _extractor(given: Any, settings: Settings, shape: tuple[int, int, int], device: torch.device) -> Features | None:
+    spec = settings.evaluation.extractor
+    if spec is None or settings.evaluation.data is None:
+        return None
+    if isinstance(given, nn.Module):
+        return Features(given, shape)
+    return load_extractor(spec, "extractor", shape, device)

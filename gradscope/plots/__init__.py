@@ -1,0 +1,109 @@
+"""Figures of a store: functions from an `xarray.Dataset` to a plotly figure, for pages and for notebooks.
+
+Each is in two parts: ``<figure>_numbers`` collects what is shown, ``draw_<figure>`` draws it and computes nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from gradscope.analysis.comparison import SCALARS, compare_all
+from gradscope.plots.belief import belief, belief_numbers, draw_belief
+from gradscope.plots.curve_grid import curve, curve_numbers, draw_curve, draw_heatmap, heatmap
+from gradscope.plots.curves import curves, curves_numbers, draw_curves
+from gradscope.plots.difference import difference, difference_numbers, draw_difference
+from gradscope.plots.forest import draw_forest, forest, forest_numbers
+from gradscope.plots.magnitudes import draw_magnitudes, magnitudes, magnitudes_numbers
+from gradscope.plots.outcome import (
+    accuracy,
+    accuracy_numbers,
+    confusion,
+    confusion_numbers,
+    draw_accuracy,
+    draw_confusion,
+    draw_effects,
+)
+from gradscope.plots.paired import quantity
+from gradscope.plots.pairs import draw_pairs, pairs, pairs_numbers
+from gradscope.plots.ridgelines import draw_ridgelines, ridgelines, ridgelines_numbers
+from gradscope.plots.spectrum import draw_spectrum, spectrum, spectrum_numbers
+from gradscope.plots.stability import draw_stability, stability, stability_numbers
+from gradscope.plots.style import PLOTLY_CONFIG, cell_name
+from gradscope.plots.trajectories import draw_trajectories, trajectories, trajectory_numbers
+
+__all__ = [
+    "FIGURES",
+    "Figure",
+    "PLOTLY_CONFIG",
+    "accuracy",
+    "accuracy_numbers",
+    "belief",
+    "cell_name",
+    "confusion",
+    "confusion_numbers",
+    "curve",
+    "curve_numbers",
+    "curves",
+    "difference",
+    "draw_accuracy",
+    "draw_confusion",
+    "draw_curve",
+    "draw_effects",
+    "draw_heatmap",
+    "draw_trajectories",
+    "effects",
+    "forest",
+    "heatmap",
+    "magnitudes",
+    "pairs",
+    "ridgelines",
+    "spectrum",
+    "stability",
+    "trajectories",
+    "trajectory_numbers",
+]
+
+Needs = Callable[[Mapping[str, Any]], tuple[str, ...]]
+
+
+class Figure(NamedTuple):
+    """How a figure is made."""
+
+    numbers: Callable[..., pd.DataFrame]
+    """From a store and the figure's arguments."""
+    draw: Callable[[pd.DataFrame], go.Figure]
+    needs: Needs
+    """The variables along t that are read, by the arguments; what has no timesteps is always there."""
+
+
+def effects(ds: xr.Dataset, baseline: str = "none") -> go.Figure:
+    """The change of the judge's accuracy by each technique, see `gradscope.analysis.compare_all`."""
+    return draw_effects(compare_all(ds, baseline))
+
+
+def _always(*names: str) -> Needs:
+    return lambda arguments: names
+
+
+def _named(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    return (quantity(arguments["name"]).variable,)
+
+
+FIGURES: Mapping[str, Figure] = {
+    "accuracy": Figure(accuracy_numbers, draw_accuracy, _always("finite_fraction")),
+    "belief": Figure(belief_numbers, draw_belief, _always("predicted_class", "log_prob", "entropy")),
+    "confusion": Figure(confusion_numbers, draw_confusion, _always("written")),
+    "curves": Figure(curves_numbers, draw_curves, _named),
+    "difference": Figure(difference_numbers, draw_difference, _named),
+    "effects": Figure(compare_all, draw_effects, _always("written")),
+    "forest": Figure(forest_numbers, draw_forest, _always(*(quantity.variable for quantity in SCALARS.values()))),
+    "magnitudes": Figure(magnitudes_numbers, draw_magnitudes, _always("gradient")),
+    "pairs": Figure(pairs_numbers, draw_pairs, _named),
+    "ridgelines": Figure(ridgelines_numbers, draw_ridgelines, _named),
+    "spectrum": Figure(spectrum_numbers, draw_spectrum, _always("radial_spectrum", "gradient")),
+    "stability": Figure(stability_numbers, draw_stability, _named),
+}
+"""By name; each name is also a function of this module, from a store and the arguments to the figure."""

@@ -1,0 +1,130 @@
+"""Samples in two cells: one against the other, and what the judge says of them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from gradscope.analysis.contents import class_name, class_names, judged
+from gradscope.plots.cells import INK
+from gradscope.plots.paired import Pair, head, names, quantity, titled
+from gradscope.plots.style import PALETTE, finish, text
+
+_VERDICTS = {
+    "right in both": ("circle", PALETTE[2]),
+    "right in b only": ("triangle-up", PALETTE[0]),
+    "right in a only": ("triangle-down", PALETTE[1]),
+    "wrong in both": ("x-thin", INK),
+    "no verdict": ("circle-open", INK),
+}
+"""Symbol and colour."""
+
+
+def pairs_numbers(
+    ds: xr.Dataset,
+    name: str,
+    a: Mapping[str, str | float],
+    b: Mapping[str, str | float],
+    selected: Sequence[int] = (),
+) -> pd.DataFrame:
+    """What `pairs` shows: one row a sample that is finished in both cells.
+
+    Parameters
+    ----------
+    ds
+        A store, or the scalars of one.
+    name
+        A diagnostic, or a title of `gradscope.analysis.comparison.SCALARS` such as ``final log_prob``.
+    a, b
+        Names of the two cells; dimensions of size one may be left out.
+    selected
+        Samples to emphasise; all where there are none.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``sample``; its target ``class``; ``a`` and ``b``, the mean over the timesteps at which both are finite;
+        ``verdict``, where the judge sees the target class; ``selected``.
+
+    Raises
+    ------
+    GradscopeError
+        There is no such diagnostic or cell in the store, or both cells are the same.
+    """
+    of, pair = quantity(name), Pair(ds, a, b)
+    means = pair.trajectories(of)
+    classes = class_names(ds)
+    numbers = pd.DataFrame(
+        {
+            "sample": pair.samples,
+            "class": [class_name(classes, number) for number in ds["label"].values[pair.both].tolist()],
+            "a": means.a,
+            "b": means.b,
+            "verdict": _verdicts(pair),
+            "selected": np.isin(pair.samples, selected) if len(selected) else True,
+        }
+    )
+    numbers.attrs = {**names(pair), "label": titled(ds, of)}
+    return numbers
+
+
+def pairs(
+    ds: xr.Dataset,
+    name: str,
+    a: Mapping[str, str | float],
+    b: Mapping[str, str | float],
+    selected: Sequence[int] = (),
+) -> go.Figure:
+    """Samples in cell b against the same samples in cell a, for the trajectory's mean of one diagnostic.
+
+    ``customdata`` holds the sample's number. See `pairs_numbers` for the arguments.
+    """
+    return draw_pairs(pairs_numbers(ds, name, a, b, selected))
+
+
+def draw_pairs(numbers: pd.DataFrame) -> go.Figure:
+    """Draw the numbers of `pairs_numbers`."""
+    about, title, figure = numbers.attrs, text(numbers.attrs["label"]), go.Figure()
+    for verdict, (symbol, colour) in _VERDICTS.items():
+        rows = numbers[numbers["verdict"] == verdict]
+        if rows.empty:
+            continue
+        figure.add_trace(
+            go.Scatter(
+                x=rows["a"],
+                y=rows["b"],
+                mode="markers",
+                name=f"{verdict} ({len(rows)})",
+                marker={"symbol": symbol, "color": colour, "size": 9, "line": {"width": 1.5, "color": colour}},
+                customdata=rows["sample"].tolist(),  # events do not decode arrays
+                selectedpoints=None if numbers["selected"].all() else np.flatnonzero(rows["selected"]),
+                unselected={"marker": {"opacity": 0.2}},
+                text=[text(name) for name in rows["class"]],
+                hovertemplate="sample %{customdata}, %{text}<br>a %{x:.3g}, b %{y:.3g}",
+            )
+        )
+    ends = np.nanquantile(numbers[["a", "b"]], (0, 1)) if numbers[["a", "b"]].notna().any(axis=None) else (0, 1)
+    room = 0.05 * (ends[1] - ends[0])
+    limits = [ends[0] - room, ends[1] + room]
+    figure.add_shape(
+        type="line", x0=limits[0], x1=limits[1], y0=limits[0], y1=limits[1], layer="below",
+        line={"color": INK, "dash": "dot", "width": 1.5},
+    )  # fmt: skip
+    figure.update_xaxes(title=f"{title}, a", range=limits, constrain="domain")
+    figure.update_yaxes(title=f"{title}, b", range=limits, scaleanchor="x", constrain="domain")
+    figure.update_layout(dragmode="select", clickmode="event+select")
+    finish(figure, 460)
+    head(figure, about)
+    return figure
+
+
+def _verdicts(pair: Pair) -> np.ndarray:
+    """A key of `_VERDICTS` for each sample."""
+    right, only_b, only_a, wrong, none = _VERDICTS
+    if any("judge_prediction" not in cell for cell in pair.cells):
+        return np.full(len(pair.samples), none)
+    known = np.logical_and(*(judged(cell) for cell in pair.cells))[pair.both]
+    a, b = ((cell["judge_prediction"] == cell["label"]).values[pair.both] for cell in pair.cells)
+    return np.select([~known, a & b, b, a], [none, right, only_b, only_a], wrong)

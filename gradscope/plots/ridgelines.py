@@ -1,0 +1,176 @@
+"""How a diagnostic is distributed over samples, at some timesteps, in a few cells side by side."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from gradscope.analysis.contents import Cell
+from gradscope.errors import GradscopeError
+from gradscope.plots.cells import Floats, by_cell, chosen, coordinates, diagnostic, look, number, values
+from gradscope.plots.style import LOGARITHMIC, cell_name, finish, label, shade, text
+
+_CELLS, _TIMESTEPS, _POINTS = 4, 40, 160
+"""Most cells side by side, most ridges of a cell, and points of a ridge."""
+_OVERLAP = 1.5
+"""Height of a ridge's peak, in ridges."""
+_ROW = 30
+"""Pixels between ridges."""
+
+
+def ridgelines_numbers(
+    ds: xr.Dataset, name: str, cells: Sequence[Mapping[str, str | float]], timesteps: int = 12
+) -> pd.DataFrame:
+    """What `ridgelines` shows: one row a cell, timestep and value.
+
+    Parameters
+    ----------
+    ds
+        A store, or the scalars of one.
+    name
+        A diagnostic over cells, sample and timestep; norms and what else spans orders of magnitude as log10.
+    cells
+        Their names; dimensions of size one may be left out.
+    timesteps
+        So many, or fewer, evenly among those at which there are values.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The cell; ``timestep``; ``value``, of which all ridges have the same; ``density``, the Gaussian kernel estimate
+        with Silverman's bandwidth; and of the ridge: its ``median``; ``n``, the samples that entered; ``not_finite``
+        and ``zero``, those that were left out, the latter of a log10.
+
+    Raises
+    ------
+    GradscopeError
+        There is no such diagnostic or cell in the store; or there are too many cells or timesteps to show.
+    """
+    diagnostic(ds, name)
+    shown = chosen(ds, cells)
+    if len(shown) > _CELLS or not 1 <= timesteps <= _TIMESTEPS:
+        raise GradscopeError(
+            f"ridgelines: got {len(shown)} cells and {timesteps} timesteps; at most {_CELLS} and {_TIMESTEPS}"
+        )
+    recorded = np.stack([values(ds, name, cell) for cell in shown])
+    found, title = np.where(np.isfinite(recorded), recorded, np.nan), label(ds, name)
+    if name in LOGARITHMIC:
+        found, title = np.log10(found, out=np.full_like(found, np.nan), where=found > 0), f"log10 {title}"
+    there = np.flatnonzero(np.isfinite(found).any(axis=(0, 1)))
+    if not len(there):
+        raise GradscopeError(f"{title} has no finite values in these cells")
+    steps = there[np.unique(np.linspace(0, len(there) - 1, min(timesteps, len(there))).round().astype(int))]
+    grid = np.linspace(*_limits(found[..., steps]), _POINTS)
+    parts = []
+    for k, cell in enumerate(shown):
+        written = values(ds, "written", cell) > 0
+        for step in steps:
+            column = recorded[k, written[:, step], step]
+            sample = found[k, np.isfinite(found[k, :, step]), step]
+            ridge = {
+                "timestep": ds["timestep"].values[step],
+                "value": grid,
+                "density": _density(sample, grid),
+                "median": np.median(sample) if len(sample) else np.nan,
+                "n": len(sample),
+                "not_finite": (~np.isfinite(column)).sum(),
+                "zero": np.isfinite(column).sum() - len(sample),
+            }
+            parts.append(pd.DataFrame({**cell, **ridge}))
+    numbers = pd.concat(parts, ignore_index=True)
+    numbers.attrs = {"label": title, "coordinates": coordinates(ds)}
+    return numbers
+
+
+def ridgelines(ds: xr.Dataset, name: str, cells: Sequence[Mapping[str, str | float]], timesteps: int = 12) -> go.Figure:
+    """Distributions of a diagnostic over samples along t, a column for each cell, all with the same limits.
+
+    Each ridge is a kernel estimate drawn to its own height; a bar marks its median. See `ridgelines_numbers`.
+    """
+    return draw_ridgelines(ridgelines_numbers(ds, name, cells, timesteps))
+
+
+def draw_ridgelines(numbers: pd.DataFrame) -> go.Figure:
+    """Draw the numbers of `ridgelines_numbers`."""
+    known, parts = numbers.attrs["coordinates"], list(by_cell(numbers))
+    timesteps = numbers["timestep"].unique()
+    figure = make_subplots(
+        1,
+        len(parts),
+        shared_xaxes="all",
+        shared_yaxes="all",
+        horizontal_spacing=0.03,
+        subplot_titles=[
+            f"{text(cell_name(cell)).replace(', ', '<br>', 1)}<br>{_counted(rows)}" for cell, rows in parts
+        ],
+    )
+    for column, (cell, rows) in enumerate(parts, 1):
+        colour, meta = look(known, cell).colour, {"cell": number(known, cell)}
+        ridges = rows.groupby("timestep", sort=False).first()
+        shapes = rows["density"].to_numpy().reshape(len(ridges), -1)
+        peaks = shapes.max(axis=1, keepdims=True)
+        base = np.arange(float(len(ridges)))
+        x, y = _outlines(rows["value"].to_numpy()[: shapes.shape[1]], base, shapes / np.where(peaks > 0, peaks, 1))
+        outline = {"mode": "lines", "fill": "toself", "line": {"color": colour, "width": 1.25}, "hoverinfo": "skip"}
+        figure.add_trace(go.Scatter(x=x, y=y, fillcolor=shade(colour, 0.4), meta=meta, **outline), row=1, col=column)
+        medians = go.Scatter(
+            x=ridges["median"],
+            y=base - 0.25,
+            mode="markers",
+            marker={"symbol": "line-ns", "size": 13, "line": {"width": 2.5, "color": colour}},
+            customdata=np.stack([ridges.index, ridges["n"]], axis=1),
+            hovertemplate="t = %{customdata[0]}: median %{x:.3g}, N = %{customdata[1]}<extra></extra>",
+            meta=meta,
+        )
+        figure.add_trace(medians, row=1, col=column)
+    rows = np.arange(len(timesteps))
+    figure.update_xaxes(title={"text": text(numbers.attrs["label"]), "font_size": 12}, nticks=5)
+    figure.update_yaxes(tickvals=rows, range=[len(rows) - 0.6, -_OVERLAP - 0.1], zeroline=False)
+    figure.update_yaxes(ticktext=[f"t = {t}" for t in timesteps], title="density (Gaussian kernel), to its peak", col=1)
+    figure.update_layout(showlegend=False)
+    return finish(figure, 170 + _ROW * len(timesteps)).update_layout(margin_t=84).update_annotations(font_size=11)
+
+
+def _limits(found: Floats) -> tuple[float, float]:
+    """From the smallest to the largest value, with some room."""
+    known = found[np.isfinite(found)]
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    room = 0.03 * (high - low) or max(0.03 * abs(high), 1e-6)
+    return float(low - room), float(high + room)
+
+
+def _density(sample: Floats, grid: Floats) -> Floats:
+    """Gaussian kernels of Silverman's bandwidth, at least as wide as two points of the grid are apart."""
+    if not len(sample):
+        return np.zeros(len(grid))
+    quarters = np.quantile(sample, (0.25, 0.75))
+    spread = min(sample.std(), (quarters[1] - quarters[0]) / 1.34) or sample.std()
+    width = max(0.9 * spread * len(sample) ** -0.2, 2 * (grid[1] - grid[0]))
+    kernels = np.exp(-0.5 * ((grid[:, None] - sample) / width) ** 2)
+    return kernels.mean(axis=1) / (width * np.sqrt(2 * np.pi))
+
+
+def _outlines(grid: Floats, base: Floats, heights: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Polygons on their base lines, between gaps."""
+    ones = np.ones_like(heights)
+    x = np.concatenate([ones * grid, ones * grid[::-1], np.full((len(base), 1), np.nan)], axis=1)
+    y = np.concatenate([base[:, None] - _OVERLAP * heights, ones * base[:, None], x[:, -1:]], axis=1)
+    return x.ravel().astype(np.float32), y.ravel().astype(np.float32)
+
+
+def _broken(cell: Cell) -> str:
+    """A cell's name in two lines, for a narrow column."""
+    return text(cell_name(cell)).replace(", ", "<br>", 1)
+
+
+def _counted(rows: pd.DataFrame) -> str:
+    """The samples that entered, and how many values did not."""
+    ridges = rows.groupby("timestep", sort=False).first()
+    least, most = ridges["n"].min(), ridges["n"].max()
+    lost = [f"{ridges[kind].sum()} {kind.replace('_', ' ')}" for kind in ("not_finite", "zero") if ridges[kind].any()]
+    n = f"N = {most}" if least == most else f"N = {least} to {most}"
+    return f"{n}<br>{', '.join(lost) or 'all finite'}"

@@ -1,0 +1,1 @@
+"""From a configuration, or a sampler, to a store."""

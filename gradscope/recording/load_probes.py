@@ -1,0 +1,90 @@
+"""The probes of a configuration: names, with options where they have any."""
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, signature
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+from torch import nn
+
+from gradscope.config import ClassifierSpec, Strict, error_lines
+from gradscope.errors import GradscopeError, one_of
+from gradscope.models import foreign
+from gradscope.recording.measure import check_probe
+from probes import NAMED, Probe, attach_all
+
+LoadModule = Callable[[Any, str], nn.Module]
+"""A classifier by its specification and configuration key."""
+
+
+def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadModule) -> list[Probe]:
+    """The probes of one entry under ``probes``: a group's name or ``package.module:Class``, alone or with its options.
+
+    An option that the probe annotates as `torch.nn.Module` takes a classifier's specification.
+
+    Raises
+    ------
+    GradscopeError
+        An unknown probe or option, or a value that the probe refuses.
+    """
+    name, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+    where = f"probes.{name}"
+    if name in NAMED:
+        make = NAMED[name]
+    elif foreign.is_spec(name):
+        make = foreign.load_callable(name, "probes")
+    else:
+        raise GradscopeError(f"probes: unknown probe {name!r}; {one_of(name, [*NAMED, 'package.module:Class'])}")
+    if isinstance(make, type) and not issubclass(make, Probe):
+        raise GradscopeError(f"{where}: takes a subclass of probes.Probe, got the class {make.__name__}")
+    arguments = _arguments(make, options, where, load_module)
+    try:
+        made = make(**arguments)
+    except ValueError as error:
+        raise GradscopeError(f"{where}: {error}") from error
+    except Exception as error:
+        raise foreign.failure(name, where, error) from error
+    probes = made if isinstance(made, list) else [made]
+    for probe in probes:
+        check_probe(probe, where)
+    return probes
+
+
+def check_attaching(probes: Sequence[Probe], modules: Mapping[str, nn.Module], where: str) -> None:
+    """Raise GradscopeError, with `where` before it, if the models lack what one of the probes looks at."""
+    try:
+        with attach_all(probes, modules):
+            pass
+    except ValueError as error:
+        raise GradscopeError(f"{where}: {error}") from error
+
+
+class _Options(Strict):
+    """What a probe takes; the fields are made of its signature."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+
+def _arguments(
+    make: Callable[..., Any], options: Mapping[str, Any], where: str, load_module: LoadModule
+) -> dict[str, Any]:
+    """The options, checked against the names and annotations of what `make` takes."""
+    parameters = signature(make, eval_str=True).parameters
+    if options and not parameters:
+        raise GradscopeError(f"{where}: takes no options, got {', '.join(options)}")
+    modules = [name for name, parameter in parameters.items() if parameter.annotation is nn.Module]
+    fields: dict[str, Any] = {name: _field(parameter) for name, parameter in parameters.items()}
+    model = create_model("Options", __base__=_Options, **fields)
+    try:
+        checked = model.model_validate(options)
+    except ValidationError as error:
+        raise GradscopeError("; ".join(f"{where}.{line}" for line in error_lines(model, error))) from None
+    values = {name: getattr(checked, name) for name in options}
+    return values | {name: load_module(values[name], f"{where}.{name}") for name in modules if name in values}
+
+
+def _field(parameter: Parameter) -> tuple[Any, Any]:
+    """Type and default of one option."""
+    kinds = {Parameter.empty: Any, nn.Module: ClassifierSpec}
+    kind = kinds.get(parameter.annotation, parameter.annotation)
+    return kind, ... if parameter.default is Parameter.empty else parameter.default

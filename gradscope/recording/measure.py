@@ -1,0 +1,95 @@
+"""Probes, looked at before they measure, and the values of one step, looked at once."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradscope.errors import GradscopeError, one_of
+from gradscope.store.schema import CELL_DIMS, COORDINATES, WRITTEN
+from probes import IMAGE_DIMS, GuidedStep, Probe, Variable, check_needs
+
+_NAME = re.compile(r"[A-Za-z_]\w{0,99}")
+_TAKEN = {*COORDINATES, *IMAGE_DIMS, *CELL_DIMS, WRITTEN.name, "image"}
+_DTYPES = ("float32", "float64", "float16", "int16", "int32", "int64", "int8", "uint8")
+
+
+def check_probes(probes: Any) -> None:
+    """Raise GradscopeError unless this is a list of probes that can measure, see `check_probe`."""
+    if isinstance(probes, str | Probe | type):
+        raise GradscopeError(f"probes: takes a list of probes, got {probes!r:.80}")
+    for i, probe in enumerate(probes):
+        check_probe(probe, f"probes[{i}]")
+
+
+def check_probe(probe: Any, where: str) -> None:
+    """Raise GradscopeError, with `where` before it, unless this is a probe that can measure.
+
+    It is an instance of a subclass of `probes.Probe` that implements `measure`, its `variables` can be stored, and its
+    `needs` are fields of `GuidedStep`.
+    """
+    if isinstance(probe, type):
+        raise GradscopeError(f"{where}: takes a probe, got the class {probe.__name__}; make one: {probe.__name__}(...)")
+    name = type(probe).__name__
+    if not isinstance(probe, Probe):
+        raise GradscopeError(f"{where}: takes a probes.Probe, got one of type {name}")
+    if type(probe).measure is Probe.measure:
+        what = "is the base of all probes and" if type(probe) is Probe else "has no `measure` of its own, so it"
+        raise GradscopeError(f"{where}: {name} {what} measures nothing; name a subclass of Probe that implements it")
+    if not isinstance(probe.variables, tuple | list) or not all(isinstance(v, Variable) for v in probe.variables):
+        raise GradscopeError(f"{where}: {name}.variables is a tuple of probes.Variable, got {probe.variables!r:.80}")
+    for variable in probe.variables:
+        _check_variable(variable, f"{where}: {name}")
+    known = [field.name for field in fields(GuidedStep)]
+    for need in probe.needs:
+        if need not in known:
+            raise GradscopeError(f"{where}: {name}.needs: GuidedStep has no field {need!r}; {one_of(need, known)}")
+
+
+def _check_variable(variable: Variable, where: str) -> None:
+    if not _NAME.fullmatch(str(variable.name)) or variable.name in _TAKEN:
+        why = "is a name of every store's own" if variable.name in _TAKEN else "is letters, digits and _"
+        raise GradscopeError(f"{where}: the name of a variable {why}, got {variable.name!r:.80}")
+    if variable.dtype not in _DTYPES:
+        raise GradscopeError(
+            f"{where}: {variable.name} is of dtype {variable.dtype!r}; {one_of(variable.dtype, _DTYPES)}"
+        )
+    for dim in variable.dims:
+        if dim not in (*IMAGE_DIMS, *variable.sizes, *variable.coords):
+            raise GradscopeError(f"{where}: {variable.name} has a dimension {dim!r} of no known length: give `sizes`")
+
+
+def measured(probes: Sequence[Probe], step: GuidedStep, states: list[Any]) -> dict[str, Tensor]:
+    """What all probes measure at a step, by name; their states are replaced.
+
+    Raises
+    ------
+    GradscopeError
+        Values have other names or shapes than are declared.
+    ValueError
+        The step lacks a field that a probe needs.
+    """
+    values: dict[str, Tensor] = {}
+    for i, probe in enumerate(probes):
+        check_needs(probe, step)
+        found, states[i] = probe.measure(step, states[i])
+        _check_values(probe, found, step)
+        values |= found
+    return values
+
+
+def _check_values(probe: Probe, values: Mapping[str, Any], step: GuidedStep) -> None:
+    where, wanted = f"probes: {type(probe).__name__}", {variable.name: variable for variable in probe.variables}
+    if set(values) != set(wanted):
+        raise GradscopeError(f"{where} measured {sorted(values)} and declares {sorted(wanted)} as its `variables`")
+    image = dict(zip(IMAGE_DIMS, step.x_t.shape[1:], strict=True))
+    for name, variable in wanted.items():
+        lengths = image | dict(variable.sizes) | {dim: len(c.values) for dim, c in variable.coords.items()}
+        shape, value = (len(step.x_t), *(lengths[dim] for dim in variable.dims)), values[name]
+        if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape:
+            got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            over = ", ".join(("sample", *variable.dims))
+            raise GradscopeError(f"{where}: {name} is a tensor over ({over}) of shape {shape}, got {got}")

@@ -1,0 +1,204 @@
+"""A checked configuration with everything loaded: models, stabilisers, probes, and the grid of the run."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import torch
+from torch import nn
+
+from gradscope.config import RunConfig, TimmClassifier
+from gradscope.errors import GradscopeError
+from gradscope.models.classifiers import Classifier, load_classifier
+from gradscope.models.device import set_device
+from gradscope.models.diffusion import Denoiser, load_denoiser
+from gradscope.models.schedulers import SCHEDULERS
+from gradscope.recording.load_probes import check_attaching, load_probes
+from gradscope.recording.recorder import make_schema, with_finite_fraction
+from gradscope.sampling import execution
+from gradscope.sampling.guidance.classifier import ClassifierGuidance
+from gradscope.sampling.guidance.smoothgrad import SmoothGrad
+from gradscope.sampling.process import Schedule
+from gradscope.sampling.sampler import GuidedSampler, image_shape, refuse_conditional, sample_seeds
+from gradscope.stabilizers import Stabilizer, build
+from gradscope.store import Grid, Schema
+from gradscope.store.creation import refuse_path, refuse_size
+from gradscope.store.locations.location import locate
+from probes import Probe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked configuration with everything loaded, ready to be recorded."""
+
+    config: RunConfig
+    device: torch.device
+    denoiser: Denoiser
+    classifiers: dict[str, Classifier]
+    stabilizers: dict[str, Stabilizer]
+    probes: tuple[Probe, ...]
+    references: dict[str, Classifier]
+    """Classifiers of the probes, by their configuration key."""
+    grid: Grid
+    codec: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; their indices where no classifier's card names them."""
+        first = next(iter(self.classifiers.values()))
+        named = next((c.classes for c in self.classifiers.values() if c.classes), None)
+        return named or tuple(str(k) for k in range(first.num_classes))
+
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """Every model, by its configuration key."""
+        classifiers = {f"classifiers.{name}": classifier for name, classifier in self.classifiers.items()}
+        return {"denoiser": self.denoiser.unet} | {k: c.module for k, c in (classifiers | self.references).items()}
+
+    @property
+    def schema(self) -> Schema:
+        settings = self.config.recording
+        schema = make_schema(
+            self.grid,
+            self.probes,
+            tensor_samples=settings.tensor_samples,
+            tensor_every=settings.tensor_every,
+            dtype=settings.dtype,
+            codec=self.codec,
+        )
+        return replace(schema, sharded=locate(settings.path).path is None)
+
+    def cells(self) -> Iterator[tuple[int, ...]]:
+        """Indices of every cell, the last dimension fastest."""
+        return product(*(range(n) for n in self.grid.cells))
+
+    def sampler(self, cell: tuple[int, ...]) -> GuidedSampler:
+        """The guided sampler of one cell."""
+        settings = self.config.guidance
+        guidance = ClassifierGuidance(
+            self.classifiers[self.grid.classifier[cell[0]]].module,
+            classifier_input=settings.classifier_input[cell[1]],
+            guidance_scale=self.grid.guidance_scale[cell[3]],
+            objective=settings.objective,
+            normalize=settings.normalize,
+            weight=settings.weight,
+            interval=None if settings.interval is None else (settings.interval[0], settings.interval[1]),
+            smoothgrad=None if settings.smoothgrad is None else SmoothGrad(**dict(settings.smoothgrad)),
+        )
+        stabilizer = self.stabilizers[self.grid.stabilizer[cell[2]]]
+        autocast = execution.autocast(self.config.execution)
+        return GuidedSampler(self.denoiser.unet, self.denoiser.scheduler, guidance, stabilizer, autocast)
+
+
+def moved(config: RunConfig, path: str) -> RunConfig:
+    """The configuration with another path of the store."""
+    recording = config.recording.model_copy(update={"path": os.path.expanduser(path)})
+    return config.model_copy(update={"recording": recording})
+
+
+def prepare(
+    config: RunConfig, device: str = "auto", store: str | None = None, overwrite: bool = False, resume: bool = False
+) -> Run:
+    """Load and check everything that a run needs, before anything is computed or written.
+
+    Parameters
+    ----------
+    config
+        What to record.
+    device
+        See `gradscope.models.device.set_device`.
+    store
+        Where, in place of ``recording.path``.
+    overwrite, resume
+        What may be there: any store, or the one of this run.
+
+    Raises
+    ------
+    GradscopeError
+        Naming the configuration's key, what was got and what is possible.
+    """
+    if store is not None:
+        config = moved(config, store)
+    if not resume:
+        refuse_path(config.recording.path, overwrite)
+    stabilizers = {name: build(name, settings) for name, settings in config.stabilizers.items()}
+    torch_device = set_device(device)
+    denoiser = load_denoiser(config.denoiser, torch_device)
+    refuse_conditional(denoiser.unet)
+    scheduler = SCHEDULERS[config.sampling.scheduler].from_config(denoiser.scheduler.config)
+    denoiser = replace(denoiser, scheduler=scheduler)
+    shape = image_shape(denoiser.unet)
+    classifiers = {
+        name: load_classifier(spec, f"classifiers.{name}", shape, torch_device)
+        for name, spec in config.classifiers.items()
+    }
+    probes, references = _load_probes(config, denoiser, classifiers, torch_device)
+    check_classes({f"classifiers.{name}": classifier for name, classifier in classifiers.items()} | references)
+    grid = _grid(config, denoiser, next(iter(classifiers.values())).num_classes)
+    codec = "none" if config.recording.codec == "auto" else config.recording.codec
+    execution.set_up(config.execution, denoiser.unet, [c.module for c in classifiers.values()])
+    probes = with_finite_fraction(probes)
+    run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, references, grid, codec)
+    for cell in run.cells():
+        run.sampler(cell).schedule(config.sampling.num_inference_steps)  # refuses what cannot be combined,
+    schema = run.schema  # and this, two probes of one name
+    if not resume:
+        refuse_size(config.recording.path, schema)  # before anything is made for every sample
+    seeds = sample_seeds(config.sampling.seed, range(config.sampling.samples))
+    return replace(run, grid=replace(grid, seed=seeds))
+
+
+def check_classes(classifiers: dict[str, Classifier]) -> None:
+    """Refuse classifiers, by configuration key, that do not agree in their classes."""
+    (first, reference), *others = classifiers.items()
+    for key, classifier in others:
+        if classifier.num_classes != reference.num_classes:
+            raise GradscopeError(
+                f"{key}: has {classifier.num_classes} classes, {first} has {reference.num_classes}; they must agree"
+            )
+        if classifier.classes and reference.classes and classifier.classes != reference.classes:
+            raise GradscopeError(
+                f"{key}: its classes are {list(classifier.classes)}, those of {first} {list(reference.classes)}"
+            )
+
+
+def _load_probes(
+    config: RunConfig, denoiser: Denoiser, classifiers: dict[str, Classifier], device: torch.device
+) -> tuple[tuple[Probe, ...], dict[str, Classifier]]:
+    """The probes, checked to fit every classifier, and the classifiers that they bring, by configuration key."""
+    references: dict[str, Classifier] = {}
+
+    def load_module(spec: str | TimmClassifier, where: str) -> nn.Module:
+        references[where] = load_classifier(spec, where, image_shape(denoiser.unet), device)
+        return references[where].module
+
+    probes: list[Probe] = []
+    for entry in config.probes:
+        probes += (loaded := load_probes(entry, load_module))
+        name = entry if isinstance(entry, str) else next(iter(entry))
+        for key, classifier in classifiers.items():
+            modules = {"classifier": classifier.module, "unet": denoiser.unet}
+            check_attaching(loaded, modules, f"probes.{name}, at classifiers.{key}")
+    return tuple(probes), references
+
+
+def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int) -> Grid:
+    sampling = config.sampling
+    schedule = Schedule(denoiser.scheduler, sampling.num_inference_steps)
+    wanted = list(range(num_classes)) if sampling.labels == "cycle" else sampling.labels
+    outside = [label for label in wanted if not 0 <= label < num_classes]
+    if outside:
+        raise GradscopeError(f"sampling.labels: the classifiers have classes 0 to {num_classes - 1}, got {outside[0]}")
+    return Grid(
+        classifier=tuple(config.classifiers),
+        classifier_input=tuple(config.guidance.classifier_input),
+        stabilizer=tuple(config.stabilizers),
+        guidance_scale=tuple(config.guidance.guidance_scale),
+        label=np.resize(wanted, sampling.samples),
+        seed=np.zeros(sampling.samples, np.int64),  # made last: it takes long for many samples
+        image_shape=image_shape(denoiser.unet),
+        batch_size=sampling.batch_size,
+        **schedule.coordinates(),
+    )

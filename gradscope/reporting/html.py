@@ -1,0 +1,240 @@
+"""The report as one page that needs no network: plotly.js is in it, and its content policy forbids every request."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
+
+from gradscope import plots
+from gradscope.analysis.comparison import KERNEL
+from gradscope.analysis.contents import Cell, class_names, in_memory, place
+from gradscope.analysis.independence import also_guides, warnings
+from gradscope.errors import GradscopeError
+from gradscope.plots.style import LOGARITHMIC
+from gradscope.reporting.report import Report, grouped, headline, multiplicity
+from gradscope.store import CELL_DIMS
+
+CURVES = ("gradient_cosine", "gradient_lag_cosine", "update_cosine", "log_prob", "effective_strength", "gradient_norm")
+_TENSORS = ("x_t", "pred_original_sample", "gradient")
+_HEADS = {"classifier_input": "input", "guidance_scale": "scale", "samples": "N", "nonfinite_steps": "steps not finite"}
+_FURTHER = ("kd_", "kid", "precision", "recall", "density")
+"""Columns of a table of their own."""
+_COUNTS = ("samples", "nonfinite_steps", "n")
+
+
+class _Figure(NamedTuple):
+    html: Markup
+    title: str
+    caption: str
+
+
+class _Value(NamedTuple):
+    """A number as it is shown."""
+
+    text: str
+    interval: str = ""
+    sure: bool = False
+    """Of a difference: its interval leaves out 0."""
+
+
+def to_html(report: Report, ds: xr.Dataset) -> str:
+    """The report of a store as a page of its own.
+
+    Parameters
+    ----------
+    report
+        Of this store.
+    ds
+        The store, for the figures; tensors are read for one sample of two cells.
+    """
+    ds = in_memory(ds)
+    return _template("report.html.jinja").render(
+        report=report,
+        headline=headline(report.findings, len(report.cells)),
+        multiplicity=multiplicity(report.tests),
+        groups=list(grouped(report.findings)),
+        grid={dim: _names(ds, dim) for dim in CELL_DIMS},
+        sizes=ds.sizes,
+        name=plots.cell_name,
+        cells=_cells(report),
+        warnings=list(warnings(also_guides(ds)).values()),
+        comparisons=_comparisons(report.comparisons),
+        figures=_figures(report, ds),
+        provenance={k: v for k, v in report.provenance.items() if k not in ("configuration", "evaluation")},
+    )
+
+
+def to_notebook(report: Report) -> str:
+    """What of a report needs no figures, as a part of a page: findings, the table of cells, what was not tested."""
+    return _template("notebook.html.jinja").render(
+        report=report,
+        headline=headline(report.findings, len(report.cells)),
+        multiplicity=multiplicity(report.tests),
+        groups=list(grouped(report.findings)),
+        name=plots.cell_name,
+        cells=_cells(report)["main"],
+    )
+
+
+def _template(name: str) -> Template:
+    found = Environment(loader=PackageLoader("gradscope.analysis"), autoescape=True, undefined=StrictUndefined)
+    found.filters |= {"prose": _prose, "sentence": _sentence}
+    return found.get_template(name)
+
+
+def check_path(path: Path) -> None:
+    """Refuse a place where no page can be written, or where something else than a page would be lost.
+
+    Raises
+    ------
+    GradscopeError
+        The name does not end in .html, or its folder is not there.
+    """
+    if path.suffix != ".html":
+        raise GradscopeError(f"--html: a report is saved as NAME.html; got {str(path)!r}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise GradscopeError(f"--html: {path} is a folder" if path.is_dir() else f"--html: no folder {path.parent}")
+
+
+def extremes(report: Report, ds: xr.Dataset) -> list[Cell]:
+    """The worst and the best guided cell of those that keep tensors, by the judge, or else by gradient_cosine."""
+    by = next((name for name in ("judge", "gradient_cosine") if name in report.cells), None)
+    kept = (ds["written"] >= 3).any(("sample", "timestep")).compute()
+    rows = report.cells[report.cells["guidance_scale"] > 0]
+    cells = rows[list(CELL_DIMS)].to_dict("records")
+    rows = rows[np.array([bool(kept.isel(place(ds, cell))) for cell in cells], dtype=bool)]
+    if by is None or not rows[by].notna().any():
+        return rows[list(CELL_DIMS)].head(1).to_dict("records")
+    ends = dict.fromkeys((rows[by].idxmin(), rows[by].idxmax()))
+    return rows.loc[list(ends), list(CELL_DIMS)].to_dict("records")
+
+
+def example(ds: xr.Dataset, cells: list[Cell]) -> int:
+    """The first sample with tensors, of those, if any, that come out wrong in the first cell and right in the last."""
+    parts = [ds.isel(place(ds, cell)) for cell in cells]
+    kept = np.logical_and.reduce([(part["written"] >= 3).any("timestep").values for part in parts])
+    telling = kept
+    if "judge_prediction" in ds:
+        wrong, right = parts[0]["judge_prediction"] != ds["label"], parts[-1]["judge_prediction"] == ds["label"]
+        telling = kept & wrong.values & right.values
+    return int(ds["sample"].values[(telling if telling.any() else kept).argmax()])
+
+
+def _figures(report: Report, ds: xr.Dataset) -> dict[str, list[_Figure]]:
+    """By section."""
+    out: dict[str, list[_Figure]] = {"cells": [], "effects": [], "curves": [], "trajectories": []}
+    script = True
+    for i, (section, figure, title, caption) in enumerate(_drawn(report, ds)):
+        html = figure.to_html(
+            full_html=False, include_plotlyjs=script, config=dict(plots.PLOTLY_CONFIG), div_id=f"figure-{i}"
+        )
+        script = False
+        out[section].append(_Figure(Markup(html), title, caption))
+    return out
+
+
+def _drawn(report: Report, ds: xr.Dataset) -> Iterator[tuple[str, go.Figure, str, str]]:
+    """Section, figure, title and caption."""
+    ends = extremes(report, ds)
+    if {"judge", "own"} & set(report.cells):
+        yield "cells", plots.accuracy(ds), "Accuracy", (
+            "Bars: share of a cell's finished samples in which the judge, and the guide itself (own), sees the target "
+            "class, with Wilson's 95 % interval."
+        )  # fmt: skip
+    if "confusion" in ds:
+        for cell, kind in zip(ends, ("lowest", "highest"), strict=False):
+            yield "cells", plots.confusion(ds, cell), f"Confusion: {plots.cell_name(cell)}", (
+                f"What the judge sees in the cell of its {kind} accuracy; numbers are samples."
+            )  # fmt: skip
+    if report.comparisons["accuracy"].notna().any():
+        yield "effects", plots.draw_effects(report.comparisons), "Change of the judge's accuracy", (
+            "Paired over samples, with Newcombe's 95 % interval. An interval that crosses 0 leaves the sign open."
+        )  # fmt: skip
+    for name in CURVES:
+        if name in ds:
+            cut = ", cut off where the axis ends" if name in LOGARITHMIC else ""
+            yield "curves", plots.curve(ds, name), name, (
+                f"{_sentence(ds[name].attrs.get('long_name', name))}: mean over samples (line), its 95 % interval "
+                f"(band), 5 to 95 % of the samples (faint band{cut})."
+            )  # fmt: skip
+    if ends and set(_TENSORS) & set(ds):
+        sample = example(ds, ends)
+        target = dict(enumerate(class_names(ds))).get(label := int(ds["label"].sel(sample=sample)), label)
+        yield "trajectories", plots.trajectories(ds, ends, sample), f"Sample {sample}, target class {target}", (
+            "The first sample that the judge has wrong in the one and right in the other, where there is one; both "
+            "start from the same noise. Gradients are divided by their norm, which is written below, and averaged "
+            "over channels; all maps have the same limits."
+        )  # fmt: skip
+
+
+def _cells(report: Report) -> dict[str, Any]:
+    """Heads, rows and the row of floors of the table of cells."""
+    columns = [name for name in report.cells if name not in CELL_DIMS and not name.endswith(("_low", "_high"))]
+    if "nonfinite_steps" in columns and not report.cells["nonfinite_steps"].any():
+        columns.remove("nonfinite_steps")
+    further = [name for name in columns if name.startswith(_FURTHER)]
+    return {
+        "main": _table(report, [name for name in columns if name not in further]),
+        "further": _table(report, further) if further else None,
+    }
+
+
+def _table(report: Report, columns: list[str]) -> dict[str, Any]:
+    rows = []
+    for row in report.cells.to_dict("records"):
+        found = [f for f in report.findings if all(f.cell[dim] == row[dim] for dim in CELL_DIMS)]
+        rows.append({"cell": row, "findings": found, "values": [_value(row, name) for name in columns]})
+    floors = [_value(report.floors, name) if name in report.floors else _Value("") for name in columns]
+    return {
+        "heads": [_HEADS.get(name, name).replace("_", " ") for name in [*CELL_DIMS, *columns]],
+        "rows": rows,
+        "floors": floors if set(columns) & set(report.floors) else [],
+    }
+
+
+def _comparisons(table: pd.DataFrame) -> dict[str, Any]:
+    distances = [name for name in table if f"{name}_low" in table and name != "accuracy"]
+    numbers = {"n": "N", "accuracy": "change of accuracy", "cohens_g": "Cohen's g", "p_holm": "Holm's p"}
+    numbers |= {name: f"change of {name}" for name in distances}
+    rows = [
+        {"row": row, "values": [_value(row, name, signed=name not in ("n", "p_holm")) for name in numbers]}
+        for row in table[table[["accuracy", *distances]].notna().any(axis=1)].to_dict("records")
+    ]
+    notes = table["note"].unique().tolist()
+    return {"heads": list(numbers.values()), "rows": rows, "note": notes[0] if len(notes) == 1 else None}
+
+
+def _value(row: dict[str, Any], name: str, signed: bool = False) -> _Value:
+    value = float(row[name])
+    if np.isnan(value):
+        return _Value("-")
+    if name in _COUNTS:
+        return _Value(f"{value:.0f}")
+    if name == "p_holm":
+        return _Value("< 0.001" if value < 0.001 else f"{value:.3f}")
+    digits = 3 if name == "accuracy" or name.startswith(KERNEL) or name.endswith(("cosine", "strength")) else 2
+    form = f"{{:{'+' if signed else ''}.{digits}f}}"
+    low, high = (float(row.get(f"{name}_{end}", np.nan)) for end in ("low", "high"))
+    bounds = ["-" if np.isnan(bound) else form.format(bound) for bound in (low, high)]
+    interval = f"[{', '.join(bounds)}]" if bounds != ["-", "-"] else ""
+    return _Value(form.format(value), interval, sure=signed and (low > 0 or high < 0))
+
+
+def _prose(text: str) -> Markup:
+    """Escaped, with what is between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _names(ds: xr.Dataset, dim: str) -> list[str]:
+    return [f"{value:g}" if isinstance(value, float) else str(value) for value in ds[dim].values.tolist()]

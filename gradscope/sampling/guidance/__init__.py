@@ -1,0 +1,1 @@
+"""Guidance: the gradient that steers a step, one method a file."""

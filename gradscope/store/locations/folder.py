@@ -1,0 +1,119 @@
+"""Stores on this machine's disk."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from gradscope.errors import GradscopeError
+from gradscope.store.locations.files import MAX_METADATA_BYTES, regular, replace_file
+from gradscope.store.locations.lock import exclusive, is_locked
+
+ROOT = "zarr.json"
+"""Key of a store's metadata."""
+
+
+class Folder:
+    """A store on this machine's disk."""
+
+    errors = (OSError,)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.zarr = str(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        try:
+            os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            raise GradscopeError(f"{self}: {error.strerror}") from error
+        return True
+
+    def read(self, key: str, most: int = MAX_METADATA_BYTES) -> bytes | None:
+        file = self.path / key
+        try:
+            with regular(file) as content:
+                return content.read(min(os.fstat(content.fileno()).st_size, most) + 1)
+        except (OSError, GradscopeError):
+            return None
+
+    def listing(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        for inner, _, names in os.walk(self.path / folder):
+            for name in names:
+                file = Path(inner, name)
+                with suppress(OSError):  # gone meanwhile
+                    yield file.relative_to(self.path).as_posix(), file.lstat().st_size
+
+    def replace(self, key: str, content: bytes) -> None:
+        file = self.path / key
+        if "/" in key:
+            file.parent.mkdir(exist_ok=True)
+        replace_file(file, content, durable=True)
+
+    def remove(self, key: str) -> None:
+        file = self.path / key
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
+        else:
+            file.unlink(missing_ok=True)
+
+    @contextmanager
+    def made(self, overwrite: bool = False) -> "Iterator[Folder]":
+        path = Path(os.path.realpath(self.path))
+        partial, replaced = (path.with_name(f".{path.name}.{what}") for what in ("partial", "replaced"))
+        with self._made_by_us(path.with_name(f".{path.name}.making")), ExitStack() as stack:
+            old = overwrite and path.exists()
+            if old:
+                stack.enter_context(self.lock())
+            shutil.rmtree(partial, ignore_errors=True)  # of one that was killed while it was made
+            try:
+                yield Folder(partial)
+                if old:
+                    shutil.rmtree(replaced, ignore_errors=True)
+                    path.rename(replaced)
+                partial.rename(path)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                if replaced.exists() and not path.exists():
+                    replaced.rename(path)
+                raise
+            shutil.rmtree(replaced, ignore_errors=True)
+
+    @contextmanager
+    def _made_by_us(self, file: Path) -> Iterator[None]:
+        """While it is open no other process makes this store."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        with exclusive(file) as free:
+            if not free:
+                raise GradscopeError(f"{self}: another process is making it")
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
+
+    def locked(self) -> bool:
+        return is_locked(self._lock)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                free = stack.enter_context(exclusive(self._lock))
+            except FileNotFoundError:
+                raise GradscopeError(f"{self}: it has no marker, so it is no store that gradscope recorded") from None
+            except OSError as error:
+                raise GradscopeError(f"{self} cannot be written: {error.strerror}") from error
+            if not free:
+                raise GradscopeError(f"{self}: another process is recording into it, or evaluating it")
+            yield
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "written" / ROOT  # of the files that are there throughout, one that is never replaced

@@ -1,0 +1,1 @@
+"""Stores of strangers: what is checked before anything in them is decoded."""

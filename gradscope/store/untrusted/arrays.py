@@ -1,0 +1,186 @@
+"""What must hold of a store's arrays, by their metadata: sizes, codecs, and the dimensions of those that are known."""
+
+from collections.abc import Collection, Mapping
+from math import prod
+from typing import Any
+
+from gradscope.store.schema import CELL_DIMS, IMAGE_DIMS
+from gradscope.store.untrusted.checks import NAME, check_depth, check_key, mapping, refuse, short, whole_numbers
+from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, TEXT
+
+_CHUNK_BYTES, _SHARD_BYTES = 2**30, 2**36
+_LONG_BYTES = 2**26  # of chunks that are longer than their array
+_TENSOR_BYTES, _OTHER_BYTES = 2**48, 2**36  # an array over `channel`, and any other
+_COORDINATE_VALUES = 10**7  # they are read when a store is opened
+_CHUNKS = 10**8
+ARRAYS = 1000
+"""A run records dozens; every one of them takes time when a store is opened."""
+_CODECS = frozenset({"bytes", "crc32c", "sharding_indexed", "transpose", "vlen-utf8", *COMPRESSIONS})
+ITEMSIZE = {
+    **{"bool": 1, "string": TEXT},
+    **{"int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8},
+    **{"float16": 2, "float32": 4, "float64": 8},
+}
+"""Bytes of an element, by data type: those that are read."""
+_INDEX = {"name": "bytes", "configuration": {"endian": "little"}}
+_INTEGER, _FLOAT = ("int", "uint"), ("float",)
+
+_SAMPLE = (*CELL_DIMS, "sample")
+_STEP = (*_SAMPLE, "timestep")
+_TENSOR = (*_STEP, *IMAGE_DIMS)
+_TENSORS = ("gradient", "update", "direction", "x_t", "pred_original_sample")
+_SCALARS = (
+    "gradient_norm update_norm gradient_cosine update_cosine score_cosine effective_strength log_prob entropy "
+    "clipped_fraction zero_fraction finite_fraction gradient_lipschitz unit_gradient_lipschitz high_frequency_share "
+    "reference_cosine gradient_snr sensitivity_max infidelity"
+).split()
+_KNOWN: Mapping[str, tuple[tuple[str, ...], Collection[str]]] = {
+    **{name: ((name,), ("string",)) for name in (*CELL_DIMS[:3], "class", "judge_class", "bound")},
+    "guidance_scale": (("guidance_scale",), (*_FLOAT, *_INTEGER)),
+    **{name: (("sample",), _INTEGER) for name in ("sample", "label", "seed")},
+    **{name: (("timestep",), _INTEGER) for name in ("timestep", "step")},
+    **{name: (("timestep",), _FLOAT) for name in ("alphas_cumprod", "sigma")},
+    "written": (_STEP, ("uint",)),
+    **{name: (_TENSOR, _FLOAT) for name in _TENSORS},
+    **{f"{name}_exponent": (_STEP, ("int",)) for name in _TENSORS},
+    **{name: (_STEP, _FLOAT) for name in _SCALARS},
+    "predicted_class": (_STEP, ("int",)),
+    "image": ((*_SAMPLE, *IMAGE_DIMS), _FLOAT),
+    **{f"{name}_prediction": (_SAMPLE, ("int",)) for name in ("own", "judge")},
+}
+"""Dimensions and kinds of what this package reads by name."""
+_ENDINGS = {"_interval": ("bound",), "_replicates": ("replicate",)}
+_NEEDED = (*CELL_DIMS, "sample", "timestep", "label", "written")
+_NEVER = ("scale_factor", "add_offset", "missing_value", "_Unsigned")  # values are stored as they are
+
+
+def check(arrays: Mapping[str, Any], where: str) -> None:
+    """Raise GradscopeError unless these metadata, by name, describe arrays of a store that can be read safely."""
+    if len(arrays) > ARRAYS:
+        refuse(where, f"it has {len(arrays)} arrays, at most {ARRAYS} are read")
+    shapes: dict[str, tuple[tuple[str, ...], str]] = {}
+    lengths: dict[str, int] = {}
+    for name, array in arrays.items():
+        if not NAME.fullmatch(name):
+            refuse(where, f"an array cannot be named {short(name)}")
+        shapes[name] = _check_array(array, f"{where}, array {name}", name, lengths)
+    if missing := [name for name in _NEEDED if name not in shapes]:
+        refuse(where, f"it lacks {', '.join(missing)}")
+    for name, (dims, kind) in shapes.items():
+        _check_known(f"{where}, array {name}", name, dims, kind, shapes)
+
+
+def codec_name(codec: Any) -> Any:
+    """Codecs without settings may be written as their name."""
+    return codec.get("name") if isinstance(codec, dict) else codec
+
+
+def _check_array(array: Any, where: str, name: str, lengths: dict[str, int]) -> tuple[tuple[str, ...], str]:
+    """Dimensions and kind of an array whose metadata are in order; the dimensions' lengths go into `lengths`."""
+    about = mapping(array, where, "its metadata")
+    if about.get("zarr_format") != 3 or about.get("node_type") != "array":
+        refuse(where, "only arrays of zarr format 3 are read")
+    dtype = about.get("data_type")
+    if not isinstance(dtype, str) or dtype not in ITEMSIZE:
+        refuse(where, f"data type {short(dtype)}; one of: {', '.join(ITEMSIZE)}")
+    shape = whole_numbers(about.get("shape"), where, "shape", least=0)
+    dims = about.get("dimension_names") or [None] * len(shape)
+    if not isinstance(dims, list) or len(dims) != len(shape) or not all(isinstance(dim, str) and dim for dim in dims):
+        refuse(where, f"dimension_names {short(dims)} do not name the {len(shape)} dimensions of its shape")
+    if len(set(dims)) < len(dims):
+        refuse(where, f"it has a dimension twice: {short(dims)}")
+    for dim, length in zip(dims, shape, strict=True):
+        if lengths.setdefault(dim, length) != length:
+            refuse(where, f"{short(dim)} has length {length}, in another array {lengths[dim]}")
+    _check_chunks(about, where, shape, ITEMSIZE[dtype])
+    size, limit = prod(shape) * ITEMSIZE[dtype], _TENSOR_BYTES if "channel" in dims else _OTHER_BYTES
+    if size > limit or (dims == [name] and shape[0] > _COORDINATE_VALUES):
+        refuse(where, f"shape {short(shape)} is larger than any that is read")
+    if about.get("storage_transformers"):
+        refuse(where, "storage transformers are not read")
+    attributes = mapping(about.get("attributes", {}), where, "attributes")
+    check_depth(attributes, where)
+    for key in ("long_name", "units", "equation", "coordinates"):
+        check_key(attributes, key, "a text", lambda value: isinstance(value, str), where)
+    if scaled := [key for key in _NEVER if key in attributes]:
+        refuse(where, f"attribute {scaled[0]} changes its values; no store of gradscope's has it")
+    return tuple(dims), dtype.rstrip("0123456789")
+
+
+def _check_chunks(about: Mapping[str, Any], where: str, shape: list[int], itemsize: int) -> None:
+    grid = mapping(about.get("chunk_grid"), where, "chunk_grid")
+    if grid.get("name") != "regular":
+        refuse(where, f"chunk grid {short(grid.get('name'))}, wanted: regular")
+    sizes = mapping(grid.get("configuration"), where, "chunk_grid").get("chunk_shape")
+    chunk = whole_numbers(sizes, where, "chunk shape", least=0)
+    sharded = _check_codecs(about.get("codecs"), where, chunk, itemsize)
+    _check_chunk(chunk, where, shape, itemsize, _SHARD_BYTES if sharded else _CHUNK_BYTES)
+    if prod(-(-length // size) for length, size in zip(shape, chunk, strict=True) if size) > _CHUNKS:
+        refuse(where, f"chunks of {short(chunk)} cut shape {short(shape)} into more than {_CHUNKS} pieces")
+
+
+def _check_chunk(chunk: list[int], where: str, shape: list[int], itemsize: int, limit: int) -> None:
+    if len(chunk) != len(shape) or any(size == 0 < length for size, length in zip(chunk, shape, strict=True)):
+        refuse(where, f"chunks of {short(chunk)} do not fit shape {short(shape)}")
+    if prod(chunk) * itemsize > limit:
+        refuse(where, f"a chunk of {short(chunk)} takes more than {limit} bytes")
+    longer = any(size > max(length, 1) for size, length in zip(chunk, shape, strict=True))
+    if longer and prod(chunk) * itemsize > _LONG_BYTES:  # a selection, written by xarray, keeps the chunks of the whole
+        refuse(where, f"chunks of {short(chunk)} are longer than shape {short(shape)}")
+
+
+def _check_codecs(codecs: Any, where: str, chunk: list[int], itemsize: int) -> bool:
+    """Whether the chunks lie together in shards."""
+    names = _codec_names(codecs, where, _CODECS)
+    if "sharding_indexed" not in names:
+        return False
+    if len(names) > 1:
+        refuse(where, f"codecs {short(names)}: sharding_indexed stands alone")
+    settings = mapping(mapping(codecs[0], where, "codec").get("configuration"), where, "sharding")
+    inner = whole_numbers(settings.get("chunk_shape"), where, "chunk shape", least=1)
+    _check_chunk(inner, where, chunk, itemsize, _CHUNK_BYTES)
+    _codec_names(settings.get("codecs"), where, _CODECS - {"sharding_indexed"})
+    if (place := settings.get("index_location", "end")) != "end":
+        refuse(where, f"index_location {short(place)}, wanted: end")
+    index: Any = settings.get("index_codecs")
+    _codec_names(index, where, ("bytes", "crc32c"))
+    if index[0] != _INDEX:
+        refuse(where, f"index_codecs begin with {short(index[0])}, wanted: {_INDEX}")
+    return True
+
+
+def _codec_names(codecs: Any, where: str, possible: Collection[str]) -> list[str]:
+    if not isinstance(codecs, list) or not codecs:
+        refuse(where, f"codecs are a list, got {short(codecs)}")
+    names = [codec_name(codec) for codec in codecs]
+    for name in names:
+        if not isinstance(name, str) or name not in possible:
+            refuse(where, f"codec {short(name)} is not read; one of: {', '.join(sorted(possible))}")
+    if sum(name in COMPRESSIONS for name in names) > 1:
+        refuse(where, f"codecs {short(names)} compress twice; what they hold cannot be told")
+    return names
+
+
+def _check_known(
+    where: str, name: str, dims: tuple[str, ...], kind: str, shapes: Mapping[str, tuple[tuple[str, ...], str]]
+) -> None:
+    """What is read by its name has the dimensions it is read with."""
+    wanted, kinds = _KNOWN.get(name, (dims, (kind,)))
+    gone = {dim for dim in _STEP if shapes.get(dim, ((dim,), ""))[0] == ()}  # a selection of one value was written
+    if name in dims:  # a coordinate of a dimension
+        wanted = (name,)
+    elif name not in _KNOWN and "timestep" in dims and dims != ("timestep",):
+        step = tuple(dim for dim in _STEP if dim not in gone)
+        wanted = (*step, *dims[len(step) :])
+    elif name.endswith("_floor"):
+        wanted = ()
+    for ending, own in _ENDINGS.items():
+        if name.endswith(ending) and (of := name.removesuffix(ending)) in shapes:
+            wanted, kinds = (*shapes[of][0], *own), _FLOAT
+    if name.endswith("_exponent") and (of := name.removesuffix("_exponent")) in shapes and "timestep" in shapes[of][0]:
+        wanted, kinds = _STEP, ("int",)
+    wanted = tuple(dim for dim in wanted if dim not in gone)
+    if dims != wanted:
+        refuse(where, f"its dimensions are {short(list(dims))}, wanted: {list(wanted)}")
+    if kind not in kinds:
+        refuse(where, f"it holds {kind}, wanted: {' or '.join(kinds)}")

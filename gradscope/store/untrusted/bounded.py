@@ -1,0 +1,130 @@
+"""Reading a stranger's store through zarr: chunks that are damaged, too large or no files are refused by name.
+
+Decoders believe the headers of what they decode, and a few kB can become many GB.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, WrapperStore
+
+from gradscope.errors import GradscopeError
+from gradscope.store.arrays import is_dotted
+from gradscope.store.locations.files import check_regular
+from gradscope.store.locations.folder import ROOT
+from gradscope.store.locations.location import Location
+from gradscope.store.untrusted.arrays import ITEMSIZE, codec_name
+from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, UNSOUND, UNSOUND_INDEX, Bytes, claimed, is_sound
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """How the chunks of an array are stored."""
+
+    size: int
+    """Bytes of a chunk, decoded."""
+    codecs: tuple[str, ...]
+    shard: int
+    """Chunks that lie together in a file; 0 where each has its own,"""
+    index: int
+    """and bytes of the index at its end,"""
+    index_summed: bool
+    """the last of them a checksum."""
+
+    @classmethod
+    def of(cls, array: Mapping[str, Any]) -> "_Chunks":
+        chunk, codecs = array["chunk_grid"]["configuration"]["chunk_shape"], array["codecs"]
+        itemsize, shard, index, summed = ITEMSIZE[array["data_type"]], 0, 0, False
+        if codec_name(codecs[0]) == "sharding_indexed":
+            inner = codecs[0]["configuration"]
+            shard = prod(length // size for length, size in zip(chunk, inner["chunk_shape"], strict=True))
+            summed = len(inner["index_codecs"]) > 1
+            index = 16 * shard + 4 * summed
+            chunk, codecs = inner["chunk_shape"], inner["codecs"]
+        return cls(prod(chunk) * itemsize, tuple(map(codec_name, codecs)), shard, index, summed)
+
+    @property
+    def most(self) -> int:
+        """Bytes of a chunk as it is stored: what cannot be compressed gets a little longer."""
+        return 2 * self.size + 1024
+
+    def flaw(self, content: Bytes) -> str | None:
+        """Why what was read of one chunk is not decoded."""
+        if len(content) > self.most:
+            return f"it has more than {self.most} bytes"
+        if self.codecs[-1] == "crc32c" and not is_sound(content):
+            return UNSOUND
+        for compression in (codec for codec in self.codecs if codec in COMPRESSIONS):
+            if (size := claimed(content, compression)) is None:
+                return "it does not say how much it holds"
+            if size > self.size + 4 * len(self.codecs):  # checksums
+                return f"it holds {size} bytes, wanted {self.size}"
+        return None
+
+    def shard_flaw(self, content: Bytes) -> str | None:
+        """The same of a file of several."""
+        index = content[max(0, len(content) - self.index) :]
+        if len(index) < self.index:
+            return None  # zarr says what is wrong
+        if what := self.index_flaw(index):
+            return what
+        found = np.frombuffer(index[: 16 * self.shard].tobytes(), "<u8").reshape(-1, 2)
+        there = (content[start : start + size] for start, size in found.tolist() if start < len(content))
+        return next(filter(None, map(self.flaw, there)), None)
+
+    def index_flaw(self, content: Bytes) -> str | None:
+        """The same of the index of several."""
+        return UNSOUND_INDEX if self.index_summed and not is_sound(content) else None
+
+
+class Bounded(WrapperStore[Store]):
+    """What zarr reads a location's arrays from, whose metadata, by name, have been checked.
+
+    Reading raises GradscopeError where a chunk is larger than they say, is not what its checksum is of, or no file.
+    """
+
+    def __init__(self, location: Location, document: Mapping[str, Any]) -> None:
+        super().__init__(LocalStore(location.path, read_only=True) if location.path is not None else location.zarr)
+        self._where = str(location)
+        arrays = document["consolidated_metadata"]["metadata"]
+        self._chunks = {name: _Chunks.of(array) for name, array in arrays.items()}
+        recorded = document.get("attributes", {}).get("recorded", arrays)
+        self._whole = {name for name, array in arrays.items() if name not in recorded and is_dotted(array)}
+
+    def _with_store(self, store: Store) -> "Bounded":
+        other = copy(self)
+        other._store = store
+        return other
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        if isinstance(self._store, LocalStore):
+            with suppress(OSError):  # what is not there is not read either
+                check_regular(os.stat(self._store.root / key), f"{self._where}/{key}")
+        name, _, rest = key.partition("/")
+        chunks = self._chunks.get(name)
+        if chunks is None or rest in ("", ROOT):
+            return await super().get(key, prototype, byte_range)
+        whole, most, at_end = byte_range is None, chunks.most, isinstance(byte_range, SuffixByteRequest)
+        if whole:
+            most = max(1, chunks.shard) * most + chunks.index
+            if isinstance(self._store, LocalStore):  # a file with holes may have any length
+                byte_range = RangeByteRequest(0, most + 1)
+        elif isinstance(byte_range, RangeByteRequest) and byte_range.end - byte_range.start > most:
+            raise GradscopeError(f"{self._where}/{key} is damaged: a chunk in it has more than {most} bytes")
+        content = await super().get(key, prototype, byte_range)
+        if content is None and name in self._whole:  # zarr would take it for one that was never written
+            raise GradscopeError(
+                f"{self._where}/{key} is missing: it was evaluated since it was opened, open it again; or it is damaged"
+            )
+        flaw = chunks.index_flaw if at_end else chunks.shard_flaw if chunks.shard and whole else chunks.flaw
+        if content is not None and (what := flaw(content.as_numpy_array().view(np.uint8))):
+            raise GradscopeError(f"{self._where}/{key} is damaged: {what}")
+        return content

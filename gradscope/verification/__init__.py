@@ -1,0 +1,1 @@
+"""Is a store what was recorded? Its metadata, its chunks, and its scalars recomputed from its tensors."""

@@ -1,0 +1,282 @@
+"""Whether everything that a store marks as written is there, whole, and what was written."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from math import prod
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from gradscope.errors import GradscopeError
+from gradscope.store.arrays import chunk_index, grid_of
+from gradscope.store.chunks import Chunks, Index
+from gradscope.store.locations.location import ROOT, Location
+from gradscope.store.replacement import JOURNAL
+from gradscope.store.schema import CELL_DIMS, COORDINATES, WRITTEN
+from gradscope.store.untrusted import chunk_bytes
+from gradscope.verification.metadata import ANEW, MOST, Finding, Metadata, bounded
+
+_THREADS = min(4, os.cpu_count() or 1)
+_BATCH = 64  # chunks that are on their way together
+_SLAB = 2**28  # elements of the marker that are looked at together
+_OVER = (*CELL_DIMS, "sample", "timestep")
+_PARTIAL = ".partial"
+
+Place = tuple[slice, ...]
+
+
+@dataclass
+class Integrity:
+    """What was found, and what was looked at."""
+
+    findings: list[Finding] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    """What is worth knowing and no damage."""
+    readable: bool = False
+    """Whether metadata and coordinates are in order, so that values can be looked at."""
+    chunks: int = 0
+    bytes: int = 0
+    damaged: dict[str, dict[Index, Place]] = field(default_factory=dict)
+    """By array, the stored objects that are damaged or missing: index in their grid, and place in the array."""
+
+
+def examine(location: Location) -> Integrity:
+    """Check metadata, files, and every chunk that is marked as written, some chunks at a time.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store, or none that this version reads.
+    """
+    metadata, result = Metadata(location), Integrity()
+    result.findings += bounded(metadata.findings())
+    if metadata.refused:
+        return result
+    try:
+        group = zarr.open_group(location.zarr, mode="r", zarr_format=3)
+        arrays: dict[str, Any] = dict(group.arrays())
+    except Exception as error:  # zarr and its codecs raise of many kinds
+        result.findings.append(Finding("", ROOT, f"zarr cannot open it: {error}", ANEW))
+        return result
+    result.findings += bounded(_unlisted(metadata, arrays, result.remarks))
+    if unsummed := sorted(name for name, array in arrays.items() if not chunk_bytes.is_summed(array)):
+        what = "no checksums are recorded" if len(unsummed) == len(arrays) else f"no checksums of {', '.join(unsummed)}"
+        result.remarks.append(f"{what}: only lengths, compressed data and what can be recomputed were checked")
+    if metadata.is_copy:
+        what = "a copy that xarray wrote, which leaves out chunks of nothing but fill values"
+        result.remarks.append(f"{what}: one that is missing is not found")
+        if left := sorted((metadata.recorded | metadata.evaluation | {*COORDINATES}) - arrays.keys()):
+            result.remarks.append(f"the copy leaves out {', '.join(left)}")
+    _Examination(location, metadata, arrays, result).run()
+    result.findings = list(bounded(iter(result.findings)))
+    result.readable = not any(name in result.damaged for name in COORDINATES) and (
+        metadata.is_copy or arrays.keys() >= {*COORDINATES}
+    )
+    return result
+
+
+def _unlisted(metadata: Metadata, arrays: Mapping[str, Any], remarks: list[str]) -> Iterator[Finding]:
+    """Files that belong to nothing."""
+    leftovers, foreign = 0, set()
+    for key in metadata.files:
+        name, _, rest = key.partition("/")
+        if key == ROOT or (name in arrays and (rest == ROOT or chunk_index(arrays[name], rest) is not None)):
+            continue
+        if name in metadata.on_their_way or name == JOURNAL:
+            continue
+        if key.endswith(_PARTIAL):
+            leftovers += 1
+        elif name in arrays:
+            yield Finding(name, key, "it is no chunk of the array's grid", "remove it")
+        elif name not in foreign:
+            foreign.add(name)
+            what = f"an array that {ROOT} does not know" if rest else "a file that is none of the store's"
+            yield Finding(name, key, what, "remove it, if no process is at work on the store")
+    if metadata.on_their_way:
+        what = "an evaluation goes on, or was interrupted: the one before it is whole"
+        remarks.append(f"{what}, and the next one removes what is left of it")
+    if leftovers:
+        remarks.append(f"{leftovers} files *{_PARTIAL}, of a process that is writing or was killed: harmless")
+
+
+class _Examination:
+    def __init__(self, location: Location, metadata: Metadata, arrays: Mapping[str, Any], result: Integrity) -> None:
+        self.location, self.metadata, self.arrays, self.result = location, metadata, arrays, result
+        self.marker = arrays[WRITTEN.name]
+        recorded = [name for name in arrays if name in metadata.recorded and name != WRITTEN.name]
+        self.recorded = [name for name in recorded if _dims(arrays[name])[:5] == _OVER[:5]]
+        self.tensors = {n for n in self.recorded if "channel" in _dims(arrays[n]) and "timestep" in _dims(arrays[n])}
+        self.whole_run = "configuration" in metadata.attributes  # and not a recorder that was filled by hand
+        self.complete = self.whole_run and metadata.attributes.get("status") == "complete"
+        self.samples, self.steps = self._numbers("sample", "sample"), self._numbers("step", "timestep")
+
+    def run(self) -> None:
+        """The marker first, then what it marks, then coordinates and evaluation, which are there as a whole."""
+        if _dims(self.marker) != _OVER:  # a selection of one value that was written as a copy: it has no such grid
+            self._check((name, index) for name in self.arrays for index in np.ndindex(grid_of(self.arrays[name])))
+            return
+        keys = (key.partition("/")[2] for key in self.metadata.files if key.startswith(f"{WRITTEN.name}/"))
+        there = {index for key in keys if (index := chunk_index(self.marker, key)) is not None}
+        absent = (index for index in np.ndindex(grid_of(self.marker)) if index not in there) if self.complete else ()
+        self._check((WRITTEN.name, index) for index in chain(sorted(there), absent))
+        self._check(self._marked(sorted({index[:5] for index in there})))
+        others = [name for name in self.arrays if name not in self.recorded and name != WRITTEN.name]
+        self._check((name, index) for name in others for index in np.ndindex(grid_of(self.arrays[name])))
+
+    def _marked(self, corners: Iterable[Index]) -> Iterator[tuple[str, Index]]:
+        """Chunks of the recorded arrays that hold something that is marked; `corners` are rows of the marker's."""
+        damaged = {index[:5] for index in self.result.damaged.get(WRITTEN.name, ())}
+        seen: dict[str, set[Index]] = {name: set() for name in self._given()}
+        for corner in corners:
+            where = _place(self.marker, (*corner, 0))[:5]
+            if prod(part.stop - part.start for part in where) * self.marker.shape[5] > _SLAB:
+                what = f"its chunks over {self.marker.shape[5]} timesteps are more than is read at once"
+                self._add(WRITTEN.name, WRITTEN.name, what, ANEW)
+                return
+            origin = [*(part.start for part in where), 0]
+            if known := corner not in damaged:
+                level = Chunks(self.location, self.marker).part(where)
+                self._look(level, origin)
+            else:  # whatever is there is looked at
+                level = np.full([*(part.stop - part.start for part in where), self.marker.shape[5]], 3, np.uint8)
+            for name in seen:
+                array = self.arrays[name]
+                marked = level >= (3 if name in self.tensors else 1)
+                if "timestep" not in _dims(array):
+                    marked = marked[..., -1]
+                over = marked.ndim
+                for index in touched(marked, origin[:over], _size(array)[:over]):
+                    for rest in np.ndindex(grid_of(array)[over:]):
+                        chunk = (*index, *rest)
+                        if chunk not in seen[name] and (known or self._key(name, chunk) in self.metadata.files):
+                            seen[name].add(chunk)
+                            yield name, chunk
+
+    def _given(self) -> Iterator[str]:
+        """Recorded arrays; final samples only if they are recorded at all, which is up to a sampler of one's own."""
+        for name in self.recorded:
+            if self.whole_run or "timestep" in _dims(self.arrays[name]):
+                yield name
+            elif any(key.startswith(f"{name}/") and key != f"{name}/{ROOT}" for key in self.metadata.files):
+                yield name
+            else:
+                self.result.remarks.append(f"{name}: never recorded")
+
+    def _look(self, level: NDArray[Any], origin: list[int]) -> None:
+        """Add where the marker has values that no recording writes."""
+        there, order = level > 0, np.argsort(self.steps, kind="stable")
+        since = np.empty_like(there)
+        since[..., order] = np.logical_and.accumulate(there[..., order], axis=-1)
+        wrong = {
+            "is neither 0, 1 nor 3": ~np.isin(level, (0, 1, 3)),
+            "is marked, and an earlier step is not": there & ~since,
+        }
+        samples, every = (self.metadata.recording.get(key) for key in ("tensor_samples", "tensor_every"))
+        if not self.tensors:
+            wrong["marks tensors, and the store has none"] = (level == 3) & (not self.metadata.is_copy)
+        elif type(samples) is int and type(every) is int and every > 0:
+            rows = self.samples[origin[4] : origin[4] + level.shape[-2]]
+            kept = (rows < samples)[:, None] & (self.steps % every == 0)
+            wrong["marks a tensor where none was to be kept"] = (level == 3) & ~kept
+            wrong["marks no tensor where one was to be kept"] = (level == 1) & kept
+        if self.complete:
+            wrong["is not marked, and the store says it is complete"] = ~there
+        for what, where in wrong.items():
+            if where.any():
+                at = tuple((np.argwhere(where)[0] + origin).tolist())
+                place = f"{WRITTEN.name} at cell {at[:4]}, sample {at[4]}, step {at[5]}"
+                remedy = self._again(tuple(i // size for i, size in zip(at, _size(self.marker), strict=True)))
+                self._add(WRITTEN.name, place, f"it {what} ({int(where.sum())} of its values)", remedy)
+
+    def _check(self, wanted: Iterable[tuple[str, Index]]) -> None:
+        """Read chunks, a few at a time, and add which are wrong; no more of an array of which many are."""
+        counts: Counter[str] = Counter()
+        fine = ((name, index) for name, index in wanted if counts[name] <= MOST)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            while batch := list(islice(fine, _BATCH)):
+                for (name, index), (size, what) in zip(batch, pool.map(self._flaw, batch), strict=True):
+                    self.result.chunks += 1
+                    self.result.bytes += size
+                    if what:
+                        counts[name] += 1
+                        self.result.damaged.setdefault(name, {})[index] = _place(self.arrays[name], index)
+                        self._add(name, self._key(name, index), what, self._remedy(name, index))
+
+    def _flaw(self, chunk: tuple[str, Index]) -> tuple[int, str | None]:
+        """Size of a stored chunk, and what is wrong with it."""
+        array, key = self.arrays[chunk[0]], self._key(*chunk)
+        if (size := self.metadata.files.get(key, 0)) > (most := chunk_bytes.most_bytes(array)):
+            return 0, f"it has {size} bytes, at most {most} can be a chunk"
+        if (content := self.location.read(key, most)) is None:
+            return 0, None if self.metadata.is_copy else "the chunk is missing, or cannot be read"
+        place = _place(array, chunk[1])
+        what = chunk_bytes.flaw(content, array, [part.stop - part.start for part in place])
+        if what is None and not chunk_bytes.is_plain(array):
+            try:
+                Chunks(self.location, array).part(place)
+            except GradscopeError as error:
+                what = f"it cannot be decoded: {error.__cause__}"
+        return len(content), what
+
+    def _numbers(self, name: str, dim: str) -> NDArray[np.int64]:
+        """Numbers of samples or steps in the whole run, of which a copy may hold some, in any order."""
+        length = dict(zip(_dims(self.marker), self.marker.shape, strict=True)).get(dim, 1)
+        array = self.arrays.get(name)
+        if not self.metadata.is_copy or array is None or array.shape != (length,):
+            return np.arange(length)
+        try:
+            return np.asarray(Chunks(self.location, array).whole(), np.int64)
+        except GradscopeError:  # it is damaged, which is found later
+            return np.arange(length)
+
+    def _key(self, name: str, index: Index) -> str:
+        return f"{name}/{self.arrays[name].metadata.encode_chunk_key(index)}"
+
+    def _remedy(self, name: str, index: Index) -> str:
+        if name not in self.recorded and name != WRITTEN.name:
+            return self.metadata.remedy(name)
+        first = [part.start for part in _place(self.arrays[name], index)][:5]
+        return self._again((*(i // size for i, size in zip(first, _size(self.marker), strict=False)), 0))
+
+    def _again(self, index: Index) -> str:
+        """How to record the block anew that a chunk of the marker is of."""
+        keys = self._key(WRITTEN.name, (*index[:5], 0)).removesuffix("0") + "*"
+        return f"remove {keys}: then `{self.metadata.resume}` records this block again"
+
+    def _add(self, name: str, place: str, what: str, remedy: str) -> None:
+        self.result.findings.append(Finding(name, place, what, remedy))
+
+
+def touched(marked: NDArray[np.bool_], origin: list[int], size: Index) -> Iterator[Index]:
+    """Indices of the chunks of this size that hold something that is marked, of what begins at `origin`."""
+    numbers = []
+    for axis, (first, length) in enumerate(zip(origin, size, strict=True)):
+        own = (first + np.arange(marked.shape[axis])) // max(1, length)
+        starts = np.flatnonzero(np.diff(own, prepend=-1))
+        if not len(starts):
+            return
+        marked = np.logical_or.reduceat(marked, starts, axis=axis)
+        numbers.append(own[starts])
+    for at in np.argwhere(marked):
+        yield tuple(int(own[i]) for own, i in zip(numbers, at, strict=True))
+
+
+def _dims(array: Any) -> tuple[str, ...]:
+    return tuple(array.metadata.dimension_names or ())
+
+
+def _size(array: Any) -> Index:
+    """Of a stored object."""
+    return tuple(array.shards or array.chunks)
+
+
+def _place(array: Any, index: Index) -> Place:
+    """Where in the array a stored object is."""
+    sizes = zip(index, _size(array), array.shape, strict=True)
+    return tuple(slice(i * size, min((i + 1) * size, end)) for i, size, end in sizes)

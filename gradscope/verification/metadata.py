@@ -1,0 +1,236 @@
+"""Whether a store's metadata agree with each other, and its files with them."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gradscope.errors import GradscopeError
+from gradscope.store.arrays import is_dotted
+from gradscope.store.config_hash import config_hash
+from gradscope.store.locations.files import MAX_METADATA_BYTES
+from gradscope.store.locations.location import ROOT, Location
+from gradscope.store.replacement import journaled
+from gradscope.store.schema import AUXILIARY, CELL_DIMS, COORDINATES, VERSION, WRITTEN
+from gradscope.store.untrusted import arrays as trusted_arrays
+from gradscope.store.untrusted import root as trust
+from gradscope.store.untrusted.checks import NAME
+
+MOST = 20
+"""Findings of an array that are told one by one."""
+_CONSOLIDATED = {"kind": "inline", "must_understand": False}
+_STATUS = ("recording", "interrupted", "complete")
+ANEW = "record the run anew"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a store."""
+
+    array: str
+    """Its name; empty where it is none's."""
+    place: str
+    """File, chunk, or cell, sample and timestep."""
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{': '.join(filter(None, (self.place, self.what)))}; {self.remedy}"
+
+
+def bounded(found: Iterator[Finding], most: int = MOST) -> Iterator[Finding]:
+    """At most so many findings of each array, then one that says that there are more; no more are looked for."""
+    counts: dict[str, int] = {}
+    for finding in found:
+        counts[finding.array] = count = counts.get(finding.array, 0) + 1
+        if count <= most:
+            yield finding
+        elif count == most + 1:
+            yield Finding(finding.array, finding.array, "and more of this kind", finding.remedy)
+
+
+class Metadata:
+    """The metadata of a store: of its root, with the copies of those of its arrays.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store, or none that this version reads.
+    """
+
+    def __init__(self, location: Location) -> None:
+        content = location.read(ROOT)
+        if content is None:
+            raise GradscopeError(f"{location} is not a zarr store (no {ROOT} in it)")
+        self._location = location
+        self.files: Mapping[str, int] = dict(location.listing())
+        """Sizes in bytes of all files and objects, by their keys."""
+        self.refused = ""
+        """Why it cannot be read; empty where it can."""
+        self.on_their_way = journaled(location)
+        """Names of the arrays of an evaluation that goes on, or was interrupted; those of the root are whole."""
+        try:
+            self.document = trust.parse(content, str(location))
+            if location.path is not None:
+                trust.check_links(location.path)
+        except GradscopeError as error:
+            self.document = _document(content)
+            if not self._is_store():
+                raise
+            self.refused = str(error).removeprefix(f"{location}").lstrip(":, ")
+
+    def _is_store(self) -> bool:
+        """Whether what cannot be read is a store of gradscope's that is damaged, and not something else."""
+        version = self.attributes.get("schema_version")
+        if type(version) is int and version > VERSION:
+            return False
+        return version is not None or self._location.read(f"{WRITTEN.name}/{ROOT}") is not None
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        return _mapping(self.document.get("attributes"))
+
+    @property
+    def arrays(self) -> Mapping[str, Any]:
+        """The root's copies of the metadata of all arrays."""
+        return _mapping(_mapping(self.document.get("consolidated_metadata")).get("metadata"))
+
+    @property
+    def evaluation(self) -> frozenset[str]:
+        """Names of the arrays that the evaluation made."""
+        return frozenset(_texts(_embedded(self.attributes, "evaluation").get("variables")))
+
+    @property
+    def recorded(self) -> frozenset[str]:
+        """Names of the recorded arrays: listed, or, in older stores, by their dimensions."""
+        if "recorded" in self.attributes:
+            return frozenset(_texts(self.attributes["recorded"]))
+        over = [*CELL_DIMS, "sample"]
+        found = (name for name, about in self.arrays.items() if _dims(about)[: len(over)] == over)
+        return frozenset(found) - self.evaluation
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether xarray wrote it: a selection of a store, or another one's values."""
+        return not is_dotted(_mapping(self.arrays.get(WRITTEN.name)))
+
+    @property
+    def recording(self) -> Mapping[str, Any]:
+        """Settings of the recording, as far as the store has them."""
+        return _mapping(_embedded(self.attributes, "configuration").get("recording"))
+
+    def findings(self) -> Iterator[Finding]:
+        """What is wrong with the metadata alone."""
+        if self.refused:
+            yield Finding("", ROOT, self.refused, ANEW)
+        if len(self.arrays) > trusted_arrays.ARRAYS:
+            return
+        yield from self._differing()
+        yield from self._missing()
+        yield from self._foreign()
+        yield from self._attributes()
+
+    @property
+    def resume(self) -> str:
+        """What goes on with the recording: of a configuration the command, of a sampler in Python its call."""
+        configured = "classifiers" in _embedded(self.attributes, "configuration")
+        quoted = shlex.quote(str(self._location))
+        return f"gradscope record --resume {quoted}" if configured else "gradscope.record(..., resume=True)"
+
+    def remedy(self, name: str) -> str:
+        """How to come by an array again."""
+        if name in self.evaluation:
+            return f"`gradscope evaluate {shlex.quote(str(self._location))}` makes it anew"
+        return ANEW
+
+    def _differing(self) -> Iterator[Finding]:
+        for name, copy in self.arrays.items():
+            place = f"{name}/{ROOT}"
+            if not NAME.fullmatch(name) or name in self.on_their_way - self.recorded:
+                continue  # refused, or about to be written
+            if self.files.get(place, 0) > MAX_METADATA_BYTES:
+                yield Finding(name, place, f"it takes {self.files[place]} bytes", self.remedy(name))
+            elif (content := self._location.read(place)) is None:
+                yield Finding(name, place, "it is missing", f"write it as {ROOT} has it, or {self.remedy(name)}")
+            elif keys := _differing_keys(own := _document(content), _mapping(copy)):
+                what = (
+                    f"it differs from the copy in {ROOT} in {', '.join(keys)}" if own else "it cannot be read as JSON"
+                )
+                yield Finding(
+                    name, place, what, f"write it as {ROOT} has it, or, if that is wrong, {self.remedy(name)}"
+                )
+
+    def _missing(self) -> Iterator[Finding]:
+        needed = {*CELL_DIMS, "sample", "timestep", "label", WRITTEN.name}
+        if not self.is_copy:  # a selection may leave out variables
+            needed |= {*COORDINATES, *self.recorded, *self.evaluation}
+        for name in sorted(needed - self.arrays.keys()):
+            yield Finding(name, name, "the array is missing", self.remedy(name))
+
+    def _foreign(self) -> Iterator[Finding]:
+        if "recorded" not in self.attributes or self.is_copy:
+            return
+        own = {dim for name in self.recorded for dim in _dims(self.arrays.get(name))}
+        known = {*COORDINATES, *self.recorded, *self.evaluation, *own}
+        for name in self.arrays:
+            if name not in known:
+                yield Finding(name, name, "no recording and no evaluation has this array", "remove it from the store")
+
+    def _attributes(self) -> Iterator[Finding]:
+        """What the root's attributes say, where all is said: in stores that list what they record."""
+        if "recorded" not in self.attributes:
+            if any(_mapping(codec).get("name") == "crc32c" for codec in self._codecs(WRITTEN.name)):
+                yield Finding("", f"{ROOT}, recorded", "the names of the recorded arrays are missing", ANEW)
+            return
+        consolidated = _mapping(self.document.get("consolidated_metadata"))
+        if (about := {key: value for key, value in consolidated.items() if key != "metadata"}) != _CONSOLIDATED:
+            yield Finding("", f"{ROOT}, consolidated_metadata", f"{about}, wanted: {_CONSOLIDATED}", ANEW)
+        if (status := self.attributes.get("status")) not in _STATUS:
+            what = f"it is {status!r}, one of: {', '.join(_STATUS)}"
+            yield Finding("", f"{ROOT}, status", what, f"`{self.resume}` sets it")
+        if (named := self.attributes.get("coordinates")) != AUXILIARY and not self.is_copy:
+            yield Finding("", f"{ROOT}, coordinates", f"they are {named!r}, wanted: {AUXILIARY!r}", ANEW)
+        said = self.attributes.get("configuration_hash")
+        if said is not None and said != (digest := self._hash()):
+            yield Finding("", f"{ROOT}, configuration", f"its hash is {digest}, not {said}", ANEW)
+
+    def _codecs(self, name: str) -> list[Any]:
+        codecs = _mapping(self.arrays.get(name)).get("codecs")
+        return codecs if isinstance(codecs, list) else []
+
+    def _hash(self) -> str:
+        """Of what is stored as the configuration and, where it is there, as the scheduler's settings."""
+        scheduler = _embedded(self.attributes, "scheduler") if "scheduler" in self.attributes else None
+        return config_hash(_embedded(self.attributes, "configuration"), scheduler)
+
+
+def _differing_keys(own: Mapping[str, Any], copy: Mapping[str, Any]) -> list[str]:
+    """Keys under which two documents differ, as JSON: there NaN is itself."""
+    both = {key: [json.dumps(each.get(key), sort_keys=True) for each in (own, copy)] for key in {*own, *copy}}
+    return sorted(key for key, (ours, theirs) in both.items() if ours != theirs)
+
+
+def _document(content: str | bytes) -> dict[str, Any]:
+    """JSON as far as it is a mapping."""
+    try:
+        return _mapping(json.loads(content))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _embedded(attributes: Mapping[str, Any], key: str) -> dict[str, Any]:
+    text = attributes.get(key)
+    return _document(text) if isinstance(text, str) else {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _dims(about: Any) -> list[str]:
+    return _texts(_mapping(about).get("dimension_names"))

@@ -1,0 +1,200 @@
+"""Whether a store is what was recorded: structure and chunks, then scalars recomputed from the tensors beside them."""
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from gradscope.analysis.subsets import whole
+from gradscope.errors import GradscopeError
+from gradscope.store import CELL_DIMS, open_store
+from gradscope.store.locations.location import ROOT, StorePath, locate
+from gradscope.store.schema import COORDINATES
+from gradscope.verification.chunks import Integrity, examine
+from gradscope.verification.metadata import ANEW, Finding
+from gradscope.verification.ranges import VERDICTS, outside, range_of
+from gradscope.verification.recomputation import NORMS, expected, finite_so_far
+
+_OVER = (*CELL_DIMS, "sample", "timestep")
+_SLAB = 2**22  # values of a scalar that are compared together, at most
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What is wrong with a store, and what was looked at."""
+
+    findings: tuple[Finding, ...]
+    remarks: tuple[str, ...]
+    """What is worth knowing and no damage."""
+    chunks: int
+    bytes: int
+    """Stored ones, which were read."""
+    values: int
+    """Scalars that were recomputed."""
+    recomputed: tuple[str, ...]
+    """Names of the arrays they are of."""
+
+    @property
+    def sound(self) -> bool:
+        return not self.findings
+
+
+def verify(where: StorePath) -> Verification:
+    """Check everything that a store marks as written; what is not marked, or not yet, is not looked at.
+
+    Metadata must agree with each other, files with them; every chunk that is marked must be there, have its size and
+    pass its checksum; and norms, cosines and whatever else the stored tensors tell must be what is stored beside them.
+    Memory grows with the store's number of files alone.
+
+    Parameters
+    ----------
+    where
+        A path or URL.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store, or none that this version reads, or it cannot be reached.
+    """
+    location = locate(where)
+    integrity = examine(location)
+    values = _Values(integrity)
+    if integrity.readable:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # of what damaged values overflow
+                ds = whole(open_store(location))
+                values.compare(ds if ds["written"].dims == _OVER else ds.transpose(*_OVER, ..., missing_dims="ignore"))
+        except GradscopeError as error:
+            values.findings.append(Finding("", ROOT, str(error), ANEW))
+    return Verification(
+        (*integrity.findings, *values.findings),
+        (*integrity.remarks, *values.remarks),
+        integrity.chunks,
+        integrity.bytes,
+        sum(values.counts.values()),
+        tuple(sorted(values.counts)),
+    )
+
+
+@dataclass
+class _Worst:
+    """Where an array is furthest from what it should be."""
+
+    wrong: int = 0
+    excess: float = -1.0
+    place: str = ""
+    what: str = ""
+
+
+class _Values:
+    def __init__(self, integrity: Integrity) -> None:
+        self._damaged = integrity.damaged
+        self._worst: dict[str, _Worst] = {}
+        self.remarks: list[str] = []
+        self.counts: Counter[str] = Counter()
+        """Recomputed values, by array."""
+        self.findings: list[Finding] = []
+
+    def compare(self, ds: xr.Dataset) -> None:
+        """Recompute what can be, block by block."""
+        for slab in _slabs(ds, self._is_damaged):
+            for name, (value, tolerance) in expected(slab).items():
+                self._compare(slab, name, value, tolerance)
+            for name in NORMS & set(slab.data_vars):
+                self._refuse_nan(slab, name)
+            for scalar in (str(key) for key, variable in slab.data_vars.items() if variable.dims == _OVER):
+                self._refuse_outside(slab, scalar)
+        self.findings += _beside(ds)
+        for name, worst in sorted(self._worst.items()):
+            what = f"{worst.what}; {worst.wrong} of its values are wrong, this one most"
+            self.findings.append(Finding(name, worst.place, what, f"it, or the tensor, is damaged: {ANEW}"))
+        scalars = (str(name) for name, variable in ds.data_vars.items() if variable.dims == _OVER)
+        left = sorted(n for n in scalars if n != "written" and not n.endswith("_exponent") and not self.counts[n])
+        if left and self.counts:
+            self.remarks.append(f"nothing in the store gives {', '.join(left)} again: not recomputed")
+
+    def _is_damaged(self, place: tuple[slice, ...]) -> bool:
+        """Whether a chunk is damaged that has to do with these cells and samples: that is reported."""
+        return any(
+            all(a.start < b.stop and b.start < a.stop for a, b in zip(place, found, strict=False))
+            for name, chunks in self._damaged.items()
+            for found in chunks.values()
+            if len(found) > len(place)
+        )
+
+    def _compare(self, slab: xr.Dataset, name: str, value: NDArray[Any], tolerance: NDArray[Any]) -> None:
+        """`value` is NaN where it is not known, and infinite where the stored one is anything but finite."""
+        stored, known = slab[name].values.astype(np.float64), ~np.isnan(value)
+        with np.errstate(invalid="ignore", over="ignore"):
+            excess = np.abs(stored - value) / tolerance
+        both = np.isfinite(stored), np.isfinite(value)
+        excess = np.where(both[0] & both[1], excess, np.where(both[0] == both[1], 0, np.inf))
+        self.counts[name] += int(known.sum())
+        excess = np.where(known, excess, 0)
+        self._note(slab, name, excess, lambda at: f"stored {stored[at]:.7g}, recomputed {value[at]:.7g}")
+
+    def _refuse_nan(self, slab: xr.Dataset, name: str) -> None:
+        wrong = np.isnan(slab[name].values) & finite_so_far(slab)
+        self._note(slab, name, np.where(wrong, np.inf, 0), lambda at: "stored NaN, and the gradient is finite")
+
+    def _refuse_outside(self, slab: xr.Dataset, name: str) -> None:
+        low, high = range_of(slab, name)
+        wrong = outside(slab, name) & (slab["written"].values > 0)
+        stored = slab[name].values
+        told = f"which lies outside of [{low:g}, {high:g}]"
+        self._note(slab, name, np.where(wrong, np.inf, 0), lambda at: f"stored {stored[at]:.7g}, {told}")
+
+    def _note(self, slab: xr.Dataset, name: str, excess: NDArray[Any], what: Callable[[tuple[int, ...]], str]) -> None:
+        """Remember the worst of what exceeds its tolerance."""
+        if not (excess > 1).any():
+            return
+        worst = self._worst.setdefault(name, _Worst())
+        worst.wrong += int((excess > 1).sum())
+        if excess.max() > worst.excess:
+            at = tuple(int(i) for i in np.unravel_index(excess.argmax(), excess.shape))
+            place = ", ".join(f"{dim} {slab[dim].values[i]}" for dim, i in zip(_OVER, at, strict=True))
+            worst.excess, worst.place, worst.what = float(excess.max()), place, what(at)
+
+
+def _beside(ds: xr.Dataset) -> Iterator[Finding]:
+    """Verdicts and coordinates that lie outside of their ranges."""
+    evaluated = json.loads(ds.attrs.get("evaluation", "{}")).get("variables", ())
+    for name in dict.fromkeys((*VERDICTS, *COORDINATES, *evaluated)):
+        if name not in ds.variables or not (wrong := outside(ds, name)).any():
+            continue
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        place = ", ".join(f"{dim} {ds[dim].values[i]}" for dim, i in zip(ds[name].dims, at, strict=True))
+        low, high = range_of(ds, name)
+        what = (
+            f"{ds[name].values[at]}, which lies outside of [{low:g}, {high:g}], as {int(wrong.sum())} of its values do"
+        )
+        remedy = ANEW if name in COORDINATES else "`gradscope evaluate` makes it again"
+        yield Finding(name, place, f"stored {what}", remedy)
+
+
+def _slabs(ds: xr.Dataset, skip: Callable[[tuple[slice, ...]], bool]) -> Iterator[xr.Dataset]:
+    """Cell by cell, some samples over all timesteps, blocks as a rule: only tensors are lazy."""
+    sizes = [ds.sizes[dim] for dim in CELL_DIMS]
+    rows = max((ds["written"].variable.chunksizes or {"sample": (1,)})["sample"], default=1)
+    rows = max(1, min(rows, _SLAB // max(1, ds.sizes["timestep"])))
+    ds = ds.set_coords([name for name in COORDINATES if name in ds])
+    coordinates = {name: ds[name].load() for name in ds.coords}
+    ds = ds[[name for name, variable in ds.data_vars.items() if variable.dims[: len(_OVER)] == _OVER]]
+    scalars = [str(name) for name, variable in ds.data_vars.items() if variable.dims == _OVER]
+    scalars.sort(key=lambda name: name != "written")  # before what it marks: a recording may go on meanwhile
+    for cell in np.ndindex(*sizes):
+        for first in range(0, ds.sizes["sample"], rows):
+            place = (*(slice(i, i + 1) for i in cell), slice(first, min(first + rows, ds.sizes["sample"])))
+            if skip(place):
+                continue
+            slab = ds.assign_coords(coordinates).isel(dict(zip(_OVER, place, strict=False)))
+            slab = slab.assign({name: (_OVER, slab[name].variable.values) for name in scalars})
+            if slab["written"].values.any():
+                yield slab

@@ -1,0 +1,252 @@
+"""Bodies of callbacks that no page of ours sends: refused with 400 and a line of text, or answered without a fault."""
+
+import json
+from copy import deepcopy
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dashboards import create_app
+from dashboards.security import callbacks as asked
+from dashboards.security import guard
+
+pytestmark = pytest.mark.usefixtures("silent")
+PATH = "/_dash-update-component"
+VIEW = {"store": "5f0c", "page": "overview", "url": "overview?store=5f0c&cell=1&t=400&sample=0"}
+GOOD = {
+    "page.id": "page",
+    "address.data": {"path": "overview", "query": {}},
+    "view.data": VIEW,
+    "version.data": None,
+    "poll.n_intervals": 1,
+    "overview-found.data": None,
+    "cells-table.columnDefs": [],
+    "samples-table.columnDefs": [],
+    "samples-page.value": 1,
+    "trajectory-at.data": {"cell": 1, "sample": 0, "cells": [1, 3], "variables": ["gradient_cosine"]},
+    "compare-samples.value": ["1", "3"],
+    '{"key":"cell","type":"control"}.value': "1",
+    '{"key":"other","type":"control"}.value': "3",
+    '{"key":"cells","type":"control"}.value': ["1", "3"],
+    '{"key":"variables","type":"control"}.value': "gradient_cosine",
+    '{"key":"only","type":"control"}.value': "all",
+}
+WRONG = (
+    None, True, -1, 3, 1.5, 10**30, "", "x", "-1", "999999999", "1" * 5000, "../../etc/passwd", "<b>", "\x00", "é",
+    "١", "1\n", [], ["x"], ["99"], [[]], [None], ["1"] * 500, {}, {"a": 1}, {"store": "5f0c"},
+    {"store": None, "page": None, "url": None}, VIEW | {"store": "other"}, VIEW | {"url": "?%ff&cells=zz"},
+    VIEW | {"more": 1}, {"path": "x", "query": {"cell": "1e9", "t": "NaN", "cells": "f" * 300}},
+    {"path": "../..", "query": {"store": "\x00"}}, {"path": "run", "query": {"a": 1}},
+    {"cell": 99, "sample": 0, "cells": [1], "variables": ["gradient_cosine"]},
+    {"cell": 0, "sample": 99, "cells": [99], "variables": ["gradient_cosine"]},
+    {"cell": 0, "sample": 0, "cells": [], "variables": []},
+    {"cell": 0, "sample": 0, "cells": [0], "variables": ["gradient", "x", "<b>"]},
+    {"cell": 2**40, "sample": 0, "cells": [], "variables": []}, [{"field": {"function": "alert(1)"}}],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def app(stored):
+    return create_app([stored])
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    client = app.server.test_client()
+    client.get("/_dash-dependencies")  # callbacks are known from the first request on
+    return client
+
+
+def callbacks(app):
+    """A body for every callback that runs on the server, as our page sends it."""
+    for output, callback in app.callback_map.items():
+        if "callback" not in callback:
+            continue
+        outputs = callback["output"] if isinstance(callback["output"], list) else [callback["output"]]
+        sent = [{"id": o.component_id, "property": o.component_property} for o in outputs]
+        places = {
+            kind: [
+                {"id": json.loads(i) if i[0] == "{" else i, "property": p, "value": GOOD[f"{i}.{p}"]}
+                for i, p in ((each["id"], each["property"]) for each in callback[kind])
+            ]
+            for kind in ("inputs", "state")
+        }
+        yield {"output": output, "outputs": sent if output[:2] == ".." else sent[0], "changedPropIds": [], **places}
+
+
+def post(client, body):
+    """The status; a refusal is one line of text, an answer has no fault of ours in it."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = client.post(PATH, data=data, headers={"Content-Type": "application/json"})
+    if answer.status_code >= 400:
+        assert answer.mimetype == "text/plain"
+        assert answer.text.count("\n") == 1, answer.text
+        assert answer.text.startswith("callback: ")
+        assert len(answer.text) < 400
+    assert "fault of gradscope" not in answer.text, (body, answer.text)
+    return answer.status_code
+
+
+def test_every_callback_is_answered_as_our_page_asks_it(app, client):
+    bodies = list(callbacks(app))
+    assert len(bodies) > 15
+    for body in bodies:
+        assert post(client, body) in (200, 204), body["output"]
+
+
+def test_every_value_that_is_wrong_is_refused_or_told(app, client):
+    """Of all callbacks, each input and state in turn; what all of them have is tried with one."""
+    refused, tried = 0, set()
+    for body in callbacks(app):
+        for kind in ("inputs", "state"):
+            for i, place in enumerate(body[kind]):
+                key = asked._key(place["id"], place["property"])
+                shared = key in ("version.data", "view.data", "overview-found.data")
+                for wrong in () if shared and key in tried else WRONG:
+                    broken = deepcopy(body)
+                    broken[kind][i]["value"] = wrong
+                    found = post(client, broken)
+                    assert found in (200, 204, 400), (body["output"], kind, i, wrong)
+                    refused += found == 400
+                tried.add(key)
+    assert refused > 500
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trajectory-at.data", {"cell": "1", "sample": 0, "cells": [], "variables": []}),
+        ("trajectory-at.data", {"cell": 1, "sample": 0, "cells": list(range(17)), "variables": []}),
+        ("trajectory-at.data", {"cell": 1, "sample": 0, "cells": [], "variables": ["a"] * 4}),
+        ("trajectory-at.data", {"cell": True, "sample": 0, "cells": [], "variables": []}),
+        ("trajectory-at.data", {"cell": -1, "sample": 0, "cells": [], "variables": []}),
+        ("trajectory-at.data", GOOD["trajectory-at.data"] | {"limits": "x"}),
+        ("view.data", "overview"),
+        ("view.data", VIEW | {"url": "x" * 9000}),
+        ("version.data", 1),
+        ("compare-samples.value", [1]),
+        ("compare-samples.value", "1"),
+        ('{"key":"cell","type":"control"}.value', "1\n"),
+        ('{"key":"only","type":"control"}.value', "none"),
+        ("samples-page.value", 0),
+        ("samples-page.value", 10**400),
+    ],
+)
+def test_wrong_types_are_refused_by_name(app, client, key, value):
+    tried = 0
+    for body in callbacks(app):
+        for place in (*body["inputs"], *body["state"]):
+            if asked._key(place["id"], place["property"]) == key:
+                place["value"] = value
+                answer = client.post(PATH, json=body)
+                assert answer.status_code == 400
+                assert answer.text.startswith(f"callback: {key}: ")
+                tried += 1
+    assert tried
+
+
+def test_structures_that_are_wrong_are_refused(app, client):
+    for body in callbacks(app):
+        for change in (
+            {"output": "nothing.data"}, {"output": None}, {"output": ["a"]}, {"output": "shown.data"},
+            {"output": body["output"] + "x"}, {"outputs": []}, {"outputs": {"id": "page", "property": "children"}},
+            {"outputs": None}, {"outputs": "x"}, {"inputs": []}, {"inputs": None}, {"inputs": [{}]},
+            {"inputs": {"a": 1}},
+            {"inputs": [[body["inputs"][0]]]}, {"inputs": body["inputs"] * 2}, {"state": [*body["state"], {"id": "x"}]},
+            {"inputs": [each | {"property": "x"} for each in body["inputs"]]}, {"state": 1},
+            {"inputs": [each | {"id": ["x"]} for each in body["inputs"]]}, {"changedPropIds": ["{x.value"]},
+            {"changedPropIds": [{}]}, {"changedPropIds": 1}, {"changedPropIds": ["__import__('os').x"]},
+        ):  # fmt: skip
+            assert post(client, body | change) == 400, change
+        for key in ("output", "outputs", "inputs"):
+            assert post(client, {k: v for k, v in body.items() if k != key}) == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"x", b"{", b"null", b"[]", b"1", b'"x"', b"{}", b"\xff\xfe{}", b"\x80", b'{"output": "\xff"}', b"NaN",
+        b'{"output": "store-select.data", "outputs": NaN}', b'{"output": Infinity}', b"1" * 10_000, b"-" * 1000,
+        b"[" * 100_000, b"[" * 900 + b"]" * 900, b'{"a":' * 50_000,
+        b'{"output": "\\ud800", "outputs": [], "inputs": []}',
+        "{}".encode("utf-16"), b"\x1f\x8b\x08\x00", b"a=1&b=2", b"\x00" * 100,
+    ],
+)  # fmt: skip
+def test_what_is_no_body_is_refused(client, body):
+    assert post(client, body) == 400
+
+
+def test_nan_and_depth_inside_a_good_body_are_refused(app, client):
+    body = json.dumps(next(callbacks(app)))
+    assert post(client, body.encode()) == 200
+    for wrong in ("NaN", "-Infinity", "[" * 400 + "]" * 400, "[" * 5000 + "]" * 5000, "1" * 5000, '"\\udfff"'):
+        assert post(client, body.replace('"value": "page"', f'"value": {wrong}').encode()) == 400
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "json"])
+def test_another_content_type_is_refused(app, client, kind):
+    """Of those a page of another site may send without asking, too."""
+    answer = client.post(PATH, data=json.dumps(next(callbacks(app))), headers={"Content-Type": kind})
+    assert (answer.status_code, answer.mimetype) == (400, "text/plain")
+    assert "application/json is needed" in answer.text
+
+
+MANY = 200_000
+LONG = [
+    ("changedPropIds", [1] * 5 * MANY),
+    ("changedPropIds", ["x"] * 2 * MANY),
+    *((kind, wrong) for kind in ("outputs", "inputs", "state") for wrong in ([1] * 5 * MANY, [{}] * 3 * MANY)),
+    ("compare-samples.value", ["x"] * 2 * MANY),
+    ("compare-samples.value", ["1"] * 2 * MANY),
+    ("cells-table.columnDefs", [1] * 5 * MANY),
+    ("cells-table.columnDefs", [{str(i): [] for i in range(MANY // 2)}]),
+    ("trajectory-at.data", GOOD["trajectory-at.data"] | {str(i): 1 for i in range(MANY // 2)}),
+    ("trajectory-at.data", GOOD["trajectory-at.data"] | {"cells": ["x"] * 2 * MANY}),
+    ("address.data", {"path": "x", "query": {str(i): 1 for i in range(MANY // 2)}}),
+    ("overview-found.data", {"of": "x", "in": {str(i): 1 for i in range(MANY // 2)}}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), LONG, ids=[f"{key}-{i}" for i, (key, _) in enumerate(LONG)])
+def test_many_wrong_items_are_refused_at_the_first(app, client, request, key, value):
+    if "." not in key:
+        body = next(callbacks(app)) | {key: value}
+    else:
+        found = ((body, place) for body in callbacks(app) for place in (*body["inputs"], *body["state"]))
+        body, place = next((b, p) for b, p in found if asked._key(p["id"], p["property"]) == key)
+        place["value"] = value
+    sent = json.dumps(body, separators=(",", ":")).encode()
+    assert 2**19 < len(sent) <= guard.LARGEST
+    request.getfixturevalue("bounded")  # from here on
+    assert post(client, sent) == 400
+
+
+def test_all_selected_samples_fit(app):
+    """The largest body that a page of ours can send."""
+    body = next(b for b in callbacks(app) if b["output"] == "compare-selected.children")
+    body["inputs"][0]["value"] = [str(sample) for sample in range(100_000)]
+    assert len(json.dumps(body)) < 0.6 * guard.LARGEST
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(data=st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_body_of_any_shape_is_a_fault(app, client, data):
+    bodies = list(callbacks(app))
+    body = deepcopy(data.draw(st.sampled_from(bodies)))
+    where = data.draw(st.sampled_from(["body", "output", "outputs", "inputs", "state", "value", "changedPropIds"]))
+    value = data.draw(json_values)
+    if where == "body":
+        body = value
+    elif where == "value":
+        data.draw(st.sampled_from([*body["inputs"], *body["state"]]))["value"] = value
+    else:
+        body[where] = value
+    assert post(client, body) in (200, 204, 400)

@@ -1,0 +1,117 @@
+"""The address that the dashboard listens on."""
+
+import contextlib
+import http.client
+import socket
+import threading
+import urllib.request
+from urllib.parse import urlsplit
+
+import pytest
+
+from dashboards import serve
+from dashboards.security import guard
+from dashboards.server import is_local
+from gradscope.errors import GradscopeError
+
+
+@pytest.mark.parametrize(("host", "local"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("", False)])
+def test_who_can_reach_an_address(host, local):
+    assert is_local(host) == local
+
+
+def test_a_taken_port_is_said(stored):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(GradscopeError, match=f"--port {port}: .*another --port"):
+            serve([stored], "127.0.0.1", port)
+
+
+@pytest.fixture(scope="module")
+def url(stored):
+    """Of a server on this machine alone."""
+    said = []
+    spoken = threading.Event()
+
+    def tell(text):
+        said.append(text)
+        spoken.set()
+
+    threading.Thread(target=serve, args=([stored], "127.0.0.1", 0), kwargs={"tell": tell}, daemon=True).start()
+    assert spoken.wait(20)
+    return said[0].split()[2]
+
+
+def raw(url, head, body=b""):
+    """What the server says to bytes as they are: the status, the type of the content and the content."""
+    with socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=20) as connection:
+        connection.sendall(head.encode("latin-1") + b"\r\n\r\n")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not listen to the end
+            connection.sendall(body)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, answer.headers.get_content_type(), answer.read().decode()
+
+
+def test_it_serves_and_says_where(url):
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        page = answer.read().decode()
+        policy = answer.headers["Content-Security-Policy"]
+    assert "<title>gradscope</title>" in page
+    assert '<html lang="en">' in page
+    assert "default-src 'self'" in policy
+
+
+ASK = "POST /_dash-update-component HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status"),
+    [
+        (f"{ASK}Content-Length: {10**12}", b"", 413),
+        (f"{ASK}Content-Length: {guard.LARGEST + 1}", b"x" * (guard.LARGEST + 1), 413),
+        (f"{ASK}Transfer-Encoding: chunked", (b"10000\r\n" + b"[" * 2**16 + b"\r\n") * 40 + b"0\r\n\r\n", 413),
+        (f"{ASK}Transfer-Encoding: chunked", b"3\r\n{}x\r\n0\r\n\r\n", 400),
+        (f"{ASK}Transfer-Encoding: chunked", b"zz\r\n", 400),
+        (f"{ASK}Content-Length: -1", b"", 400),
+        (f"{ASK}Content-Length: 2\r\nContent-Length: 3", b"{}x", 400),
+        ("GET / HTTP/1.1", b"", 400),  # no Host
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.test", b"", 400),
+        ("GET / HTTP/1.1\r\nHost: evil.test", b"", 421),
+        ("GET http://evil.test/ HTTP/1.1\r\nHost: evil.test", b"", 421),
+        ("GET /../../etc/passwd HTTP/1.1\r\nHost: localhost", b"", 404),
+        ("GET /assets/%2e%2e%2fapp.py HTTP/1.1\r\nHost: localhost", b"", 404),
+        ("GET /assets/\xff\xfe.js HTTP/1.1\r\nHost: localhost", b"", 400),
+        ("GET /%ff%fe/.. HTTP/1.1\r\nHost: localhost", b"", 404),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nX: " + "x" * 300_000, b"", 431),
+        ("BREW / HTTP/1.1\r\nHost: localhost", b"", 405),
+    ],
+)
+def test_bytes_that_no_browser_sends_are_refused_in_words(url, head, body, status):
+    got, kind, text = raw(url, head, body)
+    assert (got, kind) == (status, "text/plain")
+    assert "Traceback" not in text
+    assert "root:" not in text
+
+
+def test_a_name_of_this_machine_is_let_in_on_any_port(url):
+    for host in ("localhost", "127.0.0.1:9000", "[::1]:80"):
+        assert raw(url, f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close")[0] == 200
+
+
+def test_opening_it_to_others_is_warned_of(stored, monkeypatch):
+    import waitress
+
+    class Server:
+        effective_port = 1234
+
+        def run(self):
+            pass
+
+    monkeypatch.setattr(waitress, "create_server", lambda *args, **kwargs: Server())
+    said = []
+    serve([stored], "0.0.0.0", 1234, tell=said.append)
+    assert said[0].startswith("warning: 0.0.0.0 opens the dashboard to others")
+    assert "http://127.0.0.1:1234/" in said[1]

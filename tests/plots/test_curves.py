@@ -1,0 +1,165 @@
+"""Curves: means and quantiles by a loop over timesteps, and that these are what is drawn."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from small_store import BAD, CELLS, GOOD, SAMPLES, TIMESTEPS
+
+from gradscope.errors import GradscopeError
+from gradscope.plots.curves import curves, curves_numbers, draw_curves, summarised
+from gradscope.plots.style import DASHES, PALETTE
+from gradscope.store import CELL_DIMS
+
+AT_GOOD = (0, 0, 0, 1)
+ADAM = GOOD | {"stabilizer": "adam", "classifier_input": "x0"}
+
+
+def means(figure):
+    return [trace for trace in figure.data if trace.mode == "lines+markers"]
+
+
+def bands(figure):
+    return [trace for trace in figure.data if trace.fill == "toself"]
+
+
+def test_numbers_are_means_and_quantiles_of_the_finite_samples(ds):
+    ds["log_prob"][(*AT_GOOD, slice(0, 3), 4)] = [np.nan, np.inf, -np.inf]
+    ds["log_prob"][(*AT_GOOD, slice(None), 7)] = np.nan
+    numbers = curves_numbers(ds, "log_prob", [BAD, GOOD])
+    assert numbers["classifier"].tolist() == ["non_robust"] * TIMESTEPS + ["robust"] * TIMESTEPS
+    assert numbers["timestep"].tolist() == 2 * ds["timestep"].values.tolist()
+    assert numbers.attrs["label"] == "log_prob [nat]"
+    for k, row in enumerate(numbers[TIMESTEPS:].to_dict("records")):
+        values = ds["log_prob"].values[AT_GOOD][:, k]
+        finite = values[np.isfinite(values)]
+        assert row["n"] == len(finite) == {4: SAMPLES - 3, 7: 0}.get(k, SAMPLES)
+        if len(finite):
+            assert row["mean"] == pytest.approx(np.mean(finite))
+            for key, share in (("q05", 0.05), ("q25", 0.25), ("q75", 0.75), ("q95", 0.95)):
+                assert row[key] == pytest.approx(np.quantile(finite, share))
+        else:
+            assert np.isnan([row["mean"], row["q05"], row["q95"]]).all()
+        assert np.isnan(row["value"])
+
+
+def test_quantiles_are_numpys_for_any_number_of_samples():
+    rng = np.random.default_rng(0)
+    for samples in (1, 2, 3, 7, 64):
+        values = rng.normal(size=(samples, 9))
+        values[rng.random(values.shape) < 0.2] = np.nan
+        values[0] = rng.normal(size=9)
+        found = summarised(values)
+        np.testing.assert_allclose(found["mean"], np.nanmean(values, axis=0))
+        expected = np.nanquantile(values, (0.05, 0.25, 0.75, 0.95), axis=0)
+        np.testing.assert_allclose([found[key] for key in ("q05", "q25", "q75", "q95")], expected)
+
+
+def test_a_cell_looks_the_same_whatever_is_shown_beside_it(ds):
+    for cells in ([BAD], [BAD, GOOD], [GOOD, ADAM, BAD]):
+        figure = curves(ds, "log_prob", cells)
+        line = next(trace for trace in means(figure) if trace.name.startswith("non_robust"))
+        assert (line.line.color, line.line.dash, line.meta) == (PALETTE[1], DASHES[0], {"cell": 9})
+    adam = curves(ds, "log_prob", [ADAM]).data[-1]
+    bad, control = (curves(ds, "log_prob", [cell]).data[-1] for cell in (BAD, BAD | {"guidance_scale": 0.0}))
+    assert (adam.line.color, adam.line.dash) == (PALETTE[0], DASHES[1])
+    assert adam.marker.symbol != bad.marker.symbol
+    assert control.line.width < bad.line.width
+    assert adam.marker.maxdisplayed < 12
+
+
+def test_a_line_and_two_bands_a_cell_are_what_is_drawn(ds):
+    numbers = curves_numbers(ds, "log_prob", [GOOD, BAD])
+    figure = draw_curves(numbers)
+    assert len(figure.data) == 6
+    rows = numbers[:TIMESTEPS]
+    line, outer, inner = means(figure)[0], *bands(figure)[:2]
+    np.testing.assert_array_equal(line.x, rows["timestep"])
+    np.testing.assert_array_equal(line.y, rows["mean"].astype(np.float32))
+    np.testing.assert_array_equal(outer.y[:-1], [*rows["q95"], *rows["q05"][::-1]])
+    np.testing.assert_array_equal(inner.y[:-1], [*rows["q75"], *rows["q25"][::-1]])
+    assert figure.layout.meta == {"timestep": True}
+    assert figure.layout.xaxis.range[0] > figure.layout.xaxis.range[1]
+    assert figure.layout.yaxis.title.text == "log_prob [nat]"
+
+
+def test_of_many_cells_the_focused_one_alone_has_bands_and_the_samples_own_line(ds):
+    cells = [GOOD | {"stabilizer": s, "classifier_input": c} for s in ("none", "adam") for c in ("x_t", "x0")]
+    assert bands(curves(ds, "log_prob", cells)) == []
+    figure = curves(ds, "log_prob", cells, sample=5, focus=BAD)
+    assert len(means(figure)) == 5  # the focus is shown too
+    assert {band.legendgroup for band in bands(figure)} == {"non_robust, x_t, none, 0.5"}
+    own = figure.data[-1]
+    assert own.name == "sample 5 of non_robust, x_t, none, 0.5"
+    np.testing.assert_array_equal(own.y, ds["log_prob"].values[1, 0, 0, 1, 5].astype(np.float32))
+    assert len(means(curves(ds, "log_prob", [GOOD, GOOD], sample=5, focus=GOOD))) == 1
+
+
+def test_zeros_and_vanishing_values_leave_room_on_a_logarithmic_axis(ds):
+    ds["gradient_norm"][(*AT_GOOD, slice(0, 4))] = 0
+    ds["gradient_norm"][(*AT_GOOD, slice(4, 6))] = 1e-30
+    numbers = curves_numbers(ds, "gradient_norm", [GOOD])
+    figure = draw_curves(numbers)
+    assert figure.layout.yaxis.type == "log"
+    bottom = 0.01 * numbers["mean"].min()
+    low, high = 10 ** np.array(figure.layout.yaxis.range)
+    assert low < bottom < high
+    assert low > 0.5 * bottom
+    for band in bands(figure):
+        assert np.nanmin(band.y) >= 0.999 * bottom
+    np.testing.assert_array_equal(means(figure)[0].customdata, numbers[["q05", "q95", "n"]].astype(np.float32))
+    ds["gradient_norm"][...] = 0
+    assert curves(ds, "gradient_norm", [GOOD]).layout.yaxis.type != "log"
+
+
+def test_a_cell_of_which_nothing_is_written_is_empty_and_said_so(ds):
+    ds["log_prob"][...] = np.nan
+    figure = curves(ds, "log_prob", [GOOD])
+    assert [annotation.text for annotation in figure.layout.annotations] == ["no values"]
+
+
+def test_the_threshold_of_a_signature_is_drawn_with_its_curve(ds):
+    ds["gradient_lag_cosine"] = ds["gradient_cosine"]
+    assert curves(ds, "gradient_lag_cosine", [GOOD]).layout.shapes[0].y0 == 0.4
+    assert curves(ds, "gradient_cosine", [GOOD]).layout.shapes == ()  # nothing is judged by it
+
+
+def test_a_line_leads_over_timesteps_at_which_no_cell_has_values(ds):
+    ds["gradient_lag_cosine"] = ds["gradient_cosine"].where(ds["timestep"].isin(ds["timestep"].values[1::3]))
+    figure = curves(ds, "gradient_lag_cosine", [GOOD])
+    line = next(trace for trace in figure.data if trace.mode == "lines+markers")
+    assert line.x.tolist() == ds["timestep"].values[1::3].tolist()
+    assert np.isfinite(line.y).all()
+    assert figure.layout.xaxis.range == curves(ds, "gradient_cosine", [GOOD]).layout.xaxis.range
+
+
+def test_a_long_run_stays_light():
+    cells = {dim: CELLS[dim] for dim in CELL_DIMS[:3]} | {"guidance_scale": [0.5]}
+    shape = (2, 2, 2, 1, 8, 1000)
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    long = xr.Dataset(
+        {"log_prob": ((*CELL_DIMS, "sample", "timestep"), values)}, coords=cells | {"timestep": np.arange(1000)[::-1]}
+    )
+    eight = [{"classifier": a, "classifier_input": b, "stabilizer": c} for a in cells["classifier"]
+             for b in cells["classifier_input"] for c in cells["stabilizer"]]  # fmt: skip
+    figure = curves(long, "log_prob", eight, sample=3, focus=eight[0])
+    assert len(figure.data) == 8 + 2 + 1
+    assert len(figure.to_json()) < 400_000
+
+
+def test_what_is_not_there_is_said(ds):
+    with pytest.raises(GradscopeError, match="update_snr is not in this store"):
+        curves(ds, "update_snr", [GOOD])
+    with pytest.raises(GradscopeError, match="gradient is not a diagnostic over samples and timesteps"):
+        curves(ds, "gradient", [GOOD])
+    with pytest.raises(GradscopeError, match="cells: none is chosen"):
+        curves(ds, "log_prob", [])
+    with pytest.raises(GradscopeError, match="sample: there is no 99; 0 to 15"):
+        curves(ds, "log_prob", [GOOD], sample=99, focus=GOOD)
+    with pytest.raises(GradscopeError, match="unknown classifier 'robst'; did you mean 'robust'"):
+        curves(ds, "log_prob", [GOOD | {"classifier": "robst"}])
+
+
+def test_names_are_shown_as_they_are_and_not_as_markup(ds):
+    ds = ds.assign_coords(classifier=["<b>a</b>", "b"])
+    figure = curves(ds, "log_prob", [GOOD | {"classifier": "<b>a</b>"}])
+    assert means(figure)[0].name == "&lt;b&gt;a&lt;/b&gt;, x_t, none, 0.5"

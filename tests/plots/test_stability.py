@@ -1,0 +1,63 @@
+"""The heat map of means, as the analysis has it; and the list of figures."""
+
+import numpy as np
+import pytest
+from small_store import BAD, GOOD
+
+import gradscope.plots
+from gradscope.analysis import compare_all
+from gradscope.errors import GradscopeError
+from gradscope.plots import FIGURES, effects
+from gradscope.plots.curve_grid import curve_numbers, heatmap
+from gradscope.plots.stability import stability, stability_numbers
+
+
+@pytest.mark.parametrize("name", ["gradient_cosine", "gradient_norm"])
+def test_means_are_those_of_the_curves_with_intervals(ds, name):
+    ds[name][0, 0, 0, 1, 2:5, 3] = [np.nan, np.inf, 0]
+    numbers, expected = stability_numbers(ds, name), curve_numbers(ds, name)
+    for column in ("classifier", "guidance_scale", "timestep", "n"):
+        assert numbers[column].tolist() == expected[column].tolist()
+    np.testing.assert_allclose(numbers["mean"], expected["mean"])
+    figure, whole = stability(ds, name), heatmap(ds, name)
+    np.testing.assert_allclose(figure.data[0].z, whole.data[0].z)
+    assert list(figure.data[0].x) == ds["timestep"].values.tolist()
+    assert figure.layout.meta == {"timestep": True}
+    assert figure.layout.xaxis.range[0] > figure.layout.xaxis.range[1]
+
+
+def test_a_tensor_has_no_heat_map(ds):
+    with pytest.raises(GradscopeError, match="x_t is not a diagnostic"):
+        stability(ds, "x_t")
+
+
+ARGUMENTS = {
+    "accuracy": {},
+    "belief": {"cells": [GOOD], "sample": 0},
+    "confusion": {"cell": GOOD},
+    "curves": {"name": "log_prob", "cells": [GOOD, BAD]},
+    "difference": {"name": "log_prob", "a": GOOD, "b": BAD},
+    "effects": {},
+    "forest": {"a": GOOD, "b": BAD},
+    "magnitudes": {"cell": GOOD},
+    "pairs": {"name": "log_prob", "a": GOOD, "b": BAD},
+    "ridgelines": {"name": "log_prob", "cells": [GOOD]},
+    "spectrum": {"cell": GOOD},
+    "stability": {"name": "log_prob"},
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_a_function_that_draws_its_numbers_from_what_it_needs(ds, name):
+    figure, arguments = FIGURES[name], ARGUMENTS[name]
+    small = [str(v) for v in ds.data_vars if "timestep" not in ds[v].dims] + ["written"]
+    enough = ds[list({*small, *(v for v in figure.needs(arguments) if v in ds)})]
+    drawn = figure.draw(figure.numbers(enough, **arguments))
+    assert drawn.data
+    assert drawn == getattr(gradscope.plots, name)(ds, **arguments)
+    assert drawn.layout.paper_bgcolor == "rgba(0, 0, 0, 0)"
+
+
+def test_effects_are_those_of_the_analysis(ds):
+    table = compare_all(ds)
+    assert sum(len(trace.x) for trace in effects(ds).data) == len(table)

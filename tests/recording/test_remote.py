@@ -1,0 +1,225 @@
+"""Stores in an object store: S3's protocol over real HTTP, to a server on loopback."""
+
+import logging
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+
+import boto3
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zarr
+from moto.server import ThreadedMotoServer
+from small_run import config
+from typer.testing import CliRunner, Result
+
+import gradscope
+from gradscope import cli
+from gradscope.errors import GradscopeError
+from gradscope.recording.prepare import Run, prepare
+from gradscope.recording.run import record_run
+from gradscope.store import open_store
+from gradscope.store.locations import bucket
+from gradscope.store.locations.location import locate
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "someone",
+    "AWS_SECRET_ACCESS_KEY": "something",
+    "AWS_REGION": "us-east-1",
+    "AWS_ALLOW_HTTP": "true",
+}
+
+
+class Server:
+    """An S3 server of this process; what it holds outlives its stopping."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
+        self._server.start()
+        self.port = self._server.get_host_and_port()[1]
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with pytest.MonkeyPatch.context() as patch:
+        started = Server()
+        for key, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": started.url}.items():
+            patch.setenv(key, value)
+        boto3.client("s3").create_bucket(Bucket="runs")
+        yield started
+        started.stop()
+
+
+def objects(prefix: str) -> dict[str, bytes]:
+    """What is in the bucket below a prefix, by what follows it."""
+    client = boto3.client("s3")
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="runs", Prefix=prefix)
+    keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+    return {key.removeprefix(prefix): client.get_object(Bucket="runs", Key=key)["Body"].read() for key in keys}
+
+
+def prepared(path: str, resume: bool = False, **sampling) -> Run:
+    torch.set_num_threads(1)
+    return prepare(config(path, sampling=sampling), "cpu", resume=resume)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory) -> xr.Dataset:
+    """The same run on this machine's disk."""
+    path = tmp_path_factory.mktemp("here") / "run.zarr"
+    record_run(prepared(str(path)))
+    return open_store(path).assign_attrs(path=str(path))
+
+
+def assert_equal(there: xr.Dataset, here: xr.Dataset) -> None:
+    assert there.attrs["recorded"] == here.attrs["recorded"]
+    for name in here.variables:
+        assert there[name].values.tobytes() == here[name].values.tobytes(), name
+
+
+def test_a_run_in_a_bucket_is_the_run_on_the_disk(server, here, tmp_path):
+    outcome = record_run(prepare(config("s3://runs/same.zarr", recording={"durable": True}), "cpu"))  # there is no disk
+    assert outcome.path == "s3://runs/same.zarr"
+    there = gradscope.open("s3://runs/same.zarr")
+    assert_equal(there, here)
+    assert there.attrs["status"] == "complete"
+    copied = tmp_path / "copied.zarr"
+    for key, content in objects("same.zarr/").items():
+        (copied / key).parent.mkdir(parents=True, exist_ok=True)
+        (copied / key).write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = xr.open_zarr(copied)
+    assert_equal(plain, xr.open_zarr(here.attrs["path"]))
+
+
+def test_what_is_there_is_kept_unless_it_is_to_be_overwritten(server):
+    record_run(prepared("s3://runs/kept.zarr", samples=2))
+    first = open_store("s3://runs/kept.zarr").attrs["run_id"]
+    with pytest.raises(GradscopeError, match=r"s3://runs/kept.zarr exists; choose another path"):
+        prepared("s3://runs/kept.zarr", samples=2)
+    boto3.client("s3").put_object(Bucket="runs", Key="thesis/thesis.tex", Body=b"precious")
+    with pytest.raises(GradscopeError, match="s3://runs/thesis exists"):
+        prepared("s3://runs/thesis")
+    config = prepared("s3://runs/other.zarr", samples=2).config
+    with pytest.raises(GradscopeError, match="s3://runs/thesis is not a zarr store, it is not overwritten"):
+        prepare(config, "cpu", store="s3://runs/thesis", overwrite=True)
+    record_run(prepare(config, "cpu", store="s3://runs/kept.zarr", overwrite=True), overwrite=True)
+    assert open_store("s3://runs/kept.zarr").attrs["run_id"] != first
+    assert boto3.client("s3").get_object(Bucket="runs", Key="thesis/thesis.tex")["Body"].read() == b"precious"
+
+
+def test_chunks_of_a_block_lie_in_one_object_that_is_written_whole(server):
+    run = prepared("s3://runs/sharded.zarr", samples=24, batch_size=12, num_inference_steps=12)
+    assert run.schema.tensor_chunk == (4, 10)
+    record_run(run)
+    array = zarr.open_group(locate("s3://runs/sharded.zarr").zarr, mode="r")["gradient"]
+    # Tensors of the first five samples are kept: two chunks of four, the least that is whole.
+    assert (array.chunks[4:6], array.shards[4:6]) == ((4, 10), (12, 10))
+    cells, pieces = 4, 2
+    assert len(objects("sharded.zarr/gradient/")) == 1 + cells * pieces
+    ds = open_store("s3://runs/sharded.zarr")
+    assert (ds["written"].isel(sample=slice(5)) == 3).all()
+    assert np.isfinite(ds["gradient"].isel(sample=slice(5)).values).all()
+    norm = np.linalg.norm(ds["gradient"].isel(sample=slice(5)).values.reshape(1, 2, 2, 1, 5, 12, -1), axis=-1)
+    np.testing.assert_allclose(norm, ds["gradient_norm"].isel(sample=slice(5)).values, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_lost_connection_is_waited_for(server, here):
+    run, steps = prepared("s3://runs/waited.zarr"), iter(range(10**6))
+
+    def on_step(cell, step) -> None:
+        if next(steps) == 40:
+            server.stop()
+            threading.Timer(3, server.start).start()
+
+    record_run(run, on_step=on_step)
+    assert_equal(open_store("s3://runs/waited.zarr"), here)
+
+
+@pytest.mark.slow
+def test_a_connection_that_stays_lost_is_told_and_the_run_goes_on_later(server, here, monkeypatch):
+    monkeypatch.setattr(bucket, "RETRY_SECONDS", 2)
+    run, steps = prepared("s3://runs/lost.zarr"), iter(range(10**6))
+    try:
+        with pytest.raises(GradscopeError, match=r"s3://runs/lost.zarr could not be written: .*error sending request"):
+            record_run(run, on_step=lambda cell, step: next(steps) == 40 and server.stop())
+        with pytest.raises(GradscopeError, match=r"s3://runs/lost.zarr: "):
+            open_store("s3://runs/lost.zarr")
+    finally:
+        server.stop()  # where the run failed before it did
+        server.start()
+    written = open_store("s3://runs/lost.zarr")["written"].values
+    assert 0 < (written > 0).mean() < 1
+    record_run(prepared("s3://runs/lost.zarr", resume=True), resume=True)
+    assert_equal(open_store("s3://runs/lost.zarr"), here)
+
+
+def test_the_commands_take_urls(server, here, tmp_path):
+    def run(*arguments: str) -> Result:
+        result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, arguments)
+        assert result.exit_code == 0, result.output
+        return result
+
+    url, recording = "s3://runs/told.zarr", tmp_path / "run.json"
+    recording.write_text(config(url, guidance={"classifier_input": ["x_t"]}).model_dump_json())  # JSON is YAML
+    assert f"recorded {url}" in run("record", "--config", str(recording), "--device", "cpu").output
+    assert_equal(open_store(url).drop_vars(["own_prediction"]), here.sel(classifier_input=["x_t"]))
+    for command in (["info"], ["report", "--json"], ["verify"]):
+        run(*command, url)
+    with pytest.raises(GradscopeError, match=f"{url}: the dashboard reads stores of this machine; copy it"):
+        CliRunner().invoke(cli.app, ["dashboard", url], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "keys", "others"),
+    [
+        ("s3://runs/a.zarr", {}, "AWS_ACCESS_KEY_ID", ("GOOGLE", "AZURE", "gcloud")),
+        ("gs://runs/a.zarr", {}, "GOOGLE_SERVICE_ACCOUNT", ("AWS", "AZURE")),
+        ("az://runs/a.zarr", {}, "AZURE_STORAGE_ACCOUNT_NAME", ("AWS", "GOOGLE")),
+        ("az://runs/a.zarr", {"AZURE_STORAGE_ACCOUNT_NAME": "mine"}, "AZURE_STORAGE_ACCOUNT_KEY", ("AWS", "GOOGLE")),
+        ("gs://runs/a.zarr", {"GOOGLE_SERVICE_ACCOUNT": "absent.json"}, "GOOGLE_SERVICE_ACCOUNT", ("AWS", "AZURE")),
+    ],
+)
+def test_missing_credentials_are_told_within_seconds_by_the_providers_names(monkeypatch, url, given, keys, others):
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    start = time.monotonic()
+    with pytest.raises(GradscopeError) as refused:
+        open_store(url)
+    assert time.monotonic() - start < 15
+    text = str(refused.value)
+    assert text.startswith(url)
+    assert keys in text.partition("credentials come from the environment: ")[2]
+    assert not any(word in text for word in others)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("gopher://runs/a.zarr", "gopher://runs/a.zarr: "),
+        ("s3://absent/a.zarr", "s3://absent/a.zarr: .*404 Not Found"),
+    ],
+)
+def test_urls_that_name_nothing_are_refused(server, url, told):
+    with pytest.raises(GradscopeError, match=told):
+        prepared(url)

@@ -1,0 +1,223 @@
+"""Going on with a run: what is kept, what is recorded again, and what is refused by name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from diffusers import DDPMScheduler, UNet2DModel
+from small_models import SIZE, UNET, LinearClassifier
+from small_run import SETTINGS, assert_same_recording, config, recorded_bytes
+
+import gradscope
+from gradscope import ClassifierGuidance, GuidedSampler, stabilizers
+from gradscope.cli import recording as recording_command
+from gradscope.cli.recording import Request
+from gradscope.errors import GradscopeError
+from gradscope.recording.prepare import prepare
+from gradscope.recording.run import record_run
+from gradscope.store import open_store
+from gradscope.store.locations.location import locate
+from gradscope.store.progress import finished, unfinished
+from gradscope.verification.verify import verify
+from probes import Cosine, Norm, Tensor
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "run.zarr"
+    torch.set_num_threads(1)
+    record_run(prepare(config(path, judge="none"), "cpu"))
+    return path
+
+
+@pytest.fixture
+def store(whole, tmp_path) -> Path:
+    """A copy of the run, with the third block of the second cell and all of the last cell unmarked."""
+    path = tmp_path / "run.zarr"
+    shutil.copytree(whole, path)
+    marker = zarr.open_group(path, mode="r+")["written"]
+    marker[0, 0, 1, 0, 4:6, 10:] = 0
+    marker[0, 1, 1, 0] = 0
+    return path
+
+
+def request(resume: Path, **options) -> Request:
+    nothing = dict.fromkeys(Request.__dataclass_fields__)
+    return Request(**nothing | {"resume": str(resume), "overrides": (), "device": "cpu"} | options)
+
+
+def test_only_blocks_that_are_not_finished_are_recorded_again(store, whole):
+    assert unfinished(locate(store)) == [((0, 0, 1, 0), 2), *(((0, 1, 1, 0), block) for block in range(3))]
+    assert finished(locate(store)).sum() == 8
+    kept = {file: file.stat().st_mtime_ns for file in store.rglob("c.*")}
+    recording_command.run(request(store))
+    again = {str(file.relative_to(store)) for file, time in kept.items() if file.stat().st_mtime_ns != time}
+    blocks = ("c.0.0.1.0.2.", "c.0.1.1.0.0.", "c.0.1.1.0.1.", "c.0.1.1.0.2.")
+    assert again
+    assert all(name.split("/")[1].startswith(blocks) for name in again)
+    assert {name.split("/")[0] for name in again} == set(open_store(store).attrs["recorded"])
+    assert_same_recording(store, whole)
+
+
+def test_what_was_damaged_in_a_block_that_is_not_marked_is_mended(store, whole):
+    for file in store.glob("*/c.0.1.1.0.*"):
+        file.write_bytes(file.read_bytes()[:-7])
+    marker = store / "written"
+    shutil.copy(whole / "written" / "c.0.1.1.0.0.0", marker)
+    for file in marker.glob("c.0.1.1.0.*"):
+        file.unlink()  # as after the loss of files
+    recording_command.run(request(store))
+    assert_same_recording(store, whole)
+
+
+def test_what_verify_advises_mends_a_damaged_block(store, whole):
+    next(store.glob("gradient/c.0.0.0.0.1.*")).unlink()
+    (finding,) = (finding for finding in verify(store).findings if finding.array == "gradient")
+    assert finding.remedy == (
+        f"remove written/c.0.0.0.0.1.*: then `gradscope record --resume {store}` records this block again"
+    )
+    for file in store.glob("written/c.0.0.0.0.1.*"):
+        file.unlink()
+    recording_command.run(request(store))
+    assert_same_recording(store, whole)
+
+
+@pytest.mark.parametrize("lost", ["status", "recorded"])
+def test_a_store_that_does_not_say_all_goes_on(store, whole, lost):
+    """As those of earlier versions do not."""
+    document = json.loads((store / "zarr.json").read_text())
+    del document["attributes"][lost]
+    (store / "zarr.json").write_text(json.dumps(document))
+    recording_command.run(request(store))
+    assert_same_recording(store, whole)
+    assert open_store(store).attrs["status"] == "complete"
+
+
+def test_differences_are_refused_by_name(store, tmp_path):
+    before = recorded_bytes(store)
+    settings = json.loads(json.dumps(SETTINGS)) | {"judge": "none"}
+    settings["sampling"]["seed"] = 5
+    settings["stabilizers"]["adam"] = {"eps": 1e-4}
+    settings["recording"]["path"] = "elsewhere.zarr"
+    (tmp_path / "other.yaml").write_text(json.dumps(settings))
+    with pytest.raises(GradscopeError) as refused:
+        recording_command.run(request(store, config=str(tmp_path / "other.yaml")))
+    assert str(refused.value) == (
+        f"{store} cannot be continued: sampling.seed was 0, and is 5; stabilizers.adam.eps was absent, and is 0.0001. "
+        "Record that into another store"
+    )
+    with pytest.raises(GradscopeError, match="sampling.samples was 6, and is 8. Record"):
+        recording_command.run(request(store, overrides=("sampling.samples=8",)))
+    for options in ({"store": "other.zarr"}, {"overwrite": True}):
+        with pytest.raises(GradscopeError, match="--resume: .*leave out --store and --overwrite"):
+            recording_command.run(request(store, **options))
+    assert recorded_bytes(store) == before
+
+
+def test_other_weights_are_refused_by_name(store, monkeypatch):
+    before = recorded_bytes(store)
+    monkeypatch.setattr("small_run.LinearClassifier", lambda gain: LinearClassifier(gain=gain + 0.001))
+    with pytest.raises(GradscopeError, match="the weights of classifiers.robust are not those it was begun with"):
+        recording_command.run(request(store))
+    assert recorded_bytes(store) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"prediction_type": "v_prediction"}, "scheduler.prediction_type was epsilon, and is v_prediction"),
+        ({"clip_sample": False}, "scheduler.clip_sample was True, and is False"),
+        ({"variance_type": "fixed_large"}, "scheduler.variance_type was fixed_small, and is fixed_large"),
+        ({"beta_end": 0.03}, "scheduler.beta_end was 0.02, and is 0.03"),
+    ],
+)
+def test_other_settings_of_the_scheduler_are_refused_by_name(store, sampler, tmp_path, monkeypatch, change, told):
+    """The configuration names the scheduler at most by its place: what it holds there may have changed."""
+    before = recorded_bytes(store)
+    other = DDPMScheduler(**change)
+    monkeypatch.setattr("small_run.DDPMScheduler", lambda: other)
+    with pytest.raises(GradscopeError, match=told):
+        recording_command.run(request(store))
+    assert recorded_bytes(store) == before
+    with gradscope.record(sampler, tmp_path / "mine.zarr", [Norm("gradient")]) as recorder:
+        recorder.sample([0], num_inference_steps=3)
+    sampler.scheduler = other
+    with (
+        pytest.raises(GradscopeError, match=told),
+        gradscope.record(sampler, tmp_path / "mine.zarr", [Norm("gradient")], resume=True) as recorder,
+    ):
+        recorder.sample([0], num_inference_steps=3)
+
+
+def test_a_store_of_other_arrays_is_refused(store):
+    del zarr.open_group(store, mode="r+", use_consolidated=False)["update"]
+    root = json.loads((store / "zarr.json").read_text())
+    root["attributes"]["recorded"].remove("update")
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(GradscopeError, match=r"cannot be continued, .*\['update'\]"):
+        recording_command.run(request(store))
+
+
+def test_what_is_no_store_is_not_continued(tmp_path):
+    with pytest.raises(GradscopeError, match="absent.zarr: nothing is there") as refused:
+        recording_command.run(request(tmp_path / "it is absent.zarr"))
+    begin = f"begin with: gradscope record --store '{tmp_path}/it is absent.zarr' --config ..."
+    assert refused.value.for_command().endswith(begin)
+    with pytest.raises(GradscopeError, match="is not a zarr store"):
+        recording_command.run(request(tmp_path))
+
+
+def test_with_a_complete_store_nothing_is_loaded(whole, tmp_path, monkeypatch, capsys):
+    store = tmp_path / "run.zarr"
+    shutil.copytree(whole, store)
+    recording_command.run(request(store))  # it was not evaluated
+    assert "evaluation" in open_store(store).attrs
+    before = {file: file.read_bytes() for file in store.rglob("*") if file.is_file()}
+    monkeypatch.setattr(recording_command, "prepare", lambda *rest, **options: pytest.fail("loads its models"))
+    capsys.readouterr()
+    recording_command.run(request(store))
+    assert "is complete, nothing is left to record" in " ".join(capsys.readouterr().out.split())
+    assert {file: file.read_bytes() for file in store.rglob("*") if file.is_file()} == before
+
+
+@pytest.fixture
+def sampler() -> GuidedSampler:
+    torch.manual_seed(0)
+    unet = UNet2DModel(sample_size=SIZE, **UNET)
+    guidance = ClassifierGuidance(LinearClassifier(gain=3.0), guidance_scale=0.4)
+    return GuidedSampler(unet, DDPMScheduler(), guidance, stabilizers.Adam())
+
+
+def test_a_recording_from_python_goes_on_too(sampler, tmp_path):
+    probes, labels = [Tensor("gradient"), Norm("gradient"), Cosine("update")], [0, 1, 2, 3, 0]
+
+    def sample(path: Path, resume: bool = False, seed: int = 0) -> torch.Tensor:
+        with gradscope.record(sampler, path, probes, classifier_name="mine", resume=resume) as recorder:
+            return recorder.sample(labels, num_inference_steps=6, seed=seed, batch_size=2)
+
+    images = sample(tmp_path / "whole.zarr")
+
+    def stop(step) -> None:
+        if step.step == 3 and step.label[0] == 2:
+            raise KeyboardInterrupt
+
+    with sampler.register_step_hook(stop), pytest.raises(KeyboardInterrupt) as stopped:
+        sample(tmp_path / "run.zarr")
+    assert stopped.value.__notes__ == [
+        f"1 of 3 blocks are recorded in {tmp_path / 'run.zarr'}; resume=True goes on with them"
+    ]
+    with pytest.raises(GradscopeError, match="it was recorded from Python, gradscope.record"):
+        recording_command.run(request(tmp_path / "run.zarr"))
+    with pytest.raises(GradscopeError, match="cannot be continued, its coordinate seed has other values"):
+        sample(tmp_path / "run.zarr", resume=True, seed=1)
+    again = sample(tmp_path / "run.zarr", resume=True)
+    assert again.numpy().tobytes() == images.numpy().tobytes()
+    assert recorded_bytes(tmp_path / "run.zarr") == recorded_bytes(tmp_path / "whole.zarr")
+    np.testing.assert_array_equal(open_store(tmp_path / "run.zarr")["image"].values.squeeze(), images.numpy())
+    sampler.stabilizer = stabilizers.Adam(eps=1e-4)
+    with pytest.raises(GradscopeError, match=r"stabilizer was Adam\(.*1e-08.* and is Adam\(.*0.0001"):
+        sample(tmp_path / "run.zarr", resume=True)

@@ -11,46 +11,10 @@ import xarray as xr
 
 from gradscope.errors import GradscopeError, one_of
 from gradscope.store import CELL_DIMS
+from probes.catalogue import CATALOGUE
 
 Cell = Mapping[str, Any]
 """A value of every one of `CELL_DIMS`: three names, and the guidance scale as a number."""
-
-RECORDED_BY: Mapping[str, str] = {
-    "gradient": "gradient",
-    "update": "update",
-    "direction": "direction",
-    "x_t": "x_t",
-    "pred_original_sample": "pred_original_sample",
-    "gradient_norm": "norms",
-    "update_norm": "norms",
-    "gradient_cosine": "cosines",
-    "update_cosine": "cosines",
-    "score_cosine": "cosines",
-    "update_gradient_cosine": "cosines",
-    "gradient_lag_cosine": "cosines",
-    "gradient_first_cosine": "cosines",
-    "effective_strength": "strength",
-    "noise_added": "strength",
-    "unguided": "strength",
-    "shift_direction_cosine": "strength",
-    "margin": "belief",
-    "log_prob": "belief",
-    "entropy": "belief",
-    "predicted_class": "belief",
-    "clipped_fraction": "fractions",
-    "zero_fraction": "fractions",
-    "gradient_lipschitz": "sensitivity",
-    "unit_gradient_lipschitz": "sensitivity",
-    "high_frequency_share": "spectrum",
-    "radial_spectrum": "spectrum",
-    "reference_cosine": "reference",
-    "gradient_snr": "snr",
-    "sensitivity_max": "attribution",
-    "infidelity": "attribution",
-    "layer_activation_norm": "layers",
-    "layer_gradient_norm": "layers",
-}
-"""Variable -> entry under ``probes``; written out, as importing the probes would load torch."""
 
 _ADDED_BY_EVALUATE = (
     "own_",
@@ -165,8 +129,8 @@ def absent(ds: xr.Dataset, name: str) -> str:
     """Why a variable is not in the store, and what adds it; empty where it is there."""
     if name in ds:
         return ""
-    if name in RECORDED_BY:
-        return f"{name} is not in this store; the probe `{RECORDED_BY[name]}` records it: add it under `probes`"
+    if name in CATALOGUE and (probe := CATALOGUE[name].probe):
+        return f"{name} is not in this store; the probe `{probe}` records it: add it under `probes`"
     if name == "judge_prediction" and "own_prediction" in ds:
         return "judge_prediction is not in this store; the run has no judge"
     if name.startswith(_ADDED_BY_EVALUATE):

@@ -10,26 +10,21 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from plotly.subplots import make_subplots
 
-from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.stability import curves
 from gradscope.plots.style import (
     DASHES,
-    GREY,
-    LOGARITHMIC,
     PALETTE,
     TIMESTEP,
+    about,
     assigned,
     cell_name,
     defined,
     finish,
-    label,
     shade,
     text,
+    thresholds,
 )
 from gradscope.store import CELL_DIMS
-
-THRESHOLDS = {"gradient_lag_cosine": "unstable", "reference_cosine": "misaligned", "score_cosine": "against_prior"}
-"""Signatures whose statistic is the curve itself."""
 
 
 def curve_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
@@ -39,7 +34,7 @@ def curve_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
     -------
     pandas.DataFrame
         The cell; ``timestep``; ``mean`` over samples with its 95 % interval ``low``, ``high``; ``q05`` and ``q95``, the
-        quantiles of the samples; ``n``, the finite ones. ``attrs``: the variable's ``name`` and ``label``.
+        quantiles of the samples; ``n``, the finite ones. ``attrs``: see `gradscope.plots.style.about`.
 
     Raises
     ------
@@ -58,7 +53,7 @@ def curve_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
     order = [*CELL_DIMS, "timestep"]
     table = xr.Dataset({key: values.reset_coords(drop=True) for key, values in columns.items()})
     numbers = table.to_dataframe(dim_order=order).reset_index()[[*order, *columns]]
-    numbers.attrs = {"name": name, "label": label(ds, name)}
+    numbers.attrs = about(ds, name)
     return numbers
 
 
@@ -75,7 +70,7 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `curve_numbers`."""
     name, numbers = numbers.attrs["name"], defined(numbers)
     told = numbers[["low", "high", "q05", "q95", "n"]]
-    logarithmic = name in LOGARITHMIC and bool((numbers["mean"] > 0).any())
+    logarithmic = numbers.attrs["logarithmic"] and bool((numbers["mean"] > 0).any())
     if logarithmic:
         numbers, bottom = _drawable(numbers)
     inputs, scales = numbers["classifier_input"].unique(), numbers["guidance_scale"].unique()
@@ -116,12 +111,7 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
             **where,
         )
         shown.add(line)
-    if signature := next((s for s in CURVES if s.name == THRESHOLDS.get(name)), None):
-        figure.add_hline(y=signature.threshold, line={"color": GREY, "dash": "dot", "width": 1.5})
-        figure.add_annotation(
-            text=f"{signature.name}: {signature.side} {signature.threshold:g}",
-            x=0.005, xref="x domain", xanchor="left", y=signature.threshold, yanchor="bottom", showarrow=False,
-        )  # fmt: skip
+    thresholds(figure, name)
     figure.update_xaxes(autorange="reversed")
     figure.update_xaxes(title=TIMESTEP, row=len(scales))
     if logarithmic:
@@ -147,7 +137,7 @@ def draw_heatmap(numbers: pd.DataFrame) -> go.Figure:
     scale: dict[str, object] = {"colorscale": "Cividis"}
     if name.endswith("_cosine"):
         scale = {"colorscale": "RdBu_r", "zmid": 0, "zmin": -1, "zmax": 1}
-    elif name in LOGARITHMIC:
+    elif numbers.attrs["logarithmic"]:
         title = f"log10 {title}"
         values = np.log10(values, out=np.full_like(values, np.nan), where=values > 0)
     timestep = parts[0][1]["timestep"]

@@ -79,7 +79,15 @@ def make_schema(
 
 
 def _arrays(variable: Variable, dtype: str) -> list[Array]:
-    attributes = {"long_name": variable.long_name, "units": variable.units, "equation": variable.equation}
+    attributes: dict[str, Any] = {
+        "long_name": variable.long_name,
+        "units": variable.units,
+        "equation": variable.equation,
+    }
+    flags = {"logarithmic": variable.logarithmic, "on_a_grid": variable.on_a_grid}
+    attributes |= {key: 1 for key, is_so in flags.items() if is_so}
+    bounds = {"valid_min": variable.low, "valid_max": variable.high}
+    attributes |= {key: value for key, value in bounds.items() if value is not None}
     coords = {dim: Coordinate(c.values, c.long_name, c.units) for dim, c in variable.coords.items()}
     shape = (variable.dims, variable.sizes, coords)
     if not set(variable.dims) >= set(IMAGE_DIMS):

@@ -17,11 +17,10 @@ from gradscope.analysis.comparison import KERNEL
 from gradscope.analysis.contents import Cell, class_names, in_memory, place
 from gradscope.analysis.independence import also_guides, warnings
 from gradscope.errors import GradscopeError
-from gradscope.plots.style import LOGARITHMIC
 from gradscope.reporting.report import Report, grouped, headline, multiplicity
 from gradscope.store import CELL_DIMS
+from probes.catalogue import CATALOGUE
 
-CURVES = ("gradient_cosine", "gradient_lag_cosine", "update_cosine", "log_prob", "effective_strength", "gradient_norm")
 _TENSORS = ("x_t", "pred_original_sample", "gradient")
 _HEADS = {"classifier_input": "input", "guidance_scale": "scale", "samples": "N", "nonfinite_steps": "steps not finite"}
 _FURTHER = ("kd_", "kid", "precision", "recall", "density")
@@ -84,7 +83,7 @@ def to_notebook(report: Report) -> str:
 
 
 def _template(name: str) -> Template:
-    found = Environment(loader=PackageLoader("gradscope.analysis"), autoescape=True, undefined=StrictUndefined)
+    found = Environment(loader=PackageLoader("gradscope.reporting"), autoescape=True, undefined=StrictUndefined)
     found.filters |= {"prose": _prose, "sentence": _sentence}
     return found.get_template(name)
 
@@ -157,9 +156,9 @@ def _drawn(report: Report, ds: xr.Dataset) -> Iterator[tuple[str, go.Figure, str
         yield "effects", plots.draw_effects(report.comparisons), "Change of the judge's accuracy", (
             "Paired over samples, with Newcombe's 95 % interval. An interval that crosses 0 leaves the sign open."
         )  # fmt: skip
-    for name in CURVES:
-        if name in ds:
-            cut = ", cut off where the axis ends" if name in LOGARITHMIC else ""
+    for row in CATALOGUE.values():
+        if row.headline and (name := row.name) in ds:
+            cut = ", cut off where the axis ends" if row.logarithmic else ""
             yield "curves", plots.curve(ds, name), name, (
                 f"{_sentence(ds[name].attrs.get('long_name', name))}: mean over samples (line), its 95 % interval "
                 f"(band), 5 to 95 % of the samples (faint band{cut})."

@@ -6,7 +6,7 @@ import zarr
 from gradscope.errors import GradscopeError
 from gradscope.store.attributes import as_texts
 from gradscope.store.chunks import Chunks
-from gradscope.store.lazy import Recorded, Selection, StoredVariable
+from gradscope.store.lazy import Recorded, lazy
 from gradscope.store.locations.location import ROOT, Location, StorePath, locate
 from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.bounded import Bounded
@@ -69,7 +69,7 @@ def open_arrays(where: StorePath) -> zarr.Group:
         raise GradscopeError(f"{location} is damaged: {error}") from error
 
 
-def _masked(ds: xr.Dataset, location: Location, group: zarr.Group) -> dict[str, StoredVariable]:
+def _masked(ds: xr.Dataset, location: Location, group: zarr.Group) -> dict[str, xr.Variable]:
     chunks = {name: Chunks(location, array) for name, array in group.arrays()}
     timed = {}
     for name, variable in ((str(key), found) for key, found in ds.data_vars.items()):
@@ -78,5 +78,5 @@ def _masked(ds: xr.Dataset, location: Location, group: zarr.Group) -> dict[str, 
             # A copy by xarray has float32, scaled, and the exponents beside it.
             exponent = chunks.get(f"{name}_exponent") if variable.dtype == "float16" else None
             recorded = Recorded(chunks[name], chunks["written"], least, exponent)
-            timed[name] = StoredVariable.of(variable.dims, Selection.whole(recorded), variable.attrs)
+            timed[name] = lazy(variable.dims, recorded, variable.attrs)
     return timed

@@ -17,8 +17,7 @@ AUXILIARY = "step alphas_cumprod sigma label seed"
 """The attribute `coordinates`: those that are not along a dimension of their own."""
 
 _CHUNK_BYTES = 4 * 2**20
-_TENSOR_CHUNK_STEPS = 10
-_TENSOR_CHUNK_SAMPLES = 8
+_TENSOR_CHUNK_BYTES = 2**20
 _SCALAR_CHUNK_STEPS = 50
 
 
@@ -86,7 +85,7 @@ class Array:
 
     name: str
     kind: Literal["tensor", "scalar", "final"]
-    attributes: Mapping[str, str]
+    attributes: Mapping[str, Any]
     dtype: str = "float32"
     dims: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -143,19 +142,20 @@ class Schema:
         return tuple(array for array in self.arrays if array.kind == kind)
 
     @property
-    def flush_steps(self) -> int:
-        """Number of timesteps that are written together."""
-        return self.tensor_chunk[1] if self.tensor_every == 1 else _TENSOR_CHUNK_STEPS
-
-    @property
     def tensor_chunk(self) -> tuple[int, int]:
-        """Samples and timesteps of a tensor's chunk: no chunk reaches over a block's end."""
+        """Samples and timesteps of a tensor's chunk, about 1 MB: no chunk reaches over a block's end.
+
+        One sample, and about equally many timesteps in each chunk of a trajectory: a trajectory is read in few pieces.
+        A trajectory that is smaller shares its chunk with others. Where tensors are kept at some timesteps only, a
+        chunk is one of these.
+        """
         itemsize = max((np.dtype(array.dtype).itemsize for array in self.tensors), default=4)
         image = prod(self.grid.image_shape) * itemsize
-        steps = 1 if self.tensor_every > 1 else min(_TENSOR_CHUNK_STEPS, self.grid.timesteps)
-        limit = max(1, min(_TENSOR_CHUNK_SAMPLES, self.tensor_samples, _CHUNK_BYTES // (image * steps)))
-        samples = max(d for d in range(1, limit + 1) if self.grid.block % d == 0)
-        return samples, max(1, min(steps, _CHUNK_BYTES // (image * samples)))
+        most = max(1, _TENSOR_CHUNK_BYTES // image)
+        steps = 1 if self.tensor_every > 1 else ceil(self.grid.timesteps / ceil(self.grid.timesteps / most))
+        limit = max(1, min(self.tensor_samples, most // steps))
+        whole = self.tensor_every > 1 or steps == self.grid.timesteps
+        return (_divisor(self.grid.block, limit) if whole else 1), steps
 
     def keeps_tensor(self, step: int) -> bool:
         return bool(self.tensors) and step % self.tensor_every == 0
@@ -184,7 +184,7 @@ class Schema:
     def _final_chunk(self, array: Array) -> int:
         """Samples of a final array's chunk, near 4 MB, whatever a block has; no chunk reaches over a block's end."""
         limit = _CHUNK_BYTES // (prod(self.extra(array)) * np.dtype(array.dtype).itemsize)
-        return max(d for d in range(1, max(1, min(limit, self.grid.block)) + 1) if self.grid.block % d == 0)
+        return _divisor(self.grid.block, limit)
 
     def shards(self, array: Array) -> tuple[int, ...] | None:
         """Size of the objects that hold several chunks; None where each has its own."""
@@ -234,6 +234,11 @@ class Schema:
             shape[4] = self.kept_samples(0, self.grid.samples)
             shape[5] = ceil(self.grid.timesteps / self.tensor_every)
         return tuple(shape)
+
+
+def _divisor(number: int, limit: int) -> int:
+    """The largest divisor up to a limit, at least 1."""
+    return max(d for d in range(1, max(1, min(limit, number)) + 1) if number % d == 0)
 
 
 def fill_value(dtype: Any) -> Any:

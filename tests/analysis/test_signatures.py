@@ -7,7 +7,6 @@ import xarray as xr
 from scipy.stats import binomtest
 
 import gradscope
-from gradscope.analysis import lag
 from gradscope.analysis.curve_signatures import CURVES, leverage
 from gradscope.analysis.curve_test import CurveSignature, longest_run
 from gradscope.analysis.findings import Finding, ranked, table
@@ -17,7 +16,7 @@ from gradscope.config import RunConfig, load
 from gradscope.models import mixture
 from gradscope.recording.prepare import prepare
 from gradscope.recording.run import record_run
-from probes import SOURCES, cosines
+from probes import SOURCES
 
 NOISE = {"unstable", "noise_dominated", "high_frequency", "ineffective"}
 
@@ -246,10 +245,6 @@ def test_gradients_far_apart_are_not_called_unstable(steps, testable):
             f"gradients are {1000 // steps} timesteps apart and can be compared up to 54: record with more steps "
             "(num_inference_steps from 19)"
         )
-
-
-def test_probe_and_signature_mean_the_same_parts_of_diffusion_time():
-    assert lag.GRID == cosines.GRID
 
 
 def test_every_signature_has_a_fault_or_a_test_of_its_own():

@@ -211,7 +211,7 @@ def test_errors_from_python_name_pythons_options(tmp_path, guided):
 
 def test_only_the_rooms_of_the_command_line_name_its_options():
     """Elsewhere an error has them in its keywords `key` and `command`, which Python does not show."""
-    rooms = ("cli", "config/loading.py", "distributed.py", "recording_command.py", "auditing.py", "analysis/html.py")
+    rooms = ("cli", "config/loading.py", "recording/distributed.py", "auditing/run.py", "reporting/html.py")
     wrong = []
     for path in (ROOT / "gradscope").rglob("*.py"):
         place = path.relative_to(ROOT / "gradscope").as_posix()

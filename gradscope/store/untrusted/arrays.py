@@ -7,6 +7,7 @@ from typing import Any
 from gradscope.store.schema import CELL_DIMS, IMAGE_DIMS
 from gradscope.store.untrusted.checks import NAME, check_depth, check_key, mapping, refuse, short, whole_numbers
 from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, TEXT
+from probes.catalogue import CATALOGUE
 
 _CHUNK_BYTES, _SHARD_BYTES = 2**30, 2**36
 _LONG_BYTES = 2**26  # of chunks that are longer than their array
@@ -28,12 +29,8 @@ _INTEGER, _FLOAT = ("int", "uint"), ("float",)
 _SAMPLE = (*CELL_DIMS, "sample")
 _STEP = (*_SAMPLE, "timestep")
 _TENSOR = (*_STEP, *IMAGE_DIMS)
-_TENSORS = ("gradient", "update", "direction", "x_t", "pred_original_sample")
-_SCALARS = (
-    "gradient_norm update_norm gradient_cosine update_cosine score_cosine effective_strength log_prob entropy "
-    "clipped_fraction zero_fraction finite_fraction gradient_lipschitz unit_gradient_lipschitz high_frequency_share "
-    "reference_cosine gradient_snr sensitivity_max infidelity"
-).split()
+_TENSORS = tuple(row.name for row in CATALOGUE.values() if row.dims == IMAGE_DIMS)
+_SCALARS = {row.name: _INTEGER if row.dtype.startswith("int") else _FLOAT for row in CATALOGUE.values() if not row.dims}
 _KNOWN: Mapping[str, tuple[tuple[str, ...], Collection[str]]] = {
     **{name: ((name,), ("string",)) for name in (*CELL_DIMS[:3], "class", "judge_class", "bound")},
     "guidance_scale": (("guidance_scale",), (*_FLOAT, *_INTEGER)),
@@ -43,8 +40,7 @@ _KNOWN: Mapping[str, tuple[tuple[str, ...], Collection[str]]] = {
     "written": (_STEP, ("uint",)),
     **{name: (_TENSOR, _FLOAT) for name in _TENSORS},
     **{f"{name}_exponent": (_STEP, ("int",)) for name in _TENSORS},
-    **{name: (_STEP, _FLOAT) for name in _SCALARS},
-    "predicted_class": (_STEP, ("int",)),
+    **{name: (_STEP, kinds) for name, kinds in _SCALARS.items()},
     "image": ((*_SAMPLE, *IMAGE_DIMS), _FLOAT),
     **{f"{name}_prediction": (_SAMPLE, ("int",)) for name in ("own", "judge")},
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.attribution import Attribution
     from probes.belief import Belief
-    from probes.catalogue import CATALOGUE, IMAGE_DIMS, Coordinate, Variable
+    from probes.catalogue import CATALOGUE, IMAGE_DIMS, TENSOR, Coordinate, Variable
     from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
     from probes.fractions import SOURCES, FiniteFraction, Fractions
     from probes.groups import NAMED
@@ -51,6 +51,7 @@ _MODULES = {
     "SOURCES": "fractions",
     "ScoreCosine": "cosines",
     "Spectrum": "spectrum",
+    "TENSOR": "catalogue",
     "Tensor": "tensors",
     "Trace": "trace",
     "Unguided": "strength",
@@ -84,6 +85,7 @@ __all__ = [
     "SOURCES",
     "ScoreCosine",
     "Spectrum",
+    "TENSOR",
     "Tensor",
     "Trace",
     "Unguided",

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 IMAGE_DIMS = ("channel", "height", "width")
+TENSOR = ("...",)
+"""The dimensions of a full tensor: those of a sample, whatever they are."""
 LAG_PARTS = 28
 """Parts of diffusion time; `gradient_lag_cosine` compares gradients of neighbouring ones."""
 
@@ -36,9 +38,9 @@ class Variable:
     equation: str
     units: str = "1"
     dims: tuple[str, ...] = ()
-    """Dimensions besides sample and timestep; `IMAGE_DIMS` marks a full tensor."""
+    """Dimensions besides sample and timestep; `TENSOR` (or, of images, `IMAGE_DIMS`) marks a full tensor."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Lengths of the dimensions in `dims` that are neither the image's nor in `coords`."""
+    """Lengths of the dimensions in `dims` that are neither the sample's nor in `coords`."""
     coords: Mapping[str, Coordinate] = field(default_factory=dict)
     """By dimension."""
     dtype: str = "float32"
@@ -63,7 +65,7 @@ def _rows(probe: str, *variables: Variable) -> list[Variable]:
 
 
 def _tensor(name: str, long_name: str, equation: str) -> list[Variable]:
-    return _rows(name, Variable(name, long_name, equation, dims=IMAGE_DIMS))
+    return _rows(name, Variable(name, long_name, equation, dims=TENSOR))
 
 
 def norm_of(tensor: str) -> Variable:
@@ -163,8 +165,7 @@ _TABLE = [
         Variable(
             "effective_strength",
             "shift relative to the step's noise",
-            "|shift|_2 / (noise_added * sqrt(channel * height * width)), by sigma_t where noise_added is 0, NaN where"
-            " both are",
+            "|shift|_2 / (noise_added * sqrt(elements)), by sigma_t where noise_added is 0, NaN where both are",
             logarithmic=True,
             low=0.0,
             headline=True,

@@ -41,7 +41,7 @@ class LagCosine(Probe):
         self, step: GuidedStep, state: tuple[int, Tensor] | None
     ) -> tuple[dict[str, Tensor], tuple[int, Tensor]]:
         assert step.num_train_timesteps is not None
-        part = step.timestep * LAG_PARTS // step.num_train_timesteps
+        part = int(step.timestep * LAG_PARTS // step.num_train_timesteps)
         value = undefined(step.x_t)
         if state is None or part != state[0]:
             now = step.unit_rows("gradient")

@@ -52,4 +52,4 @@ class Fractions(Probe):
 
 
 def _share(mask: torch.Tensor) -> torch.Tensor:
-    return mask.float().mean(dim=(1, 2, 3))
+    return mask.float().flatten(1).mean(dim=1)

@@ -12,6 +12,7 @@ import xarray as xr
 
 from gradscope.analysis.curve_test import CurveSignature
 from gradscope.analysis.direction_signatures import DIRECTIONS
+from gradscope.store.dims import sample_dims
 from probes.catalogue import threshold
 
 LEVERAGE = 0.01
@@ -34,8 +35,8 @@ def leverage(cell: xr.Dataset) -> xr.DataArray:
 
 def _no_leverage(ds: xr.Dataset) -> str:
     """Why leverage cannot be had of a store; empty where it can."""
-    if "channel" not in ds.dims:
-        return "the number of an image's elements is not in this dataset: keep a tensor, or the images"
+    if not set(sample_dims(ds)) <= set(ds.dims):
+        return "the number of a sample's elements is not in this dataset: keep a tensor, or the images"
     if not (ds["sigma"] > 0).any():
         return "sigma is 0 at every timestep: there is no noise to compare with"
     return ""

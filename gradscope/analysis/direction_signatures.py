@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.contents import Cell
 from gradscope.analysis.curve_test import CurveSignature
-from gradscope.analysis.findings import Finding
+from gradscope.analysis.findings import Finding, at
 from gradscope.analysis.lag import too_far
 from gradscope.analysis.means import mean_interval, row_means
 from probes.catalogue import threshold
@@ -123,9 +123,9 @@ def unrelated_update(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], l
     return Finding(
         signature="unrelated_update",
         severity="warning",
-        **where,
-        first_timestep=int(timestep[0]),
-        last_timestep=int(timestep[-1]),
+        **at(where),
+        first_timestep=timestep[0].item(),
+        last_timestep=timestep[-1].item(),
         affected=int((own < FOLLOWS).sum()),
         samples=len(own),
         effect=float(effect.mean),

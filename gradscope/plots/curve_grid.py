@@ -1,6 +1,5 @@
 """Diagnostics over timesteps: curves with bands, and a heat map of cells."""
 
-from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
@@ -17,6 +16,7 @@ from gradscope.plots.style import (
     TIMESTEP,
     about,
     assigned,
+    by_cell,
     cell_name,
     defined,
     finish,
@@ -24,7 +24,7 @@ from gradscope.plots.style import (
     text,
     thresholds,
 )
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import CELL_DIMS, cell_dims
 
 
 def curve_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def curve_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
         "q95": found[f"{name}_quantile"].sel(quantile=0.95, drop=True),
         "n": found[f"{name}_n"],
     }
-    order = [*CELL_DIMS, "timestep"]
+    order = [*cell_dims(ds), "timestep"]
     table = xr.Dataset({key: values.reset_coords(drop=True) for key, values in columns.items()})
     numbers = table.to_dataframe(dim_order=order).reset_index()[[*order, *columns]]
     numbers.attrs = about(ds, name)
@@ -85,12 +85,13 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
         subplot_titles=[f"{text(kind)}, scale {scale:g}" for scale, kind in product(scales, inputs)],
     )
     shown = set()
-    for cell, rows in _cells(numbers):
+    for cell, rows in by_cell(numbers):
         where = {
             "row": list(scales).index(cell["guidance_scale"]) + 1,
             "col": list(inputs).index(cell["classifier_input"]) + 1,
         }
-        colour, line = colours[cell["classifier"]], f"{cell['classifier']}, {cell['stabilizer']}"
+        own = [f"{dim} {value}" for dim, value in cell.items() if dim not in CELL_DIMS]
+        colour, line = colours[cell["classifier"]], ", ".join([cell["classifier"], cell["stabilizer"], *own])
         for ends, opacity in ((("q05", "q95"), 0.08), (("low", "high"), 0.25)):
             figure.add_trace(band(rows, *ends, shade(colour, opacity), line), **where)
         figure.add_trace(
@@ -132,7 +133,7 @@ def heatmap(ds: xr.Dataset, name: str) -> go.Figure:
 def draw_heatmap(numbers: pd.DataFrame) -> go.Figure:
     """Draw the means of `curve_numbers`."""
     name, title = numbers.attrs["name"], text(numbers.attrs["label"])
-    parts = list(_cells(numbers))
+    parts = list(by_cell(numbers))
     values = np.stack([rows["mean"].to_numpy(dtype=np.float64) for _, rows in parts])
     scale: dict[str, object] = {"colorscale": "Cividis"}
     if name.endswith("_cosine"):
@@ -154,12 +155,6 @@ def draw_heatmap(numbers: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title=TIMESTEP, type="category", nticks=12)
     figure.update_yaxes(autorange="reversed")
     return finish(figure, 130 + 24 * len(parts))
-
-
-def _cells(numbers: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame]]:
-    """Each cell with its rows, in the order of the table."""
-    groups = numbers.groupby(list(CELL_DIMS), sort=False)
-    return ((dict(zip(CELL_DIMS, key, strict=True)), rows) for key, rows in groups)
 
 
 def _drawable(numbers: pd.DataFrame) -> tuple[pd.DataFrame, float]:

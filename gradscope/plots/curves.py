@@ -12,7 +12,6 @@ from gradscope.plots.cells import (
     INK,
     Floats,
     along_t,
-    by_cell,
     chosen,
     coordinates,
     diagnostic,
@@ -25,7 +24,7 @@ from gradscope.plots.cells import (
     values,
 )
 from gradscope.plots.curve_grid import band
-from gradscope.plots.style import about, cell_name, defined, finish, shade, text, thresholds
+from gradscope.plots.style import about, by_cell, cell_name, defined, finish, shade, text, thresholds
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q75": 0.75, "q95": 0.95}
 _BANDS = {("q05", "q95"): 0.1, ("q25", "q75"): 0.22}

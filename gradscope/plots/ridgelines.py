@@ -12,8 +12,8 @@ from plotly.subplots import make_subplots
 from gradscope.analysis.contents import Cell
 from gradscope.analysis.diagnostics import described
 from gradscope.errors import GradscopeError
-from gradscope.plots.cells import Floats, by_cell, chosen, coordinates, diagnostic, look, number, values
-from gradscope.plots.style import cell_name, finish, label, shade, text
+from gradscope.plots.cells import Floats, chosen, coordinates, diagnostic, look, number, values
+from gradscope.plots.style import by_cell, cell_name, finish, label, shade, text
 
 _CELLS, _TIMESTEPS, _POINTS = 4, 40, 160
 """Most cells side by side, most ridges of a cell, and points of a ridge."""

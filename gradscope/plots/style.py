@@ -1,7 +1,7 @@
 """What all figures share: colours and dashes, names, backgrounds that suit a light and a dark page."""
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -26,8 +26,16 @@ _INK, _RULE, _CLEAR = "#707070", "rgba(128, 128, 128, 0.3)", "rgba(0, 0, 0, 0)"
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:
-    """A cell in words: ``robust, x0, adam, 0.5``."""
-    return ", ".join([*(str(cell[dim]) for dim in CELL_DIMS[:3]), f"{cell['guidance_scale']:g}"])
+    """A cell in words: ``robust, x0, adam, 0.5``; what it has along further dimensions comes after that."""
+    four = [*(str(cell[dim]) for dim in CELL_DIMS[:3]), f"{cell['guidance_scale']:g}"]
+    return ", ".join([*four, *(f"{dim} {value}" for dim, value in cell.items() if dim not in CELL_DIMS)])
+
+
+def by_cell(numbers: pd.DataFrame) -> Iterator[tuple[Mapping[str, Any], pd.DataFrame]]:
+    """Each cell with its rows, in the order of the table; its columns are those before ``timestep``."""
+    dims = [str(column) for column in numbers.columns[: numbers.columns.get_loc("timestep")]]
+    groups = numbers.groupby(dims, sort=False)
+    return ((dict(zip(dims, key, strict=True)), rows) for key, rows in groups)
 
 
 def defined(numbers: pd.DataFrame) -> pd.DataFrame:

@@ -42,6 +42,8 @@ class Frame:
     arrays: Mapping[str, np.ndarray]
     wait: Callable[[], None] = lambda: None
     release: Callable[[], None] = lambda: None
+    repeat: int = 0
+    """Number of the repetition of this step, where the store has a dimension `repeat`."""
 
 
 class StoreWriter:
@@ -207,32 +209,40 @@ class _Staging:
         self.tensors = {
             a.name: self._empty(a, self.staged, schema.tensor_chunk[1]) for a in schema.tensors if self.kept
         }
-        self.marker = np.zeros((samples, schema.grid.timesteps), WRITTEN.dtype)
+        self.marker = np.zeros((samples, schema.grid.timesteps, *schema.repeats), WRITTEN.dtype)
         self.next = 0
-        """Of the steps: the first that has not come,"""
-        self.first_scalar = self.first_tensor = self.first_marked = 0
-        """the first whose scalars, and whose tensors, are not written, and the first whose marker is not that here."""
+        """The step after the last that came."""
+        self.waiting = False
+        """Whether there are steps whose scalars are not written,"""
+        self.unmarked: list[tuple[int, ...]] = []
+        """steps (and repetitions) whose tensors are not,"""
+        self.first_marked = 0
+        """and the first step whose marker is not that here."""
         self.halved = False
         """The chunk that is being filled was written once."""
 
     def _empty(self, array: Array, samples: int, steps: int) -> np.ndarray:
-        return np.full((samples, steps, *self.schema.extra(array)), fill_value(array.dtype), dtype=array.dtype)
+        shape = (samples, steps, *self.schema.repeats, *self.schema.extra(array))
+        return np.full(shape, fill_value(array.dtype), dtype=array.dtype)
 
     def put(self, frame: Frame) -> None:
         schema, step = self.schema, frame.step
-        column = step % schema.scalar_chunk_steps
-        for array in schema.scalars:
-            self.scalars[array.name][:, column] = frame.arrays[array.name]
-        self.marker[:, step] = 1
+        at: tuple[int, ...] = (frame.repeat,) if schema.repeats else ()
+        fresh = bool(at) and step >= self.next
+        self._put(self.scalars, frame, (slice(None), step % schema.scalar_chunk_steps, *at), fresh)
         if self.tensors and schema.keeps_tensor(step):
-            for array in schema.tensors:
-                self.tensors[array.name][: self.kept, step % schema.tensor_chunk[1]] = frame.arrays[array.name]
-        self.next = step + 1
+            self._put(self.tensors, frame, (slice(self.kept), step % schema.tensor_chunk[1], *at), fresh)
+            self.unmarked.append((step, *at))
+        place: Where = (slice(None), step, *at)
+        self.marker[place] = 1
+        self.first_marked = min(self.first_marked, step)
+        self.next, self.waiting = step + 1, True
 
-    @property
-    def waiting(self) -> bool:
-        """Whether there are steps whose scalars are not written."""
-        return self.first_scalar < self.next
+    def _put(self, staged: Mapping[str, np.ndarray], frame: Frame, place: Where, fresh: bool) -> None:
+        for name, values in staged.items():
+            if fresh:  # what an earlier chunk left in repetitions that this step may not have
+                values[:, place[1]] = fill_value(values.dtype)
+            values[place] = frame.arrays[name]
 
     @property
     def scalars_full(self) -> bool:
@@ -241,15 +251,14 @@ class _Staging:
     @property
     def tensors_full(self) -> bool:
         full = self.next % self.schema.tensor_chunk[1] == 0 or self.next == self.schema.grid.timesteps
-        return (
-            bool(self.tensors) and full and (self.schema.tensor_every == 1 or self.schema.keeps_tensor(self.next - 1))
-        )
+        return full and bool(self.unmarked)
 
     def tensors_wait(self, share: float) -> bool:
         """Whether at least a share of the tensors' chunk has come, and it was not yet written at half."""
-        inside, size = self.next % self.schema.tensor_chunk[1], self.schema.tensor_chunk[1]
+        size = self.schema.tensor_chunk[1]
+        come = (self.next - 1) % size + 1
         again = share > 0 and self.halved
-        return bool(self.tensors) and inside > 0 and inside >= share * size and not again
+        return bool(self.unmarked) and come >= share * size and not again
 
     def take_tensors(self) -> Iterator[tuple[str, Where, np.ndarray]]:
         """Array name, place and values of the tensors' chunk; afterwards the marker here says that they are there."""
@@ -258,10 +267,12 @@ class _Staging:
         for name, values in self.tensors.items():
             values[:, self.next - steps.start :] = fill_value(values.dtype)  # and not what was there before
             yield name, (*self.cell, rows, steps), values[:, : steps.stop - steps.start]
-        kept = [step for step in range(self.first_tensor, self.next) if self.schema.keeps_tensor(step)]
-        self.marker[: self.kept, kept] = 3
-        self.first_marked = min([self.first_marked, *kept])
-        self.first_tensor, self.halved = self.next, self.next < steps.stop
+        for step, *at in self.unmarked:
+            place: Where = (slice(self.kept), step, *at)
+            self.marker[place] = 3
+            self.first_marked = min(self.first_marked, step)
+        self.unmarked.clear()
+        self.halved = self.next < steps.stop
 
     def take_scalars(self) -> Iterator[tuple[str, Where, np.ndarray]]:
         """The same of the scalars' chunk, and then of the marker's chunks that changed, in the order of the steps."""
@@ -273,7 +284,7 @@ class _Staging:
         for first in range(self.first_marked - self.first_marked % size, self.next, size):
             place = self._chunk(first, size)
             yield WRITTEN.name, (*self.cell, self.rows, place), self.marker[:, place]
-        self.first_scalar = self.first_marked = self.next
+        self.first_marked, self.waiting = self.next, False
 
     def _chunk(self, step: int, size: int) -> slice:
         """The steps of the chunk to which a step belongs: no flush is ever put off beyond its end."""

@@ -147,7 +147,7 @@ def test_what_fails_later_says_how_to_go_on(tmp_path, guided):
 def own_loop(path: Path, probes: list[Probe], shape=(2, 1, 4, 4), **fields) -> None:
     grid = Grid(
         ("mine",), ("x_t",), ("none",), (1.0,), np.array([0, 1]), np.array([5, 6]), timestep=np.array([2, 1, 0]),
-        alphas_cumprod=np.ones(3), sigma=np.ones(3), image_shape=(1, 4, 4), batch_size=2,
+        alphas_cumprod=np.ones(3), sigma=np.ones(3), sample_shape=(1, 4, 4), batch_size=2,
     )  # fmt: skip
     with Recorder(path, grid, probes, device=torch.device("cpu")) as recorder:
         assert recorder.finished.shape == (1, 1, 1, 1, 1)

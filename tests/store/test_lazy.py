@@ -21,7 +21,7 @@ def grid():
     return Grid(
         classifier=("robust",), classifier_input=("x_t",), stabilizer=("none", "adam"), guidance_scale=(0.4,),
         label=np.arange(7) % 3, seed=np.arange(7), timestep=np.arange(23)[::-1], alphas_cumprod=np.linspace(0, 1, 23),
-        sigma=np.linspace(1, 0, 23), image_shape=(3, 2, 2), batch_size=4,
+        sigma=np.linspace(1, 0, 23), sample_shape=(3, 2, 2), batch_size=4,
     )  # fmt: skip
 
 

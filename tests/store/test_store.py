@@ -56,7 +56,7 @@ def grid(samples=7, timesteps=23, batch_size=4, size=4):
         timestep=np.arange(timesteps)[::-1] * 10,
         alphas_cumprod=np.linspace(0, 1, timesteps),
         sigma=np.linspace(1, 0, timesteps),
-        image_shape=(3, size, size),
+        sample_shape=(3, size, size),
         batch_size=batch_size,
     )
 

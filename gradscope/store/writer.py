@@ -169,7 +169,7 @@ class StoreWriter:
     def _flush(self, share: float) -> None:
         """Write what waits: tensors if that share of their chunk has come, then scalars, then the marker."""
         staging = self._staging
-        if staging is None or not staging.waiting:
+        if staging is None or not (staging.waiting or (staging.unmarked and not share)):
             return
         self._refuse_removed()
         if staging.tensors_wait(share):

@@ -42,7 +42,7 @@ def test_curve_numbers_are_means_and_quantiles_over_samples(ds):
     ds["log_prob"][(*AT_GOOD, 2, 5)] = np.nan
     numbers = plots.curve_numbers(ds, "log_prob")
     assert len(numbers) == 16 * TIMESTEPS
-    assert numbers.attrs == {"name": "log_prob", "label": "log_prob"}
+    assert numbers.attrs == {"name": "log_prob", "label": "log_prob", "logarithmic": False, "on_a_grid": False}
     for at in np.ndindex(SHAPE):
         rows, values = of_cell(numbers, at), ds["log_prob"].values[at]
         assert rows["timestep"].tolist() == ds["timestep"].values.tolist()

@@ -16,10 +16,11 @@ import numpy as np
 import xarray as xr
 
 import gradscope
+from gradscope.analysis.cells import Cell, cells, place
 from gradscope.analysis.comparison import accuracy_change
-from gradscope.analysis.contents import Cell, cells, finished, place
 from gradscope.analysis.means import mean_interval
 from gradscope.analysis.statistics import holm
+from gradscope.analysis.written import finished
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -16,7 +16,8 @@ import xarray as xr
 
 import gradscope
 from gradscope.analysis import require
-from gradscope.analysis.contents import cells, finished, place
+from gradscope.analysis.cells import cells, place
+from gradscope.analysis.written import finished
 from gradscope.intervals import wilson
 from gradscope.plots.style import cell_name
 

@@ -16,8 +16,8 @@ import xarray as xr
 
 import gradscope
 from gradscope.analysis import permutation_null
-from gradscope.analysis.contents import cells
-from gradscope.analysis.curve_signatures import CURVES
+from gradscope.analysis.cells import cells
+from gradscope.analysis.signatures import CURVES
 from gradscope.plots.style import cell_name
 
 NAME = "gradient_lag_cosine"

@@ -22,7 +22,7 @@ def report(
     """Say what fails in a store, where, how sure one can be, and what to try; then the numbers of its cells."""
     from rich.console import Console
 
-    from gradscope.analysis.contents import in_memory
+    from gradscope.analysis.in_memory import in_memory
     from gradscope.cli.display.report import report_parts
     from gradscope.reporting.html import check_path, to_html
     from gradscope.reporting.report import report as analyse

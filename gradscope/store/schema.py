@@ -24,7 +24,26 @@ _SCALAR_CHUNK_STEPS = 50
 
 @dataclass(frozen=True)
 class Grid:
-    """Coordinates of a run: cells, samples, timesteps and the image's shape."""
+    """Coordinates of a run: cells, samples, timesteps and the image's shape.
+
+    Examples
+    --------
+    >>> grid = Grid(
+    ...     classifier=("mine",),
+    ...     classifier_input=("x_t",),
+    ...     stabilizer=("none",),
+    ...     guidance_scale=(0.0, 0.5),
+    ...     label=np.array([0, 1]),
+    ...     seed=np.array([5, 6]),
+    ...     timestep=np.array([2, 1, 0]),
+    ...     alphas_cumprod=np.array([0.1, 0.5, 0.9]),
+    ...     sigma=np.array([0.3, 0.2, 0.0]),
+    ...     image_shape=(3, 8, 8),
+    ...     batch_size=2,
+    ... )
+    >>> grid.cells
+    (1, 1, 1, 2)
+    """
 
     classifier: tuple[str, ...]
     classifier_input: tuple[str, ...]

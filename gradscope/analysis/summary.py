@@ -6,6 +6,7 @@ import xarray as xr
 from gradscope.analysis.contents import class_names, in_memory
 from gradscope.analysis.subsets import whole
 from gradscope.intervals import wilson
+from gradscope.store.dims import cell_dims
 
 TRAJECTORY_MEANS = ("gradient_cosine", "update_cosine", "effective_strength")
 
@@ -29,7 +30,7 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
     """
     ds = in_memory(whole(ds))
     done = (ds["written"] > 0).all("timestep")
-    out = xr.Dataset({"samples": done.sum("sample")})
+    out = xr.Dataset({"samples": done.sum("sample")}, attrs={"cell_dims": list(cell_dims(ds))})
     for name in TRAJECTORY_MEANS:
         if name in ds:
             out[name] = ds[name].mean("timestep", skipna=True).mean("sample", skipna=True)

@@ -73,6 +73,6 @@ def _grid(shape: tuple[int, ...]) -> Grid:
         timestep=np.array([2, 1, 0]),
         alphas_cumprod=np.array([0.1, 0.5, 0.9]),
         sigma=np.array([0.3, 0.2, 0.0]),
-        image_shape=shape[1:],
+        sample_shape=shape[1:],
         batch_size=2,
     )

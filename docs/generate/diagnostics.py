@@ -1,58 +1,41 @@
-"""The table of diagnostics: what every probe records. `diagnostics` alone knows where it comes from."""
-
-from typing import NamedTuple
+"""The table of diagnostics, as pages."""
 
 from markdown_tables import code, table
 
-
-class Diagnostic(NamedTuple):
-    """One recorded variable."""
-
-    name: str
-    long_name: str
-    units: str
-    dims: tuple[str, ...]
-    """Besides the cell, sample and timestep."""
-    equation: str
-    probe: str
-    """Entry under ``probes`` of a configuration; empty where it is always recorded."""
+from probes.catalogue import CATALOGUE, TENSOR, Variable
 
 
-def diagnostics() -> list[Diagnostic]:
-    """Every variable that a probe of gradscope's records, in the order of the probes."""
-    from torch import nn
-
-    from probes import NAMED, FiniteFraction
-
-    needed = {"reference": {"classifier": nn.Identity()}, "layers": {"names": ["classifier"]}}
-    groups = {"": [FiniteFraction()]} | {name: make(**needed.get(name, {})) for name, make in NAMED.items()}
-    return [
-        Diagnostic(v.name, v.long_name, v.units, v.dims, v.equation, name)
-        for name, probes in groups.items()
-        for probe in probes
-        for v in probe.variables
-    ]
+def diagnostics() -> list[Variable]:
+    """Every variable that a probe of gradscope's records. This function alone knows where the table is."""
+    return list(CATALOGUE.values())
 
 
 def text() -> str:
     """A section for each probe, a row for each diagnostic."""
-    rows = diagnostics()
+    rows = sorted(diagnostics(), key=lambda row: row.probe != "")
     parts = []
     for probe in dict.fromkeys(row.probe for row in rows):
-        mine = [row for row in rows if row.probe == probe]
         parts.append(f"## {code(probe) if probe else 'Always recorded'}\n")
-        parts.append(
-            table(
-                ("name", "is", "unit", "further dims", "equation"),
-                [
-                    (anchored(row.name), row.long_name, row.units, ", ".join(row.dims) or "-", code(row.equation))
-                    for row in mine
-                ],
-            )
-        )
+        mine = [_row(row) for row in rows if row.probe == probe]
+        parts.append(table(("name", "is", "unit", "range", "equation", "further dims", "thresholds"), mine))
     return "\n".join(parts)
 
 
-def anchored(name: str) -> str:
-    """The name, as code that links of other pages lead to."""
-    return f'<span id="{name}"></span>{code(name)}'
+def _row(row: Variable) -> tuple[str, ...]:
+    thresholds = ", ".join(f"[{code(name)}](signatures.md#{name}) {value:g}" for name, value in row.thresholds.items())
+    return (
+        f'<span id="{row.name}"></span>{code(row.name)}',  # which links of other pages lead to
+        row.long_name,
+        row.units,
+        code(_range(row)) + (", logarithmic" if row.logarithmic else ""),
+        code(row.equation),
+        "those of a sample" if row.dims == TENSOR else ", ".join(row.dims) or "-",
+        thresholds or "-",
+    )
+
+
+def _range(row: Variable) -> str:
+    """As an interval."""
+    low = "(-inf" if row.low is None else f"[{row.low:g}"
+    high = "inf)" if row.high is None else f"{row.high:g}]"
+    return f"{low}, {high}"

@@ -8,11 +8,13 @@ from html.parser import HTMLParser
 
 import pytest
 from documentation import ROOT
+from every_probe import make
 
+import gradscope
 from gradscope import config
-from gradscope.analysis.contents import RECORDED_BY
 from gradscope.analysis.signatures import _NAMES
 from gradscope.stabilizers import METHODS
+from probes import NAMED, FiniteFraction
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,10 +36,18 @@ def rows(text: str) -> list[list[str]]:
 def test_every_diagnostic_is_in_the_table_with_the_probe_that_records_it():
     import diagnostics
 
-    found = {d.name: d.probe for d in diagnostics.diagnostics()}
-    assert {name: probe for name, probe in found.items() if probe} == RECORDED_BY
-    assert {name for name, probe in found.items() if not probe} == {"finite_fraction", "nonfinite_source"}
-    assert {row[0] for row in rows(diagnostics.text())} >= set(found)
+    expected = {v.name: "" for v in FiniteFraction.variables}
+    for name in NAMED:
+        expected |= {v.name: name for probe in make(name) for v in probe.variables}
+    found, probe = {}, ""
+    for part in diagnostics.text().split("## ")[1:]:
+        probe = re.sub(r"<[^>]+>", "", part.splitlines()[0]).replace("&#95;", "_")
+        found |= {row[0]: probe.replace("Always recorded", "") for row in rows(part)[2:]}
+    assert found == expected
+    shown = {row[0]: row for row in rows(diagnostics.text())}
+    assert shown["gradient_cosine"][2:5] == ["1", "[-1, 1]", "cos(gradient_t, gradient_prev)"]
+    assert shown["gradient_norm"][3] == "[0, inf), logarithmic"
+    assert "unstable" in shown["gradient_lag_cosine"][6]
 
 
 def test_every_signature_has_its_threshold_advice_and_an_example():
@@ -150,5 +160,8 @@ def test_the_documentation_builds_without_a_warning_and_asks_no_other_host(tmp_p
         assert [address for address in asked.addresses if re.match(r"(https?:)?//", address)] == [], page
         assert "arithmatex" not in text
         assert "<!-- generated" not in text
+    reference = (tmp_path / "reference" / "api" / "gradscope.html").read_text(encoding="utf-8")
+    missing = {name for name in gradscope.__all__ if f'id="gradscope.{name}"' not in reference}
+    assert missing == {"GuidedStep", "stability", "stabilizers"}  # which have pages of their own
     for style in tmp_path.rglob("*.css"):
         assert not re.search(r"url\(\s*[\"']?(https?:)?//|@import", style.read_text(encoding="utf-8")), style

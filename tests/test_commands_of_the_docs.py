@@ -34,7 +34,7 @@ class How:
 
 
 HOW = {
-    r"make (lint|docs|test|test-slow|test-browser|bench)": How(elsewhere="in .ci/run"),
+    r"make (lint|docs|test|test-slow|test-browser|test-wheel|bench)": How(elsewhere="in .ci/run"),
     r"make demo": How(elsewhere="its recipe is checked, and what it runs is run"),
     r"gradscope record --config both.yaml --workers 2": How(f"--store runs/workers.zarr {FEWER}"),
     r"gradscope record --config both.yaml --scheduler .*": How(f"--store runs/cluster.zarr {FEWER}"),

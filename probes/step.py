@@ -15,6 +15,12 @@ class GuidedStep:
     Only `step`, `timestep`, `x_t` and `gradient` are required: whoever has a sampler of their own gives what they
     have, and a probe that needs more says so. Tensors belong to the sampler; a probe reads them and keeps, at most,
     a reference until the next step.
+
+    Examples
+    --------
+    >>> step = GuidedStep(step=0, timestep=999, x_t=torch.zeros(2, 3, 8, 8), gradient=torch.ones(2, 3, 8, 8))
+    >>> [round(norm, 2) for norm in step.norm("gradient").tolist()]
+    [13.86, 13.86]
     """
 
     step: int

@@ -66,6 +66,12 @@ def signatures(ds: xr.Dataset) -> pd.DataFrame:
         left out, see `untested`. A store without a fault has an alarm or warning with a chance of at most 5 %
         (Bonferroni, over guided cells and tested signatures), so a store with more cells needs stronger evidence.
         Faults of single samples and gradients that are not finite are counted, not tested.
+
+    Examples
+    --------
+    >>> found = gradscope.signatures(ds)
+    >>> found[found.signature == "unstable"].classifier.unique().tolist()
+    ['non_robust']
     """
     return findings_table(find(ds))
 

@@ -23,6 +23,11 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
         number of steps whose gradient was not finite. After an evaluation also ``own_accuracy`` and ``judge_accuracy``,
         with Wilson's 95 % bounds ``own_interval`` and ``judge_interval`` over ``bound``, and the judge's
         ``class_accuracy`` over ``class``. Only written steps, and only predictions for finite images, are counted.
+
+    Examples
+    --------
+    >>> gradscope.summary(ds).judge_accuracy.dims
+    ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale')
     """
     ds = in_memory(restore_dims(ds))
     done = (ds["written"] > 0).all("timestep")

@@ -157,7 +157,7 @@ def record(
     Examples
     --------
     >>> with gradscope.record(sampler, "mine.zarr", [Tensor("gradient"), Cosine("gradient")]) as recorder:
-    ...     images = recorder.sample(labels=[0, 1, 2, 3], num_inference_steps=100, seed=0)
+    ...     images = recorder.sample(labels=[0, 1, 2, 3], num_inference_steps=20, seed=0)
     """
     names = (classifier_name or Path(str(path)).stem, stabilizer_name or type(sampler.stabilizer).__name__.lower())
     options = {

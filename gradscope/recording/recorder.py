@@ -248,6 +248,13 @@ class Recorder(BlockRecorder):
     ------
     GradscopeError
         Where the store cannot be made, continued or written.
+
+    Examples
+    --------
+    >>> with Recorder("own.zarr", grid, [Norm("gradient")], device=torch.device("cpu")) as recorder:
+    ...     record = recorder.trajectory(cell=(0, 0, 0, 0), first_sample=0)
+    ...     for step in steps:  # a `GuidedStep` each
+    ...         record(step)
     """
 
     def __init__(

@@ -30,6 +30,12 @@ def open_store(where: StorePath) -> xr.Dataset:
     ------
     GradscopeError
         There is no store, or it was written by a later version.
+
+    Examples
+    --------
+    >>> ds = gradscope.open("runs/both.zarr")
+    >>> ds.gradient_cosine.dims
+    ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale', 'sample', 'timestep')
     """
     location = locate(where)
     group = open_arrays(location)

@@ -61,6 +61,11 @@ def verify(where: StorePath) -> Verification:
     ------
     GradscopeError
         There is no store, or none that this version reads, or it cannot be reached.
+
+    Examples
+    --------
+    >>> gradscope.verify("guided.zarr").sound
+    True
     """
     location = locate(where)
     integrity = examine(location)

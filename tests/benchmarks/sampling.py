@@ -1,6 +1,6 @@
 """Guided sampling: ours with and without recording, the plain loop, and the models' own passes.
 
-Every function makes the work of one process: the next `UNIT` steps, where a new trajectory follows the last step of one.
+Every function makes the work of one process: the next `UNIT` steps. A new trajectory follows the last step of one.
 A store's chunk is full in the middle of a unit, so that its writing falls within the unit's time.
 """
 

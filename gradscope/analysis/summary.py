@@ -15,6 +15,11 @@ TRAJECTORY_MEANS = ("gradient_cosine", "update_cosine", "effective_strength")
 def summary(ds: xr.Dataset) -> xr.Dataset:
     """Summarise a run over its cells.
 
+    Parameters
+    ----------
+    ds
+        A store as `gradscope.open` gives it, whole or partly written, or a selection of it.
+
     Returns
     -------
     xarray.Dataset

@@ -139,7 +139,7 @@ def draw_difference(numbers: pd.DataFrame) -> go.Figure:
 
 
 def _tested(numbers: pd.DataFrame) -> str:
-    """What is shaded, and at which timesteps there are enough finite samples for a p."""
+    """Which clusters are shaded, and at which timesteps there are enough finite samples for a p."""
     enough, known = numbers["n"] >= MINIMUM_SAMPLES, numbers["n"] > 0
     if not enough.any():
         return f"no p: N up to {numbers['n'].max()}, below {MINIMUM_SAMPLES}"

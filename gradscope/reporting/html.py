@@ -111,7 +111,7 @@ def _short(value: str | float) -> str:
 
 
 def check_path(path: Path) -> None:
-    """Check that a page can be written to this path, and that it overwrites nothing but a page.
+    """Check that a page can be written to this path, and that it can overwrite only a page.
 
     Raises
     ------

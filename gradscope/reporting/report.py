@@ -76,7 +76,17 @@ class Report:
 
 
 def report(ds: xr.Dataset) -> Report:
-    """Analyse a store as `gradscope.open` gives it, whole or partly written.
+    """Analyse a store: what fails, the numbers of every cell, the effect of each technique.
+
+    Parameters
+    ----------
+    ds
+        A store as `gradscope.open` gives it, whole or partly written, or a selection of it.
+
+    Raises
+    ------
+    GradscopeError
+        This is not a store, or a chunk cannot be read.
 
     Examples
     --------

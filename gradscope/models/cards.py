@@ -4,7 +4,7 @@ import hashlib
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -12,38 +12,51 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gradscope.config import DataConfig, Strict, check, read_yaml
+from gradscope.config import DataConfig, Options, Strict, Text, check, read_yaml
 from gradscope.errors import GradscopeError, one_of
 
 
 class Metric(Strict):
+    """A measured number of a model."""
+
     value: float
+    """The number."""
     n: int
     """Number of images, or of images and timesteps drawn together."""
     interval: list[float] | None = None
-    """95 %; Wilson's for shares, None where there is none."""
-    about: str = ""
+    """95 % interval: Wilson's for shares. null: the metric has none."""
+    about: Text = ""
+    """What was measured, in words."""
 
 
 class Card(Strict):
     """What a weights file holds."""
 
     kind: Literal["denoiser", "classifier"]
-    architecture: dict[str, Any]
-    """denoiser: `unet` and `scheduler`; classifier: `timm` and `options`."""
-    classes: list[str]
+    """Denoiser or classifier."""
+    architecture: Options
+    """How the model is built. Denoiser: `unet` and `scheduler`; classifier: `timm` and `options`."""
+    classes: list[Text]
+    """Names of the classes, in the order of the labels."""
     data: DataConfig
+    """The data set that the model was trained on."""
     train_on: Literal["clean", "x_t"]
+    """Clean images, or noised ones (x_t)."""
     seed: int
+    """Seed of the training."""
     steps: int
+    """Number of optimiser steps."""
     batch_size: int
+    """Number of images per step."""
     duration: float
     """Seconds of training."""
-    device: str
-    versions: dict[str, str]
-    sha256: str
-    """Of the weights file."""
-    metrics: dict[str, Metric] = {}
+    device: Text
+    """Device of the training."""
+    versions: dict[Text, Text]
+    """Versions of the packages that trained the model."""
+    sha256: Text
+    """SHA-256 of the weights file."""
+    metrics: dict[Text, Metric] = {}
     """Measured on the weights as stored (float16), on held-out data."""
 
     @model_validator(mode="after")
@@ -51,7 +64,7 @@ class Card(Strict):
         needed = {"denoiser": ("unet", "scheduler"), "classifier": ("timm", "options")}[self.kind]
         missing = [key for key in needed if key not in self.architecture]
         if missing:
-            raise ValueError(f"architecture: a {self.kind} has {' and '.join(needed)}, {' and '.join(missing)} missing")
+            raise ValueError(f"architecture: a {self.kind} has {' and '.join(needed)}; {' and '.join(missing)} missing")
         return self
 
 

@@ -106,7 +106,7 @@ def test_missing_and_left_over_layers_are_named():
     [
         ({"kind": "classifer"}, r"kind: got 'classifer'; did you mean 'classifier'\?"),
         ({"kinds": "classifier"}, r"kinds: unknown key; did you mean 'kind'\?"),
-        ({"architecture": {}}, r"architecture: a classifier has timm and options, timm and options missing"),
+        ({"architecture": {}}, r"architecture: a classifier has timm and options; timm and options missing"),
         ({"data": {"nam": "sportballs"}}, r"data\.nam: unknown key; did you mean 'name'\?"),
         ({"metrics": {"accuracy": {"valu": 1}}}, r"metrics\.accuracy\.valu: unknown key; did you mean 'value'\?"),
     ],

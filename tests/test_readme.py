@@ -48,7 +48,7 @@ HOW = {
     r"gradscope evaluate .*": How(FEW),
     r"gradscope dashboard .*": How("--port 0"),
     r"gradscope --help": How(),
-    r"gradscope probe-classifier --config audit.yaml": How("--set samples=8 --set timesteps=2"),
+    r"gradscope audit --config audit.yaml": How("--set samples=8 --set timesteps=2"),
     r"gradscope train ddpm --config train/ddpm32.yaml": How(
         f"{TRAINING} --set evaluation.samples=4 --set evaluation.num_inference_steps=2"
     ),

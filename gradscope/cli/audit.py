@@ -1,4 +1,4 @@
-"""`gradscope probe-classifier`."""
+"""`gradscope audit`."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from gradscope.cli.options import Config, Device, Overwrite, Set, expanded
 
 
-def probe_classifier(
+def audit(
     config: Config,
     overrides: Set = None,
     out: Annotated[

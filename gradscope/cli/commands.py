@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gradscope.cli.audit import probe_classifier
+from gradscope.cli.audit import audit
 from gradscope.cli.dashboard import dashboard
 from gradscope.cli.evaluate import evaluate
 from gradscope.cli.info import info
+from gradscope.cli.init import init
 from gradscope.cli.output import lasting
 from gradscope.cli.record import record
 from gradscope.cli.report import report
@@ -46,22 +47,34 @@ Behind a reverse proxy that serves it below a path:
   gradscope dashboard runs/both.zarr --prefix /gradscope/
 """
 
+_INIT_EXAMPLES = """
+\b
+Examples:
+  gradscope init
+  gradscope init both --out mine.yaml
+  gradscope record --config mine.yaml
+"""
+
 _AUDIT_EXAMPLES = """
 \b
 Examples:
-  gradscope probe-classifier --config audit.yaml
-  gradscope probe-classifier --config audit.yaml --out audit.zarr
-  gradscope probe-classifier --config audit.yaml --set denoiser=none
+  gradscope audit --config audit.yaml
+  gradscope audit --config audit.yaml --out audit.zarr
+  gradscope audit --config audit.yaml --set denoiser=none
 """
 
 
 class _Commands(TyperGroup):
-    """Commands with the whole first sentence of their help, not with as much of it as fits on one line."""
+    """Lists commands with the whole first sentence of their help, not only what fits on one line."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, command.get_short_help_str(limit=999)) for name, command in self.commands.items()]
+                [
+                    (name, command.get_short_help_str(limit=999))
+                    for name, command in self.commands.items()
+                    if not command.hidden
+                ]
             )
 
 
@@ -70,18 +83,19 @@ app = typer.Typer(
     help="Record every gradient of classifier guidance, and see why it fails.",
     epilog=_EXAMPLES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain text: a help with rich takes three times as long
     cls=_Commands,
     pretty_exceptions_enable=False,
 )
+app.command(epilog=_INIT_EXAMPLES)(init)
 app.command(epilog=_EXAMPLES)(record)
 app.command(epilog=_EXAMPLES)(evaluate)
 app.command(epilog=_EXAMPLES)(report)
 app.command(epilog=_DASHBOARD_EXAMPLES)(dashboard)
 app.command()(info)
 app.command(epilog=_EXAMPLES)(verify)
-app.command("probe-classifier", epilog=_AUDIT_EXAMPLES)(probe_classifier)
+app.command(epilog=_AUDIT_EXAMPLES)(audit)
+app.command("probe-classifier", hidden=True, epilog=_AUDIT_EXAMPLES, help=f"Alias of audit. {audit.__doc__}")(audit)
 
 train = typer.Typer(
     help="Train a denoiser or a classifier; writes weights with a card.", no_args_is_help=True, cls=_Commands

@@ -64,12 +64,12 @@ def _keys(model: type[Strict], path: Sequence[str]) -> list[str]:
     for part in path:
         field = model.model_fields.get(part)
         if field is not None:
-            model = _model_in(field.annotation) or model
+            model = model_in(field.annotation) or model
     return list(model.model_fields)
 
 
-def _model_in(annotation: Any) -> type[Strict] | None:
+def model_in(annotation: Any) -> type[Strict] | None:
     """The first model of an annotation: itself, or inside a union, a mapping or a list."""
     if isinstance(annotation, type) and issubclass(annotation, Strict):
         return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+    return next((found for part in get_args(annotation) if (found := model_in(part))), None)

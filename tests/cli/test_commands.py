@@ -500,10 +500,10 @@ AUDIT = {
 IMAGENET = {"baseball": 429, "basketball": 430, "soccer ball": 805, "volleyball": 890}
 
 
-def test_probe_classifier_prints_and_saves_the_audit(here, gradscope):
+def test_audit_prints_and_saves_what_it_finds(here, gradscope):
     YAML().dump(AUDIT, here / "audit.yaml")
-    probe = ["probe-classifier", "--config", "audit.yaml", "--device", "cpu"]
-    status, out, err = gradscope(*probe, "--out", "audit.zarr")
+    audit = ["audit", "--config", "audit.yaml", "--device", "cpu"]
+    status, out, err = gradscope(*audit, "--out", "audit.zarr")
     assert (status, err) == (0, "")
     assert out.startswith("wrote audit.zarr\n")
     for name in ("mine at x_t", "mine at x0", "other at x_t", "other at x0"):
@@ -515,8 +515,8 @@ def test_probe_classifier_prints_and_saves_the_audit(here, gradscope):
     assert sorted(json.loads(ds.attrs["weights_sha256"])) == ["classifiers.mine", "classifiers.other", "denoiser"]
     rows = [line.split() for line in out.splitlines() if line.split()[:1] in (["999"], ["499"], ["0"])]
     assert [float(row[1]) for row in rows] == pytest.approx(ds.accuracy.values.ravel().tolist(), abs=0.006)
-    refused(gradscope, here, "--out: audit.zarr exists; choose another path", *probe, "--out", "audit.zarr")
-    status, out, _ = gradscope(*probe, "--out", "audit.zarr", "--overwrite", "--set", "denoiser=none")
+    refused(gradscope, here, "--out: audit.zarr exists; choose another path", *audit, "--out", "audit.zarr")
+    status, out, _ = gradscope(*audit, "--out", "audit.zarr", "--overwrite", "--set", "denoiser=none")
     assert status == 0
     again = xr.open_zarr("audit.zarr")
     xr.testing.assert_equal(again, ds.sel(classifier_input=["x_t"]))
@@ -525,7 +525,7 @@ def test_probe_classifier_prints_and_saves_the_audit(here, gradscope):
 def test_an_audit_in_other_class_numbers(here, gradscope):
     permuted = {"volleyball": 0, "soccer ball": 1, "basketball": 2, "baseball": 3}
     YAML().dump(AUDIT | {"class_index": permuted, "denoiser": "none"}, here / "audit.yaml")
-    status, _, _ = gradscope("probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--out", "audit.zarr")
+    status, _, _ = gradscope("audit", "--config", "audit.yaml", "--device", "cpu", "--out", "audit.zarr")
     assert status == 0
     ds = xr.open_zarr("audit.zarr")
     data = datasets.load(DataConfig(name="sportballs", size=8, samples=50), "test")
@@ -564,28 +564,26 @@ BAD_AUDITS = [
 @pytest.mark.parametrize(("override", "message"), BAD_AUDITS)
 def test_a_bad_audit_is_one_paragraph_that_names_the_key(here, gradscope, override, message):
     YAML().dump(AUDIT, here / "audit.yaml")
-    refused(
-        gradscope, here, message, "probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--set", override
-    )
+    refused(gradscope, here, message, "audit", "--config", "audit.yaml", "--device", "cpu", "--set", override)
 
 
 def test_an_audit_without_a_denoiser_has_a_scheduler_of_its_own(here, gradscope):
     YAML().dump(AUDIT | {"denoiser": "none"}, here / "audit.yaml")
-    probe = ["probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--set"]
-    status, _, _ = gradscope(*probe, "scheduler={num_train_timesteps: 9}", "--out", "audit.zarr")
+    audit = ["audit", "--config", "audit.yaml", "--device", "cpu", "--set"]
+    status, _, _ = gradscope(*audit, "scheduler={num_train_timesteps: 9}", "--out", "audit.zarr")
     assert status == 0
     assert xr.open_zarr("audit.zarr").timestep.values.tolist() == [8, 4, 0]
-    refused(gradscope, here, "scheduler: diffusers refused these arguments: ", *probe, "scheduler={steps: 9}")
+    refused(gradscope, here, "scheduler: diffusers refused these arguments: ", *audit, "scheduler={steps: 9}")
 
 
 def test_an_audit_is_saved_as_zarr_and_over_nothing_else(here, gradscope):
     YAML().dump(AUDIT, here / "audit.yaml")
-    probe = ["probe-classifier", "--config", "audit.yaml", "--out"]
+    audit = ["audit", "--config", "audit.yaml", "--out"]
     refused(
-        gradscope, here, "--out: an audit is saved as a zarr store, NAME.zarr; got 'audit.csv'", *probe, "audit.csv"
+        gradscope, here, "--out: an audit is saved as a zarr store, NAME.zarr; got 'audit.csv'", *audit, "audit.csv"
     )
     (here / "audit.zarr").mkdir()
-    refused(gradscope, here, "--out: audit.zarr is not a zarr store", *probe, "audit.zarr", "--overwrite")
+    refused(gradscope, here, "--out: audit.zarr is not a zarr store", *audit, "audit.zarr", "--overwrite")
 
 
 def test_a_card_with_other_classes_than_the_data_is_no_match(here, gradscope):
@@ -597,7 +595,7 @@ def test_a_card_with_other_classes_than_the_data_is_no_match(here, gradscope):
     message = (
         "classifiers.robust: its classes are ['baseball', 'basketball', 'soccer ball', 'volleyball'], those of the"
     )
-    refused(gradscope, here, message, "probe-classifier", "--config", "audit.yaml", "--device", "cpu")
+    refused(gradscope, here, message, "audit", "--config", "audit.yaml", "--device", "cpu")
 
 
 def test_an_imagenet_classifier_is_audited_on_a_folder_of_images_that_it_never_saw(here, gradscope, monkeypatch):
@@ -616,7 +614,7 @@ def test_an_imagenet_classifier_is_audited_on_a_folder_of_images_that_it_never_s
         "timesteps": 3,
     }
     YAML().dump(audit, here / "audit.yaml")
-    status, out, err = gradscope("probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--out", "audit.zarr")
+    status, out, err = gradscope("audit", "--config", "audit.yaml", "--device", "cpu", "--out", "audit.zarr")
     assert (status, err) == (0, "")
     ds = xr.open_zarr("audit.zarr").isel(classifier=0, classifier_input=0)
     assert sorted(set(ds.label.values.tolist())) == sorted(IMAGENET.values())
@@ -640,6 +638,17 @@ def test_version_and_help(gradscope):
     _, out, _ = gradscope("train", "--help")
     told = " ".join(out.split())
     assert "classifier Train a timm classifier on clean images or on x_t; an interrupted training goes on" in told
+
+
+def test_the_former_name_of_audit_is_an_alias(here, gradscope):
+    YAML().dump(AUDIT | {"denoiser": "none"}, here / "audit.yaml")
+    printed = [gradscope(name, "--config", "audit.yaml", "--device", "cpu") for name in ("audit", "probe-classifier")]
+    assert printed[0][0] == 0
+    assert printed[0] == printed[1]
+    listed = gradscope("--help")[1]
+    assert "  audit  " in listed
+    assert "probe-classifier" not in listed
+    assert "Alias of audit." in gradscope("probe-classifier", "--help")[1]
 
 
 def test_help_is_quick_because_it_loads_no_torch():

@@ -86,8 +86,8 @@ LONG = "a" * 300
         ["report", LONG],
         ["report", "run.zarr", "--html", f"{LONG}.html"],
         ["evaluate", LONG],
-        ["probe-classifier", "--config", "audit.yaml", "--out", f"{LONG}.zarr"],
-        ["probe-classifier", "--config", "audit.yaml", "--set", f"data={{name: image_folder, path: {LONG}}}"],
+        ["audit", "--config", "audit.yaml", "--out", f"{LONG}.zarr"],
+        ["audit", "--config", "audit.yaml", "--set", f"data={{name: image_folder, path: {LONG}}}"],
     ],
     ids=lambda arguments: " ".join(arguments).replace(LONG, "LONG"),
 )

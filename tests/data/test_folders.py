@@ -199,7 +199,7 @@ def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capsys):
         f"data: {{name: image_folder, path: {tmp_path / 'data'}, size: 8}}\n"
         "class_index: {a: 0, b: 1}\ntimesteps: 2\n"
     )
-    monkeypatch.setattr(sys, "argv", ["gradscope", "probe-classifier", "--config", str(tmp_path / "audit.yaml")])
+    monkeypatch.setattr(sys, "argv", ["gradscope", "audit", "--config", str(tmp_path / "audit.yaml")])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2

@@ -1,4 +1,4 @@
-"""What `gradscope probe-classifier` prints: in words where each classifier can guide, and the numbers by timestep."""
+"""What `gradscope audit` prints: where each classifier can guide, in words, and the numbers by timestep."""
 
 from collections.abc import Callable, Iterator
 from itertools import groupby

@@ -71,7 +71,14 @@ def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'gradscope' has no attribute {name!r}")
     module, _, attribute = _NAMES[name].partition(":")
-    loaded = import_module(module)
+    try:
+        loaded = import_module(module)
+    except ImportError as error:
+        from gradscope.errors import hidden_package
+
+        if (hidden := hidden_package(error)) is not None:
+            raise hidden from error
+        raise
     return getattr(loaded, attribute) if attribute else loaded
 
 

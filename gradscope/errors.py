@@ -1,9 +1,13 @@
 """Errors that are messages to the user: what was got, what is possible, and where."""
 
 import operator
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from traceback import extract_tb
 
 
 class GradscopeError(Exception):
@@ -43,6 +47,10 @@ class GradscopeError(Exception):
         return f"{self._key}: {told}" if self._key else told
 
 
+class HiddenPackage(GradscopeError, ImportError):
+    """A package of ours is hidden by another one of the same name."""
+
+
 class GradscopeWarning(UserWarning):
     """Something that a reader of the numbers must know. The command line prints it as one paragraph."""
 
@@ -51,6 +59,27 @@ class NonFiniteGradient(GradscopeError):
     """A gradient was not finite in a run that was told to stop there."""
 
     exit_status = 3
+
+
+def hidden_package(error: ImportError) -> HiddenPackage | None:
+    """What to raise in place of an import error that comes from another ``probes`` or ``dashboards`` than ours.
+
+    In notebooks and with ``python -m`` the current folder is searched first.
+    """
+    root = Path(__file__).parents[1]
+    files = {frame.filename for frame in extract_tb(error.__traceback__)}
+    for name in ("probes", "dashboards"):
+        spec = sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
+        found = None if spec is None else spec.origin
+        if found is None or Path(found).is_relative_to(root / name):
+            continue
+        if found in files or (error.name or "").partition(".")[0] == name:
+            return HiddenPackage(
+                f"{found} hides gradscope's own package {name}, {root / name}",
+                python="rename it, or start Python in another folder",
+                command="rename it, start in another folder, or type gradscope in place of python -m gradscope",
+            )
+    return None
 
 
 def notes(error: BaseException) -> list[str]:

@@ -20,7 +20,7 @@ from gradscope.cli.record import record
 from gradscope.cli.report import report
 from gradscope.cli.train import train_classifier, train_ddpm
 from gradscope.cli.verify import verify
-from gradscope.errors import GradscopeError, GradscopeWarning, notes
+from gradscope.errors import GradscopeError, GradscopeWarning, hidden_package, notes
 
 # After \b a paragraph's lines stay as they are.
 _EXAMPLES = """
@@ -136,6 +136,11 @@ def _status() -> Any:
     except GradscopeError as error:
         _tell(error.for_command(), error)
         return error.exit_status
+    except ImportError as error:
+        if (hidden := hidden_package(error)) is None:
+            raise
+        _tell(hidden.for_command(), hidden)
+        return hidden.exit_status
     except BrokenPipeError:
         raise
     except OSError as error:  # a name that is too long, a folder that may not be read, a full disk

@@ -173,6 +173,7 @@ def test_another_scheduler_is_refused_by_name_from_a_pipeline_and_from_a_callabl
     )
     refused = rf"^scheduler: {kind.__name__} cannot be treated exactly; one of: DDPMScheduler, DDIMScheduler$"
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "made_elsewhere", raising=False)
     for spec in ("saved", "made_elsewhere:make"):
         with pytest.raises(GradscopeError, match=refused):

@@ -14,12 +14,12 @@ def audit(
     overrides: Set = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="NAME.zarr", help="Where to save the numbers.", callback=expanded),
+        typer.Option("--out", metavar="NAME.zarr", help="Save the numbers as a zarr store.", callback=expanded),
     ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Audit classifiers on noised held-out images: at which timesteps can each guide? Before any sampling."""
+    """Audit classifiers before any sampling: at which timesteps can each guide? Held-out images are noised."""
     from rich.console import Console
     from rich.progress import Progress
 

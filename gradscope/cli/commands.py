@@ -1,4 +1,4 @@
-"""The commands, put together: their order, their examples, and how their errors are told."""
+"""The app of the command line: its commands in order, their examples, and how errors are printed."""
 
 import os
 import sys
@@ -98,7 +98,7 @@ app.command(epilog=_AUDIT_EXAMPLES)(audit)
 app.command("probe-classifier", hidden=True, epilog=_AUDIT_EXAMPLES, help=f"Alias of audit. {audit.__doc__}")(audit)
 
 train = typer.Typer(
-    help="Train a denoiser or a classifier; writes weights with a card.", no_args_is_help=True, cls=_Commands
+    help="Train a denoiser or a classifier, and write its weights with a card.", no_args_is_help=True, cls=_Commands
 )
 train.command("ddpm")(train_ddpm)
 train.command("classifier")(train_classifier)
@@ -117,14 +117,14 @@ def _main(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend, or a warning, is one paragraph on standard error."""
-    # Read when torch is loaded. Threads that spin while they wait make a run many times slower beside any busy process.
+    """Run the command line. An error that the user can correct, or a warning, is one paragraph on standard error."""
+    # Read when torch is loaded. Threads that spin while waiting slow a run down many times if other processes are busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with warnings.catch_warnings(), lasting() as output:
         warnings.showwarning = partial(_show, warnings.showwarning)
         status = _status()
     if output is not None and output.error is not None and not status:
-        typer.echo(f"gradscope: {output.told}; all else is done", err=True)
+        typer.echo(f"gradscope: {output.failure}; everything else is done", err=True)
         status = 1
     sys.exit(status)
 
@@ -134,28 +134,28 @@ def _status() -> Any:
     try:
         app()
     except GradscopeError as error:
-        _tell(error.for_command(), error)
+        _print_error(error.for_command(), error)
         return error.exit_status
     except ImportError as error:
         if (hidden := hidden_package(error)) is None:
             raise
-        _tell(hidden.for_command(), hidden)
+        _print_error(hidden.for_command(), hidden)
         return hidden.exit_status
     except BrokenPipeError:
         raise
     except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
-        _tell(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), error)
+        _print_error(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), error)
         return GradscopeError.exit_status
     except SystemExit as end:
         return end.code
 
 
-def _tell(text: str, error: Exception) -> None:
+def _print_error(text: str, error: Exception) -> None:
     typer.echo(f"gradscope: {' '.join('; '.join([text, *notes(error)]).split())}", err=True)
 
 
 def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *arguments: Any) -> None:
-    """As `warnings.showwarning`, which is left the warnings of others."""
+    """Print our own warnings as a paragraph; `others` is `warnings.showwarning`, for all else."""
     if issubclass(category, GradscopeWarning):
         typer.echo(f"gradscope: warning: {' '.join(str(message).split())}", err=True)
     else:

@@ -637,7 +637,7 @@ def test_version_and_help(gradscope):
         assert "gradscope evaluate b.zarr" in lines
     _, out, _ = gradscope("train", "--help")
     told = " ".join(out.split())
-    assert "classifier Train a timm classifier on clean images or on x_t; an interrupted training goes on" in told
+    assert "classifier Train a timm classifier on clean images or on x_t; an interrupted training continues" in told
 
 
 def test_the_former_name_of_audit_is_an_alias(here, gradscope):

@@ -1,4 +1,4 @@
-"""Weights with a card: NAME.safetensors beside NAME.yaml, which says what the weights are and what they can do."""
+"""Weights with a card: NAME.safetensors beside NAME.yaml, which describes the model and its measured quality."""
 
 import hashlib
 import os
@@ -69,7 +69,7 @@ class Card(Strict):
 
 
 def resolve(name: str, where: str) -> Path:
-    """The card's path of ``zoo:SET/NAME`` or ``PATH.yaml``; `where` is the configuration key, for errors."""
+    """Path of the card of ``zoo:SET/NAME`` or ``PATH.yaml``; `where` is the configuration's key, for errors."""
     if not name.startswith("zoo:"):
         path = Path(name)
     else:
@@ -84,7 +84,7 @@ def resolve(name: str, where: str) -> Path:
 
 
 def read(path: Path, where: str = "") -> Card:
-    """The card at `path`; `where` is the configuration key, for errors."""
+    """Read the card at `path`; `where` is the configuration's key, for errors."""
     return check(Card, read_yaml(path, f"{_at(where, path)}, a card,"), _at(where, path))
 
 
@@ -110,17 +110,17 @@ def load_weights(path: Path, card: Card, model: nn.Module, where: str = "") -> N
         raise GradscopeError(f"{_at(where, path)}: its weights {weights.name} are missing")
     if file_hash(weights) != card.sha256:
         raise GradscopeError(
-            f"{_at(where, weights)}: SHA-256 differs from the card's; the file is damaged or is another one"
+            f"{_at(where, weights)}: its SHA-256 differs from the card's: it is damaged or belongs to another card"
         )
     try:
         state = load_file(weights)
-    except Exception as error:  # safetensors raises of several kinds
+    except Exception as error:  # safetensors raises several types
         raise GradscopeError(f"{_at(where, weights)} cannot be read as safetensors: {error}") from error
     load_state(model, state, _at(where, weights))
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
-    """Load `state` into `model`; an error names the layers that are missing, left over or of another shape."""
+    """Load `state` into `model`; an error names layers that are missing, left over or of another shape."""
     own = model.state_dict()
     wrong = [f"{k} is missing" for k in own if k not in state]
     wrong += [f"{k} is left over" for k in state if k not in own]

@@ -131,7 +131,7 @@ def test_a_bad_value_is_one_paragraph_that_names_the_key(here, gradscope, overri
 
 BAD_OPTIONS = [
     (["--config", "run.yml"], "--config: no file 'run.yml' here, in runs/ or among the presets; "),
-    (["--config", "run.yaml", "--device", "cuda:99"], "device: cuda:99 is not there; CUDA devices seen: "),
+    (["--config", "run.yaml", "--device", "cuda:99"], "device: cuda:99 is not there; CUDA devices found: "),
     (["--config", "run.yaml", "--device", "gpu"], "device: got 'gpu'; one of: auto, cpu, cuda, cuda:INDEX"),
     (
         ["--config", "run.yaml", "--set", "sampling"],
@@ -147,7 +147,7 @@ def test_a_bad_option_is_named(here, gradscope, options, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there(here, gradscope):
-    message = "device: cuda is not there; CUDA devices seen: 0; cpu works anywhere"
+    message = "device: cuda is not there; CUDA devices found: 0; cpu works anywhere"
     refused(gradscope, here, message, "record", "--config", "run.yaml", "--device", "cuda")
 
 
@@ -661,7 +661,7 @@ def test_help_is_quick_because_it_loads_no_torch():
     ("step", "kept", "told"),
     [
         (3, 2, "2 of 6 steps are kept in trained/mine.checkpoint.pt; continue with: "),
-        (1, 0, "0 of 6 steps are kept: the first checkpoint was still to come; start again with: "),
+        (1, 0, "0 of 6 steps are kept: there was no checkpoint yet; start again with: "),
     ],
 )
 @pytest.mark.parametrize(("number", "word", "status"), [("SIGTERM", "terminated", 143), ("SIGINT", "interrupted", 130)])

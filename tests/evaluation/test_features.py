@@ -75,7 +75,7 @@ def test_any_other_module_gives_its_output(tmp_path, monkeypatch, images):
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, images.mean(dim=(2, 3)), rtol=1e-5)
     assert features.of([]).shape == (0, 3)
-    with pytest.raises(GradscopeError, match=r"^evaluation.extractor: a classifier gives logits of shape \(n, cla"):
+    with pytest.raises(GradscopeError, match=r"^evaluation.extractor: a classifier must give logits of shape \(n, cla"):
         load_extractor("users_features:Maps", WHERE, SHAPE)
     sys.modules.pop("users_features")
 

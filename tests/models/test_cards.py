@@ -77,7 +77,7 @@ def test_damaged_weights_are_refused(path):
     weights.write_bytes(content)
     changed = model(width=3)
     before = {k: v.clone() for k, v in changed.state_dict().items()}
-    with pytest.raises(GradscopeError, match=rf"^judge: {weights}: SHA-256 differs from the card's"):
+    with pytest.raises(GradscopeError, match=rf"^judge: {weights}: its SHA-256 differs from the card's"):
         cards.load_weights(path, cards.read(path), changed, "judge")
     assert all(torch.equal(v, before[k]) for k, v in changed.state_dict().items())
 

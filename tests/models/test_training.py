@@ -93,7 +93,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, monkeypatch,
     interrupt(monkeypatch, classifier(tmp_path), 3)
     before = (tmp_path / "mine.checkpoint.pt").read_bytes()
     other = classifier(tmp_path, training=STEPS | {"learning_rate": 0.1})
-    with pytest.raises(GradscopeError, match=r"^output: .*mine\.checkpoint\.pt is from another configuration"):
+    with pytest.raises(GradscopeError, match=r"^output: .*mine\.checkpoint\.pt is of another configuration"):
         train(other)
     assert (tmp_path / "mine.checkpoint.pt").read_bytes() == before
     path = train(classifier(tmp_path), overwrite=True)  # anew, not resumed

@@ -186,7 +186,7 @@ def test_what_are_no_logits_is_refused(unet, output):
         def forward(self, x):
             return output
 
-    with pytest.raises(GradscopeError, match=r"a classifier gives logits of shape \(n, classes\).*this one gave"):
+    with pytest.raises(GradscopeError, match=r"a classifier must give logits of shape \(n, classes\).*it gave"):
         sampler(unet, Strange()).sample(LABELS, 3)
 
 

@@ -64,7 +64,9 @@ def sampler(denoiser=None, classifier=None, scheduler=None, **guidance):
 @pytest.mark.parametrize("kind", ["x_t", "x0", "x0_detached"])
 @pytest.mark.parametrize("form", ["one channel", "one sample", "tuple", "dict", "twice", "half", "integers"])
 def test_a_denoiser_gives_a_tensor_like_x_t(form, kind):
-    with pytest.raises(GradscopeError, match=r"denoiser: Denoiser gives a tensor of the shape of x_t, \(2, 3, 8, 8\)"):
+    with pytest.raises(
+        GradscopeError, match=r"denoiser: Denoiser must give a tensor of the shape of x_t, \(2, 3, 8, 8\)"
+    ):
         sampler(Denoiser(form), classifier_input=kind).sample([0, 1], 3)
 
 

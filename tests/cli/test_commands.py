@@ -389,7 +389,7 @@ def test_evaluate_adds_to_the_store_and_prints_it(recorded, gradscope):
     further = overridden(*EVALUATION, "evaluation.samples=40", "evaluation.replicates=20")
     status, out, err = gradscope("evaluate", "mine.zarr", "--device", "cpu", *further)
     assert (status, err) == (0, "")
-    assert "N = 12 is below 10 x 3 features: the Frechet distance is biased upwards" in out
+    assert "N = 12 is below 10 x 3 features: the Frechet distance and its floor are biased upwards" in out
     ds = xr.open_zarr(recorded).load()
     xr.testing.assert_identical(ds[list(before.data_vars)].drop_attrs(deep=False), before.drop_attrs(deep=False))
     cells = [(i, j) for i in range(2) for j in range(2)]
@@ -454,11 +454,14 @@ BAD_EVALUATIONS = [
     ("sampling.samples=4", "--set: sampling: unknown key; one of: judge, evaluation"),
     ("evaluation.replicate=4", "evaluation.replicate: unknown key; did you mean 'replicates'?"),
     ("judge=users_models:jugde", "judge: users_models has no 'jugde'; did you mean 'judge'?"),
-    ("judge=users_models:three", "judge: has 3 classes, the store's samples 4"),
+    ("judge=users_models:three", "judge: has 3 classes, but the store's samples 4"),
     ("judge.timm=x", "judge is a value, it has no keys"),
     ("evaluation.extractor=users_models:large", "evaluation.extractor: the classifier does not take images of 3 x 8"),
     ("evaluation.extractor={inception: w.pth}", "evaluation.extractor.inception: no file 'w.pth'"),
-    ("evaluation.data.size=16", "evaluation.data: its images are 3 x 16 x 16 (channel, height, width), the samples 3"),
+    (
+        "evaluation.data.size=16",
+        "evaluation.data: its images are 3 x 16 x 16 (channel, height, width), but the samples 3",
+    ),
     ("evaluation.data={name: image_folder}", "evaluation.data.path: image_folder needs the path of its files"),
 ]
 
@@ -477,7 +480,7 @@ def test_a_store_recorded_from_python_takes_a_judge_but_has_no_guides(here, grad
     refused(gradscope, here, "nothing to evaluate with; --set judge=...", "evaluate", "python.zarr", "--device", "cpu")
     status, out, _ = gradscope("evaluate", "python.zarr", "--device", "cpu", "--set", "judge=users_models:judge")
     assert status == 0
-    told = "no own_accuracy: the store was recorded from Python, and does not name its guides: gradscope.evaluate("
+    told = "no own_accuracy: the store was recorded from Python and does not name its guides; gradscope.evaluate("
     assert told in " ".join(out.split())
     ds = xr.open_zarr("python.zarr")
     wanted = linear(images.numpy(), 2).argmax(axis=-1)
@@ -535,12 +538,12 @@ def test_an_audit_in_other_class_numbers(here, gradscope):
 
 BAD_AUDITS = [
     ("timesteps=1", "timesteps: must be greater than or equal to 2, got 1"),
-    ("timesteps=1001", "timesteps: from 2 to the scheduler's 1000, got 1001"),
+    ("timesteps=1001", "timesteps: must be from 2 to the scheduler's 1000, got 1001"),
     ("samples=1", "samples: must be greater than or equal to 2, got 1"),
     ("samplse=9", "samplse: unknown key; did you mean 'samples'?"),
     (
         "data.size=16",
-        "data.size: the denoiser makes images of 3 x 8 x 8 (channel, height, width), the data's are 3 x 16",
+        "data.size: the denoiser makes images of 3 x 8 x 8 (channel, height, width), but the data has 3 x 16",
     ),
     (
         "scheduler={num_train_timesteps: 9}",
@@ -549,7 +552,7 @@ BAD_AUDITS = [
     ("denoiser=users_models:conditional", "denoiser: UNet2DModel is class-conditional"),
     (
         "classifiers.mine=users_models:three",
-        "classifiers.mine: has 3 classes, the data 4; class_index: {baseball: 0} tells its number of each class",
+        "classifiers.mine: has 3 classes, but the data 4; give its number of each class of the data, class_index: {",
     ),
     ("class_index={ball: 1}", "class_index.ball: the data has no such class; did you mean 'baseball'?"),
     ("class_index={baseball: 1}", "class_index: the data's class 'basketball' is missing; got only baseball"),
@@ -593,7 +596,7 @@ def test_a_card_with_other_classes_than_the_data_is_no_match(here, gradscope):
     audit = {"classifiers": {"robust": "zoo:sportballs32/robust"}, "data": {"name": "image_folder", "path": "pictures"}}
     YAML().dump(audit, here / "audit.yaml")
     message = (
-        "classifiers.robust: its classes are ['baseball', 'basketball', 'soccer ball', 'volleyball'], those of the"
+        "classifiers.robust: its classes are ['baseball', 'basketball', 'soccer ball', 'volleyball'], but those of"
     )
     refused(gradscope, here, message, "audit", "--config", "audit.yaml", "--device", "cpu")
 

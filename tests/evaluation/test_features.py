@@ -87,7 +87,7 @@ def test_features_that_are_not_finite_are_refused():
 
     images = torch.ones(4, 1, 1, 2)
     images[1] = 0
-    message = "^evaluation.extractor: its features of 1 of 4 images are not finite"
+    message = "^evaluation.extractor: its features are not finite for 1 of 4 images"
     with pytest.raises(GradscopeError, match=message):
         Features(Log(), (1, 1, 2)).of([images])
 

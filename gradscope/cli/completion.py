@@ -1,4 +1,4 @@
-"""What the shell completes: configurations, presets and stores. Where nothing fits it completes file names itself."""
+"""Completion of configurations, presets and stores. Without a match the shell completes file names."""
 
 from glob import escape, glob
 

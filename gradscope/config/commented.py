@@ -89,7 +89,7 @@ def _section(config: Strict, indent: int) -> CommentedMap:
 
 
 def _comment(key: Key, width: int) -> str:
-    """What a key does, then its values and default: in one line where they fit."""
+    """Description of a key, then its values and default; in one line if they fit."""
     values = f"({key.possible})" if key.possible else ""
     whole = f"{key.description} {values}".rstrip()
     parts = [whole] if len(whole) <= width else [key.description, values]

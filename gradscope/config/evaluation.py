@@ -1,4 +1,4 @@
-"""What the final samples of a run are compared with."""
+"""Real images that the final samples of a run are compared with."""
 
 from typing import Annotated, Any
 

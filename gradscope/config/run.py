@@ -69,12 +69,12 @@ class GuidanceConfig(Strict):
     """How the gradient of a classifier shifts the samples."""
 
     classifier_input: Annotated[list[ClassifierInput], Field(min_length=1), AfterValidator(_distinct)] = ["x_t"]
-    """What the classifier sees: the noisy sample (x_t), x0-hat differentiated through the U-Net (x0), or x0-hat with
+    """Inputs of the classifier: the noisy sample (x_t), x0-hat differentiated through the U-Net (x0), or x0-hat with
     the predicted noise held constant (x0_detached, without a backward pass through the U-Net)."""
     guidance_scale: Annotated[list[Scale], Field(min_length=1), AfterValidator(_distinct)]
     """Factors of the shift. 0 is an unguided control; below 0 guidance steers away from the target class."""
     objective: Objective = "log_prob"
-    """What is differentiated: the log-probability of the target class, or its logit."""
+    """Function to differentiate: the log-probability of the target class, or its logit."""
     normalize: Normalize = "l2"
     """l2 divides each sample's update by its norm, so that every stabiliser shifts by the same length."""
     weight: Weight = "one"
@@ -86,7 +86,7 @@ class GuidanceConfig(Strict):
 
 
 class SamplingConfig(Strict):
-    """What is sampled, and with which scheduler."""
+    """Scheduler, steps, samples, labels and seed."""
 
     scheduler: Literal["ddpm", "ddim"] = "ddpm"
     """The diffusion process, with the denoiser's own noise schedule."""
@@ -148,10 +148,10 @@ class RunConfig(Strict):
     stabilizers: Annotated[dict[Text, Options], Field(min_length=1), AfterValidator(_named)] = {"none": {}}
     """The stabilisers, by name, with their settings. An entry's name is its method, or `method` says which it is."""
     sampling: SamplingConfig = SamplingConfig()
-    """What is sampled, and with which scheduler."""
+    """Scheduler, steps, samples, labels and seed."""
     execution: ExecutionConfig = ExecutionConfig()
     """How the models run."""
     probes: list[ProbeSpec] = ["gradient", "update", "norms", "cosines", "strength", "belief"]
-    """What is measured at every step: names of probes, or a name with options, for example {snr: {draws: 8}}."""
+    """The probes, which measure every step: a name, or a name with options, for example {snr: {draws: 8}}."""
     recording: RecordingConfig
     """Where the run is recorded, and how much of it."""

@@ -26,11 +26,11 @@ class Metric(Strict):
     interval: list[float] | None = None
     """95 % interval: Wilson's for shares. null: the metric has none."""
     about: Text = ""
-    """What was measured, in words."""
+    """Description of the measurement."""
 
 
 class Card(Strict):
-    """What a weights file holds."""
+    """Origin and measured quality of a weights file."""
 
     kind: Literal["denoiser", "classifier"]
     """Denoiser or classifier."""

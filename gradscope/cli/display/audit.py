@@ -1,4 +1,4 @@
-"""What `gradscope audit` prints: where each classifier can guide, in words, and the numbers by timestep."""
+"""Output of `gradscope audit`: a verdict on each classifier, and the numbers by timestep."""
 
 from collections.abc import Callable, Iterator
 from itertools import groupby

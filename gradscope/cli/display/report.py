@@ -1,4 +1,4 @@
-"""What `gradscope report` prints: findings, tables of cells, the effect of each technique, untested signatures."""
+"""Output of `gradscope report`: findings, tables of cells, the effect of each technique, untested signatures."""
 
 from collections.abc import Iterator
 

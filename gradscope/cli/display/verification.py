@@ -1,4 +1,4 @@
-"""What `gradscope verify` prints."""
+"""Output of `gradscope verify`."""
 
 from collections.abc import Iterator
 

@@ -70,11 +70,11 @@ class ClassifierGuidance:
     """Maps images ``(n, channel, height, width)`` in the denoiser's range to logits ``(n, classes)``; see `as_logits`.
     It gets a copy of its input in the type of its weights."""
     classifier_input: ClassifierInput = "x_t"
-    """What the classifier sees: ``x_t``, ``x0`` or ``x0_detached``."""
+    """Input of the classifier: ``x_t``, ``x0`` or ``x0_detached``."""
     guidance_scale: float = 1.0
     """Factor of the shift. 0 takes gradients without guiding; below 0 guidance steers away from the target."""
     objective: Objective = "log_prob"
-    """What is differentiated: the target's log-probability (``log_prob``) or logit (``logit``)."""
+    """Function to differentiate: the target's log-probability (``log_prob``) or logit (``logit``)."""
     normalize: Normalize = "l2"
     """``l2`` divides each sample's update by its norm; ``none`` does not."""
     weight: Weight = "one"

@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
 
 from dashboards.data.library import Library, Recorded
+from probes.catalogue import CATALOGUE
 
 PAGES = ("overview", "trajectory", "compare", "distributions", "samples", "run")
 CURSOR = ("store", "cell", "t", "sample")
@@ -34,7 +35,8 @@ MOST: Mapping[str, Mapping[str, int]] = {
 LIMITS = ("shared", "cell")
 ONLY = ("all", "wrong", "fooled", "right", "nonfinite")
 T = TypeVar("T")
-_USUAL = ("gradient_cosine", "log_prob", "gradient_norm", "effective_strength")
+_FIRST = {row.probe: row.name for row in reversed(list(CATALOGUE.values())) if row.headline}
+"""By probe, the first of its headline diagnostics."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def default(run: Recorded, page: str = "overview") -> State:
     guided = [i for i, cell in enumerate(run.cells) if cell["guidance_scale"] != 0] or list(range(len(run.cells)))
     timestep = run.ds["timestep"].values
     known = scalars(run)
-    usual = [name for name in _USUAL if name in known] or known
+    usual = [name for name in reversed(list(_FIRST.values())) if name in known] or known
     return State(
         page=page,
         store=run.key,

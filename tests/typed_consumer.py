@@ -35,7 +35,7 @@ def record_with_our_sampler(
 
 
 def record_a_loop_of_my_own(gradients: torch.Tensor, path: Path) -> xr.Dataset:
-    """Record gradients ``(steps, samples, channel, height, width)`` that another sampler took."""
+    """Record gradients ``(steps, samples, ...)`` that another sampler took."""
     steps, samples = gradients.shape[:2]
     timesteps = np.arange(steps)[::-1] * 100
     grid = Grid(
@@ -48,7 +48,7 @@ def record_a_loop_of_my_own(gradients: torch.Tensor, path: Path) -> xr.Dataset:
         timestep=timesteps,
         alphas_cumprod=np.linspace(0.1, 0.9, steps),
         sigma=np.linspace(0.9, 0.1, steps),
-        image_shape=(gradients.shape[2], gradients.shape[3], gradients.shape[4]),
+        sample_shape=gradients.shape[2:],
         batch_size=samples,
     )
     with Recorder(path, grid, [Norm("gradient")], device=torch.device("cpu")) as recorder:

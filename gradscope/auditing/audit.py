@@ -124,10 +124,9 @@ def audit(
 
     Examples
     --------
-    >>> images, labels = 0.1 * torch.randn(8, 3, 8, 8), torch.arange(8) % 4
-    >>> ds = audit({"mine": torch.nn.Sequential(nn.Flatten(), nn.Linear(192, 4))}, images, labels, timesteps=3)
-    >>> ds.accuracy.dims, ds.timestep.values.tolist()
-    (('classifier', 'classifier_input', 'timestep'), [999, 499, 0])
+    >>> found = gradscope.audit({"mine": classifier}, images, labels, timesteps=4)
+    >>> found.timestep.values.tolist()
+    [999, 666, 333, 0]
     """
     if len(images) < 2:
         raise GradscopeError(f"samples: an audit needs at least 2 images, got {len(images)}")

@@ -1,6 +1,6 @@
 """Errors of a configuration as lines that begin with the key."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -64,12 +64,13 @@ def _keys(model: type[Strict], path: Sequence[str]) -> list[str]:
     for part in path:
         field = model.model_fields.get(part)
         if field is not None:
-            model = model_in(field.annotation) or model
+            model = next(models_in(field.annotation), model)
     return list(model.model_fields)
 
 
-def model_in(annotation: Any) -> type[Strict] | None:
-    """The first model of an annotation: itself, or inside a union, a mapping or a list."""
+def models_in(annotation: Any) -> Iterator[type[Strict]]:
+    """The models of an annotation: itself, or those inside a union, a mapping or a list."""
     if isinstance(annotation, type) and issubclass(annotation, Strict):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := model_in(part))), None)
+        yield annotation
+    for part in get_args(annotation):
+        yield from models_in(part)

@@ -25,7 +25,8 @@ def find(name: str) -> Path:
 def presets() -> list[str]:
     """Names of the presets, for example ``both.yaml`` and ``train/ddpm32.yaml``, sorted."""
     folder = preset_folder()
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
+    paths = [*folder.glob("*.yaml"), *folder.glob("train/**/*.yaml")]  # a checkout's runs/ also has cards of models
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def preset_folder() -> Path:

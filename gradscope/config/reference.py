@@ -1,13 +1,13 @@
 """Every key of a configuration: what it does, which values it takes, and its default."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from io import StringIO
 from typing import Any, NamedTuple, get_origin
 
 from ruamel.yaml import YAML
 
 from gradscope.config.fields import Strict
-from gradscope.config.messages import model_in
+from gradscope.config.messages import models_in
 
 _LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 _UNBOUNDED = 2**61
@@ -24,6 +24,8 @@ class Key(NamedTuple):
     """For example ``whole number >= 1``; empty for a section of further keys."""
     default: str | None
     """As YAML; None where the key is required, or a section."""
+    below: tuple[type[Strict], ...]
+    """The models of further keys below this one."""
 
     @property
     def possible(self) -> str:
@@ -32,8 +34,8 @@ class Key(NamedTuple):
         return f"{self.values}; {default}" if self.values else ""
 
 
-def keys(model: type[Strict], path: str = "") -> Iterator[Key]:
-    """All keys of a configuration model, each before those below it.
+def keys(model: type[Strict], path: str = "", apart: Container[type[Strict]] = ()) -> Iterator[Key]:
+    """All keys of a configuration model, each before those below it; keys of models in `apart` are left out.
 
     Examples
     --------
@@ -44,9 +46,10 @@ def keys(model: type[Strict], path: str = "") -> Iterator[Key]:
     """
     for name, key in section(model, path).items():
         yield key
-        annotation = model.model_fields[name].annotation
-        if (below := model_in(annotation)) is not None:
-            yield from keys(below, f"{key.path}.NAME" if get_origin(annotation) is dict else key.path)
+        parent = f"{key.path}.NAME" if get_origin(model.model_fields[name].annotation) is dict else key.path
+        for below in key.below:
+            if below not in apart:
+                yield from keys(below, parent, apart)
 
 
 def section(model: type[Strict], path: str = "") -> dict[str, Key]:
@@ -61,6 +64,7 @@ def section(model: type[Strict], path: str = "") -> dict[str, Key]:
             " ".join((field.description or "").split()),
             "" if is_section else _values(kinds[name], defined),
             None if is_section or field.is_required() else inline(field.default),
+            tuple(models_in(field.annotation)),
         )
     return found
 

@@ -82,24 +82,24 @@ class GuidanceConfig(Strict):
     interval: Interval | None = None
     """Timesteps [first, end) that are guided: first <= t < end. null: all."""
     smoothgrad: SmoothGradConfig | None = None
-    """Average the gradient over noised inputs of the classifier, for example {samples: 4, std: 0.2}. null: do not."""
+    """Mean gradient over noised inputs of the classifier (arXiv 1706.03825), for example {samples: 4, std: 0.2}."""
 
 
 class SamplingConfig(Strict):
     """Scheduler, steps, samples, labels and seed."""
 
     scheduler: Literal["ddpm", "ddim"] = "ddpm"
-    """The diffusion process, with the denoiser's own noise schedule."""
+    """The sampler that runs the denoiser's noise schedule. DDIM runs with eta 0."""
     num_inference_steps: Positive = 50
     """Number of timesteps to sample with, at most the number that the denoiser was trained with."""
     samples: Annotated[int, Field(ge=1, le=10**7)] = 64
     """Number of samples in each cell. All cells share labels, initial noise and step noise."""
     batch_size: Positive = 32
-    """Number of samples that go through the models together."""
+    """Number of samples that go through the models together. Bit-identical runs have the same one."""
     labels: Labels = "cycle"
     """Target classes: cycle goes through all of them in turn; a list of class indices is repeated."""
     seed: Count = 0
-    """Seed of all noise."""
+    """Seed of all noise. Sample i has its own generator, seeded by (seed, i)."""
 
 
 class ExecutionConfig(Strict):
@@ -138,7 +138,7 @@ class RunConfig(Strict):
     denoiser: PathText
     """The denoiser: zoo:SET/NAME, CARD.yaml, a diffusers folder or hub id, or package.module:callable."""
     classifiers: Annotated[dict[Text, ClassifierSpec], Field(min_length=1), AfterValidator(_named)]
-    """The guides, by name: zoo:SET/NAME, CARD.yaml, package.module:callable, or a mapping of timm's keys."""
+    """The guides, by their name in the store: zoo:SET/NAME, CARD.yaml, package.module:callable, or timm's keys."""
     judge: ClassifierSpec = "none"
     """Classifier that judges the final samples and guides none of them, or none."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -146,12 +146,13 @@ class RunConfig(Strict):
     guidance: GuidanceConfig
     """How the gradient shifts the samples."""
     stabilizers: Annotated[dict[Text, Options], Field(min_length=1), AfterValidator(_named)] = {"none": {}}
-    """The stabilisers, by name, with their settings. An entry's name is its method, or `method` says which it is."""
+    """The stabilisers, by their name in the store, with settings. The name is the method, or `method` gives it."""
     sampling: SamplingConfig = SamplingConfig()
     """Scheduler, steps, samples, labels and seed."""
     execution: ExecutionConfig = ExecutionConfig()
     """How the models run."""
     probes: list[ProbeSpec] = ["gradient", "update", "norms", "cosines", "strength", "belief"]
-    """The probes, which measure every step: a name, or a name with options, for example {snr: {draws: 8}}."""
+    """The probes, which measure every step: a name or package.module:Class, alone or with options, for example
+    {snr: {draws: 8}}."""
     recording: RecordingConfig
     """Where the run is recorded, and how much of it."""

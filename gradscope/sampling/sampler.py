@@ -46,10 +46,7 @@ class GuidedSampler:
 
     Examples
     --------
-    >>> from gradscope.models import mixture
-    >>> unet, scheduler = mixture.denoiser()
-    >>> guidance = ClassifierGuidance(mixture.classifier(), guidance_scale=0.3)
-    >>> sampler = GuidedSampler(unet, scheduler, guidance)
+    >>> sampler = GuidedSampler(unet, scheduler, ClassifierGuidance(classifier, guidance_scale=0.4))
     >>> sampler.sample(labels=[0, 1], num_inference_steps=4, seed=0).shape
     torch.Size([2, 3, 8, 8])
     """

@@ -38,7 +38,7 @@ def differences(ds: xr.Dataset, found: Comparison) -> pd.DataFrame:
     """
     rows = [_accuracy(ds, found)] if found.accuracy else []
     for row in found.scalars.to_dict("records"):
-        rows.append({**row, "quantity": titled(ds, quantity(row["diagnostic"]))})
+        rows.append({**row, "quantity": titled(ds, quantity(ds, row["diagnostic"]))})
     for name, apart in found.distance.items():
         before, after = (float(ds[name].isel(place(ds, cell))) for cell in (found.a, found.b))
         ends = {"estimate": apart.estimate, "low": apart.low, "high": apart.high}

@@ -61,9 +61,8 @@ class ClassifierGuidance:
 
     Examples
     --------
-    >>> guidance = ClassifierGuidance(nn.Flatten(), classifier_input="x0", guidance_scale=0.4, interval=(200, 800))
-    >>> guidance.normalize, guidance.weight
-    ('l2', 'one')
+    >>> ClassifierGuidance(classifier, classifier_input="x0", guidance_scale=0.4).normalize
+    'l2'
     """
 
     classifier: nn.Module

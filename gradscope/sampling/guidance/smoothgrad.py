@@ -23,8 +23,8 @@ class SmoothGrad:
 
     Examples
     --------
-    >>> SmoothGrad(samples=8, std=0.3)
-    SmoothGrad(samples=8, std=0.3)
+    >>> SmoothGrad(samples=8, std=0.2)
+    SmoothGrad(samples=8, std=0.2)
     """
 
     samples: int

@@ -19,7 +19,9 @@ def find(name: str) -> Path:
     for path in candidates:
         if os.path.isfile(path):  # Path.is_file raises where a name is too long
             return path
-    raise GradscopeError(f"--config: no file {name!r} here, in runs/ or among the presets; {one_of(name, presets())}")
+    raise GradscopeError(
+        f"no file {name!r} here, in runs/ or among the presets; {one_of(name, presets())}", key="--config"
+    )
 
 
 def presets() -> list[str]:

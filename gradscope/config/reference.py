@@ -40,9 +40,9 @@ def keys(model: type[Strict], path: str = "", apart: Container[type[Strict]] = (
     Examples
     --------
     >>> from gradscope.config import RunConfig
-    >>> key = next(key for key in keys(RunConfig) if key.path == "sampling.seed")
+    >>> key = next(key for key in keys(RunConfig) if key.path == "evaluation.replicates")
     >>> key.description, key.possible
-    ('Seed of all noise.', 'whole number >= 0; default: 0')
+    ('Number of bootstrap replicates, for intervals.', 'whole number >= 1; default: 200')
     """
     for name, key in section(model, path).items():
         yield key

@@ -259,7 +259,7 @@ def test_a_denoisers_samples_are_measured(tmp_path, held_out):
 
 def test_an_evaluation_that_cannot_be_made_is_refused_before_the_training(tmp_path, held_out):
     settings = {"judge": "zoo:no/judge", "extractor": "zoo:no/judge", "samples": 46}
-    with pytest.raises(GradscopeError, match=r"^evaluation\.samples: got 46, at most 45, half of the held-out images"):
+    with pytest.raises(GradscopeError, match=r"^evaluation\.samples: got 46; at most 45, half of the held-out images"):
         evaluation.check_evaluation(denoiser(tmp_path, evaluation=settings), CPU)
     with pytest.raises(GradscopeError, match=r"^evaluation\.judge: no 'zoo:no/judge' in the zoo"):
         evaluation.check_evaluation(denoiser(tmp_path, evaluation=settings | {"samples": 45}), CPU)

@@ -5,9 +5,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
-from importlib.util import find_spec
 from pathlib import Path
-from traceback import extract_tb
 
 
 class GradscopeError(Exception):
@@ -66,6 +64,9 @@ def hidden_package(error: ImportError) -> HiddenPackage | None:
 
     In notebooks and with ``python -m`` the current folder is searched first.
     """
+    from importlib.util import find_spec  # only here: `gradscope --help` loads this module
+    from traceback import extract_tb
+
     root = Path(__file__).parents[1]
     files = {frame.filename for frame in extract_tb(error.__traceback__)}
     for name in ("probes", "dashboards"):

@@ -19,7 +19,7 @@ from gradscope.store.locations.location import ROOT, locate
 from gradscope.store.reader import open_arrays
 
 if TYPE_CHECKING:
-    from gradscope.analysis.contents import Cell
+    from gradscope.analysis.cells import Cell
 
 
 class Contents:
@@ -63,7 +63,7 @@ class Contents:
 
     @cached_property
     def cells(self) -> "list[Cell]":
-        from gradscope.analysis.contents import cells
+        from gradscope.analysis.cells import cells
 
         return list(cells(self.ds))
 
@@ -84,6 +84,6 @@ class Contents:
 
     def refusal(self, name: str) -> str:
         """Why there is no scalar of this name."""
-        from gradscope.analysis.contents import absent
+        from gradscope.analysis.missing import absent
 
         return absent(self.ds, name) or f"{name} is no scalar; one of: {', '.join(self.timed)}"

@@ -21,7 +21,7 @@ from gradscope.store.chunks import Chunks, stamp
 from gradscope.store.locations.location import locate
 
 if TYPE_CHECKING:  # importing the analysis takes a second, most of it scipy's: not before the server listens
-    from gradscope.analysis.contents import Cell
+    from gradscope.analysis.cells import Cell
     from gradscope.analysis.findings import Finding
 
 TENSORS = ("gradient", "update", "direction", "x_t", "pred_original_sample")

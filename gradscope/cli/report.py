@@ -22,7 +22,7 @@ def report(
     """Print the findings: what fails, where, on which evidence, and what to try; then the numbers of all cells."""
     from rich.console import Console
 
-    from gradscope.analysis.contents import in_memory
+    from gradscope.analysis.in_memory import in_memory
     from gradscope.cli.display.report import report_parts
     from gradscope.reporting.html import check_path, to_html
     from gradscope.reporting.report import report as analyse

@@ -273,7 +273,7 @@ def test_an_interrupted_run_says_what_is_kept_and_its_tables_say_that_they_are_p
     assert 0 < written < 1
     status, out, _ = gradscope("report", "mine.zarr")
     assert status == 0
-    told = f"{100 * written:.0f} % written: 0 of 4 cells complete, 0 to 4 of 5 samples finished a cell; only that is"
+    told = f"{100 * written:.0f} % written: 0 of 4 cells complete, 0 to 4 of 5 samples finished per cell; only this"
     assert told in " ".join(out.split())
     assert "`gradscope evaluate STORE` adds judged numbers" in out
     assert "continue with: gradscope record --resume mine.zarr\n" in gradscope("info", "mine.zarr")[1]

@@ -17,7 +17,7 @@ from dashboards.pages.trajectory.data import described, readable, trajectory, wi
 from dashboards.pages.trajectory.figures import exhibits
 from dashboards.state import default
 from dashboards.widgets.swatches import swatch
-from gradscope.plots import cells as style
+from gradscope.plots import cell_style as style
 from gradscope.plots.style import DASHES
 from gradscope.store import CELL_DIMS
 

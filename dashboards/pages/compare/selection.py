@@ -11,7 +11,7 @@ from dashboards.widgets.controls import control, name_of
 from dashboards.widgets.links import came_from
 from dashboards.widgets.thumbnails import tiles
 from dashboards.widgets.verdicts import verdicts
-from gradscope.analysis.contents import place
+from gradscope.analysis.cells import place
 
 MOST = 32
 """So many samples' images are shown."""

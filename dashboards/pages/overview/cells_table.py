@@ -10,8 +10,9 @@ from dashboards.state import State
 from dashboards.widgets.grid import Column, Row, badges, interval, marked, number, words
 from dashboards.widgets.links import into
 from gradscope.analysis import summary
-from gradscope.analysis.contents import class_names, place
+from gradscope.analysis.cells import place
 from gradscope.analysis.findings import Finding
+from gradscope.analysis.verdicts import class_names
 from gradscope.plots.style import cell_name
 
 NEEDS = ("gradient_cosine", "effective_strength", "finite_fraction")

@@ -7,8 +7,8 @@ from dashboards.data.library import Recorded
 from dashboards.pages.overview.worst_sample import Exhibit, exhibit
 from dashboards.widgets.grid import Column, Row, badges, interval, marked, number, words
 from dashboards.widgets.links import into
-from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding
+from gradscope.analysis.signatures import CURVES
 from gradscope.plots.style import cell_name
 from probes.catalogue import IMAGE_DIMS
 

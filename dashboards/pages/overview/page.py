@@ -17,8 +17,8 @@ from dashboards.widgets.controls import control, dependence, empty, figure_card,
 from dashboards.widgets.export import Call
 from dashboards.widgets.grid import Column, fitting, renewed, table
 from dashboards.widgets.links import came_from
-from gradscope.analysis.contents import Written, written
 from gradscope.analysis.findings import Finding
+from gradscope.analysis.written import Written, written
 from gradscope.reporting.report import headline
 
 TITLE = "Overview"

@@ -16,7 +16,8 @@ from dashboards.widgets.grid import Column, renewed, table
 from dashboards.widgets.links import came_from, into
 from dashboards.widgets.thumbnails import tiles
 from dashboards.widgets.verdicts import TITLES, chosen, verdicts
-from gradscope.analysis.contents import absent, place
+from gradscope.analysis.cells import place
+from gradscope.analysis.missing import absent
 
 TITLE = "Samples"
 PAGE = 64

@@ -4,14 +4,15 @@ import math
 from typing import Any
 
 import numpy as np
+from gradscope.plots.cell_style import coordinates, look
 from numpy.typing import NDArray
 
 from dashboards.data.library import Recorded
 from dashboards.state import SHOWN_MOST, State
 from dashboards.widgets.controls import name_of
 from dashboards.widgets.swatches import swatch
-from gradscope.analysis.contents import absent, class_name, class_names
-from gradscope.plots.cells import coordinates, look
+from gradscope.analysis.missing import absent
+from gradscope.analysis.verdicts import class_name, class_names
 from gradscope.store import CELL_DIMS
 
 TENSORS = {

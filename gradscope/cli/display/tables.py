@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from gradscope.analysis.contents import in_memory
+from gradscope.analysis.in_memory import in_memory
 from gradscope.analysis.independence import also_guides, warnings
 from gradscope.store import CELL_DIMS, Grid, cell_dims
 

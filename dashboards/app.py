@@ -8,15 +8,18 @@ from typing import Any
 import dash
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from dash.dependencies import ALL
+from pydantic import BaseModel
+from werkzeug.exceptions import HTTPException
 
 from dashboards import pages, shell
 from dashboards.data.library import Broken, Library
 from dashboards.images import routes
-from dashboards.security import callbacks as asked
-from dashboards.security import guard
+from dashboards.security import callbacks, guard
+from dashboards.security.callbacks import CheckedDash
 from dashboards.state import parse
 from dashboards.widgets import controls as components
 from dashboards.widgets import export
+from dashboards.widgets.links import View
 from gradscope.errors import GradscopeError
 
 _LOG = logging.getLogger(__name__)
@@ -43,6 +46,13 @@ _INDEX = """<!DOCTYPE html>
 </html>"""
 
 
+class Address(BaseModel, extra="forbid"):
+    """The page's address as the browser has it."""
+
+    path: str
+    query: dict[str, str]
+
+
 def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
     """The dashboard of some stores, as a Dash app; ``create_app([...]).server`` is its WSGI application.
 
@@ -67,7 +77,7 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None) 
     names
         Of hosts under which it is asked, see `dashboards.security.guard`.
     """
-    app = Dash(
+    app = CheckedDash(
         "dashboards",
         title="gradscope",
         update_title=None,
@@ -84,7 +94,7 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None) 
     )
     app.layout = shell.layout()
     guard.register(app.server, prefix, names)
-    asked.register(app, prefix)
+    callbacks.register(app, prefix)
     routes.register(app.server, library, prefix)
     export.register(app.server, library, prefix)
     _navigation(app, library)
@@ -108,7 +118,7 @@ def _navigation(app: Dash, library: Library) -> None:
     )
 
     @app.callback(Output("store-select", "data"), Input("page", "id"))
-    def stores(_: str):
+    def stores(page: str):
         return shell.choices(library)
 
     @app.callback(
@@ -120,11 +130,11 @@ def _navigation(app: Dash, library: Library) -> None:
         Output("poll", "disabled"),
         Input("address", "data"),
     )
-    def show(address: dict[str, Any] | None):
+    def show(address: Address | None):
         if address is None:
             return (no_update,) * 6
-        state, notices = parse(address["path"], address["query"], library)
-        run = library.run(address["query"].get("store"))
+        state, notices = parse(address.path, address.query, library)
+        run = library.run(address.query.get("store"))
         told = [components.notice(text) for text in notices]
         if isinstance(run, Broken):
             view = {"store": run.key, "page": "overview", "url": f"overview?store={run.key}"}
@@ -159,8 +169,8 @@ def _growth(app: Dash, library: Library) -> None:
         State("version", "data"),
         prevent_initial_call=True,
     )
-    def look(_: int, view: dict[str, Any] | None, version: str | None):
-        run = library.run(view["store"]) if view else None
+    def look(n_intervals: int | None, view: View | None, version: str | None):
+        run = library.run(view.store) if view else None
         if run is None or isinstance(run, Broken):
             return no_update, no_update, True
         run.refresh()
@@ -170,6 +180,8 @@ def _growth(app: Dash, library: Library) -> None:
 
 def _tell(error: Exception) -> Any:
     """What went wrong in a callback, said on the page."""
+    if isinstance(error, HTTPException):  # an answer of its own
+        raise error
     known = isinstance(error, GradscopeError | OSError)
     text = str(error) if known else f"{type(error).__name__}: {error}. This is a fault of gradscope, please report it"
     dash.set_props("notices", {"children": [components.error(text)]})

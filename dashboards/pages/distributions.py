@@ -1,16 +1,15 @@
 """Distributions: a diagnostic over samples along t, and the gradients of one cell over elements and frequencies."""
 
-from typing import Any
-
 import dash_mantine_components as dmc
 from dash import Dash, Input, State, html
 
 from dashboards.data.library import Library, Recorded
 from dashboards.state import State as View
 from dashboards.widgets import controls as components
-from dashboards.widgets.controls import control
+from dashboards.widgets.controls import CellNumbers, NumberText, control
 from dashboards.widgets.export import Call
 from dashboards.widgets.figure_slot import closed, filled, outputs, place
+from dashboards.widgets.links import View as Shown
 from dashboards.widgets.links import came_from
 
 TITLE = "Distributions"
@@ -53,11 +52,11 @@ def register(app: Dash, library: Library) -> None:
         Input("version", "data"),
         State("view", "data"),
     )
-    def ridgelines(numbers: list[str], name: str, version: str | None, view: dict[str, Any]):
+    def ridgelines(numbers: CellNumbers, name: str, version: str | None, view: Shown | None):
         run, _ = came_from(library, view)
         if not numbers:
             return closed("Choose a cell above.")
-        call = Call("ridgelines", {"name": name, "cells": [dict(run.cell(int(number))) for number in numbers]})
+        call = Call("ridgelines", {"name": name, "cells": [dict(run.cell(number)) for number in numbers]})
         return filled(ID["ridgelines"], call, run, f"{name} over samples")
 
     for figure in OF_TENSORS:
@@ -73,7 +72,7 @@ def _from_tensors(app: Dash, library: Library, figure: str) -> None:
         Input("version", "data"),
         State("view", "data"),
     )
-    def show(number: str, version: str | None, view: dict[str, Any]):
+    def show(number: NumberText, version: str | None, view: Shown | None):
         run, _ = came_from(library, view)
-        call = Call(figure, {"cell": dict(run.cell(int(number)))})
+        call = Call(figure, {"cell": dict(run.cell(number))})
         return filled(ID[figure], call, run, OF_TENSORS[figure])

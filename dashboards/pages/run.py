@@ -16,7 +16,7 @@ from dashboards.data.library import Library, Recorded
 from dashboards.state import State
 from dashboards.widgets.controls import name_of
 from dashboards.widgets.grid import Row, fitting, number, table, words
-from dashboards.widgets.links import came_from, into
+from dashboards.widgets.links import View, came_from, into
 from gradscope.store import CELL_DIMS
 from gradscope.store.attributes import nested
 
@@ -79,7 +79,7 @@ def register(app: Dash, library: Library) -> None:
         Unwatched("view", "data"),
         prevent_initial_call=True,
     )
-    def progress(_: str | None, view: dict[str, str]):
+    def progress(version: str | None, view: View | None):
         return progress_rows(*came_from(library, view))
 
 

@@ -1,11 +1,13 @@
 """What pages share: cards of figures, selections of cells and diagnostics, words to the user."""
 
 import json
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import dash_mantine_components as dmc
 from dash import dcc, html
+from pydantic import BeforeValidator, Field
 
 from dashboards.data.library import Broken, Recorded
 from dashboards.state import SHOWN_MOST, VARIABLES_MOST, scalars
@@ -15,6 +17,18 @@ from gradscope.analysis.independence import also_guides, warnings
 from gradscope.plots.style import PLOTLY_CONFIG, cell_name
 
 GRAPH_CONFIG = {**PLOTLY_CONFIG, "responsive": True, "displayModeBar": "hover"}
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, str) or not re.fullmatch("[0-9]{1,9}", value):
+        raise ValueError("a number as text is needed")
+    return int(value)
+
+
+NumberText = Annotated[int, BeforeValidator(_number)]
+"""Type of a select whose options are numbers, such as that of `cell_select`."""
+CellNumbers = Annotated[list[NumberText], Field(max_length=SHOWN_MOST, fail_fast=True)]
+"""Type of `cells_select`."""
 
 
 def control(key: str) -> dict[str, str]:

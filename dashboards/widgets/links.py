@@ -1,14 +1,23 @@
 """Where callbacks come from, and ways into the cursor view."""
 
-from collections.abc import Mapping
 from urllib.parse import parse_qsl
+
+from pydantic import BaseModel
 
 from dashboards.data.library import Library, Recorded
 from dashboards.state import SHOWN, VARIABLES_MOST, State, default, parse, scalars
 from gradscope.errors import GradscopeError
 
 
-def came_from(library: Library, view: Mapping[str, str] | None) -> tuple[Recorded, State]:
+class View(BaseModel, extra="forbid"):
+    """The page that is shown, in the dcc.Store ``view``."""
+
+    store: str
+    page: str
+    url: str
+
+
+def came_from(library: Library, view: View | None) -> tuple[Recorded, State]:
     """The run that a page shows, and the state with which it was opened.
 
     Raises
@@ -18,8 +27,8 @@ def came_from(library: Library, view: Mapping[str, str] | None) -> tuple[Recorde
     """
     if view is None:
         raise GradscopeError("no page is shown yet; load it again")
-    run = library.run(view["store"])
-    path, _, query = view["url"].partition("?")
+    run = library.run(view.store)
+    path, _, query = view.url.partition("?")
     state, _ = parse(path, dict(parse_qsl(query)), library)
     if not isinstance(run, Recorded) or state is None:
         raise GradscopeError(run.reason if not isinstance(run, Recorded) else f"{run.path} cannot be opened")

@@ -3,13 +3,16 @@
 import json
 from copy import deepcopy
 
+import dash_client
 import pytest
+from dash import Input, Output, State, html
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic.errors import PydanticSchemaGenerationError
 
 from dashboards import create_app
-from dashboards.security import callbacks as asked
 from dashboards.security import guard
+from dashboards.security.callbacks import CheckedDash, register
 
 pytestmark = pytest.mark.usefixtures("silent")
 PATH = "/_dash-update-component"
@@ -58,6 +61,12 @@ def client(app):
     return client
 
 
+def name(place):
+    """``id.property``, as `GOOD` has it."""
+    id = place["id"] if isinstance(place["id"], str) else json.dumps(place["id"], separators=(",", ":"))
+    return f"{id}.{place['property']}"
+
+
 def callbacks(app):
     """A body for every callback that runs on the server, as our page sends it."""
     for output, callback in app.callback_map.items():
@@ -101,7 +110,7 @@ def test_every_value_that_is_wrong_is_refused_or_told(app, client):
     for body in callbacks(app):
         for kind in ("inputs", "state"):
             for i, place in enumerate(body[kind]):
-                key = asked._key(place["id"], place["property"])
+                key = name(place)
                 shared = key in ("version.data", "view.data", "overview-found.data")
                 for wrong in () if shared and key in tried else WRONG:
                     broken = deepcopy(body)
@@ -114,36 +123,62 @@ def test_every_value_that_is_wrong_is_refused_or_told(app, client):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "reason"),
     [
-        ("trajectory-at.data", {"cell": "1", "sample": 0, "cells": [], "variables": []}),
-        ("trajectory-at.data", {"cell": 1, "sample": 0, "cells": list(range(17)), "variables": []}),
-        ("trajectory-at.data", {"cell": 1, "sample": 0, "cells": [], "variables": ["a"] * 4}),
-        ("trajectory-at.data", {"cell": True, "sample": 0, "cells": [], "variables": []}),
-        ("trajectory-at.data", {"cell": -1, "sample": 0, "cells": [], "variables": []}),
-        ("trajectory-at.data", GOOD["trajectory-at.data"] | {"limits": "x"}),
-        ("view.data", "overview"),
-        ("view.data", VIEW | {"url": "x" * 9000}),
-        ("version.data", 1),
-        ("compare-samples.value", [1]),
-        ("compare-samples.value", "1"),
-        ('{"key":"cell","type":"control"}.value', "1\n"),
-        ('{"key":"only","type":"control"}.value', "none"),
-        ("samples-page.value", 0),
-        ("samples-page.value", 10**400),
+        ("trajectory-at.data", {"cell": "1", "sample": 0, "cells": [], "variables": []}, "at: cell: "),
+        ("trajectory-at.data", {"cell": 1, "sample": 0, "cells": list(range(17)), "variables": []}, "at: cells: "),
+        ("trajectory-at.data", {"cell": 1, "sample": 0, "cells": [], "variables": ["a"] * 4}, "at: variables: "),
+        ("trajectory-at.data", {"cell": True, "sample": 0, "cells": [], "variables": []}, "at: cell: "),
+        ("trajectory-at.data", {"cell": -1, "sample": 0, "cells": [], "variables": []}, "at: cell: "),
+        ("trajectory-at.data", GOOD["trajectory-at.data"] | {"limits": "x"}, "at: limits: "),
+        ("view.data", "overview", "view: "),
+        ("view.data", VIEW | {"url": "x" * 9000}, "a text has 9000 characters; at most 8192"),
+        ("version.data", 1, "version: "),
+        ("compare-samples.value", [1], "samples: 0: "),
+        ("compare-samples.value", "1", "samples: "),
+        ('{"key":"cell","type":"control"}.value', "1\n", ""),
+        ('{"key":"only","type":"control"}.value', "none", "only: "),
+        ("samples-page.value", 0, "page: "),
+        ("samples-page.value", 10**400, "numbers have to be finite, integers at most 2**53"),
     ],
 )
-def test_wrong_types_are_refused_by_name(app, client, key, value):
+def test_wrong_types_are_refused_by_name(app, client, key, value, reason):
     tried = 0
     for body in callbacks(app):
         for place in (*body["inputs"], *body["state"]):
-            if asked._key(place["id"], place["property"]) == key:
+            if name(place) == key:
                 place["value"] = value
                 answer = client.post(PATH, json=body)
                 assert answer.status_code == 400
-                assert answer.text.startswith(f"callback: {key}: ")
+                assert answer.text.startswith(f"callback: {reason}")
                 tried += 1
     assert tried
+
+
+def test_a_new_callback_is_checked_by_its_annotations_alone():
+    app = CheckedDash("new", suppress_callback_exceptions=True)
+    app.layout = html.Div()
+    register(app, "/")
+
+    @app.callback(Output("sum", "data"), Input("numbers", "data"), State("factor", "data"))
+    def scaled(numbers: list[int], factor: float) -> list[float]:
+        return [factor * number for number in numbers]
+
+    client = app.server.test_client()
+    client.get("/_dash-dependencies")
+
+    def post(numbers, factor):
+        body = dash_client.body(["sum.data"], [("numbers", "data", numbers)], [("factor", "data", factor)])
+        return client.post(PATH, json=body)
+
+    assert post([1, 2], 0.5).get_json()["response"]["sum"]["data"] == [0.5, 1.0]
+    for values in ((["1"], 0.5), ([True], 0.5), ("1", 0.5), ([1], "x"), ([1], None)):
+        assert post(*values).status_code == 400
+    with pytest.raises(PydanticSchemaGenerationError):
+
+        @app.callback(Output("other", "data"), Input("numbers", "data"))
+        def unknown(numbers):
+            return numbers
 
 
 def test_structures_that_are_wrong_are_refused(app, client):
@@ -214,7 +249,7 @@ def test_many_wrong_items_are_refused_at_the_first(app, client, request, key, va
         body = next(callbacks(app)) | {key: value}
     else:
         found = ((body, place) for body in callbacks(app) for place in (*body["inputs"], *body["state"]))
-        body, place = next((b, p) for b, p in found if asked._key(p["id"], p["property"]) == key)
+        body, place = next((b, p) for b, p in found if name(p) == key)
         place["value"] = value
     sent = json.dumps(body, separators=(",", ":")).encode()
     assert 2**19 < len(sent) <= guard.LARGEST

@@ -11,9 +11,10 @@ from dashboards.pages.compare import selection
 from dashboards.pages.compare.differences import HEADS, differences, headline, hint, why_not, words
 from dashboards.state import State as View
 from dashboards.widgets import controls as components
-from dashboards.widgets.controls import control
+from dashboards.widgets.controls import NumberText, control
 from dashboards.widgets.export import Call
 from dashboards.widgets.figure_slot import closed, filled, outputs, place
+from dashboards.widgets.links import View as Shown
 from dashboards.widgets.links import came_from
 from gradscope.analysis.comparison import SCALARS, Comparison, compare
 
@@ -87,7 +88,7 @@ def _statistics(app: Dash, library: Library) -> None:
         Input("version", "data"),
         State("view", "data"),
     )
-    def statistics(first: str, second: str, version: str | None, view: dict[str, Any]):
+    def statistics(first: NumberText, second: NumberText, version: str | None, view: Shown | None):
         run, _ = came_from(library, view)
         a, b = _cells(run, first, second)
         if reason := why_not(run.scalars("written"), a, b):
@@ -111,12 +112,19 @@ def _figures(app: Dash, library: Library) -> None:
         Input("version", "data"),
         State("view", "data"),
     )
-    def draw(first: str, second: str, name: str, samples: list[str], version: str | None, view: dict[str, Any]):
+    def draw(
+        first: NumberText,
+        second: NumberText,
+        name: str,
+        samples: selection.Samples,
+        version: str | None,
+        view: Shown | None,
+    ):
         run, _ = came_from(library, view)
         a, b = _cells(run, first, second)
         if why_not(run.scalars("written"), a, b):
             return *closed(), *closed()
-        about, chosen = {"name": name, "a": a, "b": b}, sorted(int(sample) for sample in samples)
+        about, chosen = {"name": name, "a": a, "b": b}, sorted(samples)
         apart = Call("difference", about | {"highlight": chosen})
         pairs = Call("pairs", about | {"selected": chosen})
         *scatter, figure = filled("compare-pairs", pairs, run, f"Sample by sample: {name}")
@@ -131,9 +139,9 @@ def comparison(run: Recorded, a: dict[str, Any], b: dict[str, Any]) -> Compariso
     return run.memo(key, lambda: compare(run.scalars(*_recorded(run)), a, b))
 
 
-def _cells(run: Recorded, first: str, second: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _cells(run: Recorded, first: int, second: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two cells by their numbers."""
-    return dict(run.cell(int(first))), dict(run.cell(int(second)))
+    return dict(run.cell(first)), dict(run.cell(second))
 
 
 def _recorded(run: Recorded) -> list[str]:

@@ -1,13 +1,15 @@
 """The samples that are selected on the Compare page, with brush or keyboard, and their images in both cells."""
 
-from typing import Any
+from typing import Annotated
 
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
+from pydantic import Field
 
 from dashboards.data.library import Library, Recorded
 from dashboards.state import State as View
-from dashboards.widgets.controls import control, name_of
+from dashboards.widgets.controls import NumberText, control, name_of
+from dashboards.widgets.links import View as Shown
 from dashboards.widgets.links import came_from
 from dashboards.widgets.thumbnails import tiles
 from dashboards.widgets.verdicts import verdicts
@@ -15,6 +17,7 @@ from gradscope.analysis.contents import place
 
 MOST = 32
 """So many samples' images are shown."""
+Samples = Annotated[list[NumberText], Field(fail_fast=True)]
 
 
 def layout(run: Recorded):
@@ -75,12 +78,19 @@ def register(app: Dash, library: Library) -> None:
         State(control("variables"), "value"),
         State("view", "data"),
     )
-    def show(samples: list[str], first: str, second: str, version: str | None, name: str, view: dict[str, Any]):
+    def show(
+        samples: Samples,
+        first: NumberText,
+        second: NumberText,
+        version: str | None,
+        name: str,
+        view: Shown | None,
+    ):
         run, state = came_from(library, view)
-        cells = int(first), int(second)
+        cells = first, second
         if not samples:
             return None
-        chosen = sorted(int(sample) for sample in samples)
+        chosen = sorted(samples)
         rows = [
             _row(run, state.to("trajectory", cell=cell, cells=tuple(sorted(cells)), variables=(name,)), chosen[:MOST])
             for cell in cells

@@ -1,13 +1,13 @@
 """The landing page: what fails, in which cells, and where along t."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import dash_mantine_components as dmc
 import numpy as np
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html, no_update
 from dash import State as Unwatched
 from dash.exceptions import PreventUpdate
+from pydantic import BaseModel
 
 from dashboards.data.library import Library, Recorded
 from dashboards.pages.overview.cells_table import cell_columns, cell_rows, found_in
@@ -16,7 +16,7 @@ from dashboards.state import State
 from dashboards.widgets.controls import control, dependence, empty, figure_card, variables_select
 from dashboards.widgets.export import Call
 from dashboards.widgets.grid import Column, fitting, renewed, table
-from dashboards.widgets.links import came_from
+from dashboards.widgets.links import View, came_from
 from gradscope.analysis.contents import Written, written
 from gradscope.analysis.findings import Finding
 from gradscope.reporting.report import headline
@@ -25,6 +25,15 @@ TITLE = "Overview"
 FINDINGS_SHOWN, CELLS_SHOWN = 7, 16
 """So many rows are seen without scrolling."""
 _WAITING = "Looking for what fails …"
+
+
+class Found(BaseModel, extra="forbid"):
+    """What was found in each cell, in the dcc.Store ``overview-found``."""
+
+    version: str
+    """See `complete`."""
+    badges: dict[str, str]
+    """By id of a row, see `found_in`."""
 
 
 def layout(run: Recorded, state: State):
@@ -107,9 +116,9 @@ def register(app: Dash, library: Library) -> None:
         },
         inputs=[Input("version", "data"), Unwatched("view", "data"), Unwatched("overview-found", "data")],
     )
-    def findings(_: str | None, view: dict[str, str], before: dict[str, Any] | None):
+    def findings(version: str | None, view: View | None, before: Found | None):
         run = came_from(library, view)[0]
-        if before and before["of"] == complete(run):
+        if before and before.version == complete(run):
             raise PreventUpdate
         found = run.findings()
         rows = finding_rows(run, found)
@@ -121,7 +130,7 @@ def register(app: Dash, library: Library) -> None:
             "body": {} if rows else {"display": "none"},
             "waiting": False,
             "untested": _untested(run.untested()),
-            "found": {"of": complete(run), "in": found_in(run, found)},
+            "found": Found(version=complete(run), badges=found_in(run, found)).model_dump(),
         }
 
     @app.callback(
@@ -133,9 +142,9 @@ def register(app: Dash, library: Library) -> None:
         Unwatched("cells-table", "columnDefs"),
         prevent_initial_call=True,
     )
-    def cells(_: str | None, found: dict[str, Any] | None, view: dict[str, str], columns: list[Column]):
+    def cells(version: str | None, found: Found | None, view: View | None, columns: list[Column] | None):
         run, state = came_from(library, view)
-        return cell_rows(run, state, found["in"] if found else {}), renewed(cell_columns(run.ds), columns)
+        return cell_rows(run, state, found.badges if found else {}), renewed(cell_columns(run.ds), columns)
 
     @app.callback(
         Output("stability-card", "children"),
@@ -143,7 +152,7 @@ def register(app: Dash, library: Library) -> None:
         Input("version", "data"),
         Unwatched("view", "data"),
     )
-    def stability(name: str, _: str | None, view: dict[str, str]):
+    def stability(name: str, version: str | None, view: View | None):
         run = came_from(library, view)[0]
         return figure_card(
             Call("stability", {"name": name}), run, f"{name}, mean over samples",

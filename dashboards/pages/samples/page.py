@@ -1,19 +1,20 @@
 """The final images of a cell with their verdicts, and the table that finds the failures among them."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import dash_mantine_components as dmc
 import pandas as pd
 import xarray as xr
 from dash import Dash, Input, Output, ctx, html, no_update
 from dash import State as Unwatched
+from pydantic import Field
 
 from dashboards.data.library import Library, Recorded
 from dashboards.pages.samples.samples_table import NEEDS, sample_columns, sample_rows
 from dashboards.state import State
-from dashboards.widgets.controls import cell_select, control, dependence, empty
+from dashboards.widgets.controls import NumberText, cell_select, control, dependence, empty
 from dashboards.widgets.grid import Column, renewed, table
-from dashboards.widgets.links import came_from, into
+from dashboards.widgets.links import View, came_from, into
 from dashboards.widgets.thumbnails import tiles
 from dashboards.widgets.verdicts import TITLES, chosen, verdicts
 from gradscope.analysis.contents import absent, place
@@ -21,6 +22,9 @@ from gradscope.analysis.contents import absent, place
 TITLE = "Samples"
 PAGE = 64
 """So many images are shown at a time."""
+Only = Literal["all", "wrong", "fooled", "right", "nonfinite"]
+"""See `dashboards.state.ONLY`."""
+PageNumber = Annotated[int, Field(ge=1, lt=2**31)]
 _MEANING = "Fooled is a guide that sees the target class where the independent judge does not."
 
 
@@ -74,7 +78,7 @@ def register(app: Dash, library: Library) -> None:
         Unwatched("samples-table", "columnDefs"),
         prevent_initial_call=True,
     )
-    def filtered(cell: str, only: str, _: str | None, view: dict[str, str], columns: list[Column]):
+    def filtered(cell: NumberText, only: Only, version: str | None, view: View | None, columns: list[Column] | None):
         run, state = _chosen(library, view, cell, only)
         return (
             _choices(run, state.cell),
@@ -94,13 +98,13 @@ def register(app: Dash, library: Library) -> None:
         Unwatched("view", "data"),
         prevent_initial_call=True,
     )
-    def turned(cell: str, only: str, page: int, _: str | None, view: dict[str, str]):
+    def turned(cell: NumberText, only: Only, page: PageNumber, version: str | None, view: View | None):
         return _tiles(*_chosen(library, view, cell, only), page)
 
 
-def _chosen(library: Library, view: dict[str, str], cell: str, only: str) -> tuple[Recorded, State]:
+def _chosen(library: Library, view: View | None, cell: int, only: str) -> tuple[Recorded, State]:
     run, state = came_from(library, view)
-    return run, state.to("samples", cell=int(cell), only=only)
+    return run, state.to("samples", cell=cell, only=only)
 
 
 def _cell(run: Recorded, number: int) -> xr.Dataset:

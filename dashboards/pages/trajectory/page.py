@@ -4,14 +4,16 @@ The browser moves it (assets/trajectory.js): a step asks the server for nothing 
 all cells. Another sample or cell asks for curves and numbers anew, once the cursor rests.
 """
 
-from typing import Any
+from typing import Annotated
 
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+from pydantic import BaseModel, Field
 
 from dashboards.data.library import Library, Recorded
 from dashboards.pages.trajectory.data import DIVERGING, TENSORS, described, readable, trajectory, unit
 from dashboards.pages.trajectory.figures import CURVE, PLACES, exhibits, without_belief
+from dashboards.state import SHOWN_MOST, VARIABLES_MOST
 from dashboards.state import State as View
 from dashboards.widgets.controls import (
     cell_select,
@@ -23,6 +25,7 @@ from dashboards.widgets.controls import (
     shown,
     variables_select,
 )
+from dashboards.widgets.links import View as Shown
 from dashboards.widgets.links import came_from
 
 TITLE = "Trajectory"
@@ -35,6 +38,17 @@ KEYS = {
     "Space": "play, pause",
     "?": "this list",
 }
+
+Number = Annotated[int, Field(ge=0)]
+
+
+class At(BaseModel, extra="forbid"):
+    """Where the cursor rests, but for the timestep, and what is shown there."""
+
+    cell: Number
+    sample: Number
+    cells: Annotated[list[Number], Field(max_length=SHOWN_MOST, fail_fast=True)]
+    variables: Annotated[list[str], Field(max_length=VARIABLES_MOST, fail_fast=True)]
 
 
 def layout(run: Recorded, view: View):
@@ -86,8 +100,8 @@ def register(app: Dash, library: Library) -> None:
         Input("version", "data"),
         State("view", "data"),
     )
-    def numbers(at: dict[str, Any], _: str | None, view: dict[str, Any]):
-        return trajectory(came_from(library, view)[0], at["cell"], at["sample"])
+    def numbers(at: At, version: str | None, view: Shown | None):
+        return trajectory(came_from(library, view)[0], at.cell, at.sample)
 
     for place in PLACES:
         _drawn(app, library, place)
@@ -107,9 +121,9 @@ def _drawn(app: Dash, library: Library, place: str) -> None:
         Input("version", "data"),
         State("view", "data"),
     )
-    def draw(at: dict[str, Any], _: str | None, view: dict[str, Any]):
+    def draw(at: At, version: str | None, view: Shown | None):
         run = came_from(library, view)[0]
-        if (told := exhibits(run, **at).get(place)) is None:
+        if (told := exhibits(run, **dict(at)).get(place)) is None:
             return True, *[no_update] * 5
         call, title, caption, height = told
         figure = shown(call, run, legend=False)

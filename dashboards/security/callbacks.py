@@ -5,7 +5,7 @@ states, and the annotations of its function are the types of their values.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from inspect import signature
 from math import isfinite
@@ -139,13 +139,13 @@ def _check_declared(app: Dash, body: Any) -> None:
 
 def _names(part: str, properties: Any) -> list[str]:
     """``id.property`` of each, as Dash writes it."""
-    try:
-        return [f"{_text(each['id'])}.{each['property']}" for each in properties]
-    except (TypeError, KeyError):
-        raise ValueError(f"{part}: a list of objects with `id` and `property` is needed") from None
+    keys = {"id", "property"}
+    if not isinstance(properties, list) or not all(isinstance(each, dict) and keys <= set(each) for each in properties):
+        raise ValueError(f"{part}: a list of objects with `id` and `property` is needed")
+    return [f"{_id_text(each['id'])}.{each['property']}" for each in properties]
 
 
-def _text(id: str | Mapping[str, str]) -> str:
+def _id_text(id: Any) -> str:
     return id if isinstance(id, str) else json.dumps(id, sort_keys=True, separators=(",", ":"))
 
 

@@ -22,7 +22,7 @@ def main(store: Path, folder: Path) -> None:
             page.locator("#findings-table .ag-row").first.click()
             page.locator("#maps[data-timestep]").wait_for()
             chromium.settle(page)
-            page.get_by_text("each cell's own").click()
+            page.get_by_text("limits of each cell").click()
             for _ in range(8):
                 page.keyboard.press("ArrowRight")
             save(page, folder / "dashboard-trajectory.png")

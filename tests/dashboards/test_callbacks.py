@@ -27,7 +27,7 @@ GOOD = {
     "cells-table.columnDefs": [],
     "samples-table.columnDefs": [],
     "samples-page.value": 1,
-    "trajectory-at.data": {"cell": 1, "sample": 0, "cells": [1, 3], "variables": ["gradient_cosine"]},
+    "trajectory-cursor.data": {"cell": 1, "sample": 0, "cells": [1, 3], "variables": ["gradient_cosine"]},
     "compare-samples.value": ["1", "3"],
     '{"key":"cell","type":"control"}.value': "1",
     '{"key":"other","type":"control"}.value': "3",
@@ -125,12 +125,20 @@ def test_every_value_that_is_wrong_is_refused_or_told(app, client):
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("trajectory-at.data", {"cell": "1", "sample": 0, "cells": [], "variables": []}, "at: cell: "),
-        ("trajectory-at.data", {"cell": 1, "sample": 0, "cells": list(range(17)), "variables": []}, "at: cells: "),
-        ("trajectory-at.data", {"cell": 1, "sample": 0, "cells": [], "variables": ["a"] * 4}, "at: variables: "),
-        ("trajectory-at.data", {"cell": True, "sample": 0, "cells": [], "variables": []}, "at: cell: "),
-        ("trajectory-at.data", {"cell": -1, "sample": 0, "cells": [], "variables": []}, "at: cell: "),
-        ("trajectory-at.data", GOOD["trajectory-at.data"] | {"limits": "x"}, "at: limits: "),
+        ("trajectory-cursor.data", {"cell": "1", "sample": 0, "cells": [], "variables": []}, "cursor: cell: "),
+        (
+            "trajectory-cursor.data",
+            {"cell": 1, "sample": 0, "cells": list(range(17)), "variables": []},
+            "cursor: cells: ",
+        ),
+        (
+            "trajectory-cursor.data",
+            {"cell": 1, "sample": 0, "cells": [], "variables": ["a"] * 4},
+            "cursor: variables: ",
+        ),
+        ("trajectory-cursor.data", {"cell": True, "sample": 0, "cells": [], "variables": []}, "cursor: cell: "),
+        ("trajectory-cursor.data", {"cell": -1, "sample": 0, "cells": [], "variables": []}, "cursor: cell: "),
+        ("trajectory-cursor.data", GOOD["trajectory-cursor.data"] | {"limits": "x"}, "cursor: limits: "),
         ("view.data", "overview", "view: "),
         ("view.data", VIEW | {"url": "x" * 9000}, "a text has 9000 characters; at most 8192"),
         ("version.data", 1, "version: "),
@@ -187,7 +195,7 @@ def test_structures_that_are_wrong_are_refused(app, client):
             {"output": "nothing.data"}, {"output": None}, {"output": ["a"]}, {"output": "shown.data"},
             {"output": body["output"] + "x"}, {"outputs": []}, {"outputs": {"id": "page", "property": "children"}},
             {"outputs": None}, {"outputs": "x"}, {"inputs": []}, {"inputs": None}, {"inputs": [{}]},
-            {"inputs": {"a": 1}},
+            {"inputs": {"a": 1}}, {"state": {}},
             {"inputs": [[body["inputs"][0]]]}, {"inputs": body["inputs"] * 2}, {"state": [*body["state"], {"id": "x"}]},
             {"inputs": [each | {"property": "x"} for each in body["inputs"]]}, {"state": 1},
             {"inputs": [each | {"id": ["x"]} for each in body["inputs"]]}, {"changedPropIds": ["{x.value"]},
@@ -236,8 +244,8 @@ LONG = [
     ("compare-samples.value", ["1"] * 2 * MANY),
     ("cells-table.columnDefs", [1] * 5 * MANY),
     ("cells-table.columnDefs", [{str(i): [] for i in range(MANY // 2)}]),
-    ("trajectory-at.data", GOOD["trajectory-at.data"] | {str(i): 1 for i in range(MANY // 2)}),
-    ("trajectory-at.data", GOOD["trajectory-at.data"] | {"cells": ["x"] * 2 * MANY}),
+    ("trajectory-cursor.data", GOOD["trajectory-cursor.data"] | {str(i): 1 for i in range(MANY // 2)}),
+    ("trajectory-cursor.data", GOOD["trajectory-cursor.data"] | {"cells": ["x"] * 2 * MANY}),
     ("address.data", {"path": "x", "query": {str(i): 1 for i in range(MANY // 2)}}),
     ("overview-found.data", {"of": "x", "in": {str(i): 1 for i in range(MANY // 2)}}),
 ]
@@ -252,7 +260,7 @@ def test_many_wrong_items_are_refused_at_the_first(app, client, request, key, va
         body, place = next((b, p) for b, p in found if name(p) == key)
         place["value"] = value
     sent = json.dumps(body, separators=(",", ":")).encode()
-    assert 2**19 < len(sent) <= guard.LARGEST
+    assert 2**19 < len(sent) <= guard.MAX_BODY
     request.getfixturevalue("bounded")  # from here on
     assert post(client, sent) == 400
 
@@ -261,7 +269,7 @@ def test_all_selected_samples_fit(app):
     """The largest body that a page of ours can send."""
     body = next(b for b in callbacks(app) if b["output"] == "compare-selected.children")
     body["inputs"][0]["value"] = [str(sample) for sample in range(100_000)]
-    assert len(json.dumps(body)) < 0.6 * guard.LARGEST
+    assert len(json.dumps(body)) < 0.6 * guard.MAX_BODY
 
 
 json_values = st.recursive(

@@ -21,8 +21,8 @@ from dashboards.pages.compare.differences import (
     differing,
     headline,
     hint,
-    why_not,
-    words,
+    table_texts,
+    why_incomparable,
 )
 from dashboards.state import default, parse
 from dashboards.widgets.export import Call
@@ -103,7 +103,7 @@ def test_distances_have_the_quantiles_of_paired_replicates(ds, table):
 
 def test_below_64_samples_there_is_no_p_and_the_table_says_so(table):
     assert table["p"].isna().all()
-    shown = {row[0]: dict(zip(HEADS, row, strict=True)) for row in words(table.reset_index())}
+    shown = {row[0]: dict(zip(HEADS, row, strict=True)) for row in table_texts(table.reset_index())}
     assert shown["gradient_cosine"]["p"] == shown["gradient_cosine"]["Holm's p"] == NONE
     assert shown["gradient_cosine"]["note"] == "insufficient samples: 16 of 64"
     assert "no p: insufficient samples" in headline(table.reset_index())
@@ -146,13 +146,13 @@ def test_the_hint_names_what_differs():
 
 def test_why_cells_cannot_be_compared(ds):
     good, bad = small_store.GOOD, small_store.BAD
-    assert why_not(ds, good, bad) == ""
-    assert why_not(ds, good, good).startswith("a and b are the same cell, robust, x_t, none, 0.5.")
+    assert why_incomparable(ds, good, bad) == ""
+    assert why_incomparable(ds, good, good).startswith("a and b are the same cell, robust, x_t, none, 0.5.")
     partly = ds.copy(deep=True)
     partly["written"].values[AT[B]][:, -1] = 0
-    assert "finished: 16 in a, 0 in b" in why_not(partly, good, bad)
+    assert "finished: 16 in a, 0 in b" in why_incomparable(partly, good, bad)
     partly["written"].values[AT[B]][5] = 1
-    assert why_not(partly, good, bad) == ""
+    assert why_incomparable(partly, good, bad) == ""
     assert compare(partly, good, bad).samples == 1
 
 
@@ -179,7 +179,7 @@ def chosen(a, b):
 
 
 def places(*names):
-    each = ("of-{}.hidden", "why-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
+    each = ("frame-{}.hidden", "reason-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
     return [part.format(f"compare-{name}") for name in names for part in each]
 
 
@@ -203,7 +203,7 @@ def test_the_layout_has_its_controls_and_places(run):
     for name in ("compare-forest", "compare-difference", "compare-pairs", "compare-swap", "compare-clear"):
         assert name in made
     assert made["compare-samples"]["data"] == [str(i) for i in range(16)]
-    assert made["of-compare-forest"]["hidden"] is True
+    assert made["frame-compare-forest"]["hidden"] is True
 
 
 def test_statistics_follow(client, run):
@@ -211,7 +211,7 @@ def test_statistics_follow(client, run):
     assert found["compare-hint"]["children"] == "They differ in classifier: robust → non_robust."
     assert found["compare-headline"]["children"].startswith("Judge's accuracy: a ")
     assert found["compare-body"]["style"] == {}
-    assert found["of-compare-forest"]["hidden"] is False
+    assert found["frame-compare-forest"]["hidden"] is False
     table = found["compare-table"]["children"]
     rows = [part for part in parts(table) if part["type"] == "Tr"]
     expected = {title for title, of in SCALARS.items() if of.variable in run.ds}
@@ -225,8 +225,8 @@ def test_the_same_cell_twice_is_no_error(client, run):
     found = statistics(client, run, A, A)
     assert found["compare-body"]["style"] == {"display": "none"}
     assert "a and b are the same cell, robust, x_t, none, 0.5" in texts(found["compare-reason"]["children"])
-    assert found["of-compare-forest"]["hidden"] is True
-    assert drawn(client, run, [], a=A, b=A)["of-compare-pairs"]["hidden"] is True
+    assert found["frame-compare-forest"]["hidden"] is True
+    assert drawn(client, run, [], a=A, b=A)["frame-compare-pairs"]["hidden"] is True
 
 
 def test_selected_samples_are_in_both_figures_and_in_what_they_export(client, run):
@@ -294,7 +294,7 @@ def test_a_store_without_verdicts_is_compared_all_the_same(tmp_path):
     found = statistics(create_app([run.path]).server.test_client(), run, A, B)
     assert found["compare-headline"]["children"] == ""
     assert "`gradscope evaluate STORE` adds it" in texts(found["compare-table"]["children"])
-    assert found["of-compare-forest"]["hidden"] is False
+    assert found["frame-compare-forest"]["hidden"] is False
 
 
 def test_a_store_in_which_nothing_is_written_says_so(tmp_path):

@@ -13,7 +13,8 @@ from benchmarks.make_store import Run, Settings
 from zarr.storage import LocalStore
 
 from dashboards.data.cache import Cache
-from dashboards.data.library import Broken, Library, Recorded
+from dashboards.data.library import BrokenRun, Library
+from dashboards.data.open_run import OpenRun
 from gradscope.analysis.signatures import find, untested
 from gradscope.errors import GradscopeError
 from gradscope.store import StoreWriter, add_variables, create, open_store, set_attributes
@@ -58,7 +59,7 @@ def live(tmp_path, hold):
     run.writer.close()
 
 
-def same(run: Recorded, *names: str) -> None:
+def same(run: OpenRun, *names: str) -> None:
     """The run's scalars are those that `gradscope.open` reads."""
     expected, got = open_store(run.path), run.scalars(*names)
     assert got.attrs == expected.attrs
@@ -74,7 +75,7 @@ def same(run: Recorded, *names: str) -> None:
 
 
 def test_scalars_are_those_of_the_store(evaluated):
-    run = Recorded(evaluated)
+    run = OpenRun(evaluated)
     same(run)
     same(run, "gradient_cosine", "log_prob")
     assert not run.live
@@ -93,8 +94,8 @@ def test_scalars_are_those_of_the_store(evaluated):
 
 
 def test_names_that_are_no_scalars_are_refused(evaluated):
-    run = Recorded(evaluated)
-    with pytest.raises(GradscopeError, match="gradient is no scalar; one of: .*gradient_norm"):
+    run = OpenRun(evaluated)
+    with pytest.raises(GradscopeError, match="gradient is not a scalar; one of: .*gradient_norm"):
         run.scalars("gradient")
     with pytest.raises(GradscopeError, match="infidelity is not in this store; the probe `attribution` records it"):
         run.scalars("infidelity")
@@ -102,7 +103,7 @@ def test_names_that_are_no_scalars_are_refused(evaluated):
 
 
 def test_a_growing_store_is_read_where_it_grew(live, monkeypatch):
-    run = Recorded(live.path)
+    run = OpenRun(live.path)
     assert run.live
     assert (run.tensor_samples, run.tensor_every) == (2, 1)
     assert not (run.scalars()["written"] > 0).any()
@@ -128,12 +129,12 @@ def test_a_growing_store_is_read_where_it_grew(live, monkeypatch):
         same(run)
         assert not run.refresh()
     assert len(set(versions)) == 4
-    assert Recorded(live.path).version == versions[-1]
+    assert OpenRun(live.path).version == versions[-1]
 
 
 def test_what_ends_a_recording_is_seen(live):
     live.record(60)
-    run = Recorded(live.path)
+    run = OpenRun(live.path)
     run.scalars()
     live.finish("interrupted")
     assert run.refresh()
@@ -153,7 +154,7 @@ def test_what_ends_a_recording_is_seen(live):
 
 
 def test_a_finished_store_costs_one_look(evaluated, monkeypatch):
-    run = Recorded(evaluated)
+    run = OpenRun(evaluated)
     run.scalars()
     looked = []
     original = LocalStore.get
@@ -167,7 +168,7 @@ def test_a_finished_store_costs_one_look(evaluated, monkeypatch):
 def test_a_store_that_vanishes_stays_as_it_was(live):
     live.record(20)
     live.finish()
-    run = Recorded(live.path)
+    run = OpenRun(live.path)
     version, scalars = run.version, run.scalars()
     moved = live.path.with_name("moved.zarr")
     live.path.rename(moved)
@@ -180,7 +181,7 @@ def test_a_store_that_vanishes_stays_as_it_was(live):
 
 
 def test_what_was_computed_is_kept_for_a_version(live):
-    run = Recorded(live.path)
+    run = OpenRun(live.path)
     made = []
     count = partial(run.memo, "key", lambda: made.append(1) or len(made))
     assert [count(), count()] == [1, 1]
@@ -194,10 +195,10 @@ def test_tensors_are_counted_where_the_configuration_does_not_tell(tmp_path):
         ds = small_store.recorded()
         ds["written"][:] = 1
         ds["written"][:, :, :, :, :samples, ::every] = 3
-        run = Recorded(small_store.save(ds, tmp_path / f"{every}.zarr"))
+        run = OpenRun(small_store.save(ds, tmp_path / f"{every}.zarr"))
         assert (run.tensor_samples, run.tensor_every) == (samples, every)
     ds = small_store.recorded().drop_vars(["gradient", "update", "x_t", "pred_original_sample"])
-    run = Recorded(small_store.save(ds, tmp_path / "none.zarr"))
+    run = OpenRun(small_store.save(ds, tmp_path / "none.zarr"))
     assert (run.tensors, run.tensor_samples) == ((), 0)
 
 
@@ -219,7 +220,7 @@ def test_runs_are_found_by_their_keys(evaluated, live, tmp_path):
 def test_keys_are_fit_for_urls(tmp_path):
     for i, run_id in enumerate(["../../etc", "", "a b", "ü" * 8]):
         ds = small_store.recorded().assign_attrs(run_id=run_id)
-        run = Recorded(small_store.save(ds[["written", "log_prob"]], tmp_path / f"{i}.zarr"))
+        run = OpenRun(small_store.save(ds[["written", "log_prob"]], tmp_path / f"{i}.zarr"))
         assert len(run.key) == 8
         assert run.key.isalnum()
 
@@ -244,8 +245,8 @@ def test_a_broken_store_is_told_and_tried_again(evaluated, tmp_path):
     drop_marker(paths[-1])
     library = Library(paths)
     good, *broken = library.runs.values()
-    assert isinstance(good, Recorded)
-    assert all(isinstance(run, Broken) for run in broken)
+    assert isinstance(good, OpenRun)
+    assert all(isinstance(run, BrokenRun) for run in broken)
     reasons = [
         "is not a zarr store",
         "its zarr.json cannot be read as JSON",
@@ -257,7 +258,7 @@ def test_a_broken_store_is_told_and_tried_again(evaluated, tmp_path):
         assert "\n" not in run.reason
     shutil.copytree(evaluated, paths[1])
     mended = library.run(broken[0].key)
-    assert isinstance(mended, Recorded)
+    assert isinstance(mended, OpenRun)
     assert mended.key == broken[0].key
     assert library.run(mended.key) is mended
 

@@ -12,7 +12,7 @@ from dashboards.pages import distributions as page
 from dashboards.state import default
 from dashboards.widgets.export import Call
 
-PARTS = ("of-{}.hidden", "why-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
+PARTS = ("frame-{}.hidden", "reason-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
 
 
 def opened(ds, tmp_path):
@@ -53,7 +53,7 @@ def test_the_layout_shows_at_most_four_cells(run):
 
 def test_ridgelines_are_of_the_chosen_cells_and_diagnostic(client, run):
     found = asked(client, run, "ridgelines", ("cells", ["9", "1"]), ("variables", "log_prob"))
-    assert found["of-"]["hidden"] is False
+    assert found["frame-"]["hidden"] is False
     assert found["title-"]["children"] == "log_prob over samples"
     call = Call("ridgelines", {"name": "log_prob", "cells": [small_store.BAD, small_store.GOOD]})
     assert found[""]["figure"]["data"] == json.loads(call.draw(run).to_json())["data"]
@@ -63,14 +63,14 @@ def test_ridgelines_are_of_the_chosen_cells_and_diagnostic(client, run):
 
 def test_without_cells_there_is_a_hint(client, run):
     found = asked(client, run, "ridgelines", ("cells", []), ("variables", "log_prob"))
-    assert found["of-"]["hidden"] is True
-    assert "Choose a cell above." in texts(found["why-"]["children"])
+    assert found["frame-"]["hidden"] is True
+    assert "Choose a cell above." in texts(found["reason-"]["children"])
 
 
 @pytest.mark.parametrize("figure", page.OF_TENSORS)
 def test_figures_of_the_gradients_are_of_the_focused_cell(client, run, figure):
     found = asked(client, run, figure, ("cell", "9"))
-    assert found["of-"]["hidden"] is False
+    assert found["frame-"]["hidden"] is False
     call = Call(figure, {"cell": small_store.BAD})
     assert found[""]["figure"]["data"] == json.loads(call.draw(run).to_json())["data"]
     other = Call(figure, {"cell": small_store.GOOD})
@@ -83,9 +83,9 @@ def test_without_gradients_it_says_what_records_them(tmp_path, figure):
     ds["written"] = ds["written"].clip(max=1)
     run = opened(ds, tmp_path)
     found = asked(create_app([run.path]).server.test_client(), run, figure, ("cell", "9"))
-    assert found["of-"]["hidden"] is True
-    assert f"{page.OF_TENSORS[figure]}: gradient is not in this store" in texts(found["why-"]["children"])
-    assert "the probe `gradient` records it" in texts(found["why-"]["children"])
+    assert found["frame-"]["hidden"] is True
+    assert f"{page.OF_TENSORS[figure]}: gradient is not in this store" in texts(found["reason-"]["children"])
+    assert "the probe `gradient` records it" in texts(found["reason-"]["children"])
 
 
 def test_a_store_in_which_nothing_is_written_says_so(tmp_path):
@@ -94,9 +94,9 @@ def test_a_store_in_which_nothing_is_written_says_so(tmp_path):
     run = opened(ds, tmp_path)
     client = create_app([run.path]).server.test_client()
     found = asked(client, run, "ridgelines", ("cells", ["1"]), ("variables", "log_prob"))
-    assert found["of-"]["hidden"] is True
-    assert "log_prob" in texts(found["why-"]["children"])
-    assert asked(client, run, "spectrum", ("cell", "1"))["of-"]["hidden"] is True
+    assert found["frame-"]["hidden"] is True
+    assert "log_prob" in texts(found["reason-"]["children"])
+    assert asked(client, run, "spectrum", ("cell", "1"))["frame-"]["hidden"] is True
 
 
 def test_a_store_without_diagnostics_says_what_records_them(tmp_path):

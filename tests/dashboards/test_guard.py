@@ -177,7 +177,7 @@ def test_nothing_else_can_be_done_to_a_page(local, method):
 
 def test_large_bodies_are_refused_unread(local):
     for path in (PAGE, "/trajectory"):
-        answer = local.post(path, data=b"x" * (guard.LARGEST + 1), headers=HERE | DASHES)
+        answer = local.post(path, data=b"x" * (guard.MAX_BODY + 1), headers=HERE | DASHES)
         assert (answer.status_code, answer.mimetype) == (413, "text/plain")
 
 

@@ -26,7 +26,7 @@ FAIR = 0.5
 """Of the fastest client's answers, the slowest has at least this share."""
 VIEW = {"store": "5f0c", "page": "trajectory", "url": "trajectory?store=5f0c&cell=1&t=400&sample=0"}
 NUMBERS = ["trajectory-numbers.data"]
-CURVE = ["of-curve-0.hidden", "title-curve-0.children", "caption-curve-0.children", "menu-curve-0.children"]
+CURVE = ["frame-curve-0.hidden", "title-curve-0.children", "caption-curve-0.children", "menu-curve-0.children"]
 CURVE += ["curve-0.figure", "curve-0.style"]
 
 
@@ -48,9 +48,12 @@ class Client:
                     self._ask(connection, "GET", f"/frames/5f0c/{sample}/{step}.png?cells={cells:x}&limits=shared")
                 numbers = [i for i in range(16) if cells >> i & 1]
                 at = {"cell": numbers[0], "sample": sample, "cells": numbers, "variables": ["gradient_cosine"]}
-                inputs, states = [("trajectory-at", "data", at), ("version", "data", None)], [("view", "data", VIEW)]
+                inputs, states = (
+                    [("trajectory-cursor", "data", at), ("version", "data", None)],
+                    [("view", "data", VIEW)],
+                )
                 for outputs in (NUMBERS, CURVE):
-                    body = dash_client.body(outputs, inputs, states, "trajectory-at.data")
+                    body = dash_client.body(outputs, inputs, states, "trajectory-cursor.data")
                     self._ask(connection, "POST", "/_dash-update-component", json.dumps(body))
                 first = rng.randrange(8)
                 self._ask(connection, "GET", f"/thumbnails/5f0c/{numbers[0]}.png?samples={first}-{first + 7}")

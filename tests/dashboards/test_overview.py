@@ -9,9 +9,10 @@ import small_store
 from plotly.io.json import to_json_plotly
 
 from dashboards import create_app
-from dashboards.data.library import Library, Recorded
+from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
 from dashboards.pages.overview import page as overview
-from dashboards.pages.overview.cells_table import cell_columns, cell_rows, found_in
+from dashboards.pages.overview.cells_table import cell_badges, cell_columns, cell_rows
 from dashboards.pages.overview.findings_table import finding_rows
 from dashboards.state import default, parse
 from gradscope.store import CELL_DIMS
@@ -25,7 +26,7 @@ def run(stored):
     return Library([stored]).run(None)
 
 
-def opened(ds, tmp_path, name="a.zarr") -> Recorded:
+def opened(ds, tmp_path, name="a.zarr") -> OpenRun:
     return Library([small_store.save(ds, tmp_path / name)]).run(None)
 
 
@@ -74,7 +75,7 @@ def test_a_cell_leads_to_its_trajectories_under_the_cursor(run):
 
 
 def test_badges_of_a_cell_are_its_findings(run):
-    found = found_in(run, run.findings())
+    found = cell_badges(run, run.findings())
     for i, cell in enumerate(run.cells):
         expected = [f.signature for f in run.findings() if dict(f.cell) == dict(cell)]
         assert [text.split()[1] for text in found.get(str(i), "").split(", ") if text] == expected
@@ -109,7 +110,7 @@ def test_an_unstable_cell_leads_to_the_sample_that_turns_the_most(run):
         assert state.timestep == finding.first_timestep
         assert dict(run.cells[state.cell]) == dict(finding.cell)
         assert state.variables[0] == "gradient_lag_cosine"
-        assert row["place"] == f"sample {state.sample} at t = {state.timestep}"
+        assert row["position"] == f"sample {state.sample} at t = {state.timestep}"
 
 
 def partly(cells=0, steps=0, status="complete"):
@@ -129,24 +130,24 @@ def test_the_headline_says_what_is_found_and_how_much_is_there(run, tmp_path):
     alarms, warnings, remarks = (sum(f.severity == s for f in found) for s in ("alarm", "warning", "remark"))
     assert min(alarms, warnings, remarks) > 1
     expected = f"{alarms} alarms, {warnings} warnings and {remarks} remarks in {cells} of 16 cells"
-    assert overview.told(run, found) == expected
+    assert overview.headline_text(run, found) == expected
     few = [next(f for f in found if f.severity == s) for s in ("alarm", "warning")]
-    assert overview.told(run, few).startswith("1 alarm and 1 warning in ")
-    assert overview.told(run, few[:1]) == "1 alarm in 1 of 16 cells"
-    assert overview.told(run, []) == "no finding in 16 cells"
+    assert overview.headline_text(run, few).startswith("1 alarm and 1 warning in ")
+    assert overview.headline_text(run, few[:1]) == "1 alarm in 1 of 16 cells"
+    assert overview.headline_text(run, []) == "no finding in 16 cells"
     half = opened(partly(8), tmp_path)
-    assert overview.told(half, []) == "no finding in 16 cells, with 50 % written"
-    assert overview.told(opened(partly(), tmp_path, "none.zarr"), []) == "Nothing is recorded yet"
+    assert overview.headline_text(half, []) == "no finding in 16 cells, with 50 % written"
+    assert overview.headline_text(opened(partly(), tmp_path, "none.zarr"), []) == "Nothing is recorded yet"
 
 
 def test_findings_are_looked_for_again_when_a_cell_is_complete(tmp_path, hold):
     stages = [(0, 3), (0, 8), (1, 0), (1, 5)]
     paths = [small_store.save(partly(*stage, "recording"), tmp_path / f"{i}.zarr") for i, stage in enumerate(stages)]
     runs = [Library([hold(path)]).run(None) for path in paths]
-    marks = [overview.complete(run) for run in runs]
+    marks = [overview.findings_version(run) for run in runs]
     assert marks[0] == marks[1] != marks[2] == marks[3]
     done = [opened(partly(*stage), tmp_path, f"done{i}.zarr") for i, stage in enumerate(stages[:2])]
-    assert overview.complete(done[0]) != overview.complete(done[1])
+    assert overview.findings_version(done[0]) != overview.findings_version(done[1])
 
 
 STORES = {
@@ -194,7 +195,7 @@ def test_findings_follow_by_a_callback_once(stored, run):
     client = create_app([stored]).server.test_client()
     outputs = [
         ("headline", "children"), ("findings-table", "rowData"), ("findings-table-frame", "style"),
-        ("finding-at", "data"), ("findings-body", "style"), ("findings-wait", "visible"), ("untested", "children"),
+        ("finding-row", "data"), ("findings-body", "style"), ("findings-wait", "visible"), ("untested", "children"),
         ("overview-found", "data"),
     ]  # fmt: skip
     view = {"store": run.key, "page": "overview", "url": default(run).url()}
@@ -202,7 +203,7 @@ def test_findings_follow_by_a_callback_once(stored, run):
     first = ask(client, outputs, [("version", "data", None)], states)
     found = first.get_json()["response"]
     assert found["findings-table"]["rowData"] == [dict(row) for row in finding_rows(run, run.findings())]
-    assert found["finding-at"]["data"] == found["findings-table"]["rowData"][0]
+    assert found["finding-row"]["data"] == found["findings-table"]["rowData"][0]
     assert found["findings-wait"]["visible"] is False
     seen = found["overview-found"]["data"]
     states = [("view", "data", view), ("overview-found", "data", seen)]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dashboards.data.library import Library
 from dashboards.images import routes
-from dashboards.images.tiles import Images
+from dashboards.images.tiles import Tiles
 
 FOREVER = "public, max-age=31536000, immutable"
 
@@ -33,15 +33,15 @@ def client(library, prefix="/"):
 def test_a_frame_is_the_picture_with_what_it_holds(library):
     run = library.run("5f0c")
     got = client(library).get("/frames/5f0c/2/4.png?cells=205&limits=cell&v=abc")
-    picture = Images().frame(run, 2, 4, [0, 2, 9], "cell")
+    picture = Tiles().frame(run, 2, 4, [0, 2, 9], "cell")
     assert got.data == picture.png
     assert got.mimetype == "image/png"
     assert got.headers["Cache-Control"] == FOREVER
-    assert json.loads(got.headers["Gradscope-Frame"]) == json.loads(picture.about)
+    assert json.loads(got.headers["Gradscope-Frame"]) == json.loads(picture.description)
     with Image.open(io.BytesIO(got.data)) as image:
         assert image.size == (4 * 8, 3 * 8)
     shared = client(library).get("/frames/5f0c/2/4.png?cells=205")
-    assert shared.data == Images().frame(run, 2, 4, [0, 2, 9], "shared").png != got.data
+    assert shared.data == Tiles().frame(run, 2, 4, [0, 2, 9], "shared").png != got.data
 
 
 def test_only_what_is_written_may_be_kept(library):
@@ -57,7 +57,7 @@ def test_only_what_is_written_may_be_kept(library):
 
 def test_thumbnails_are_the_picture(library):
     got = client(library).get("/thumbnails/5f0c/3.png?samples=2-12&v=1")
-    assert got.data == Images().thumbnails(library.run("5f0c"), 3, 2, 12).png
+    assert got.data == Tiles().thumbnails(library.run("5f0c"), 3, 2, 12).png
     assert got.mimetype == "image/png"
     assert "Gradscope-Frame" not in got.headers
 

@@ -9,7 +9,7 @@ import small_store
 from plotly.io.json import to_json_plotly
 from ruamel.yaml import YAML
 
-from dashboards.data.disk import readable, sizes
+from dashboards.data.disk import disk_sizes, readable_size
 from dashboards.data.library import Library
 from dashboards.pages import run as page
 from dashboards.state import default
@@ -41,7 +41,7 @@ def test_the_configuration_as_yaml_is_the_one_that_is_stored():
     assert text.index("denoiser") < text.index("guidance") < text.index("probes")
 
 
-@pytest.mark.parametrize(("stored", "told"), [({}, "none is stored"), ({"configuration": "{broken"}, "{broken")])
+@pytest.mark.parametrize(("stored", "told"), [({}, "the store has none"), ({"configuration": "{broken"}, "{broken")])
 def test_a_configuration_that_is_no_json_is_shown_as_it_is(stored, told):
     assert page.configuration(stored) == told
 
@@ -68,18 +68,18 @@ def test_sizes_are_those_of_the_files(run, stored):
     for name in ("gradient", "written", "label", "judge_prediction"):
         assert rows[name]["bytes"] == sum(file.stat().st_size for file in (stored / name).rglob("*") if file.is_file())
     assert [row["bytes"] for row in rows.values()] == sorted((row["bytes"] for row in rows.values()), reverse=True)
-    assert rows["gradient"]["over"] == "sample, timestep, channel, height, width"
+    assert rows["gradient"]["dims"] == "sample, timestep, channel, height, width"
     assert rows["gradient"]["dtype"] == str(run.ds["gradient"].dtype)
 
 
 def test_an_array_without_files_takes_nothing(tmp_path):
-    assert sizes(tmp_path, ["gone"]) == {"gone": 0}
+    assert disk_sizes(tmp_path, ["gone"]) == {"gone": 0}
 
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (94_400_000, "94.4 MB"),
                                             (2e9, "2 GB"), (5e12, "5 TB")])  # fmt: skip
 def test_sizes_are_readable(size, text):
-    assert readable(size) == text
+    assert readable_size(size) == text
 
 
 def test_commands_can_be_pasted_whatever_the_path_is(tmp_path):

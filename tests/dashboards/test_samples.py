@@ -15,10 +15,9 @@ from dashboards.data.library import Library
 from dashboards.pages.samples import page as samples
 from dashboards.pages.samples.samples_table import sample_columns, sample_rows
 from dashboards.state import default, parse
-from dashboards.widgets import thumbnails
-from dashboards.widgets.links import into
-from dashboards.widgets.thumbnails import sprite
-from dashboards.widgets.verdicts import TITLES, chosen, verdicts
+from dashboards.widgets.links import trajectory_state
+from dashboards.widgets.thumbnails import sprite_style, thumbnails
+from dashboards.widgets.verdicts import FILTER_TITLES, filter_rows, verdicts
 from gradscope.store import CELL_DIMS
 
 CELLS = (0, 1, 9, 15)
@@ -51,8 +50,8 @@ def shown(component) -> str:
 def test_each_sample_is_shown_where_its_verdicts_say(ds, number):
     cell = cell_of(ds, number)
     found = verdicts(cell)
-    shown = {only: set(found.index[rows]) for only, rows in chosen(found).items()}
-    expected = {only: set() for only in TITLES}
+    shown = {only: set(found.index[rows]) for only, rows in filter_rows(found).items()}
+    expected = {only: set() for only in FILTER_TITLES}
     for i in range(16):
         label, own, judge = (int(cell[n][i]) for n in ("label", "own_prediction", "judge_prediction"))
         expected["all"].add(i)
@@ -79,7 +78,7 @@ def test_samples_that_are_not_finished_or_not_finite(ds):
     assert not found["finished"][2]
     assert found["judge"][2] == found["own"][2] == ""
     assert found["nonfinite"].tolist() == [3 if i == 5 else 0 for i in range(16)]
-    counts = {only: rows.tolist() for only, rows in chosen(found).items()}
+    counts = {only: rows.tolist() for only, rows in filter_rows(found).items()}
     assert not counts["right"][2]
     assert not counts["wrong"][2]
     assert [i for i, there in enumerate(counts["nonfinite"]) if there] == [5]
@@ -88,7 +87,7 @@ def test_samples_that_are_not_finished_or_not_finite(ds):
 @pytest.mark.parametrize("number", CELLS)
 def test_the_table_of_samples_is_counted_anew(run, ds, number):
     cell = cell_of(ds, number)
-    rows = sample_rows(cell, verdicts(cell), into(run, number))
+    rows = sample_rows(cell, verdicts(cell), trajectory_state(run, number))
     timestep = ds["timestep"].values
     for i, row in enumerate(rows):
         cosine = cell["gradient_cosine"].values[i].astype(float)
@@ -112,7 +111,7 @@ def test_the_table_of_samples_is_counted_anew(run, ds, number):
 def test_a_sample_without_any_cosine_leads_to_the_cursor(run, ds):
     cell = cell_of(ds, 1).copy(deep=True)
     cell["gradient_cosine"][4] = np.nan
-    state = into(run, 1)
+    state = trajectory_state(run, 1)
     row = sample_rows(cell, verdicts(cell), state)[4]
     assert row["cosine"] is row["cosine_min"] is row["cosine_min_timestep"] is None
     assert f"t={state.timestep}" in row["href"]
@@ -138,7 +137,7 @@ def test_a_tile_shows_the_image_of_its_sample(tmp_path):
     run = opened(ds.assign(image=(ds["image"].dims, images)), tmp_path)
     client = create_app([run.path]).server.test_client()
     for sample in (0, 7, 8, 15):
-        found = pixels(sprite(run, 9, sample), client)
+        found = pixels(sprite_style(run, 9, sample), client)
         image = images.reshape(16, 16, 3, 8, 8)[9, sample].transpose(1, 2, 0)
         assert found.shape == (8, 8, 4)
         assert np.abs(found[..., :3] - np.clip(127.5 * (image + 1), 0, 255)).max() <= 1
@@ -147,7 +146,7 @@ def test_a_tile_shows_the_image_of_its_sample(tmp_path):
 @pytest.mark.parametrize(("samples", "sample"), [(1, 0), (5, 4), (8, 7), (70, 64), (70, 69), (130, 127)])
 def test_tiles_of_any_number_of_samples_are_in_the_picture(samples, sample):
     run = type("Run", (), {"key": "k", "live": False, "ds": type("D", (), {"sizes": {"sample": samples}})()})()
-    style = sprite(run, 3, sample)
+    style = sprite_style(run, 3, sample)
     first, last = map(int, style["backgroundImage"].split("samples=")[1].removesuffix(")").split("-"))
     assert 0 <= first <= sample <= last < samples
     count = last - first + 1
@@ -162,8 +161,8 @@ def test_tiles_of_any_number_of_samples_are_in_the_picture(samples, sample):
 
 def test_a_tile_says_what_it_shows_and_leads_there(run, ds):
     found = verdicts(cell_of(ds, 9))
-    state = into(run, 9).to("trajectory", timestep=200, sample=3)
-    for i, tile in enumerate(thumbnails.tiles(run, found, state)):
+    state = trajectory_state(run, 9).to("trajectory", timestep=200, sample=3)
+    for i, tile in enumerate(thumbnails(run, found, state)):
         text, judge = shown(tile), int(cell_of(ds, 9)["judge_prediction"][i])
         right = judge == int(ds["label"][i])
         assert f"final image of sample {i}" in text
@@ -176,9 +175,9 @@ def test_a_tile_says_what_it_shows_and_leads_there(run, ds):
 def test_pages_hold_all_samples_once(run, monkeypatch):
     monkeypatch.setattr(samples, "PAGE", 5)
     state = default(run, "samples")
-    there = samples._there(run, state)
+    there = samples._shown(run, state)
     assert samples._pages(there) == 4
-    tiles = [tile.to_plotly_json()["props"] for page in range(1, 5) for tile in samples._tiles(run, state, page)]
+    tiles = [tile.to_plotly_json()["props"] for page in range(1, 5) for tile in samples._thumbnails(run, state, page)]
     found = [props["data-sample"] for props in tiles]
     assert found == list(range(16))
 
@@ -192,7 +191,7 @@ def test_the_page_opens_where_the_cursor_is(run, monkeypatch):
 
 
 def test_choices_are_counted(run, ds):
-    found = {each["value"]: each for each in samples._choices(run, 9)}
+    found = {each["value"]: each for each in samples._filters(run, 9)}
     label, judge = ds["label"].values, cell_of(ds, 9)["judge_prediction"].values
     assert found["wrong"]["label"] == f"judge wrong {sum(judge != label)}"
     assert found["right"]["label"] == f"judge right {sum(judge == label)}"
@@ -203,7 +202,7 @@ def test_without_verdicts_the_page_says_what_adds_them(tmp_path):
     run = opened(small_store.recorded(), tmp_path)
     page = shown(samples.layout(run, default(run, "samples")))
     assert "`gradscope evaluate STORE` adds it" in page
-    found = {each["value"]: each["disabled"] for each in samples._choices(run, 0)}
+    found = {each["value"]: each["disabled"] for each in samples._filters(run, 0)}
     assert found == {"all": False, "wrong": True, "fooled": True, "right": True, "nonfinite": False}
     assert "judge ✗" not in page
 

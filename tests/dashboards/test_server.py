@@ -71,7 +71,7 @@ ASK = "POST /_dash-update-component HTTP/1.1\r\nHost: localhost\r\nContent-Type:
     ("head", "body", "status"),
     [
         (f"{ASK}Content-Length: {10**12}", b"", 413),
-        (f"{ASK}Content-Length: {guard.LARGEST + 1}", b"x" * (guard.LARGEST + 1), 413),
+        (f"{ASK}Content-Length: {guard.MAX_BODY + 1}", b"x" * (guard.MAX_BODY + 1), 413),
         (f"{ASK}Transfer-Encoding: chunked", (b"10000\r\n" + b"[" * 2**16 + b"\r\n") * 40 + b"0\r\n\r\n", 413),
         (f"{ASK}Transfer-Encoding: chunked", b"3\r\n{}x\r\n0\r\n\r\n", 400),
         (f"{ASK}Transfer-Encoding: chunked", b"zz\r\n", 400),
@@ -113,5 +113,5 @@ def test_opening_it_to_others_is_warned_of(stored, monkeypatch):
     monkeypatch.setattr(waitress, "create_server", lambda *args, **kwargs: Server())
     said = []
     serve([stored], "0.0.0.0", 1234, tell=said.append)
-    assert said[0].startswith("warning: 0.0.0.0 opens the dashboard to others")
+    assert said[0].startswith("warning: 0.0.0.0 opens the dashboard to other machines")
     assert "http://127.0.0.1:1234/" in said[1]

@@ -8,7 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboards.data.library import Library
-from dashboards.state import FIELDS, LIMITS, MOST, ONLY, PAGES, State, default, mask, parse, scalars, unmask
+from dashboards.state import (
+    FIELDS,
+    LIMITS,
+    PAGE_MAX,
+    PAGES,
+    SAMPLE_FILTERS,
+    State,
+    default,
+    diagnostics,
+    mask,
+    parse,
+    unmask,
+)
 
 
 def read(url, library):
@@ -25,7 +37,7 @@ def shared(stored):
 @settings(max_examples=200, deadline=None)
 def test_what_a_page_shows_is_restored_from_its_url(shared, data, page):
     run = shared.run(None)
-    cells, names = st.integers(0, len(run.cells) - 1), st.sampled_from(scalars(run))
+    cells, names = st.integers(0, len(run.cells) - 1), st.sampled_from(diagnostics(run))
     state = State(
         page=page,
         store=run.key,
@@ -33,10 +45,12 @@ def test_what_a_page_shows_is_restored_from_its_url(shared, data, page):
         other=data.draw(cells),
         timestep=data.draw(st.sampled_from(run.ds["timestep"].values.tolist())),
         sample=data.draw(st.integers(0, run.ds.sizes["sample"] - 1)),
-        cells=tuple(sorted(data.draw(st.sets(cells, min_size=1, max_size=MOST["cells"].get(page, 16))))),
-        variables=tuple(data.draw(st.lists(names, min_size=1, max_size=MOST["variables"].get(page, 3), unique=True))),
+        cells=tuple(sorted(data.draw(st.sets(cells, min_size=1, max_size=PAGE_MAX["cells"].get(page, 16))))),
+        variables=tuple(
+            data.draw(st.lists(names, min_size=1, max_size=PAGE_MAX["variables"].get(page, 3), unique=True))
+        ),
         limits=data.draw(st.sampled_from(LIMITS)),
-        only=data.draw(st.sampled_from(ONLY)),
+        only=data.draw(st.sampled_from(SAMPLE_FILTERS)),
     )
     restored, notices = read(state.url(), shared)
     kept = {"page", "store", "cell", "timestep", "sample", *FIELDS[page]}
@@ -64,7 +78,7 @@ def test_any_url_gives_a_state_that_exists(shared, path, query):
     assert state.timestep in run.ds["timestep"].values
     assert 0 <= state.sample < run.ds.sizes["sample"]
     assert 1 <= len(state.cells) <= 16
-    assert set(state.variables) <= set(scalars(run))
+    assert set(state.variables) <= set(diagnostics(run))
     assert all(len(notice) < 700 for notice in notices)
 
 

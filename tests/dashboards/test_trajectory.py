@@ -13,8 +13,8 @@ from dash.development.base_component import Component
 from dashboards import create_app
 from dashboards.data.library import Library
 from dashboards.pages.trajectory import page
-from dashboards.pages.trajectory.data import described, readable, trajectory, with_focus
-from dashboards.pages.trajectory.figures import exhibits
+from dashboards.pages.trajectory.browser_data import description, readout_names, sample_numbers, with_focus
+from dashboards.pages.trajectory.figures import figures
 from dashboards.state import default
 from dashboards.widgets.swatches import swatch
 from gradscope.plots import cells as style
@@ -66,7 +66,7 @@ def ids(component):
 
 def test_what_the_browser_is_told_of_a_run(run):
     view = default(run, "trajectory")
-    about = json.loads(json.dumps(described(run, view), allow_nan=False))
+    about = json.loads(json.dumps(description(run, view), allow_nan=False))
     ds = run.ds
     assert about["timesteps"] == ds["timestep"].values.tolist()
     assert about["timesteps"][about["at"]["step"]] == view.timestep
@@ -91,9 +91,9 @@ def test_the_focused_cell_is_always_shown(cells, cell, shown):
 
 def test_numbers_of_one_sample_are_those_of_the_store(holed):
     run, ds = holed
-    told = json.loads(json.dumps(trajectory(run, number(GAP), 2), allow_nan=False))
+    told = json.loads(json.dumps(sample_numbers(run, number(GAP), 2), allow_nan=False))
     assert (told["cell"], told["sample"], told["written"]) == (number(GAP), 2, 6)
-    assert set(told["values"]) == set(readable(run)) >= {"gradient_norm", "gradient_cosine", "log_prob"}
+    assert set(told["values"]) == set(readout_names(run)) >= {"gradient_norm", "gradient_cosine", "log_prob"}
     for name, values in told["values"].items():
         stored = ds[name].values[(*GAP, 2)]
         assert values[6:] == [None] * (small_store.TIMESTEPS - 6)
@@ -111,9 +111,9 @@ def test_numbers_of_one_sample_are_those_of_the_store(holed):
 def test_each_figure_is_of_the_cells_shown_and_of_the_sample(holed):
     run, _ = holed
     cell = number((1, 0, 0, 1))
-    found = exhibits(run, cell=cell, sample=2, cells=[1, cell], variables=["log_prob", "gradient_norm"])
+    found = figures(run, cell=cell, sample=2, cells=[1, cell], variables=["log_prob", "gradient_norm"])
     assert list(found) == ["curve-0", "curve-1", "belief"]
-    assert [exhibit.title for exhibit in found.values()] == ["log_prob", "gradient_norm", "belief of sample 2"]
+    assert [figure.title for figure in found.values()] == ["log_prob", "gradient_norm", "belief of sample 2"]
     numbers = found["curve-0"].call.numbers(run)
     own = numbers[numbers["value"].notna()]
     assert set(map(tuple, own[list(CELL_DIMS)].values)) == {tuple(small_store.BAD.values())}
@@ -125,27 +125,27 @@ def test_the_page_has_a_place_for_everything(run):
     made = page.layout(run, default(run, "trajectory"))
     there = ids(made)
     assert there >= {"play", "scrubber", "where", "cells", "focus", "readout", "keys", "maps-note", "nonfinite"}
-    assert there >= {"curve-0", "curve-1", "curve-2", "belief", "of-belief", "menu-curve-0", "title-curve-0"}
+    assert there >= {"curve-0", "curve-1", "curve-2", "belief", "frame-belief", "menu-curve-0", "title-curve-0"}
     for key in ("cell", "sample", "cells", "variables", "limits"):
         assert json.dumps({"key": key, "type": "control"}, sort_keys=True) in there
     tensors = [part for part in parts(made) if getattr(part, "className", "") == "map"]
     assert [getattr(part, "data-tensor") for part in tensors] == list(run.tensors)
     assert all(part.role == "img" and getattr(part, "aria-label") for part in tensors)
     variables = {name for part in parts(made) if (name := getattr(part, "data-variable", None))}
-    assert variables == set(readable(run))
+    assert variables == set(readout_names(run))
 
 
 def test_a_store_without_tensors_or_belief_says_what_records_them(tmp_path):
     ds = small_store.recorded().drop_vars(["gradient", "update", "x_t", "pred_original_sample", "predicted_class"])
     run = Library([small_store.save(ds, tmp_path / "scalars.zarr")]).run(None)
     view = default(run, "trajectory")
-    about = described(run, view)
+    about = description(run, view)
     assert (about["tensors"], about["tensor_samples"]) == ([], 0)
     assert "the probe `gradient` records it" in about["kept"]
     made = page.layout(run, view)
     assert [part for part in parts(made) if getattr(part, "className", "") == "map"] == []
     assert any("the probe `belief` records it" in str(getattr(part, "children", "")) for part in parts(made))
-    assert "belief" not in exhibits(run, cell=0, sample=0, cells=[0], variables=["log_prob"])
+    assert "belief" not in figures(run, cell=0, sample=0, cells=[0], variables=["log_prob"])
 
 
 def asked(client, outputs, **inputs):
@@ -154,11 +154,11 @@ def asked(client, outputs, **inputs):
         "output": "..{}..".format("...".join(outputs)) if len(outputs) > 1 else outputs[0],
         "outputs": [dict(zip(("id", "property"), output.split("."), strict=True)) for output in outputs],
         "inputs": [
-            {"id": "trajectory-at", "property": "data", "value": inputs},
+            {"id": "trajectory-cursor", "property": "data", "value": inputs},
             {"id": "version", "property": "data", "value": None},
         ],
         "state": [{"id": "view", "property": "data", "value": VIEW}],
-        "changedPropIds": ["trajectory-at.data"],
+        "changedPropIds": ["trajectory-cursor.data"],
     }
     if len(outputs) == 1:
         body["outputs"] = body["outputs"][0]
@@ -170,16 +170,16 @@ def asked(client, outputs, **inputs):
 def test_a_place_is_filled_or_hidden(stored):
     client = create_app([stored]).server.test_client()
     at = {"cell": 1, "sample": 3, "cells": [1, 9], "variables": ["log_prob"]}
-    names = ("of-{}.hidden", "title-{}.children", "caption-{}.children", "menu-{}.children", "{}.figure", "{}.style")
+    names = ("frame-{}.hidden", "title-{}.children", "caption-{}.children", "menu-{}.children", "{}.figure", "{}.style")
     first = asked(client, [name.format("curve-0") for name in names], **at)
-    assert first["of-curve-0"]["hidden"] is False
+    assert first["frame-curve-0"]["hidden"] is False
     assert first["title-curve-0"]["children"] == "log_prob"
     figure = first["curve-0"]["figure"]
     assert figure["layout"]["meta"]["timestep"] is True
     assert figure["layout"]["showlegend"] is False
     assert {trace["meta"]["cell"] for trace in figure["data"] if "meta" in trace} == {1, 9}
     second = asked(client, [name.format("curve-1") for name in names], **at)
-    assert second == {"of-curve-1": {"hidden": True}}
+    assert second == {"frame-curve-1": {"hidden": True}}
     told = asked(client, ["trajectory-numbers.data"], **at)["trajectory-numbers"]["data"]
     assert (told["cell"], told["sample"], told["written"]) == (1, 3, small_store.TIMESTEPS)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import small_store
 
-from dashboards.data.library import Library, Recorded
-from dashboards.pages.overview.worst_sample import exhibit
+from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
+from dashboards.pages.overview.worst_sample import worst_sample
 from gradscope.analysis.signatures import find
 from gradscope.analysis.synthetic import trajectories
 
@@ -22,7 +23,7 @@ def test_an_outcome_leads_to_a_sample_that_the_judge_gets_wrong(run):
     outcomes = [f for f in run.findings() if f.signature in ("ineffective", "adversarial", "over_regularised")]
     assert outcomes
     for finding in outcomes:
-        at = exhibit(ds, finding, ELEMENTS)
+        at = worst_sample(ds, finding, ELEMENTS)
         judge = ds["judge_prediction"].sel(finding.cell).values
         wrong = [i for i in range(small_store.TENSORS) if judge[i] != ds["label"].values[i] and judge[i] >= 0]
         certain = ds["log_prob"].sel(finding.cell).mean("timestep").values
@@ -33,7 +34,7 @@ def test_an_outcome_leads_to_a_sample_that_the_judge_gets_wrong(run):
             assert at.sample in wrong
 
 
-def faulty(fault, tmp_path, change=lambda ds: ds) -> Recorded:
+def faulty(fault, tmp_path, change=lambda ds: ds) -> OpenRun:
     """One cell with a known fault, beside a healthy control."""
     parts = [trajectories(f, 64, 20, seed).assign_coords(guidance_scale=[scale]) for seed, (f, scale) in
              enumerate([("none", 0.0), (fault, 0.3)])]  # fmt: skip
@@ -46,7 +47,7 @@ def faulty(fault, tmp_path, change=lambda ds: ds) -> Recorded:
 def test_gradients_that_are_not_finite_lead_to_the_first_of_them(tmp_path):
     run = faulty("non_finite", tmp_path)
     finding = next(f for f in run.findings() if f.signature == "non_finite")
-    at = exhibit(run.scalars(), finding, ELEMENTS)
+    at = worst_sample(run.scalars(), finding, ELEMENTS)
     gradient = run.ds["gradient"].sel(finding.cell).isel(sample=at.sample)
     bad = ~np.isfinite(gradient).all(("channel", "height", "width")).values
     assert at.sample % 8 == 0
@@ -56,7 +57,7 @@ def test_gradients_that_are_not_finite_lead_to_the_first_of_them(tmp_path):
 def test_a_statistic_that_needs_the_size_of_the_gradient_can_be_shown(tmp_path):
     run = faulty("vanishing", tmp_path)
     finding = next(f for f in run.findings() if f.signature == "vanishing")
-    at = exhibit(run.scalars(), finding, ELEMENTS)
+    at = worst_sample(run.scalars(), finding, ELEMENTS)
     log_prob = run.ds["log_prob"].sel(finding.cell).isel(sample=at.sample)
     assert float(log_prob.max()) < np.log(0.9)
 
@@ -68,7 +69,7 @@ def test_a_finding_leads_to_a_timestep_whose_tensor_is_kept(tmp_path):
 
     run = faulty("white_noise", tmp_path, lambda ds: seldom(ds.assign_coords(step=("timestep", range(20)))))
     finding = next(f for f in run.findings() if f.signature == "unstable")
-    at = exhibit(run.scalars(), finding, ELEMENTS)
+    at = worst_sample(run.scalars(), finding, ELEMENTS)
     assert 2 <= at.sample < 6
     kept = run.ds["timestep"].values[::7]
     assert at.timestep == max(t for t in kept if finding.last_timestep <= t <= finding.first_timestep)
@@ -80,13 +81,13 @@ def test_without_any_tensor_a_finding_still_leads_to_its_worst_sample(tmp_path):
     cosine = run.ds["gradient_cosine"].sel(finding.cell)
     within = cosine.where((cosine.timestep <= finding.first_timestep) & (cosine.timestep >= finding.last_timestep))
     worst = int(within.mean("timestep").argmin("sample"))
-    assert exhibit(run.scalars(), finding, ELEMENTS) == (finding.first_timestep, worst)
+    assert worst_sample(run.scalars(), finding, ELEMENTS) == (finding.first_timestep, worst)
 
 
 def test_an_unrelated_update_leads_to_the_sample_whose_update_strays_the_most():
     ds = trajectories("unrelated_update").drop_vars(["judge_prediction", "own_prediction"])
     (finding,) = find(ds)
-    at = exhibit(ds, finding, 192)
+    at = worst_sample(ds, finding, 192)
     means = ds["update_gradient_cosine"].squeeze().mean("timestep")
     assert at.sample == int(means.argmin())
 
@@ -94,4 +95,4 @@ def test_an_unrelated_update_leads_to_the_sample_whose_update_strays_the_most():
 def test_a_finding_of_a_class_leads_to_a_sample_of_that_class():
     ds = trajectories("class_vanishing")
     for finding in find(ds):
-        assert int(ds["label"][exhibit(ds, finding, 192).sample]) == int(finding.target_class)
+        assert int(ds["label"][worst_sample(ds, finding, 192).sample]) == int(finding.target_class)

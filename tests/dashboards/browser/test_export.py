@@ -47,7 +47,7 @@ def saved(page, graph: str, what: str) -> bytes:
 def copied(page, graph: str) -> str:
     """What a click on "copy as Python" puts into the clipboard."""
     page.locator(f"[id='menu-{graph}']").get_by_text("copy as Python").click()
-    page.locator("#said", has_text="Python copied").wait_for()
+    page.locator("#announcement", has_text="Python copied").wait_for()
     page.locator(f"[id='menu-{graph}'] summary").click()
     return page.evaluate("() => navigator.clipboard.readText()")
 

@@ -47,7 +47,7 @@ def test_a_link_carries_the_view_into_a_fresh_browser(url, visit):
     page.keyboard.press("Escape")
     page.locator("#timestep").press("ArrowRight")
     page.locator("[data-copy-link]").click()
-    page.locator("#said", has_text="link copied").wait_for()
+    page.locator("#announcement", has_text="link copied").wait_for()
     link = page.evaluate("() => navigator.clipboard.readText()")
     assert link == page.url
     assert chromium.query(page)["cell"] == "3"

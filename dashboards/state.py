@@ -120,7 +120,7 @@ def _spread(numbers: list[int], most: int) -> tuple[int, ...]:
 def diagnostics(run: OpenRun) -> list[str]:
     """Names of the diagnostics along t: one real number for each cell, sample and timestep."""
     dims = {"classifier", "classifier_input", "stabilizer", "guidance_scale", "sample", "timestep"}
-    return [str(name) for name, v in run.ds.data_vars.items() if set(v.dims) == dims and v.dtype.kind == "f"]
+    return [str(name) for name, v in run.ds.variables.items() if set(v.dims) == dims and v.dtype.kind == "f"]
 
 
 def parse(path: str, query: Mapping[str, str], library: Library) -> tuple[State | None, list[str]]:

@@ -5,7 +5,7 @@ states, and the annotations of its function are the types of their values.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import signature
 from math import isfinite
@@ -19,14 +19,14 @@ from dashboards.data.limits import CELLS, LONGEST
 
 DEPTH = 10
 """Levels of nesting; the columns of a table need 7."""
-ITEMS = LONGEST["sample"][1]
-"""Items of a list; every sample can be selected."""
-KEYS = CELLS
-"""Keys of an object; the findings of the overview have one for each cell."""
-VALUES = 2 * ITEMS
+LARGEST: Mapping[type, tuple[str, int]] = {
+    str: ("characters", 8192),
+    list: ("items", LONGEST["sample"][1]),
+    dict: ("keys", CELLS),
+}
+"""Largest texts, lists and objects: the URL of a page, all samples, the findings of each cell."""
+VALUES = 2 * LONGEST["sample"][1]
 """Values of a body, keys included."""
-CHARACTERS = 8192
-"""Of a text; a page's URL is the longest."""
 INTEGER = 2**53
 """Largest magnitude of an integer that JavaScript holds exactly."""
 
@@ -92,29 +92,24 @@ def _body() -> Any:
 
 
 def _check_size(body: Any) -> None:
-    """Raise ValueError where JSON is larger than any page sends, or holds what is no JSON."""
+    """Raise ValueError where JSON is larger than any page sends, or holds a value that JSON does not have."""
     count, waiting = 0, [(body, 1)]
     while waiting:
         value, depth = waiting.pop()
         count += 1
         if depth > DEPTH or count > VALUES:
             raise ValueError(f"at most {VALUES} values, nested {DEPTH} deep, are possible")
+        unit, most = LARGEST.get(type(value), ("", 0))
+        if unit and len(value) > most:
+            raise ValueError(f"{len(value)} {unit}; at most {most} are possible")
         if isinstance(value, str):
             value.encode()  # fails for one half of a surrogate pair
-            _check_length("a text", "characters", len(value), CHARACTERS)
         elif isinstance(value, list):
-            _check_length("a list", "items", len(value), ITEMS)
             waiting += [(item, depth + 1) for item in value]
         elif isinstance(value, dict):
-            _check_length("an object", "keys", len(value), KEYS)
             waiting += [(part, depth + 1) for item in value.items() for part in item]
         elif isinstance(value, float) and not isfinite(value) or isinstance(value, int) and abs(value) > INTEGER:
             raise ValueError("numbers have to be finite, integers at most 2**53")
-
-
-def _check_length(what: str, unit: str, length: int, most: int) -> None:
-    if length > most:
-        raise ValueError(f"{what} has {length} {unit}; at most {most} are possible")
 
 
 def _check_declared(app: Dash, body: Any) -> None:
@@ -124,31 +119,23 @@ def _check_declared(app: Dash, body: Any) -> None:
     known = app.callback_map.get(output)
     if known is None or "callback" not in known:  # the browser runs the others
         raise ValueError(f"there is none for the output {output[:60]!r}")
-    declared = known["output"] if isinstance(known["output"], list) else [known["output"]]
-    sent = body.get("outputs")
-    outputs = [name.partition("@")[0] for name in _names("outputs", sent if isinstance(sent, list) else [sent])]
-    _check_same("outputs", outputs, [f"{each.component_id_str()}.{each.component_property}" for each in declared])
-    inputs = [f"{each['id']}.{each['property']}" for each in known["inputs"]]
-    _check_same("inputs", _names("inputs", body.get("inputs")), inputs)
-    states = [f"{each['id']}.{each['property']}" for each in known["state"]]
-    _check_same("state", _names("state", body.get("state", [])), states)
+    outputs = output[2:-2].split("...") if output[:2] == ".." else [output]
+    declared = {"outputs": [name.replace("\\.", ".") for name in outputs]}
+    declared |= {part: [f"{each['id']}.{each['property']}" for each in known[part]] for part in ("inputs", "state")}
+    for part, names in declared.items():
+        sent = body.get(part, [])
+        if part == "outputs" and isinstance(sent, dict):  # of a callback with one output
+            sent = [sent]
+        if not isinstance(sent, list) or [_name(each) for each in sent] != names:
+            raise ValueError(f"{part} should be {', '.join(names)}; got {str(sent)[:100]}")
     changed = body.get("changedPropIds", [])
-    if not isinstance(changed, list) or not set(map(str, changed)) <= set(inputs):
-        raise ValueError(f"changedPropIds has to be a list of inputs; got {str(changed)[:60]}")
+    if not isinstance(changed, list) or not set(map(str, changed)) <= set(declared["inputs"]):
+        raise ValueError(f"changedPropIds should be some of the inputs; got {str(changed)[:60]}")
 
 
-def _names(part: str, properties: Any) -> list[str]:
-    """``id.property`` of each, as Dash writes it."""
-    keys = {"id", "property"}
-    if not isinstance(properties, list) or not all(isinstance(each, dict) and keys <= set(each) for each in properties):
-        raise ValueError(f"{part}: a list of objects with `id` and `property` is needed")
-    return [f"{_id_text(each['id'])}.{each['property']}" for each in properties]
-
-
-def _id_text(id: Any) -> str:
-    return id if isinstance(id, str) else json.dumps(id, sort_keys=True, separators=(",", ":"))
-
-
-def _check_same(part: str, got: list[str], declared: list[str]) -> None:
-    if got != declared:
-        raise ValueError(f"{part} should be {', '.join(declared)}; got {', '.join(got)[:100]}")
+def _name(each: Any) -> str:
+    """``id.property`` as Dash writes it; empty where one of them is missing."""
+    if not isinstance(each, dict) or not {"id", "property"} <= set(each):
+        return ""
+    id = each["id"] if isinstance(each["id"], str) else json.dumps(each["id"], sort_keys=True, separators=(",", ":"))
+    return f"{id}.{each['property']}"

@@ -1,4 +1,4 @@
-"""Bodies of callbacks that no page of ours sends: refused with 400 and a line of text, or answered without a fault."""
+"""Bodies of callbacks that no page of ours sends are refused with 400 and one line, or answered without a fault."""
 
 import json
 from copy import deepcopy
@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic.errors import PydanticSchemaGenerationError
 
-from dashboards import create_app
 from dashboards.security import guard
 from dashboards.security.callbacks import CheckedDash, register
 
@@ -49,18 +48,6 @@ WRONG = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def app(stored):
-    return create_app([stored])
-
-
-@pytest.fixture(scope="module")
-def client(app):
-    client = app.server.test_client()
-    client.get("/_dash-dependencies")  # callbacks are known from the first request on
-    return client
-
-
 def name(place):
     """``id.property``, as `GOOD` has it."""
     id = place["id"] if isinstance(place["id"], str) else json.dumps(place["id"], separators=(",", ":"))
@@ -69,23 +56,32 @@ def name(place):
 
 def callbacks(app):
     """A body for every callback that runs on the server, as our page sends it."""
+
+    def sent(name):
+        id, _, property = name.rpartition(".")
+        return {"id": json.loads(id) if id[0] == "{" else id, "property": property}
+
     for output, callback in app.callback_map.items():
         if "callback" not in callback:
             continue
-        outputs = callback["output"] if isinstance(callback["output"], list) else [callback["output"]]
-        sent = [{"id": o.component_id, "property": o.component_property} for o in outputs]
-        places = {
-            kind: [
-                {"id": json.loads(i) if i[0] == "{" else i, "property": p, "value": GOOD[f"{i}.{p}"]}
-                for i, p in ((each["id"], each["property"]) for each in callback[kind])
+        outputs = [sent(part) for part in output.strip(".").split("...")]
+        values = {
+            part: [
+                sent(key) | {"value": GOOD[key]}
+                for key in (f"{each['id']}.{each['property']}" for each in callback[part])
             ]
-            for kind in ("inputs", "state")
+            for part in ("inputs", "state")
         }
-        yield {"output": output, "outputs": sent if output[:2] == ".." else sent[0], "changedPropIds": [], **places}
+        yield {
+            "output": output,
+            "outputs": outputs if output[:2] == ".." else outputs[0],
+            "changedPropIds": [],
+            **values,
+        }
 
 
 def post(client, body):
-    """The status; a refusal is one line of text, an answer has no fault of ours in it."""
+    """Return the status; a refusal is one line of text, and an answer reports no fault."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = client.post(PATH, data=data, headers={"Content-Type": "application/json"})
     if answer.status_code >= 400:
@@ -104,8 +100,8 @@ def test_every_callback_is_answered_as_our_page_asks_it(app, client):
         assert post(client, body) in (200, 204), body["output"]
 
 
-def test_every_value_that_is_wrong_is_refused_or_told(app, client):
-    """Of all callbacks, each input and state in turn; what all of them have is tried with one."""
+def test_every_wrong_value_is_refused_or_answered(app, client, bounded):
+    """Try each input and state of each callback; those that all callbacks share, in one callback."""
     refused, tried = 0, set()
     for body in callbacks(app):
         for kind in ("inputs", "state"):
@@ -140,7 +136,7 @@ def test_every_value_that_is_wrong_is_refused_or_told(app, client):
         ("trajectory-cursor.data", {"cell": -1, "sample": 0, "cells": [], "variables": []}, "cursor: cell: "),
         ("trajectory-cursor.data", GOOD["trajectory-cursor.data"] | {"limits": "x"}, "cursor: limits: "),
         ("view.data", "overview", "view: "),
-        ("view.data", VIEW | {"url": "x" * 9000}, "a text has 9000 characters; at most 8192"),
+        ("view.data", VIEW | {"url": "x" * 9000}, "9000 characters; at most 8192 are possible"),
         ("version.data", 1, "version: "),
         ("compare-samples.value", [1], "samples: 0: "),
         ("compare-samples.value", "1", "samples: "),
@@ -189,7 +185,7 @@ def test_a_new_callback_is_checked_by_its_annotations_alone():
             return numbers
 
 
-def test_structures_that_are_wrong_are_refused(app, client):
+def test_wrong_structures_are_refused(app, client):
     for body in callbacks(app):
         for change in (
             {"output": "nothing.data"}, {"output": None}, {"output": ["a"]}, {"output": "shown.data"},
@@ -216,7 +212,7 @@ def test_structures_that_are_wrong_are_refused(app, client):
         "{}".encode("utf-16"), b"\x1f\x8b\x08\x00", b"a=1&b=2", b"\x00" * 100,
     ],
 )  # fmt: skip
-def test_what_is_no_body_is_refused(client, body):
+def test_bytes_that_are_not_a_body_are_refused(client, body):
     assert post(client, body) == 400
 
 
@@ -229,7 +225,7 @@ def test_nan_and_depth_inside_a_good_body_are_refused(app, client):
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "json"])
 def test_another_content_type_is_refused(app, client, kind):
-    """Of those a page of another site may send without asking, too."""
+    """A page of another site may send some of these without the browser's preflight request."""
     answer = client.post(PATH, data=json.dumps(next(callbacks(app))), headers={"Content-Type": kind})
     assert (answer.status_code, answer.mimetype) == (400, "text/plain")
     assert "application/json is needed" in answer.text
@@ -265,11 +261,12 @@ def test_many_wrong_items_are_refused_at_the_first(app, client, request, key, va
     assert post(client, sent) == 400
 
 
-def test_all_selected_samples_fit(app):
-    """The largest body that a page of ours can send."""
+def test_all_samples_can_be_selected(app, client):
+    """The largest body that our pages can send."""
     body = next(b for b in callbacks(app) if b["output"] == "compare-selected.children")
     body["inputs"][0]["value"] = [str(sample) for sample in range(100_000)]
     assert len(json.dumps(body)) < 0.6 * guard.MAX_BODY
+    assert post(client, body) == 200
 
 
 json_values = st.recursive(

@@ -1,4 +1,4 @@
-"""Tables as data: what ag-grid is given."""
+"""Tables: the properties that ag-grid gets."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def test_every_column_has_a_name_and_no_field_is_a_path(columns):
         assert "." not in column["field"]
 
 
-def test_the_functions_that_columns_name_are_there(columns):
+def test_the_script_has_the_functions_that_columns_name(columns):
     grid = table("t", columns, [], "a table", store="store").children.to_plotly_json()["props"]
     for called in re.findall(r'"function": "(\w+)\(', json.dumps(grid)) + ["openRow", "focusRow"]:
         assert f"functions.{called} =" in SCRIPT
@@ -58,7 +58,7 @@ def test_nothing_is_run_or_read_as_markup():
     assert "innerHTML" not in SCRIPT
 
 
-def test_a_row_acts_by_mouse_and_keyboard():
+def test_a_row_reacts_to_mouse_and_keyboard():
     listens = table("t", [], [], "a table").children.eventListeners
     assert listens["rowClicked"] == listens["cellKeyDown"] == ["openRow(params)"]
     assert listens["cellFocused"] == []
@@ -96,7 +96,7 @@ def test_a_severity_has_a_symbol_that_the_script_knows():
         assert f'"{symbol}": "{severity}"' in SCRIPT
 
 
-def test_columns_are_set_anew_only_where_they_changed():
+def test_columns_are_set_only_where_they_changed():
     columns = [text_column("name", "name", 80), number_column("n", "n", 50)]
     assert changed_columns(columns, json.loads(json.dumps(columns))) is no_update
     assert changed_columns(columns, columns[:1]) == columns

@@ -1,21 +1,14 @@
-"""The sample and the timestep that a finding leads to, looked for by other means."""
+"""The worst sample of a finding, found by other means."""
 
 import numpy as np
-import pytest
 import small_store
 
-from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
 from dashboards.pages.overview.worst_sample import worst_sample
 from gradscope.analysis.signatures import find
 from gradscope.analysis.synthetic import trajectories
 
 ELEMENTS = 3 * 8 * 8
-
-
-@pytest.fixture(scope="module")
-def run(stored):
-    return Library([stored]).run(None)
 
 
 def test_an_outcome_leads_to_a_sample_that_the_judge_gets_wrong(run):
@@ -41,7 +34,7 @@ def faulty(fault, tmp_path, change=lambda ds: ds) -> OpenRun:
     ds = parts[0].combine_first(parts[1]).assign_coords(sample=range(64)).assign_attrs(small_store.ATTRIBUTES)
     integers = ("written", "predicted_class", "own_prediction", "judge_prediction")
     whole = {name: ds[name].astype(parts[0][name].dtype) for name in integers}
-    return Library([small_store.save(change(ds.assign(whole)), tmp_path / "a.zarr")]).run(None)
+    return OpenRun(small_store.save(change(ds.assign(whole)), tmp_path / "a.zarr"))
 
 
 def test_gradients_that_are_not_finite_lead_to_the_first_of_them(tmp_path):

@@ -85,18 +85,19 @@ def register(app: Dash, library: Library) -> None:
         run, state = shown_state(library, view)
         if not samples:
             return None
-        cells = tuple(sorted((a, b)))
-        targets = [state.to("trajectory", cell=cell, cells=cells, variables=(name,)) for cell in (a, b)]
-        rows = [_row(run, target, sorted(samples)[:MOST]) for target in targets]
+        cells = [run.cell(number) for number in (a, b)]  # raises before an unknown number gets into a URL
+        target = state.to("trajectory", cells=tuple(sorted((a, b))), variables=(name,))
+        rows = []
+        for number, cell in zip((a, b), cells, strict=True):
+            shown = _thumbnails(run, target.to("trajectory", cell=number), sorted(samples)[:MOST])
+            rows.append(html.Div([html.H3(cell_name(cell)), html.Div(shown, className="thumbs")]))
         if len(samples) > MOST:
             rows.append(html.P(f"The first {MOST} of {len(samples)} selected samples.", className="caption"))
         return rows
 
 
-def _row(run: OpenRun, state: State, samples: list[int]):
+def _thumbnails(run: OpenRun, state: State, samples: list[int]) -> list[html.A]:
     """Thumbnails of the samples in the cell of a trajectory's state."""
     ds = run.scalars("finite_fraction") if "finite_fraction" in run.ds else run.scalars("written")
-    cell = run.cell(state.cell)
-    table = verdicts(ds.isel(place(ds, cell)))
-    shown = thumbnails(run, table[table["sample"].isin(samples)], state)
-    return html.Div([html.H3(cell_name(cell)), html.Div(shown, className="thumbs")])
+    table = verdicts(ds.isel(place(ds, run.cell(state.cell))))
+    return thumbnails(run, table[table["sample"].isin(samples)], state)

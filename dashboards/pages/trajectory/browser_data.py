@@ -79,9 +79,8 @@ def tensors_kept(run: OpenRun) -> str:
 
 def readout_names(run: OpenRun) -> list[str]:
     """Names of the diagnostics with one number, or one class, for each cell, sample and timestep."""
-    return sorted(
-        str(name) for name, v in run.ds.data_vars.items() if set(v.dims) == _SCALAR_DIMS and name != "written"
-    )
+    names = (str(name) for name, v in run.ds.variables.items() if set(v.dims) == _SCALAR_DIMS)
+    return sorted(name for name in names if name != "written")
 
 
 def sample_numbers(run: OpenRun, cell: int, sample: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from dashboards.widgets.messages import no_diagnostic
 
 TITLE = "Distributions"
 MOST = PAGE_MAX["cells"]["distributions"]
-"""Cells whose ridgelines can be told apart."""
+"""Cells whose ridgelines can be distinguished."""
 OF_TENSORS = {"magnitudes": "Gradient magnitudes", "spectrum": "Gradient spectrum"}
 """Figures of the gradients of one cell, with their titles."""
 ID = {figure: f"distributions-{figure}" for figure in ("ridgelines", *OF_TENSORS)}

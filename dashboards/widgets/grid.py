@@ -14,7 +14,7 @@ from dash_ag_grid import AgGrid
 ROW, HEADER = 26, 30
 """Heights in pixels."""
 SEVERITIES = {"alarm": "▲", "warning": "●", "remark": "○"}
-"""A symbol for each severity, for readers who cannot tell the colours."""
+"""A symbol for each severity, for readers who cannot distinguish the colours."""
 
 Row = Mapping[str, Any]
 Column = dict[str, Any]

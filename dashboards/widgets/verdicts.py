@@ -8,7 +8,7 @@ from dashboards.state import SAMPLE_FILTERS, SampleFilter
 from gradscope.analysis.contents import class_name, class_names, finished
 
 RIGHT, WRONG, NONE = "✓", "✗", "–"
-"""Symbols, for readers who cannot tell the colours."""
+"""Symbols, for readers who cannot distinguish the colours."""
 _TITLES = ("all", "judge wrong", "guide fooled", "judge right", "not finite")
 FILTER_TITLES = dict(zip(SAMPLE_FILTERS, _TITLES, strict=True))
 """A guide is fooled where it sees the target class in a sample and the judge does not."""

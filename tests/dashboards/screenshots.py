@@ -1,4 +1,4 @@
-"""The pictures of the dashboard in README: ``python tests/dashboards/screenshots.py runs/both.zarr runs/pictures``."""
+"""Make README's pictures of the dashboard: ``python tests/dashboards/screenshots.py runs/both.zarr runs/pictures``."""
 
 import io
 import sys
@@ -29,7 +29,7 @@ def main(store: Path, folder: Path) -> None:
 
 
 def save(page, path: Path) -> None:
-    """What is seen of a page."""
+    """Save the visible part of a page."""
     chromium.settle(page)
     page.mouse.move(0, 0)
     page.wait_for_timeout(500)

@@ -1,4 +1,4 @@
-"""The cache: values are made once and dropped by their weight, whatever threads do."""
+"""The cache: each value is made once, also by several threads, and dropped by its weight."""
 
 import threading
 

@@ -102,7 +102,7 @@ def test_python_runs_on_its_own(run, tmp_path):
     assert json.loads(shown.read_text()) == json.loads(RUN_LATER.draw(run).to_json())
 
 
-def test_names_in_a_store_are_no_code_and_no_lines_of_their_own(tmp_path):
+def test_names_of_a_store_add_neither_code_nor_lines(tmp_path):
     ds = small_store.evaluated().assign_coords(classifier=["'); raise SystemExit('", "# forged: yes"])
     cells = [GOOD | {"classifier": name} for name in ds["classifier"].values.tolist()]
     path = tmp_path / "it's a\nstore.zarr"
@@ -198,8 +198,8 @@ PAGE = """<html><body>
 <a href="numbers/5f0c.csv?call=abc" download="x.csv">CSV</a>
 <script src="plotly.js"></script>
 <script>
-  const saved = { said: [] };
-  window.gradscope = { copy: (text, said) => (saved.python = text), say: (text) => saved.said.push(text) };
+  const saved = { messages: [] };
+  window.gradscope = { copy: (text, message) => (saved.python = text), say: (text) => saved.messages.push(text) };
   HTMLAnchorElement.prototype.click = function () { saved[this.download] = this.href; };
 </script>
 <script src="export.js"></script>
@@ -263,7 +263,7 @@ def test_a_saved_picture_is_dark_on_white_with_legend_and_origin(saved):
     assert float(svg.get("height")) > 300 + 30
     assert saved["figure.png"].startswith("data:image/png;base64,")
     assert saved["after"] == saved["before"]
-    assert saved["said"] == []
+    assert saved["messages"] == []
 
 
 @pytest.mark.browser

@@ -148,13 +148,13 @@ def test_the_end_of_a_recording_is_seen(live):
 def test_a_finished_store_costs_one_look(stored, monkeypatch):
     run = OpenRun(stored)
     run.scalars()
-    looked = []
+    reads = []
     original = LocalStore.get
-    monkeypatch.setattr(LocalStore, "get", lambda self, key, *rest: looked.append(key) or original(self, key, *rest))
-    monkeypatch.setattr(Chunks, "stamp", lambda self, index: looked.append(index))
+    monkeypatch.setattr(LocalStore, "get", lambda self, key, *rest: reads.append(key) or original(self, key, *rest))
+    monkeypatch.setattr(Chunks, "stamp", lambda self, index: reads.append(index))
     assert not run.refresh()
     run.scalars()
-    assert looked == []
+    assert reads == []
 
 
 def test_a_store_that_vanishes_stays_as_it_was(live):

@@ -88,7 +88,7 @@ def test_an_unstable_cell_opens_the_sample_that_turns_most(run, evaluated, state
 
 
 def partly(cells=0, steps=0, status="complete"):
-    """With so many cells written, and so many steps of the next; without tensors."""
+    """A store with some cells written, and some steps of the next one; without tensors."""
     ds = small_store.recorded()[FEW]
     written = np.zeros((16, 16, 10), dtype=np.uint8)
     written[:cells] = 3
@@ -98,7 +98,7 @@ def partly(cells=0, steps=0, status="complete"):
     return ds.assign_attrs(status=status)
 
 
-def test_the_headline_says_what_is_found_and_how_much_is_there(run, opened):
+def test_the_headline_counts_findings_and_the_written_share(run, opened):
     found = run.findings()
     cells = len({tuple(f.cell.values()) for f in found})
     alarms, warnings, remarks = (sum(f.severity == s for f in found) for s in ("alarm", "warning", "remark"))

@@ -45,14 +45,14 @@ def test_a_frame_is_the_picture_with_its_description(library):
 
 
 def test_browsers_keep_only_complete_pictures(library):
-    ask = client(library)
-    assert ask.get("/frames/5f0c/2/4.png?cells=3").headers["Cache-Control"] == FOREVER
-    part = ask.get("/frames/5f0c/2/5.png?cells=3")
+    browser = client(library)
+    assert browser.get("/frames/5f0c/2/4.png?cells=3").headers["Cache-Control"] == FOREVER
+    part = browser.get("/frames/5f0c/2/5.png?cells=3")
     assert part.headers["Cache-Control"] == "no-store"
     assert json.loads(part.headers["Gradscope-Frame"])["written"] == [True, False]
-    assert ask.get("/thumbnails/5f0c/0.png?samples=0-15").headers["Cache-Control"] == FOREVER
-    assert ask.get("/thumbnails/5f0c/1.png?samples=0-15").headers["Cache-Control"] == "no-store"
-    assert ask.get("/thumbnails/5f0c/1.png?samples=3-15").headers["Cache-Control"] == FOREVER
+    assert browser.get("/thumbnails/5f0c/0.png?samples=0-15").headers["Cache-Control"] == FOREVER
+    assert browser.get("/thumbnails/5f0c/1.png?samples=0-15").headers["Cache-Control"] == "no-store"
+    assert browser.get("/thumbnails/5f0c/1.png?samples=3-15").headers["Cache-Control"] == FOREVER
 
 
 def test_thumbnails_are_the_picture(library):
@@ -64,11 +64,11 @@ def test_thumbnails_are_the_picture(library):
 
 @pytest.mark.parametrize("prefix", ["/", "/gradscope/", "/gradscope"])
 def test_addresses_begin_with_the_prefix(library, prefix):
-    ask = client(library, prefix)
+    browser = client(library, prefix)
     base = prefix.rstrip("/")
-    assert ask.get(f"{base}/frames/5f0c/0/0.png?cells=1").status_code == 200
-    assert ask.get(f"{base}/thumbnails/5f0c/0.png?samples=0-3").status_code == 200
-    assert (ask.get("/frames/5f0c/0/0.png?cells=1").status_code == 200) is (base == "")
+    assert browser.get(f"{base}/frames/5f0c/0/0.png?cells=1").status_code == 200
+    assert browser.get(f"{base}/thumbnails/5f0c/0.png?samples=0-3").status_code == 200
+    assert (browser.get("/frames/5f0c/0/0.png?cells=1").status_code == 200) is (base == "")
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_a_store_that_cannot_be_opened_is_answered_in_a_line(library):
 
 def test_no_path_reaches_the_file_system(library, tmp_path):
     """Keys, numbers and words of an address are looked up, never opened."""
-    ask = client(library)
+    browser = client(library)
     path = str(library.run("5f0c").path)
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "0.png").write_bytes(b"secret")
     for key in ("..", "%2e%2e", "..%2f..", path, path.replace("/", "%2f"), f"..{tmp_path}", "5f0c/../../x"):
         for rest in ("0/0.png?cells=1", "0.png?samples=0-1", "..%2f0.png", "-1/0.png", "1e9/0.png", "0/0.png/../x"):
             for kind in ("frames", "thumbnails"):
-                got = ask.get(f"/{kind}/{key}/{rest}")
+                got = browser.get(f"/{kind}/{key}/{rest}")
                 assert got.status_code in (308, 404), (kind, key, rest)
                 assert b"secret" not in got.data
 

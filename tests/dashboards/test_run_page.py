@@ -37,7 +37,7 @@ def test_the_configuration_as_yaml_is_the_one_that_is_stored():
 
 
 @pytest.mark.parametrize(("stored", "text"), [({}, "the store has none"), ({"configuration": "{broken"}, "{broken")])
-def test_a_configuration_that_is_no_json_is_shown_as_it_is(stored, text):
+def test_a_configuration_that_is_not_json_is_shown_as_it_is(stored, text):
     assert page.configuration(stored) == text
 
 
@@ -77,7 +77,7 @@ def test_sizes_are_readable(size, text):
     assert readable_size(size) == text
 
 
-def test_commands_can_be_pasted_whatever_the_path_is(tmp_path):
+def test_commands_quote_the_path(tmp_path):
     path = tmp_path / "my runs; rm x" / "a b.zarr"
     path.parent.mkdir()
     run = OpenRun(small_store.save(small_store.recorded()[["log_prob", "written"]], path))

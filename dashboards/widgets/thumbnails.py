@@ -9,7 +9,7 @@ from dash import html
 from dashboards.data.open_run import OpenRun
 from dashboards.images.tiles import COLUMNS
 from dashboards.state import State
-from dashboards.widgets.verdicts import RIGHT, verdict_text
+from dashboards.widgets.verdicts import NAMES, RIGHT, verdict_text
 
 SPRITE = 64
 """Samples whose images come as one picture."""
@@ -53,8 +53,8 @@ def _thumbnail(run: OpenRun, sample: int, row: dict[str, Any], state: State) -> 
     lines = [html.Span([html.B(sample), f" {row['label']}"])]
     if row["finished"]:
         lines += [
-            html.Span(_verdict(who, row[who], row[f"{who}_right"]), className=_CLASS_NAMES.get(row[f"{who}_right"]))
-            for who in ("own", "judge")
+            html.Span(_verdict(name, row[who], row[f"{who}_right"]), className=_CLASS_NAMES.get(row[f"{who}_right"]))
+            for who, name in NAMES.items()
             if f"{who}_prediction" in run.ds
         ]
     else:
@@ -70,6 +70,6 @@ def _thumbnail(run: OpenRun, sample: int, row: dict[str, Any], state: State) -> 
     )
 
 
-def _verdict(who: str, name: str, right: float) -> str:
-    """A verdict without the class's name where that is the target's."""
-    return f"{who} {RIGHT}" if right == 1 else f"{who} {verdict_text(name, right)}"
+def _verdict(name: str, seen: str, right: float) -> str:
+    """A verdict, without the class that was seen where it is the target."""
+    return f"{name} {RIGHT}" if right == 1 else f"{name} {verdict_text(seen, right)}"

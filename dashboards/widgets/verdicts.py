@@ -9,6 +9,8 @@ from gradscope.analysis.contents import class_name, class_names, finished
 
 RIGHT, WRONG, NONE = "✓", "✗", "–"
 """Symbols, for readers who cannot distinguish the colours."""
+NAMES = {"own": "guide", "judge": "judge"}
+"""Names on the pages, by the prefix of the store's variables."""
 _TITLES = ("all", "judge wrong", "guide fooled", "judge right", "not finite")
 FILTER_TITLES = dict(zip(SAMPLE_FILTERS, _TITLES, strict=True))
 """A guide is fooled where it sees the target class in a sample and the judge does not."""
@@ -34,7 +36,7 @@ def verdicts(cell: xr.Dataset) -> pd.DataFrame:
     label, done = cell["label"].values.astype(int), finished(cell)
     targets = [class_name(names, number) for number in label]
     table = pd.DataFrame({"sample": cell["sample"].values, "label": targets, "finished": done})
-    for who in ("own", "judge"):
+    for who in NAMES:
         seen = np.full(len(label), -1)
         if f"{who}_prediction" in cell:
             seen = np.where(done, cell[f"{who}_prediction"].values, -1).astype(int)

@@ -9,6 +9,7 @@ from dashboards.data.open_run import OpenRun
 from dashboards.state import State
 from dashboards.widgets.grid import Column, Row, badge, badge_column, interval_column, number_column, text_column
 from dashboards.widgets.links import trajectory_state
+from dashboards.widgets.verdicts import NAMES
 from gradscope.analysis import summary
 from gradscope.analysis.contents import class_names, place
 from gradscope.analysis.findings import Finding
@@ -22,9 +23,9 @@ def cell_columns(ds: xr.Dataset) -> list[Column]:
     """The columns that the store has data for."""
     accuracies = [
         interval_column(
-            who, f"{who} [95 %]", 130, digits=2, headerTooltip=f"share of samples in which {name} sees the target"
+            who, f"{name} [95 %]", 130, digits=2, headerTooltip=f"share of samples in which the {name} sees the target"
         )
-        for who, name in (("own", "its guide"), ("judge", "the judge"))
+        for who, name in NAMES.items()
         if f"{who}_prediction" in ds
     ]
     by_class = text_column("by_class", "judge, by class", 150, headerTooltip=", ".join(map(str, class_names(ds))))
@@ -74,7 +75,7 @@ def _measured(run: OpenRun) -> list[dict]:
 
 def _row(cell: xr.Dataset, i: int, name: str) -> dict:
     row = {"id": str(i), "cell": name, "samples": int(cell["samples"])}
-    for who in ("own", "judge"):
+    for who in NAMES:
         if f"{who}_accuracy" in cell:
             low, high = cell[f"{who}_interval"].values
             row |= {who: _finite(cell[f"{who}_accuracy"]), f"{who}_low": _finite(low), f"{who}_high": _finite(high)}

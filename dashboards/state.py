@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
+from probes.catalogue import CATALOGUE
 
 PAGES = ("overview", "trajectory", "compare", "distributions", "samples", "run")
 CURSOR = ("store", "cell", "t", "sample")
@@ -34,7 +35,9 @@ LIMITS = ("shared", "cell")
 SampleFilter = Literal["all", "wrong", "fooled", "right", "nonfinite"]
 SAMPLE_FILTERS: tuple[SampleFilter, ...] = get_args(SampleFilter)
 T = TypeVar("T")
-_DEFAULT_VARIABLES = ("gradient_cosine", "log_prob", "gradient_norm", "effective_strength")
+_HEADLINES = [row for row in CATALOGUE.values() if row.headline]
+_DEFAULT_VARIABLES = tuple({row.probe: row.name for row in reversed(_HEADLINES)}.values())[::-1]
+"""The first headline diagnostic of each probe."""
 
 
 @dataclass(frozen=True)

@@ -1,71 +1,69 @@
 """What is measured at one sampling step.
 
-A probe turns a `GuidedStep` into named values, one row a sample. The groups of `NAMED` are the names that a run's
-configuration may list under ``probes``; their keyword arguments are its options.
+A probe turns a `GuidedStep` into named values, one row a sample; `CATALOGUE` says what each value is. The names are
+loaded on first use: the catalogue needs no torch.
 """
 
-from collections.abc import Callable, Mapping
-from inspect import signature
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from probes.attribution import Attribution
-from probes.belief import Belief
-from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
-from probes.fractions import SOURCES, FiniteFraction, Fractions
-from probes.layers import Layers
-from probes.norms import Norm
-from probes.probe import IMAGE_DIMS, Coordinate, Probe, Variable, attach_all, check_needs
-from probes.reference import ReferenceCosine
-from probes.sensitivity import GradientLipschitz
-from probes.snr import GradientSNR
-from probes.spectrum import Spectrum
-from probes.step import GuidedStep
-from probes.strength import EffectiveStrength, NoiseAdded, Unguided
-from probes.tensors import Tensor
-from probes.trace import Trace
+if TYPE_CHECKING:
+    from probes.attribution import Attribution
+    from probes.belief import Belief
+    from probes.catalogue import CATALOGUE, IMAGE_DIMS, TENSOR, Coordinate, Variable
+    from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
+    from probes.fractions import SOURCES, FiniteFraction, Fractions
+    from probes.groups import NAMED
+    from probes.layers import Layers
+    from probes.norms import Norm
+    from probes.probe import Probe, attach_all, check_needs
+    from probes.reference import ReferenceCosine
+    from probes.sensitivity import GradientLipschitz
+    from probes.snr import GradientSNR
+    from probes.spectrum import Spectrum
+    from probes.step import GuidedStep
+    from probes.strength import EffectiveStrength, NoiseAdded, Unguided
+    from probes.tensors import Tensor
+    from probes.trace import Trace
 
-
-def _alone(kind: type[Probe]) -> Callable[..., list[Probe]]:
-    """A group of one probe, with its options."""
-
-    def make(**options: object) -> list[Probe]:
-        return [kind(**options)]
-
-    make.__signature__ = signature(kind)  # type: ignore[attr-defined]
-    return make
-
-
-NAMED: Mapping[str, Callable[..., list[Probe]]] = {
-    "gradient": lambda: [Tensor("gradient")],
-    "update": lambda: [Tensor("update")],
-    "direction": lambda: [Tensor("direction")],
-    "x_t": lambda: [Tensor("x_t")],
-    "pred_original_sample": lambda: [Tensor("pred_original_sample")],
-    "norms": lambda: [Norm("gradient"), Norm("update")],
-    "cosines": lambda: [
-        Cosine("gradient"),
-        Cosine("update"),
-        LagCosine(),
-        FirstCosine(),
-        CosineBetween("update", "gradient"),
-        ScoreCosine(),
-    ],
-    "strength": lambda: [EffectiveStrength(), CosineBetween("shift", "direction"), NoiseAdded(), Unguided()],
-    "belief": lambda: [Belief()],
-    "fractions": lambda: [Fractions()],
-    "sensitivity": lambda: [GradientLipschitz()],
-    "spectrum": lambda: [Spectrum()],
-    "reference": _alone(ReferenceCosine),
-    "snr": _alone(GradientSNR),
-    "attribution": _alone(Attribution),
-    "layers": _alone(Layers),
+_MODULES = {
+    "Attribution": "attribution",
+    "Belief": "belief",
+    "CATALOGUE": "catalogue",
+    "Coordinate": "catalogue",
+    "Cosine": "cosines",
+    "CosineBetween": "cosines",
+    "EffectiveStrength": "strength",
+    "FiniteFraction": "fractions",
+    "FirstCosine": "cosines",
+    "Fractions": "fractions",
+    "GradientLipschitz": "sensitivity",
+    "GradientSNR": "snr",
+    "GuidedStep": "step",
+    "IMAGE_DIMS": "catalogue",
+    "LagCosine": "cosines",
+    "Layers": "layers",
+    "NAMED": "groups",
+    "NoiseAdded": "strength",
+    "Norm": "norms",
+    "Probe": "probe",
+    "ReferenceCosine": "reference",
+    "SOURCES": "fractions",
+    "ScoreCosine": "cosines",
+    "Spectrum": "spectrum",
+    "TENSOR": "catalogue",
+    "Tensor": "tensors",
+    "Trace": "trace",
+    "Unguided": "strength",
+    "Variable": "catalogue",
+    "attach_all": "probe",
+    "check_needs": "probe",
 }
 
 __all__ = [
-    "IMAGE_DIMS",
-    "NAMED",
-    "SOURCES",
     "Attribution",
     "Belief",
+    "CATALOGUE",
     "Coordinate",
     "Cosine",
     "CosineBetween",
@@ -76,14 +74,18 @@ __all__ = [
     "GradientLipschitz",
     "GradientSNR",
     "GuidedStep",
+    "IMAGE_DIMS",
     "LagCosine",
     "Layers",
+    "NAMED",
     "NoiseAdded",
     "Norm",
     "Probe",
     "ReferenceCosine",
+    "SOURCES",
     "ScoreCosine",
     "Spectrum",
+    "TENSOR",
     "Tensor",
     "Trace",
     "Unguided",
@@ -91,3 +93,13 @@ __all__ = [
     "attach_all",
     "check_needs",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'probes' has no attribute {name!r}")
+    return getattr(import_module(f"probes.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

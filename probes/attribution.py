@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from probes.catalogue import CATALOGUE
 from probes.differentiation import gradient
-from probes.probe import Probe, Variable
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 
@@ -23,17 +24,8 @@ class Attribution(Probe):
 
     needs = ("gradient", "label", "objective")
     variables = (
-        Variable(
-            "sensitivity_max",
-            "largest relative change of the objective's gradient in a small cube around x_t",
-            "max_k |grad objective(x_t + u_k) - grad objective(x_t)|_2 / |grad objective(x_t)|_2,"
-            " u_k uniform in [-radius, radius], NaN for a zero gradient",
-        ),
-        Variable(
-            "infidelity",
-            "mean squared error of the change of the objective that the step's gradient predicts",
-            "mean_k (<u_k, g_t> - (objective(x_t) - objective(x_t - u_k)))^2, u_k normal with sd radius",
-        ),
+        CATALOGUE["sensitivity_max"],
+        CATALOGUE["infidelity"],
     )
 
     def __init__(self, draws: int = 4, radius: float = 0.02) -> None:

@@ -2,8 +2,9 @@
 
 import torch
 
+from probes.catalogue import CATALOGUE
 from probes.numerics import margin
-from probes.probe import Probe, Variable
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 
@@ -12,20 +13,10 @@ class Belief(Probe):
 
     needs = ("logits", "label")
     variables = (
-        Variable(
-            "margin",
-            "target's logit against the logsumexp of the others",
-            "f(c)[y] - log sum_{k != y} exp f(c)[k]",
-            units="nat",
-        ),
-        Variable(
-            "log_prob",
-            "guide's log-probability of the target class",
-            "log softmax(f(c))[y] = logsigmoid(margin)",
-            units="nat",
-        ),
-        Variable("entropy", "entropy of the guide's prediction", "-sum_k p_k log p_k", units="nat"),
-        Variable("predicted_class", "class that the guide predicts", "argmax_k f(c)[k]", dtype="int16"),
+        CATALOGUE["margin"],
+        CATALOGUE["log_prob"],
+        CATALOGUE["entropy"],
+        CATALOGUE["predicted_class"],
     )
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:

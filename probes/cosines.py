@@ -5,12 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from probes.catalogue import CATALOGUE, LAG_PARTS, cosine_between, cosine_of, row
 from probes.numerics import cosine_of_units, undefined
-from probes.probe import Probe, Variable
+from probes.probe import Probe
 from probes.step import GuidedStep
-
-GRID = 28
-"""Times between which `LagCosine` compares gradients, over the whole of diffusion."""
 
 
 class Cosine(Probe):
@@ -19,13 +17,7 @@ class Cosine(Probe):
     def __init__(self, name: Literal["gradient", "update"]) -> None:
         self.name = name
         self.needs = (name,)
-        self.variables = (
-            Variable(
-                f"{name}_cosine",
-                f"cosine similarity of the {name} with that of the previous step",
-                f"cos({name}_t, {name}_prev)",
-            ),
-        )
+        self.variables = (row(cosine_of(name)),)
 
     def measure(self, step: GuidedStep, state: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
         now = step.unit_rows(self.name)
@@ -37,25 +29,19 @@ class LagCosine(Probe):
     """Cosine of the gradient with that about T / 28 timesteps earlier, however many steps the sampler takes.
 
     Successive gradients are the nearer in time, and so the more alike, the more steps there are. Here the range of T
-    timesteps is cut into `GRID` equal parts, and the first step in each part is compared with the first step in the
+    timesteps is cut into `LAG_PARTS` equal parts. The first step in each part is compared with the first step in the
     part before it that has one. NaN at the other steps. Steps further apart than T / 28 are each compared with the one
     before.
     """
 
     needs = ("gradient", "num_train_timesteps")
-    variables = (
-        Variable(
-            "gradient_lag_cosine",
-            f"cosine similarity of the gradient with that about 1/{GRID} of diffusion time earlier",
-            f"cos(g_t, g_s), t and s the first steps in neighbouring parts of T / {GRID} timesteps, NaN at other steps",
-        ),
-    )
+    variables = (CATALOGUE["gradient_lag_cosine"],)
 
     def measure(
         self, step: GuidedStep, state: tuple[int, Tensor] | None
     ) -> tuple[dict[str, Tensor], tuple[int, Tensor]]:
         assert step.num_train_timesteps is not None
-        part = step.timestep * GRID // step.num_train_timesteps
+        part = int(step.timestep * LAG_PARTS // step.num_train_timesteps)
         value = undefined(step.x_t)
         if state is None or part != state[0]:
             now = step.unit_rows("gradient")
@@ -72,13 +58,7 @@ class FirstCosine(Probe):
     """
 
     needs = ("gradient",)
-    variables = (
-        Variable(
-            "gradient_first_cosine",
-            "cosine similarity of the gradient with the first one of the sample",
-            "cos(g_t, g_first), first: the first step whose gradient is finite and not zero",
-        ),
-    )
+    variables = (CATALOGUE["gradient_first_cosine"],)
 
     def measure(self, step: GuidedStep, state: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
         now = step.unit_rows("gradient")
@@ -94,13 +74,7 @@ class CosineBetween(Probe):
 
     def __init__(self, first: Literal["shift", "update"], second: Literal["direction", "gradient"]) -> None:
         self.needs = (first, second)
-        self.variables = (
-            Variable(
-                f"{first}_{second}_cosine",
-                f"cosine similarity of the {first} with the {second}",
-                f"cos({first}, {second})",
-            ),
-        )
+        self.variables = (row(cosine_between(first, second)),)
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
         first, second = map(step.unit_rows, self.needs)
@@ -111,13 +85,7 @@ class ScoreCosine(Probe):
     """Cosine of the gradient with the score's direction, -epsilon: below zero it fights the prior."""
 
     needs = ("gradient", "model_output")
-    variables = (
-        Variable(
-            "score_cosine",
-            "cosine similarity of the gradient with the unconditional score",
-            "cos(gradient, -model_output)",
-        ),
-    )
+    variables = (CATALOGUE["score_cosine"],)
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
         gradient, epsilon = map(step.unit_rows, self.needs)

@@ -2,7 +2,8 @@
 
 import torch
 
-from probes.probe import Probe, Variable
+from probes.catalogue import CATALOGUE
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 SOURCES = ("finite", "x_t", "denoiser", "guide", "gradient")
@@ -17,13 +18,8 @@ class FiniteFraction(Probe):
     """
 
     variables = (
-        Variable("finite_fraction", "share of finite elements of the gradient", "mean(isfinite(gradient))"),
-        Variable(
-            "nonfinite_source",
-            "where a value that is not finite appears first",
-            "0 nowhere, 1 x_t, 2 model_output, 3 logits, 4 gradient",
-            dtype="int8",
-        ),
+        CATALOGUE["finite_fraction"],
+        CATALOGUE["nonfinite_source"],
     )
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
@@ -41,12 +37,8 @@ class Fractions(Probe):
 
     needs = ("gradient", "pred_original_sample")
     variables = (
-        Variable(
-            "clipped_fraction",
-            "share of elements of pred_original_sample at the scheduler's clamp",
-            "mean(|pred_original_sample| >= clip_range), 0 where the scheduler does not clip",
-        ),
-        Variable("zero_fraction", "share of elements of the gradient that are exactly zero", "mean(gradient == 0)"),
+        CATALOGUE["clipped_fraction"],
+        CATALOGUE["zero_fraction"],
     )
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
@@ -60,4 +52,4 @@ class Fractions(Probe):
 
 
 def _share(mask: torch.Tensor) -> torch.Tensor:
-    return mask.float().mean(dim=(1, 2, 3))
+    return mask.float().flatten(1).mean(dim=1)

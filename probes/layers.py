@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from probes.catalogue import CATALOGUE, Coordinate
 from probes.numerics import norm, undefined
-from probes.probe import Coordinate, Probe, Variable
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 
@@ -33,20 +35,8 @@ class Layers(Probe):
         self._runs: dict[str, _Run] | None = None
         layers = {"layer": Coordinate(self.names, "layer of the classifier or the U-Net")}
         self.variables = (
-            Variable(
-                "layer_activation_norm",
-                "l2 norm of the layer's output",
-                "|h|_2, NaN where it did not run",
-                dims=("layer",),
-                coords=layers,
-            ),
-            Variable(
-                "layer_gradient_norm",
-                "l2 norm of the gradient of the objective with respect to the layer's output",
-                "|d objective / d h|_2, NaN where the backward pass does not reach the layer",
-                dims=("layer",),
-                coords=layers,
-            ),
+            replace(CATALOGUE["layer_activation_norm"], coords=layers),
+            replace(CATALOGUE["layer_gradient_norm"], coords=layers),
         )
 
     @contextmanager

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 import torch
 
-from probes.probe import Probe, Variable
+from probes.catalogue import norm_of, row
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 
@@ -14,7 +15,7 @@ class Norm(Probe):
     def __init__(self, name: Literal["gradient", "update"]) -> None:
         self.name = name
         self.needs = (name,)
-        self.variables = (Variable(f"{name}_norm", f"l2 norm of the {name}", f"|{name}|_2"),)
+        self.variables = (row(norm_of(name)),)
 
     def measure(self, step: GuidedStep, state: Any) -> tuple[dict[str, torch.Tensor], Any]:
         return {f"{self.name}_norm": step.norm(self.name).float()}, state

@@ -2,41 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from probes.catalogue import Variable
 from probes.step import GuidedStep
-
-IMAGE_DIMS = ("channel", "height", "width")
-
-
-@dataclass(frozen=True)
-class Coordinate:
-    """Values along a dimension of a probe's own."""
-
-    values: tuple[str, ...] | tuple[float, ...]
-    long_name: str
-    units: str = "1"
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A quantity that a probe yields, with one row a sample."""
-
-    name: str
-    long_name: str
-    equation: str
-    units: str = "1"
-    dims: tuple[str, ...] = ()
-    """Dimensions besides sample and timestep; `IMAGE_DIMS` marks a full tensor."""
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    """Lengths of the dimensions in `dims` that are neither the image's nor in `coords`."""
-    coords: Mapping[str, Coordinate] = field(default_factory=dict)
-    """By dimension."""
-    dtype: str = "float32"
 
 
 class Probe:

@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
+from probes.catalogue import CATALOGUE
 from probes.differentiation import gradient
 from probes.numerics import cosine, margin
-from probes.probe import Probe, Variable
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 
@@ -19,13 +20,7 @@ class ReferenceCosine(Probe):
     """
 
     needs = ("gradient", "label")
-    variables = (
-        Variable(
-            "reference_cosine",
-            "cosine similarity of the gradient with that of the reference classifier at x_t",
-            "cos(g_t, grad_{x_t} log p_ref(y | x_t)), NaN where either is zero or not finite",
-        ),
-    )
+    variables = (CATALOGUE["reference_cosine"],)
 
     def __init__(self, classifier: nn.Module) -> None:
         self.classifier = classifier.eval()

@@ -2,8 +2,9 @@
 
 import torch
 
+from probes.catalogue import CATALOGUE
 from probes.numerics import norm_of_rows, undefined
-from probes.probe import Probe, Variable
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
@@ -18,16 +19,8 @@ class GradientLipschitz(Probe):
 
     needs = ("gradient", "x_t")
     variables = (
-        Variable(
-            "gradient_lipschitz",
-            "difference quotient of the gradient over successive steps",
-            "|g_t - g_prev|_2 / |x_t - x_prev|_2",
-        ),
-        Variable(
-            "unit_gradient_lipschitz",
-            "difference quotient of the unit gradient over successive steps",
-            "|g_t/|g_t| - g_prev/|g_prev||_2 / |x_t - x_prev|_2",
-        ),
+        CATALOGUE["gradient_lipschitz"],
+        CATALOGUE["unit_gradient_lipschitz"],
     )
 
     def measure(self, step: GuidedStep, state: State) -> tuple[dict[str, torch.Tensor], State]:

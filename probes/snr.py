@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probes.catalogue import CATALOGUE
 from probes.differentiation import gradient
-from probes.probe import Probe, Variable
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 
@@ -25,14 +26,7 @@ class GradientSNR(Probe):
     """
 
     needs = ("pred_original_sample", "label", "alphas_cumprod", "objective")
-    variables = (
-        Variable(
-            "gradient_snr",
-            "signal-to-noise ratio of the gradient over draws of the forward noise",
-            "|mean_k g_k|^2 / (tr cov(g_k) / K), g_k = grad objective(sqrt(alphas_cumprod) pred_original_sample"
-            " + sqrt(1 - alphas_cumprod) noise_k), unbiased covariance",
-        ),
-    )
+    variables = (CATALOGUE["gradient_snr"],)
 
     def __init__(self, draws: int = 8, seed: int = 0) -> None:
         if draws < 2:

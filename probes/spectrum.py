@@ -1,11 +1,13 @@
 """Where the gradient's power lies in spatial frequency: adversarial texture is high-frequency."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from probes.probe import Coordinate, Probe, Variable
+from probes.catalogue import CATALOGUE, Coordinate
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 _WIDTH = 1 / 16
@@ -28,18 +30,8 @@ class Spectrum(Probe):
     """
 
     variables = (
-        Variable(
-            "high_frequency_share",
-            "share of the gradient's spectral power above half the Nyquist frequency",
-            "sum_{|f| > 1/4} |FFT(g)|^2 / sum_f |FFT(g)|^2, NaN for a zero gradient",
-        ),
-        Variable(
-            "radial_spectrum",
-            "share of the gradient's spectral power by radial frequency",
-            "sum_{|f| in bin} |FFT(g)|^2 / sum_f |FFT(g)|^2, NaN for a zero gradient",
-            dims=("radial_frequency",),
-            coords={"radial_frequency": _CENTRES},
-        ),
+        CATALOGUE["high_frequency_share"],
+        replace(CATALOGUE["radial_spectrum"], coords={"radial_frequency": _CENTRES}),
     )
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:

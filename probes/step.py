@@ -10,17 +10,25 @@ from probes import numerics
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedStep:
-    """One step of a block of n samples. Image tensors have shape ``(n, channel, height, width)``.
+    """One step of a block of n samples. Tensors have shape ``(n, *sample)``: of images ``(n, channel, height, width)``.
 
     Only `step`, `timestep`, `x_t` and `gradient` are required: whoever has a sampler of their own gives what they
     have, and a probe that needs more says so. Tensors belong to the sampler; a probe reads them and keeps, at most,
     a reference until the next step.
+
+    Examples
+    --------
+    >>> step = GuidedStep(step=0, timestep=999, x_t=torch.zeros(2, 3, 8, 8), gradient=torch.ones(2, 3, 8, 8))
+    >>> [round(norm, 2) for norm in step.norm("gradient").tolist()]
+    [13.86, 13.86]
     """
 
     step: int
     """Number of the step in sampling order, from 0."""
-    timestep: int
+    timestep: float
     """Diffusion time of x_t."""
+    repeat: int = 0
+    """Number of the repetition of this step, from 0, where a method repeats it."""
     x_t: Tensor
     gradient: Tensor
     """Gradient of the objective with respect to x_t, as it came: raw, possibly not finite. gradscope's sampler gives it

@@ -2,7 +2,8 @@
 
 import torch
 
-from probes.probe import Probe, Variable
+from probes.catalogue import CATALOGUE
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 
@@ -13,14 +14,7 @@ class EffectiveStrength(Probe):
     """
 
     needs = ("shift", "sigma")
-    variables = (
-        Variable(
-            "effective_strength",
-            "shift relative to the step's noise",
-            "|shift|_2 / (noise_added * sqrt(channel * height * width)), by sigma_t where noise_added is 0, NaN where"
-            " both are",
-        ),
-    )
+    variables = (CATALOGUE["effective_strength"],)
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
         assert step.shift is not None
@@ -35,9 +29,7 @@ class NoiseAdded(Probe):
     """Standard deviation of the noise that the step adds."""
 
     needs = ("noise_added",)
-    variables = (
-        Variable("noise_added", "standard deviation of the noise that the step adds", "sd of prev_sample given x_t"),
-    )
+    variables = (CATALOGUE["noise_added"],)
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
         assert step.noise_added is not None
@@ -48,14 +40,7 @@ class Unguided(Probe):
     """Whether guidance could not act on the sample at this step."""
 
     needs = ("unguided",)
-    variables = (
-        Variable(
-            "unguided",
-            "guidance could not act",
-            "1 where the gradient is not finite or the shift is undefined, else 0",
-            dtype="int8",
-        ),
-    )
+    variables = (CATALOGUE["unguided"],)
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
         assert step.unguided is not None

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 import torch
 
-from probes.probe import IMAGE_DIMS, Probe, Variable
+from probes.catalogue import CATALOGUE
+from probes.probe import Probe
 from probes.step import GuidedStep
 
 _ABOUT = {
@@ -28,7 +29,7 @@ class Tensor(Probe):
         self.name = name
         self.needs = (name,)
         long_name, equation = _ABOUT[name]
-        self.variables = (Variable(name, long_name, equation, dims=IMAGE_DIMS),)
+        self.variables = (CATALOGUE[name],)
 
     def measure(self, step: GuidedStep, state: Any) -> tuple[dict[str, torch.Tensor], Any]:
         return {self.name: getattr(step, self.name)}, state

@@ -16,7 +16,9 @@ class Trace:
 
     >>> trace = Trace([Norm("gradient"), Cosine("gradient")])
     >>> with sampler.register_step_hook(trace):
-    ...     sampler.sample(labels=[0, 1], num_inference_steps=50)
+    ...     images = sampler.sample(labels=[0, 1], num_inference_steps=20)
+    >>> trace["gradient_norm"].shape
+    torch.Size([2, 20])
     """
 
     def __init__(self, probes: Sequence[Probe]) -> None:

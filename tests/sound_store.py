@@ -76,7 +76,7 @@ def make(path: Path, kind: Kind) -> Path:
         timestep=np.arange(TIMESTEPS)[::-1] * 100,
         alphas_cumprod=np.linspace(0.05, 0.95, TIMESTEPS),
         sigma=np.append(np.linspace(1, 0.5, TIMESTEPS - 1), 0),
-        image_shape=(3, 8, 8),
+        sample_shape=(3, 8, 8),
         batch_size=BLOCK,
     )
     half = kind.dtype == "float16"

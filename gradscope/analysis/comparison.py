@@ -18,7 +18,7 @@ from gradscope.analysis.statistics import Cluster, Test, cluster_permutation, ho
 from gradscope.analysis.subsets import whole
 from gradscope.errors import GradscopeError, one_of
 from gradscope.intervals import bootstrap
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import cell_dims
 
 CURVES = ("gradient_cosine", "log_prob", "effective_strength")
 """Diagnostics, of those below, that are compared timestep by timestep too."""
@@ -127,6 +127,12 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
     ------
     GradscopeError
         A cell is unknown or ambiguous, or both are the same.
+
+    Examples
+    --------
+    >>> cell = {"classifier": "non_robust", "classifier_input": "x_t", "stabilizer": "none", "guidance_scale": 0.5}
+    >>> gradscope.compare(ds, cell, cell | {"stabilizer": "adam"}).samples
+    16
     """
     ds = whole(ds)
     places = place(ds, a), place(ds, b)
@@ -219,7 +225,7 @@ def compare_all(ds: xr.Dataset, baseline: str = "none") -> pd.DataFrame:
                 if name in kernel:
                     row |= {name: apart.estimate, f"{name}_low": apart.low, f"{name}_high": apart.high}
             rows.append(row)
-    columns = [*CELL_DIMS, "against", "technique", "at", "n"]
+    columns = [*cell_dims(ds), "against", "technique", "at", "n"]
     columns += ["accuracy", "accuracy_low", "accuracy_high", "cohens_g", "p", "p_holm"]
     columns += [f"{name}{end}" for name in kernel for end in ("", "_low", "_high")] + ["note"]
     table = pd.DataFrame(rows, columns=columns)

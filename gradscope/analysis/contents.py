@@ -10,47 +10,11 @@ import numpy as np
 import xarray as xr
 
 from gradscope.errors import GradscopeError, one_of
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import cell_dims, is_tensor
+from probes.catalogue import CATALOGUE
 
 Cell = Mapping[str, Any]
-"""A value of every one of `CELL_DIMS`: three names, and the guidance scale as a number."""
-
-RECORDED_BY: Mapping[str, str] = {
-    "gradient": "gradient",
-    "update": "update",
-    "direction": "direction",
-    "x_t": "x_t",
-    "pred_original_sample": "pred_original_sample",
-    "gradient_norm": "norms",
-    "update_norm": "norms",
-    "gradient_cosine": "cosines",
-    "update_cosine": "cosines",
-    "score_cosine": "cosines",
-    "update_gradient_cosine": "cosines",
-    "gradient_lag_cosine": "cosines",
-    "gradient_first_cosine": "cosines",
-    "effective_strength": "strength",
-    "noise_added": "strength",
-    "unguided": "strength",
-    "shift_direction_cosine": "strength",
-    "margin": "belief",
-    "log_prob": "belief",
-    "entropy": "belief",
-    "predicted_class": "belief",
-    "clipped_fraction": "fractions",
-    "zero_fraction": "fractions",
-    "gradient_lipschitz": "sensitivity",
-    "unit_gradient_lipschitz": "sensitivity",
-    "high_frequency_share": "spectrum",
-    "radial_spectrum": "spectrum",
-    "reference_cosine": "reference",
-    "gradient_snr": "snr",
-    "sensitivity_max": "attribution",
-    "infidelity": "attribution",
-    "layer_activation_norm": "layers",
-    "layer_gradient_norm": "layers",
-}
-"""Variable -> entry under ``probes``; written out, as importing the probes would load torch."""
+"""A value along each dimension of the cells: names, and the guidance scale as a number."""
 
 _ADDED_BY_EVALUATE = (
     "own_",
@@ -102,7 +66,7 @@ def in_memory(ds: xr.Dataset) -> xr.Dataset:
     GradscopeError
         A chunk cannot be read.
     """
-    small = ds[[name for name, variable in ds.data_vars.items() if "channel" not in variable.dims]]
+    small = ds[[name for name in ds.data_vars if not is_tensor(ds, str(name))]]
     if small.nbytes >= _IN_MEMORY:
         return ds
     try:
@@ -165,8 +129,8 @@ def absent(ds: xr.Dataset, name: str) -> str:
     """Why a variable is not in the store, and what adds it; empty where it is there."""
     if name in ds:
         return ""
-    if name in RECORDED_BY:
-        return f"{name} is not in this store; the probe `{RECORDED_BY[name]}` records it: add it under `probes`"
+    if name in CATALOGUE and (probe := CATALOGUE[name].probe):
+        return f"{name} is not in this store; the probe `{probe}` records it: add it under `probes`"
     if name == "judge_prediction" and "own_prediction" in ds:
         return "judge_prediction is not in this store; the run has no judge"
     if name.startswith(_ADDED_BY_EVALUATE):
@@ -182,12 +146,13 @@ def require(ds: xr.Dataset, *names: str) -> None:
 
 def cells(ds: xr.Dataset) -> Iterator[Cell]:
     """Every cell, the last dimension fastest."""
-    values = [ds[dim].values.tolist() for dim in CELL_DIMS]
-    return (dict(zip(CELL_DIMS, value, strict=True)) for value in product(*values))
+    dims = cell_dims(ds)
+    values = [ds[dim].values.tolist() for dim in dims]
+    return (dict(zip(dims, value, strict=True)) for value in product(*values))
 
 
 def place(ds: xr.Dataset, cell: Mapping[str, str | float]) -> dict[str, int]:
-    """Indices of one cell over `CELL_DIMS`.
+    """Indices of one cell over the dimensions of the cells.
 
     Parameters
     ----------
@@ -199,9 +164,10 @@ def place(ds: xr.Dataset, cell: Mapping[str, str | float]) -> dict[str, int]:
     GradscopeError
         A name is unknown, or one that is needed is left out.
     """
-    if unknown := [str(dim) for dim in cell if dim not in CELL_DIMS]:
-        raise GradscopeError(f"cell: unknown dimension {unknown[0]!r}; {one_of(unknown[0], CELL_DIMS)}")
-    return {dim: _index(dim, ds[dim].values.tolist(), cell.get(dim)) for dim in CELL_DIMS}
+    dims = cell_dims(ds)
+    if unknown := [str(dim) for dim in cell if dim not in dims]:
+        raise GradscopeError(f"cell: unknown dimension {unknown[0]!r}; {one_of(unknown[0], dims)}")
+    return {dim: _index(dim, ds[dim].values.tolist(), cell.get(dim)) for dim in dims}
 
 
 def _index(dim: str, values: list, wanted: str | float | None) -> int:

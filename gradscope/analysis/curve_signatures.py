@@ -12,13 +12,15 @@ import xarray as xr
 
 from gradscope.analysis.curve_test import CurveSignature
 from gradscope.analysis.direction_signatures import DIRECTIONS
+from gradscope.store.dims import sample_dims
+from probes.catalogue import threshold
 
 LEVERAGE = 0.01
 """Nats; a gradient of less leverage cannot move the belief within a step's noise."""
 EARLY = 0.02
 """alphas_cumprod below which there is hardly an image."""
-DEAD = 0.9
-"""Share of a gradient's elements."""
+DEAD = threshold("dead_by_clipping")
+"""Share of elements."""
 LOST = 1e-30
 """Norms below which float32 may have lost a part."""
 
@@ -33,8 +35,8 @@ def leverage(cell: xr.Dataset) -> xr.DataArray:
 
 def _no_leverage(ds: xr.Dataset) -> str:
     """Why leverage cannot be had of a store; empty where it can."""
-    if "channel" not in ds.dims:
-        return "the number of an image's elements is not in this dataset: keep a tensor, or the images"
+    if not set(sample_dims(ds)) <= set(ds.dims):
+        return "the number of a sample's elements is not in this dataset: keep a tensor, or the images"
     if not (ds["sigma"] > 0).any():
         return "sigma is 0 at every timestep: there is no noise to compare with"
     return ""
@@ -129,7 +131,7 @@ CURVES = (
         _variable("effective_strength"),
         "shift relative to the step's noise",
         "below",
-        1e-3,
+        threshold("inert"),
         "guidance moves less than a thousandth of the step's noise everywhere: raise guidance_scale, or use weight one",
         sustained=1.0,
     ),
@@ -140,7 +142,7 @@ CURVES = (
         _variable("effective_strength"),
         "shift relative to the step's noise",
         "above",
-        1.0,
+        threshold("off_manifold"),
         "guidance moves further than the step's own noise: lower guidance_scale, weigh it by sigma, or guide in an "
         "interval of timesteps only",
         sustained=0.1,
@@ -192,7 +194,7 @@ CURVES = (
         _zeros,
         "share of zeros in the gradient, with no clamp to blame,",
         "above",
-        DEAD,
+        threshold("sparse"),
         "a few pixels alone decide the guide: look at the gradient; does the guide pool by maxima, sample pixels, or "
         "pass a mask?",
         alone=0,
@@ -204,7 +206,7 @@ CURVES = (
         _signal,
         "log10 of the gradient's signal-to-noise ratio over noise draws",
         "below",
-        log10(2),
+        log10(threshold("noise_dominated")),
         "the gradient is about the noise in x_t and not about the image: show the guide x0-hat, or average more draws "
         "(guidance.smoothgrad)",
     ),
@@ -215,7 +217,7 @@ CURVES = (
         _variable("high_frequency_share"),
         "share of the gradient's power above half the Nyquist frequency",
         "above",
-        0.5,
+        threshold("high_frequency"),
         "the gradient is texture, as in adversarial examples: use a robust classifier, or show it x0-hat",
     ),
 )

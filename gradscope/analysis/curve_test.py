@@ -20,7 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gradscope.analysis.contents import Cell
-from gradscope.analysis.findings import Finding, Severity
+from gradscope.analysis.findings import Finding, Severity, at
 from gradscope.analysis.means import Mean, mean_interval, row_means
 from gradscope.intervals import exact, wilson
 
@@ -133,7 +133,7 @@ class CurveSignature:
         return Finding(
             signature=self.name,
             severity=self.severity,
-            **where,
+            **at(where),
             first_timestep=first,
             last_timestep=last,
             affected=int(self._beyond(mean).sum()),
@@ -172,7 +172,7 @@ class CurveSignature:
             Finding(
                 signature=self.name,
                 severity="warning" if self.severity == "alarm" else self.severity,
-                **where,
+                **at(where),
                 first_timestep=first,
                 last_timestep=last,
                 affected=len(runs),

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.contents import Cell
 from gradscope.analysis.curve_test import CurveSignature
-from gradscope.analysis.findings import Finding
+from gradscope.analysis.findings import Finding, at
 from gradscope.analysis.lag import too_far
 from gradscope.analysis.means import mean_interval, row_means
+from probes.catalogue import threshold
 
 OPPOSED = 0.25
 """Share of the guided steps."""
-FOLLOWS = 0.2
+FOLLOWS = threshold("unrelated_update")
 """Mean cosine of an update that follows its gradient, at a distance."""
 
 
@@ -31,7 +32,7 @@ DIRECTIONS = (
         lambda cell: cell["gradient_lag_cosine"],
         "cosine of gradients about 1/28 of diffusion time apart",
         "below",
-        0.4,
+        threshold("unstable"),
         "gradients hardly agree from one part of the run to the next: show the guide x0-hat (classifier_input x0), or "
         "use a classifier trained on x_t; a stabiliser averages the noise but adds no signal",
         testable=too_far,
@@ -43,7 +44,7 @@ DIRECTIONS = (
         lambda cell: cell["gradient_lag_cosine"],
         "cosine of gradients about 1/28 of diffusion time apart",
         "above",
-        0.9999,
+        threshold("frozen"),
         "the gradient does not react to the sample: is the classifier's input detached, constant or saturated?",
         sustained=0.5,
     ),
@@ -54,7 +55,7 @@ DIRECTIONS = (
         lambda cell: cell["gradient_first_cosine"],
         "cosine with the sample's first gradient",
         "below",
-        -0.3,
+        threshold("reversing"),
         "late gradients undo what early ones did: look at where the curve crosses 0; does the target, the sign or the "
         "guide's input change on the way?",
         sustained=0.1,
@@ -66,7 +67,7 @@ DIRECTIONS = (
         _sided("shift_direction_cosine"),
         "cosine of the shift with its intended direction, by the scale's sign,",
         "below",
-        0.9,
+        threshold("misdirected"),
         "the step does not move along the direction that guidance gives it: look at what happens to the guided "
         "prediction afterwards (a second clamp, another order of operations, a turned sign)",
         sustained=0.1,
@@ -79,7 +80,7 @@ DIRECTIONS = (
         lambda cell: cell["reference_cosine"],
         "cosine with the reference's gradient",
         "below",
-        0.05,
+        threshold("misaligned"),
         "the guide pulls elsewhere than the reference classifier at the same x_t: are its labels those of the "
         "reference? trust it only where they agree, or guide in that interval of timesteps",
         sustained=0.5,
@@ -93,7 +94,7 @@ DIRECTIONS = (
         _sided("score_cosine"),
         "cosine of what guidance follows with the unconditional score",
         "below",
-        -0.2,
+        threshold("against_prior"),
         "guidance points against the denoiser's own direction: lower guidance_scale, or guide later",
         sustained=0.75,
     ),
@@ -122,9 +123,9 @@ def unrelated_update(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], l
     return Finding(
         signature="unrelated_update",
         severity="warning",
-        **where,
-        first_timestep=int(timestep[0]),
-        last_timestep=int(timestep[-1]),
+        **at(where),
+        first_timestep=timestep[0].item(),
+        last_timestep=timestep[-1].item(),
         affected=int((own < FOLLOWS).sum()),
         samples=len(own),
         effect=float(effect.mean),

@@ -1,10 +1,12 @@
 """What a signature found: the record that tables, reports and dashboards show."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
+
+from gradscope.store.dims import CELL_DIMS
 
 Severity = Literal["alarm", "warning", "remark"]
 """An alarm says that guidance fails, a warning that something is to be looked at, a remark what one might mistake for a
@@ -22,9 +24,9 @@ class Finding:
     classifier_input: str
     stabilizer: str
     guidance_scale: float
-    first_timestep: int | None
+    first_timestep: float | None
     """Where it begins, in sampling order (so the larger one); None where it is not about timesteps."""
-    last_timestep: int | None
+    last_timestep: float | None
     affected: int
     """Number of samples that show it,"""
     samples: int
@@ -42,6 +44,8 @@ class Finding:
     """What to try next."""
     target_class: str = ""
     """The target class whose samples alone show it; empty where it is all of them."""
+    further: Mapping[str, str | float] = field(default_factory=dict)
+    """The cell's names along dimensions of the store beside the four, such as ``method``."""
 
     @property
     def cell(self) -> dict[str, str | float]:
@@ -51,7 +55,14 @@ class Finding:
             "classifier_input": self.classifier_input,
             "stabilizer": self.stabilizer,
             "guidance_scale": self.guidance_scale,
+            **self.further,
         }
+
+
+def at(where: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `Finding` that say in which cell it is."""
+    four = {dim: value for dim, value in where.items() if dim in CELL_DIMS}
+    return four | {"further": {dim: value for dim, value in where.items() if dim not in CELL_DIMS}}
 
 
 def of_outcome(
@@ -65,7 +76,7 @@ def of_outcome(
     evidence: str,
     advice: str,
     target_class: str = "",
-    span: tuple[int, int] | None = None,
+    span: tuple[float, float] | None = None,
 ) -> Finding:
     """A finding about final samples: `value` is the effect with its interval, `span` its timesteps if it has any."""
     first, last = span or (None, None)
@@ -73,7 +84,7 @@ def of_outcome(
     return Finding(
         signature=signature,
         severity=severity,
-        **where,
+        **at(where),
         first_timestep=first,
         last_timestep=last,
         affected=int(affected),
@@ -95,6 +106,11 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
 
 def table(findings: Iterable[Finding]) -> pd.DataFrame:
     """Findings as a data frame, one row each, in the order given."""
-    columns = list(Finding.__dataclass_fields__)
-    rows = pd.DataFrame([asdict(finding) for finding in findings], columns=columns)
-    return rows.astype({"first_timestep": "Int64", "last_timestep": "Int64"})  # whole numbers, or <NA>
+    found = list(findings)
+    columns = [name for name in Finding.__dataclass_fields__ if name != "further"]
+    own = list(dict.fromkeys(dim for finding in found for dim in finding.further))
+    rows = pd.DataFrame([asdict(finding) | dict(finding.further) for finding in found], columns=[*columns, *own])
+    times = [rows["first_timestep"], rows["last_timestep"]]
+    whole = all(float(t).is_integer() for column in times for t in column.dropna())
+    kind = "Int64" if whole else "Float64"  # numbers, or <NA>
+    return rows.astype({"first_timestep": kind, "last_timestep": kind})

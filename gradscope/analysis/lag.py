@@ -5,8 +5,8 @@ import json
 import numpy as np
 import xarray as xr
 
-GRID = 28
-"""Parts of diffusion time; the probe `cosines` compares gradients of neighbouring parts (`gradient_lag_cosine`)."""
+from probes.catalogue import LAG_PARTS
+
 WIDEST = 1.5
 """Parts that two compared gradients may be apart. Further apart, healthy gradients differ as much as faulty ones."""
 
@@ -16,10 +16,10 @@ def too_far(ds: xr.Dataset) -> str:
     timestep = np.sort(ds["timestep"].values)[::-1]
     scheduler = json.loads(ds.attrs.get("scheduler", "{}"))
     total = scheduler.get("num_train_timesteps", int(timestep.max(initial=0)) + 1)
-    compared = timestep[np.flatnonzero(np.diff(timestep * GRID // total, prepend=-1))]
+    compared = timestep[np.flatnonzero(np.diff(timestep * LAG_PARTS // total, prepend=-1))]
     if len(compared) < 2:
         return "there is one timestep, and no other that its gradient could be compared with"
-    apart, widest = float(np.median(-np.diff(compared))), WIDEST * total / GRID
+    apart, widest = float(np.median(-np.diff(compared))), WIDEST * total / LAG_PARTS
     if apart <= widest:
         return ""
     return (

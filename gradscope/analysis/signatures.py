@@ -27,7 +27,7 @@ from gradscope.analysis.outcome_signatures import (
 )
 from gradscope.analysis.pair_signatures import over_regularised
 from gradscope.analysis.subsets import whole
-from gradscope.store.schema import IMAGE_DIMS
+from gradscope.store.dims import over, sample_dims
 
 OTHERS = {
     "non_finite": ("finite_fraction",),
@@ -61,6 +61,12 @@ def signatures(ds: xr.Dataset) -> pd.DataFrame:
         out, see `untested`. The chance that a store without a fault has any alarm or warning is 5 % at most
         (Bonferroni, over guided cells and tested signatures), so a store of more cells asks for stronger evidence.
         What single samples show, and gradients that are not finite, is counted and not tested.
+
+    Examples
+    --------
+    >>> found = gradscope.signatures(ds)
+    >>> found[found.signature == "unstable"].classifier.unique().tolist()
+    ['non_robust']
     """
     return table(find(ds))
 
@@ -168,11 +174,12 @@ def _guided(ds: xr.Dataset) -> NDArray[np.bool_]:
 
 def _cell(ds: xr.Dataset, where: Cell) -> xr.Dataset:
     """One cell in memory: its scalars, verdicts and distances, without tensors and images."""
-    small = [name for name, v in ds.data_vars.items() if not {"channel", "layer", "radial_frequency"} & set(v.dims)]
+    along = {*over(ds), "class", "bound", "replicate"}
+    small = [name for name, v in ds.data_vars.items() if set(v.dims) <= along]
     cell = ds[small].isel(place(ds, where)).compute()
     cell.attrs["classes"] = class_names(ds)
     cell.attrs["factored"] = factored(ds)
-    cell.attrs["elements"] = int(np.prod([ds.sizes.get(dim, 1) for dim in IMAGE_DIMS]))
+    cell.attrs["elements"] = int(np.prod([ds.sizes.get(dim, 1) for dim in sample_dims(ds)]))
     return cell
 
 

@@ -11,7 +11,8 @@ from gradscope.analysis.means import mean_interval
 from gradscope.analysis.subsets import whole
 from gradscope.analysis.tensors import from_tensors
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import cell_dims, over
+from gradscope.store.schema import OF_TIMESTEPS
 
 __all__ = ["QUANTILES", "Written", "curves", "from_tensors", "permutation_null", "require", "written"]
 
@@ -43,17 +44,17 @@ def curves(ds: xr.Dataset, names: str | Sequence[str] | None = None) -> xr.Datas
     """
     ds = whole(ds)
     names = [names] if isinstance(names, str) else names
-    over = {*CELL_DIMS, "sample", "timestep"}
+    along = {*over(ds)}
     if names is None:
-        names = [str(name) for name, v in ds.data_vars.items() if {*v.dims} == over and v.dtype.kind == "f"]
+        names = [str(name) for name, v in ds.data_vars.items() if {*v.dims} == along and v.dtype.kind == "f"]
     require(ds, *names)
-    if other := [name for name in names if {*ds[name].dims} != over]:
+    if other := [name for name in names if {*ds[name].dims} != along]:
         raise GradscopeError(f"{other[0]} is not a diagnostic over cells, samples and timesteps")
-    dims = (*CELL_DIMS, "timestep")
+    dims = (*cell_dims(ds), "timestep")
     shape = tuple(ds.sizes[dim] for dim in dims)
     out = xr.Dataset(
         {"samples": (ds["written"] > 0).sum("sample").transpose(*dims).compute()},
-        coords={name: ds[name] for name in (*dims, "step", "alphas_cumprod", "sigma") if name in ds.coords},
+        coords={name: ds[name] for name in (*dims, *OF_TIMESTEPS) if name in ds.coords},
     ).assign_coords(bound=_BOUND, quantile=list(QUANTILES))
     for name in names:
         mean, n = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)

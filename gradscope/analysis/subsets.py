@@ -3,10 +3,8 @@
 import xarray as xr
 
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS
-
-_OF_SAMPLES = ("label", "seed")
-_OF_TIMESTEPS = ("step", "alphas_cumprod", "sigma")
+from gradscope.store.dims import REPEAT, over
+from gradscope.store.schema import OF_SAMPLES, OF_TIMESTEPS
 
 
 def whole(ds: xr.Dataset) -> xr.Dataset:
@@ -29,10 +27,19 @@ def whole(ds: xr.Dataset) -> xr.Dataset:
     # A selection of one class leaves its name, beside which there are no numbers by class.
     if alone := [name for name in ("class", "judge_class", "bound") if name in ds.coords and not ds[name].dims]:
         ds = ds.drop_vars(alone)
-    for dim in (*CELL_DIMS, "sample", "timestep"):
+    for dim in over(ds):
         if dim not in ds.dims:
             ds = _with(ds, dim)
-    return ds
+    return _last_repetition(ds) if REPEAT in ds.dims else ds
+
+
+def _last_repetition(ds: xr.Dataset) -> xr.Dataset:
+    """Of each timestep that was repeated its last repetition: that from which the sampler went on."""
+    last = ((ds["written"] > 0).sum(REPEAT) - 1).clip(min=0).compute()
+    if (last == last.max()).all():
+        return ds.isel({REPEAT: int(last.max())}, drop=True)
+    picked = {name: v.isel({REPEAT: last}) if REPEAT in v.dims else v for name, v in ds.data_vars.items()}
+    return xr.Dataset(picked, attrs=ds.attrs).drop_vars(REPEAT, errors="ignore")
 
 
 def _with(ds: xr.Dataset, dim: str) -> xr.Dataset:
@@ -46,12 +53,12 @@ def _with(ds: xr.Dataset, dim: str) -> xr.Dataset:
     timed = [name for name, variable in ds.data_vars.items() if {"sample", "timestep"} & {*variable.dims}]
     recorded = {str(name) for name in ds.attrs.get("recorded", timed)}  # the first stores do not say
     names = [str(name) for name in ds.data_vars if _has(str(name), dim, recorded)]
-    names += [name for name in _OF_SAMPLES if dim == "sample" and name in ds.coords]
-    names += [name for name in _OF_TIMESTEPS if dim == "timestep" and name in ds.coords]
+    names += [name for name in OF_SAMPLES if dim == "sample" and name in ds.coords]
+    names += [name for name in OF_TIMESTEPS if dim == "timestep" and name in ds.coords]
     ds = ds.reset_coords([name for name in names if name in ds.coords])
     wide = {name: ds[name].drop_vars(dim).expand_dims({dim: [ds[dim].item()]}) for name in names}
     ds = ds.drop_vars([dim, *names]).assign(wide)
-    return ds.set_coords([name for name in (*_OF_SAMPLES, *_OF_TIMESTEPS) if name in ds])
+    return ds.set_coords([name for name in (*OF_SAMPLES, *OF_TIMESTEPS) if name in ds])
 
 
 def _has(name: str, dim: str, recorded: set[str]) -> bool:

@@ -6,6 +6,7 @@ import xarray as xr
 from gradscope.analysis.contents import class_names, in_memory
 from gradscope.analysis.subsets import whole
 from gradscope.intervals import wilson
+from gradscope.store.dims import cell_dims
 
 TRAJECTORY_MEANS = ("gradient_cosine", "update_cosine", "effective_strength")
 
@@ -21,10 +22,15 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
         ``nonfinite_steps``, the number of steps whose gradient was not finite; and, after an evaluation,
         ``own_accuracy``, ``judge_accuracy`` with Wilson's 95 % bounds over ``bound``, and ``class_accuracy`` by the
         judge over ``class``. Only what is written enters, and of the predictions only those of finite images.
+
+    Examples
+    --------
+    >>> gradscope.summary(ds).judge_accuracy.dims
+    ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale')
     """
     ds = in_memory(whole(ds))
     done = (ds["written"] > 0).all("timestep")
-    out = xr.Dataset({"samples": done.sum("sample")})
+    out = xr.Dataset({"samples": done.sum("sample")}, attrs={"cell_dims": list(cell_dims(ds))})
     for name in TRAJECTORY_MEANS:
         if name in ds:
             out[name] = ds[name].mean("timestep", skipna=True).mean("sample", skipna=True)

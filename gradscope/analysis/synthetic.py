@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.lag import GRID
 from gradscope.intervals import wilson
 from gradscope.store import CELL_DIMS
+from probes.catalogue import LAG_PARTS
 
 FAULTS: Mapping[str, str] = {
     "none": "successive gradients share a direction, their size follows the belief, and the samples come out right",
@@ -91,7 +91,7 @@ def trajectories(
         belief = np.full((samples, timesteps), 1 - 1e-9)
     if fault == "convinced":
         belief = np.where(progress > 0.5, 1 - 1e-9, belief)
-    gradient = _gradients(fault, rng, label, progress, belief, cosine ** (spacing * GRID / _TOTAL))
+    gradient = _gradients(fault, rng, label, progress, belief, cosine ** (spacing * LAG_PARTS / _TOTAL))
     update = rng.normal(size=gradient.shape) if fault == "unrelated_update" else gradient
     x_t = np.cumsum(rng.normal(scale=0.2, size=gradient.shape), axis=1)
     x0_hat = np.clip(rng.normal(scale=0.5, size=gradient.shape), -1, 1)
@@ -226,7 +226,7 @@ def _at_a_distance(gradient: NDArray, spacing: int) -> tuple[NDArray, NDArray]:
     """Cosines with the gradient about 1/28 of diffusion time earlier, and with the first, as the probes take them."""
     unit, steps = _unit(gradient), gradient.shape[1]
     lag = np.full(gradient.shape[:2], np.nan)
-    part = np.arange(steps)[::-1] * spacing * GRID // _TOTAL
+    part = np.arange(steps)[::-1] * spacing * LAG_PARTS // _TOTAL
     starts = np.flatnonzero(np.diff(part, prepend=-1))
     lag[:, starts[1:]] = (unit[:, starts[1:]] * unit[:, starts[:-1]]).sum(axis=(2, 3, 4))
     first = (unit * unit[:, :1]).sum(axis=(2, 3, 4))

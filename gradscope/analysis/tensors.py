@@ -12,22 +12,21 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.contents import absent
 from gradscope.errors import GradscopeError, one_of
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import over, sample_dims
+from probes.catalogue import IMAGE_DIMS
 
 _CLIP = 1.0  # diffusers' clip_sample_range, where nobody changed it
 _CHUNKS = {"sample": (8,), "timestep": (10,)}  # of data in memory
 _READ_BYTES = 16 * 2**20  # at once, in each thread, as float32
 _PIECE_BYTES = 2**20  # of a tensor in float64, to stay in a core's cache
 _THREADS = min(4, os.cpu_count() or 1)
-_OVER = (*CELL_DIMS, "sample", "timestep")
-_IMAGE = ("channel", "height", "width")
 
 Floats = NDArray[np.float64]
 Block = Mapping[str, Floats]
-"""Tensors of one sample at some timesteps, ``(1 + steps, channel, height, width)``, the step before the first ahead of
-them, and ``alphas_cumprod``, ``(steps,)``."""
+"""Tensors of one sample at some timesteps, ``(1 + steps, *sample)``, the step before the first ahead of them, and
+``alphas_cumprod``, ``(steps,)``."""
 Place = tuple[int | slice, ...]
-"""Indices over `_OVER`."""
+"""Indices over cells, sample and timestep."""
 
 
 def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Dataset:
@@ -59,11 +58,14 @@ def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Datas
     if unknown := [name for name in wanted if name not in _DEFINITIONS]:
         raise GradscopeError(f"no tensor gives {unknown[0]!r}; {one_of(unknown[0], _DEFINITIONS)}")
     reasons = {name: "; ".join(filter(None, (absent(ds, n) for n in _DEFINITIONS[name].needs))) for name in wanted}
+    if sample_dims(ds) != IMAGE_DIMS and "high_frequency_share" in reasons:
+        reasons["high_frequency_share"] = "samples are no images, which alone have spatial frequencies"
     definitions = {name: _DEFINITIONS[name] for name in wanted if not reasons[name]}
     if wanted and not definitions:
         raise GradscopeError(reasons[wanted[0]])
     needed = sorted({name for d in definitions.values() for name in d.needs})
-    stored = ds["written"].transpose(*_OVER).values >= 3
+    along = over(ds)
+    stored = ds["written"].transpose(*along).values >= 3
     follows = stored & np.insert(stored[..., :-1], 0, False, axis=-1)
     if "step" in ds:  # a selection of timesteps has gaps
         follows &= np.diff(ds["step"].values, prepend=-2) == 1
@@ -85,7 +87,7 @@ def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Datas
             reasons[name] = "no two successive timesteps have their tensors (recording.tensor_every)"
             continue
         values = np.where(follows if definition.successive else stored, out[name], np.nan)
-        found[name] = _OVER, values, {"note": definition.note}
+        found[name] = along, values, {"note": definition.note}
     absences = {name: reason for name, reason in reasons.items() if reason}
     return xr.Dataset(found, coords=ds.coords, attrs={"absent": absences})
 
@@ -96,7 +98,7 @@ def _places(ds: xr.Dataset, names: list[str], stored: NDArray[np.bool_]) -> Iter
         return
     chunks = ds[names[0]].variable.chunksizes or _CHUNKS
     rows, steps = max(chunks["sample"]), max(chunks["timestep"])
-    step_bytes = 4 * len(names) * rows * prod(ds.sizes[dim] for dim in _IMAGE)
+    step_bytes = 4 * len(names) * rows * prod(ds.sizes[dim] for dim in sample_dims(ds))
     steps *= max(1, _READ_BYTES // (step_bytes * steps))
     *cells, samples, timesteps = stored.shape
     for cell in np.ndindex(*cells):
@@ -113,9 +115,10 @@ def _blocks(ds: xr.Dataset, names: list[str], place: Place) -> Iterator[tuple[Pl
     assert isinstance(rows, slice)
     assert isinstance(steps, slice)
     begin = max(0, steps.start - 1)
-    index = dict(zip(_OVER, (*cell, rows, slice(begin, steps.stop)), strict=True))
-    read = {name: ds[name].variable.isel(index).transpose("sample", "timestep", *_IMAGE).values for name in names}
-    image = tuple(ds.sizes[dim] for dim in _IMAGE)
+    index = dict(zip(over(ds), (*cell, rows, slice(begin, steps.stop)), strict=True))
+    own = sample_dims(ds)
+    read = {name: ds[name].variable.isel(index).transpose("sample", "timestep", *own).values for name in names}
+    image = tuple(ds.sizes[dim] for dim in own)
     length = max(1, _PIECE_BYTES // (8 * prod(image)))
     buffers = {name: np.full((1 + length, *image), np.nan) for name in names}
     for sample in range(rows.start, rows.stop):
@@ -129,17 +132,17 @@ def _blocks(ds: xr.Dataset, names: list[str], place: Place) -> Iterator[tuple[Pl
             yield (*cell, sample, slice(first, last)), block
 
 
-def _sum(x: NDArray) -> Floats:
-    return np.asarray(x.sum(axis=(-3, -2, -1)))
+def _rows(x: NDArray) -> NDArray:
+    """Steps as rows, ``(1 + steps, elements)``."""
+    return x.reshape(len(x), -1)
 
 
 def _dot(a: Floats, b: Floats) -> Floats:
-    flat = (*a.shape[:-3], -1)
-    return np.asarray(np.vecdot(a.reshape(flat), b.reshape(flat)))
+    return np.asarray(np.vecdot(_rows(a), _rows(b)))
 
 
 def _share(mask: NDArray[np.bool_]) -> Floats:
-    return np.asarray(mask.mean(axis=(-3, -2, -1)))
+    return np.asarray(_rows(mask).mean(axis=1))
 
 
 def _norm(x: Floats) -> Floats:
@@ -156,9 +159,14 @@ def _turn(x: Floats) -> Floats:
     return _dot(x[1:], x[:-1]) / (norm[1:] * norm[:-1])
 
 
+def _each(values: Floats, like: Floats) -> Floats:
+    """One number a step, to multiply tensors with."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
 def _unit(x: Floats) -> Floats:
     length = _norm(x)
-    return x / np.where(length == 0, 1, length)[..., None, None, None]
+    return x / _each(np.where(length == 0, 1, length), x)
 
 
 def _moved(x: Floats) -> Floats:
@@ -166,21 +174,22 @@ def _moved(x: Floats) -> Floats:
 
 
 def _clipped(x_0: Floats) -> Floats:
-    size = np.abs(x_0)
-    return np.where((size > _CLIP).any(axis=(-3, -2, -1)), np.nan, _share(size >= _CLIP))
+    size = _rows(np.abs(x_0))
+    return np.where((size > _CLIP).any(axis=1), np.nan, _share(size >= _CLIP))
 
 
 def _score_cosine(gradient: Floats, x_t: Floats, x_0: Floats, alphas_cumprod: Floats) -> Floats:
-    alphas = alphas_cumprod[:, None, None, None]
+    alphas = _each(alphas_cumprod, x_t)
     score = (np.sqrt(alphas) * x_0 - x_t) / np.sqrt(1 - alphas)
-    return np.where((np.abs(x_0) >= _CLIP).any(axis=(-3, -2, -1)), np.nan, _cosine(gradient, score))
+    return np.where((_rows(np.abs(x_0)) >= _CLIP).any(axis=1), np.nan, _cosine(gradient, score))
 
 
 def _high_frequency_share(x: Floats) -> Floats:
     """Share of the spectral power at radial frequencies above half of Nyquist's, 0.25 cycles a pixel."""
     power = np.abs(np.fft.fft2(x)) ** 2
     radius = np.hypot(np.fft.fftfreq(x.shape[-2])[:, None], np.fft.fftfreq(x.shape[-1]))
-    return _sum(power * (radius > 0.25 + 1e-9)) / _sum(power)  # not what rounding lifts above it
+    high = _rows(power * (radius > 0.25 + 1e-9)).sum(axis=1)  # not what rounding lifts above it
+    return np.asarray(high / _rows(power).sum(axis=1))
 
 
 class _Definition(NamedTuple):

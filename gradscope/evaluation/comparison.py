@@ -10,7 +10,6 @@ from gradscope.evaluation.distances import Frechet, Kernel
 from gradscope.evaluation.manifold import NEIGHBOURS, Fidelity, fidelity, radii
 from gradscope.evaluation.real import Real
 from gradscope.intervals import bootstrap, wilson
-from gradscope.store import CELL_DIMS
 
 Array = NDArray[np.float64]
 _Distance = Frechet | Kernel
@@ -30,10 +29,10 @@ _FIDELITY = {
 }
 _BALL = f"; radius: to the k-th nearest of its own set, k = {NEIGHBOURS}; as many held-out images r as samples s"
 _PARTS = {
-    "": (CELL_DIMS, "{}"),
-    "interval": ((*CELL_DIMS, "bound"), "95 % interval: {}"),
-    "replicates": ((*CELL_DIMS, "replicate"), "{}; samples resampled, the same indices in every cell"),
-    "class": ((*CELL_DIMS, "class"), "{}, those of one class"),
+    "": ((), "{}"),
+    "interval": (("bound",), "95 % interval: {}"),
+    "replicates": (("replicate",), "{}; samples resampled, the same indices in every cell"),
+    "class": (("class",), "{}, those of one class"),
     "floor": ((), "{}; other held-out images in place of samples"),
 }
 _BOOTSTRAP = "estimate + quantiles of (replicates - their mean); samples resampled, held-out images fixed"
@@ -104,8 +103,13 @@ class Comparison:
         out["density", "interval"] = np.array(bootstrap(float(out["density", ""]), density))
         return out
 
-    def variables(self, measured: Mapping[tuple[int, ...], Mapping[Key, Array]], cells: tuple[int, ...]) -> xr.Dataset:
-        """The store's variables: what `measure` gave for each cell, NaN where it gave nothing, and the floors."""
+    def variables(
+        self, measured: Mapping[tuple[int, ...], Mapping[Key, Array]], cells: tuple[int, ...], dims: tuple[str, ...]
+    ) -> xr.Dataset:
+        """The store's variables: what `measure` gave for each cell, NaN where it gave nothing, and the floors.
+
+        `cells` are the lengths of the dimensions `dims` of the cells.
+        """
         nothing = self.measure(self._real.floor[:0], np.zeros(len(self._label), dtype=bool))
         found = {key: np.full((*cells, *empty.shape), np.nan) for key, empty in nothing.items()}
         for cell, values in measured.items():
@@ -114,7 +118,9 @@ class Comparison:
         floor = self._fidelity(self._real.floor)
         found |= {(name, "floor"): np.array(d.distance(self._real.floor)) for name, d in self._whole.items()}
         found |= {(name, "floor"): _mean(getattr(floor, name)) for name in _FIDELITY}
-        return xr.Dataset({"_".join(filter(None, key)): self._variable(key, values) for key, values in found.items()})
+        return xr.Dataset(
+            {"_".join(filter(None, key)): self._variable(key, values, dims) for key, values in found.items()}
+        )
 
     def _fidelity(self, features: Array) -> Fidelity:
         real = self._real.reference[: len(features)]
@@ -122,7 +128,7 @@ class Comparison:
             self._radii[len(real)] = radii(real)
         return fidelity(real, self._radii[len(real)], features)
 
-    def _variable(self, key: Key, values: Array) -> tuple:
+    def _variable(self, key: Key, values: Array, cell: tuple[str, ...]) -> tuple:
         name, part = key
         about, equation = self._about[name]
         dims, long_name = _PARTS[part]
@@ -131,7 +137,8 @@ class Comparison:
             equation = _INTERVALS.get(name, _BOOTSTRAP + (_BIASED if biased else ""))
         elif name in _FIDELITY:
             equation += _BALL
-        return dims, values, {"long_name": long_name.format(about), "units": "1", "equation": equation}
+        along = dims if part == "floor" else (*cell, *dims)
+        return along, values, {"long_name": long_name.format(about), "units": "1", "equation": equation}
 
 
 def _mean(values: NDArray) -> Array:

@@ -23,8 +23,9 @@ from gradscope.evaluation.real import Real, load_real
 from gradscope.intervals import resampled
 from gradscope.models.classifiers import Classifier
 from gradscope.models.weights import state_hash
-from gradscope.store import CELL_DIMS, add_variables, open_store
+from gradscope.store import add_variables, cell_dims, open_store
 from gradscope.store.attributes import nested
+from gradscope.store.dims import recorded_steps, sample_shape
 from gradscope.store.locations.location import Location, StorePath, locate
 
 _BATCH = 256
@@ -60,7 +61,8 @@ def evaluate_store(
 
 
 def _evaluate(ds: xr.Dataset, path: Location, evaluators: Evaluators, device: torch.device, tell: Tell) -> None:
-    label, cells = ds["label"].values, tuple(ds.sizes[dim] for dim in CELL_DIMS)
+    label, dims = ds["label"].values, cell_dims(ds)
+    cells = tuple(ds.sizes[dim] for dim in dims)
     real, names = _real(ds, evaluators)
     classes = _classes(ds, evaluators.judge, real, evaluators.guides.values())
     counts = resampled(len(label), evaluators.settings.evaluation.replicates, _SEED)
@@ -69,7 +71,7 @@ def _evaluate(ds: xr.Dataset, path: Location, evaluators: Evaluators, device: to
         real, common = paired(classes, real, tell)
         comparison = Comparison(real, names, label, common, counts)
 
-    finished = (ds["written"] > 0).all("timestep").transpose(*CELL_DIMS, "sample").values
+    finished = recorded_steps(ds).all("timestep").transpose(*dims, "sample").values
     seen: dict[str, NDArray[np.int16]] = {}
     finite, measured = np.zeros_like(finished), {}
     for cell in np.ndindex(cells):
@@ -81,9 +83,9 @@ def _evaluate(ds: xr.Dataset, path: Location, evaluators: Evaluators, device: to
         if comparison is not None:
             measured[cell] = comparison.measure(look.features, look.finite)
 
-    found = verdicts(seen, label, len(classes))
+    found = verdicts(seen, label, len(classes), dims)
     if comparison is not None:
-        found = found.merge(comparison.variables(measured, cells))
+        found = found.merge(comparison.variables(measured, cells, dims))
     found = _with_coordinates(found.assign_coords({"class": classes}), classes)
     earlier = json.loads(ds.attrs.get("evaluation", "{}")).get("variables", [])
     about = (
@@ -125,7 +127,7 @@ def _look(
         if not finished[rows].any():
             continue
         values = images[rows].values
-        finite[rows] = finished[rows] & np.isfinite(values).all(axis=(1, 2, 3))
+        finite[rows] = finished[rows] & np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite[rows].any():
             continue
         batch = torch.from_numpy(values[finite[rows]]).to(device)
@@ -141,7 +143,7 @@ def _real(ds: xr.Dataset, evaluators: Evaluators) -> tuple[Real | None, tuple[st
     settings = evaluators.settings.evaluation
     if evaluators.extractor is None or settings.data is None or settings.extractor is None:
         return None, ("", "")
-    shape = (ds.sizes["channel"], ds.sizes["height"], ds.sizes["width"])
+    shape = sample_shape(ds)
     real = load_real(settings.data, settings.samples, ds.sizes["sample"], evaluators.extractor, shape)
     return real, distance_names(settings.extractor)
 
@@ -239,7 +241,7 @@ def _remarks(
     """What a reader of the numbers must know."""
     said, samples = [], ds.sizes["sample"]
     if not finished.all():
-        written = float((ds["written"] > 0).mean())
+        written = float(recorded_steps(ds).mean())
         said.append(
             f"{path} is {ds.attrs.get('status', 'unfinished')}: {written:.1%} of it is written; "
             f"{int(finished.sum())} of {finished.size} samples are finished, only those are evaluated"

@@ -16,7 +16,7 @@ from gradscope.models.classifiers import Normalized, load_classifier
 from gradscope.models.logits import Logits
 from gradscope.models.weights import state_hash
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 class Features(nn.Module):

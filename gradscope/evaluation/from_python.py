@@ -25,6 +25,7 @@ from gradscope.models.weights import state_hash
 from gradscope.sampling.sampler import frozen
 from gradscope.store import open_store
 from gradscope.store.attributes import nested
+from gradscope.store.dims import sample_shape
 from gradscope.store.locations.location import StorePath
 
 Spec = str | Mapping[str, Any]
@@ -72,11 +73,13 @@ def evaluate(
 
     Examples
     --------
-    >>> ds = gradscope.evaluate("mine.zarr", guide=classifier, judge=another_classifier)
-    >>> ds.own_accuracy.squeeze()
+    >>> ds = gradscope.evaluate("guided.zarr", guide=classifier, judge=another_classifier)
+    no distances, no coverage: extractor=... and data=... gives them
+    >>> ds.own_accuracy.dims
+    ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale')
     """
     ds = open_store(path)
-    shape = (ds.sizes["channel"], ds.sizes["height"], ds.sizes["width"])
+    shape = sample_shape(ds)
     run = recorded_run(ds)
     modules = [module for module in (*_named(guide, ds).values(), judge, extractor) if isinstance(module, nn.Module)]
     with ExitStack() as stack:
@@ -131,7 +134,7 @@ def _guides(
     ds: xr.Dataset,
     run: RunConfig | None,
     guide: nn.Module | Mapping[str, nn.Module] | None,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     device: torch.device,
 ) -> dict[str, Classifier]:
     named = _named(guide, ds)
@@ -145,12 +148,12 @@ def _guides(
     return found
 
 
-def _judge(given: Any, settings: Settings, shape: tuple[int, int, int], device: torch.device) -> Classifier | None:
+def _judge(given: Any, settings: Settings, shape: tuple[int, ...], device: torch.device) -> Classifier | None:
     spec: nn.Module | str | TimmClassifier = given if isinstance(given, nn.Module) else settings.judge
     return None if spec == "none" else load_classifier(spec, "judge", shape, device)
 
 
-def _extractor(given: Any, settings: Settings, shape: tuple[int, int, int], device: torch.device) -> Features | None:
+def _extractor(given: Any, settings: Settings, shape: tuple[int, ...], device: torch.device) -> Features | None:
     spec = settings.evaluation.extractor
     if spec is None or settings.evaluation.data is None:
         return None

@@ -24,7 +24,7 @@ def predict(module: nn.Module, images: Tensor) -> NDArray[np.int16]:
     return torch.where(finite, logits.argmax(dim=1), -1).to(torch.int16).cpu().numpy()
 
 
-def verdicts(predictions: Mapping[str, Int], label: Int, classes: int) -> xr.Dataset:
+def verdicts(predictions: Mapping[str, Int], label: Int, classes: int, dims: tuple[str, ...] = CELL_DIMS) -> xr.Dataset:
     """What follows from the classes that were seen in the samples.
 
     Parameters
@@ -35,6 +35,8 @@ def verdicts(predictions: Mapping[str, Int], label: Int, classes: int) -> xr.Dat
         Target classes, ``(sample,)``.
     classes
         Number of classes; chance is one over it.
+    dims
+        Dimensions of the cells.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def verdicts(predictions: Mapping[str, Int], label: Int, classes: int) -> xr.Dat
         out |= _by_class(predictions["judge"], label, classes)
     if len(predictions) == 2:
         out |= _transfer(predictions["own"], predictions["judge"], label, 1 / classes)
-    return xr.Dataset(out)
+    return xr.Dataset({name: ((*dims, *own), *rest) for name, (own, *rest) in out.items()})
 
 
 def _accuracies(name: str, prediction: Int, label: Int) -> dict[str, tuple]:
@@ -130,4 +132,4 @@ def _share(right: Int, counted: Int) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def _variable(dims: tuple[str, ...], values: np.ndarray, long_name: str, equation: str) -> tuple:
-    return (*CELL_DIMS, *dims), values, {"long_name": long_name, "units": "1", "equation": equation}
+    return dims, values, {"long_name": long_name, "units": "1", "equation": equation}

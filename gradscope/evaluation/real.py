@@ -38,9 +38,7 @@ def held_out(config: DataConfig, limit: int, device: torch.device) -> Iterator[t
         yield images.to(device), labels.to(device)
 
 
-def load_real(
-    config: DataConfig, limit: int, samples: int, extractor: Features, image_shape: tuple[int, int, int]
-) -> Real:
+def load_real(config: DataConfig, limit: int, samples: int, extractor: Features, image_shape: tuple[int, ...]) -> Real:
     """Held-out images as features: as many as `samples`, or half of all, for the floor; the others as reference.
 
     Raises

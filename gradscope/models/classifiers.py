@@ -48,7 +48,7 @@ class Normalized(nn.Module):
 def load_classifier(
     spec: str | TimmClassifier | nn.Module,
     where: str,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     device: torch.device | str = "cpu",
 ) -> Classifier:
     """Load a classifier and check it on an image of `image_shape` (channel, height, width).
@@ -136,7 +136,7 @@ def build_classifier(
         raise GradscopeError(f"{where}: timm cannot build {name!r} with options {options}: {error}") from error
 
 
-def _from_card(path: Path, where: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[str, ...]]:
+def _from_card(path: Path, where: str, image_shape: tuple[int, ...]) -> tuple[nn.Module, tuple[str, ...]]:
     card = cards.read(path, where)
     if card.kind != "classifier":
         raise GradscopeError(f"{where}: {path} is the card of a {card.kind}")

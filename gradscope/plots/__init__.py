@@ -26,7 +26,7 @@ from gradscope.plots.outcome import (
     draw_confusion,
     draw_effects,
 )
-from gradscope.plots.paired import quantity
+from gradscope.plots.paired import variable_of
 from gradscope.plots.pairs import draw_pairs, pairs, pairs_numbers
 from gradscope.plots.ridgelines import draw_ridgelines, ridgelines, ridgelines_numbers
 from gradscope.plots.spectrum import draw_spectrum, spectrum, spectrum_numbers
@@ -89,7 +89,7 @@ def _always(*names: str) -> Needs:
 
 
 def _named(arguments: Mapping[str, Any]) -> tuple[str, ...]:
-    return (quantity(arguments["name"]).variable,)
+    return (variable_of(arguments["name"]),)
 
 
 FIGURES: Mapping[str, Figure] = {

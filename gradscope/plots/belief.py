@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from gradscope.analysis.contents import Cell, class_name, class_names, place, require
-from gradscope.plots.cells import along_t, by_cell, chosen, coordinates, legend, line, row
-from gradscope.plots.style import PALETTE, cell_name, finish, label, shade, text
+from gradscope.plots.cells import along_t, chosen, coordinates, legend, line, row
+from gradscope.plots.style import PALETTE, by_cell, cell_name, finish, label, shade, text
 
 _CURVES = ("log_prob", "entropy")
 _STRIP, _PANEL, _BETWEEN = 21, 84, 12

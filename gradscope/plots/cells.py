@@ -1,11 +1,10 @@
 """How a cell looks, which is the same in every figure, and what figures along t share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradscope.analysis.contents import Cell, place, require
 from gradscope.errors import GradscopeError
 from gradscope.plots.style import DASHES, PALETTE, TIMESTEP
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import CELL_DIMS, cell_dims, over
 
 INK = "#808080"
 """Of lines that belong to no cell: seen on white and on black."""
@@ -24,7 +23,7 @@ _A_ROW = 3
 
 Floats = NDArray[np.float64]
 Coordinates = Mapping[str, list]
-"""The values of `CELL_DIMS` in a store: with them `draw_...` knows how a cell looks without having the store."""
+"""The values along the cells' dimensions: with them `draw_...` knows how a cell looks without having the store."""
 
 
 class Look(NamedTuple):
@@ -41,7 +40,7 @@ class Look(NamedTuple):
 
 
 def coordinates(ds: xr.Dataset) -> Coordinates:
-    return {dim: ds[dim].values.tolist() for dim in CELL_DIMS}
+    return {dim: ds[dim].values.tolist() for dim in cell_dims(ds)}
 
 
 def named(ds: xr.Dataset, cell: Mapping[str, Any]) -> Cell:
@@ -72,8 +71,8 @@ def chosen(ds: xr.Dataset, cells: Sequence[Mapping[str, Any]]) -> list[Cell]:
 
 def number(known: Coordinates, cell: Cell) -> int:
     """Place of a cell in `gradscope.analysis.contents.cells`."""
-    index = [known[dim].index(cell[dim]) for dim in CELL_DIMS]
-    return int(np.ravel_multi_index(index, [len(known[dim]) for dim in CELL_DIMS]))
+    index = [values.index(cell[dim]) for dim, values in known.items()]
+    return int(np.ravel_multi_index(index, [len(values) for values in known.values()]))
 
 
 def look(known: Coordinates, cell: Cell) -> Look:
@@ -126,7 +125,7 @@ def legend(figure: go.Figure, entries: int) -> int:
 def diagnostic(ds: xr.Dataset, name: str) -> None:
     """Raise GradscopeError where this is no diagnostic over cells, sample and timestep of the store."""
     require(ds, name)
-    if set(ds[name].dims) != {*CELL_DIMS, "sample", "timestep"}:
+    if set(ds[name].dims) != {*over(ds)}:
         raise GradscopeError(f"{name} is not a diagnostic over samples and timesteps")
 
 
@@ -140,12 +139,6 @@ def finite_mean(found: Floats, axis: int) -> tuple[Floats, NDArray[np.int64]]:
     finite = np.isfinite(found)
     n = finite.sum(axis=axis)
     return np.where(finite, found, 0).sum(axis=axis) / np.where(n > 0, n, np.nan), n
-
-
-def by_cell(numbers: pd.DataFrame) -> Iterator[tuple[Cell, pd.DataFrame]]:
-    """Each cell with its rows, in the order of the table."""
-    groups = numbers.groupby(list(CELL_DIMS), sort=False)
-    return ((dict(zip(CELL_DIMS, key, strict=True)), rows) for key, rows in groups)
 
 
 def along_t(figure: go.Figure, timestep: ArrayLike, **lowest: int) -> go.Figure:

@@ -1,6 +1,5 @@
 """Diagnostics over timesteps: curves with bands, and a heat map of cells."""
 
-from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
@@ -10,26 +9,22 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from plotly.subplots import make_subplots
 
-from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.stability import curves
 from gradscope.plots.style import (
     DASHES,
-    GREY,
-    LOGARITHMIC,
     PALETTE,
     TIMESTEP,
+    about,
     assigned,
+    by_cell,
     cell_name,
     defined,
     finish,
-    label,
     shade,
     text,
+    thresholds,
 )
-from gradscope.store import CELL_DIMS
-
-THRESHOLDS = {"gradient_lag_cosine": "unstable", "reference_cosine": "misaligned", "score_cosine": "against_prior"}
-"""Signatures whose statistic is the curve itself."""
+from gradscope.store.dims import CELL_DIMS, cell_dims
 
 
 def curve_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
@@ -39,7 +34,7 @@ def curve_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
     -------
     pandas.DataFrame
         The cell; ``timestep``; ``mean`` over samples with its 95 % interval ``low``, ``high``; ``q05`` and ``q95``, the
-        quantiles of the samples; ``n``, the finite ones. ``attrs``: the variable's ``name`` and ``label``.
+        quantiles of the samples; ``n``, the finite ones. ``attrs``: see `gradscope.plots.style.about`.
 
     Raises
     ------
@@ -55,10 +50,10 @@ def curve_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
         "q95": found[f"{name}_quantile"].sel(quantile=0.95, drop=True),
         "n": found[f"{name}_n"],
     }
-    order = [*CELL_DIMS, "timestep"]
+    order = [*cell_dims(ds), "timestep"]
     table = xr.Dataset({key: values.reset_coords(drop=True) for key, values in columns.items()})
     numbers = table.to_dataframe(dim_order=order).reset_index()[[*order, *columns]]
-    numbers.attrs = {"name": name, "label": label(ds, name)}
+    numbers.attrs = about(ds, name)
     return numbers
 
 
@@ -75,7 +70,7 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `curve_numbers`."""
     name, numbers = numbers.attrs["name"], defined(numbers)
     told = numbers[["low", "high", "q05", "q95", "n"]]
-    logarithmic = name in LOGARITHMIC and bool((numbers["mean"] > 0).any())
+    logarithmic = numbers.attrs["logarithmic"] and bool((numbers["mean"] > 0).any())
     if logarithmic:
         numbers, bottom = _drawable(numbers)
     inputs, scales = numbers["classifier_input"].unique(), numbers["guidance_scale"].unique()
@@ -90,12 +85,13 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
         subplot_titles=[f"{text(kind)}, scale {scale:g}" for scale, kind in product(scales, inputs)],
     )
     shown = set()
-    for cell, rows in _cells(numbers):
+    for cell, rows in by_cell(numbers):
         where = {
             "row": list(scales).index(cell["guidance_scale"]) + 1,
             "col": list(inputs).index(cell["classifier_input"]) + 1,
         }
-        colour, line = colours[cell["classifier"]], f"{cell['classifier']}, {cell['stabilizer']}"
+        own = [f"{dim} {value}" for dim, value in cell.items() if dim not in CELL_DIMS]
+        colour, line = colours[cell["classifier"]], ", ".join([cell["classifier"], cell["stabilizer"], *own])
         for ends, opacity in ((("q05", "q95"), 0.08), (("low", "high"), 0.25)):
             figure.add_trace(band(rows, *ends, shade(colour, opacity), line), **where)
         figure.add_trace(
@@ -116,12 +112,7 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
             **where,
         )
         shown.add(line)
-    if signature := next((s for s in CURVES if s.name == THRESHOLDS.get(name)), None):
-        figure.add_hline(y=signature.threshold, line={"color": GREY, "dash": "dot", "width": 1.5})
-        figure.add_annotation(
-            text=f"{signature.name}: {signature.side} {signature.threshold:g}",
-            x=0.005, xref="x domain", xanchor="left", y=signature.threshold, yanchor="bottom", showarrow=False,
-        )  # fmt: skip
+    thresholds(figure, name)
     figure.update_xaxes(autorange="reversed")
     figure.update_xaxes(title=TIMESTEP, row=len(scales))
     if logarithmic:
@@ -142,12 +133,12 @@ def heatmap(ds: xr.Dataset, name: str) -> go.Figure:
 def draw_heatmap(numbers: pd.DataFrame) -> go.Figure:
     """Draw the means of `curve_numbers`."""
     name, title = numbers.attrs["name"], text(numbers.attrs["label"])
-    parts = list(_cells(numbers))
+    parts = list(by_cell(numbers))
     values = np.stack([rows["mean"].to_numpy(dtype=np.float64) for _, rows in parts])
     scale: dict[str, object] = {"colorscale": "Cividis"}
     if name.endswith("_cosine"):
         scale = {"colorscale": "RdBu_r", "zmid": 0, "zmin": -1, "zmax": 1}
-    elif name in LOGARITHMIC:
+    elif numbers.attrs["logarithmic"]:
         title = f"log10 {title}"
         values = np.log10(values, out=np.full_like(values, np.nan), where=values > 0)
     timestep = parts[0][1]["timestep"]
@@ -164,12 +155,6 @@ def draw_heatmap(numbers: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title=TIMESTEP, type="category", nticks=12)
     figure.update_yaxes(autorange="reversed")
     return finish(figure, 130 + 24 * len(parts))
-
-
-def _cells(numbers: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame]]:
-    """Each cell with its rows, in the order of the table."""
-    groups = numbers.groupby(list(CELL_DIMS), sort=False)
-    return ((dict(zip(CELL_DIMS, key, strict=True)), rows) for key, rows in groups)
 
 
 def _drawable(numbers: pd.DataFrame) -> tuple[pd.DataFrame, float]:

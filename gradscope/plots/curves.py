@@ -8,12 +8,10 @@ import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.curve_signatures import CURVES
 from gradscope.plots.cells import (
     INK,
     Floats,
     along_t,
-    by_cell,
     chosen,
     coordinates,
     diagnostic,
@@ -25,8 +23,8 @@ from gradscope.plots.cells import (
     row,
     values,
 )
-from gradscope.plots.curve_grid import THRESHOLDS, band
-from gradscope.plots.style import LOGARITHMIC, cell_name, defined, finish, label, shade, text
+from gradscope.plots.curve_grid import band
+from gradscope.plots.style import about, by_cell, cell_name, defined, finish, shade, text, thresholds
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q75": 0.75, "q95": 0.95}
 _BANDS = {("q05", "q95"): 0.1, ("q25", "q75"): 0.22}
@@ -76,8 +74,7 @@ def curves_numbers(
         parts.append(pd.DataFrame({**cell, "timestep": ds["timestep"].values, **summarised(found), "value": own}))
     numbers = pd.concat(parts, ignore_index=True)
     numbers.attrs = {
-        "name": name,
-        "label": label(ds, name),
+        **about(ds, name),
         "sample": sample,
         "focus": focused,
         "coordinates": coordinates(ds),
@@ -121,7 +118,7 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
     known, name, timestep = numbers.attrs["coordinates"], numbers.attrs["name"], numbers["timestep"]
     numbers = defined(numbers)
     told = numbers[["q05", "q95", "n"]]
-    logarithmic = name in LOGARITHMIC and bool((numbers["mean"] > 0).any())
+    logarithmic = numbers.attrs["logarithmic"] and bool((numbers["mean"] > 0).any())
     bottom = -np.inf
     if logarithmic:
         numbers, bottom = _drawable(numbers)
@@ -154,12 +151,7 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
                 hovertemplate="%{y:.3g}",
             )
         )
-    if signature := next((s for s in CURVES if s.name == THRESHOLDS.get(name)), None):
-        figure.add_hline(y=signature.threshold, line={"color": INK, "dash": "dot", "width": 1})
-        figure.add_annotation(
-            text=f"{signature.name}: {signature.side} {signature.threshold:g}",
-            x=0.005, xref="x domain", xanchor="left", y=signature.threshold, yanchor="bottom", showarrow=False,
-        )  # fmt: skip
+    thresholds(figure, name)
     if numbers["mean"].isna().all():
         figure.add_annotation(text="no values", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     figure.update_layout(hovermode="x unified")

@@ -52,7 +52,7 @@ def difference_numbers(
         There is no such diagnostic or cell in the store, or both cells are the same.
     """
     diagnostic(ds, name)
-    of, pair = quantity(name), Pair(ds, a, b)
+    of, pair = quantity(ds, name), Pair(ds, a, b)
     apart = pair.values(of)[-1]
     timestep = ds["timestep"].values.tolist()
     mean, low, high, n = mean_interval(apart)

@@ -36,7 +36,7 @@ def forest_numbers(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str,
         A cell is unknown or ambiguous, or both are the same.
     """
     pair, found = Pair(ds, a, b), compare(ds, a, b)
-    apart = [pair.trajectories(quantity(title)).difference for title in found.scalars["diagnostic"]]
+    apart = [pair.trajectories(quantity(ds, title)).difference for title in found.scalars["diagnostic"]]
     spread = np.array([np.nanstd(x, ddof=1) if np.isfinite(x).sum() > 1 else np.nan for x in apart])
     unit = np.where(spread > 0, spread, np.nan)
     numbers = found.scalars.assign(

@@ -12,7 +12,7 @@ from gradscope.analysis.contents import class_names, place, require
 from gradscope.analysis.independence import also_guides
 from gradscope.analysis.summary import summary
 from gradscope.plots.style import GREY, PALETTE, cell_name, finish, text
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import cell_dims
 
 _WHO = {"judge": (PALETTE[0], ""), "own": (PALETTE[4], "/")}
 """Colour, and a pattern that tells the two apart without it."""
@@ -43,7 +43,8 @@ def accuracy_numbers(ds: xr.Dataset) -> pd.DataFrame:
             columns[name] = rows[f"{name}_accuracy"]
             columns |= {f"{name}_{end}": rows[f"{name}_interval"].sel(bound=end, drop=True) for end in ("low", "high")}
     table = xr.Dataset({key: values.reset_coords(drop=True) for key, values in columns.items()})
-    numbers = table.to_dataframe(dim_order=list(CELL_DIMS)).reset_index()[[*CELL_DIMS, *columns]]
+    dims = cell_dims(ds)
+    numbers = table.to_dataframe(dim_order=list(dims)).reset_index()[[*dims, *columns]]
     numbers.attrs = {"chance": 1 / len(class_names(ds)), "guides_too": "judge" in also_guides(ds)}
     return numbers
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.comparison import SCALARS, paired_difference
 from gradscope.analysis.contents import Cell, finished, place
+from gradscope.analysis.diagnostics import described
 from gradscope.errors import GradscopeError
 from gradscope.plots.cells import Floats, diagnostic, finite_mean, headline, named, values
-from gradscope.plots.style import LOGARITHMIC, PALETTE, cell_name, label, text
+from gradscope.plots.style import PALETTE, cell_name, label, text
 
 DIFFERENCE = PALETTE[3]
 """Colour of what belongs to neither cell alone."""
@@ -35,13 +36,18 @@ class Trajectories(NamedTuple):
     difference: Floats
 
 
-def quantity(name: str) -> Quantity:
+def variable_of(name: str) -> str:
+    """The diagnostic that a title of the table of `gradscope.analysis.compare` is about, or that `name` is."""
+    return SCALARS[name].variable if name in SCALARS else name
+
+
+def quantity(ds: xr.Dataset, name: str) -> Quantity:
     """As `gradscope.analysis.compare` looks at it: by a title of its table, or by the name of a diagnostic."""
     logarithm = f"log10 {name}"
     for title in (name, logarithm):
         if title in SCALARS:
             return Quantity(title, *SCALARS[title])
-    return Quantity(logarithm, name, np.log10) if name in LOGARITHMIC else Quantity(name, name, np.asarray)
+    return Quantity(logarithm, name, np.log10) if described(ds, name).logarithmic else Quantity(name, name, np.asarray)
 
 
 def titled(ds: xr.Dataset, of: Quantity) -> str:

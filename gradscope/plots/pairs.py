@@ -53,7 +53,7 @@ def pairs_numbers(
     GradscopeError
         There is no such diagnostic or cell in the store, or both cells are the same.
     """
-    of, pair = quantity(name), Pair(ds, a, b)
+    of, pair = quantity(ds, name), Pair(ds, a, b)
     means = pair.trajectories(of)
     classes = class_names(ds)
     numbers = pd.DataFrame(

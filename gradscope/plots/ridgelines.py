@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from gradscope.analysis.contents import Cell
+from gradscope.analysis.diagnostics import described
 from gradscope.errors import GradscopeError
-from gradscope.plots.cells import Floats, by_cell, chosen, coordinates, diagnostic, look, number, values
-from gradscope.plots.style import LOGARITHMIC, cell_name, finish, label, shade, text
+from gradscope.plots.cells import Floats, chosen, coordinates, diagnostic, look, number, values
+from gradscope.plots.style import by_cell, cell_name, finish, label, shade, text
 
 _CELLS, _TIMESTEPS, _POINTS = 4, 40, 160
 """Most cells side by side, most ridges of a cell, and points of a ridge."""
@@ -58,7 +59,7 @@ def ridgelines_numbers(
         )
     recorded = np.stack([values(ds, name, cell) for cell in shown])
     found, title = np.where(np.isfinite(recorded), recorded, np.nan), label(ds, name)
-    if name in LOGARITHMIC:
+    if described(ds, name).logarithmic:
         found, title = np.log10(found, out=np.full_like(found, np.nan), where=found > 0), f"log10 {title}"
     there = np.flatnonzero(np.isfinite(found).any(axis=(0, 1)))
     if not len(there):

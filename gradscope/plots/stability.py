@@ -7,7 +7,7 @@ import xarray as xr
 from gradscope.analysis.contents import cells
 from gradscope.plots.cells import along_t, diagnostic, finite_mean, values
 from gradscope.plots.curve_grid import draw_heatmap
-from gradscope.plots.style import label
+from gradscope.plots.style import about
 
 
 def stability_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def stability_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
         mean, n = finite_mean(values(ds, name, cell), axis=0)
         parts.append(pd.DataFrame({**cell, "timestep": ds["timestep"].values, "mean": mean, "n": n}))
     numbers = pd.concat(parts, ignore_index=True)
-    numbers.attrs = {"name": name, "label": label(ds, name)}
+    numbers.attrs = about(ds, name)
     return numbers
 
 

@@ -1,14 +1,17 @@
 """What all figures share: colours and dashes, names, backgrounds that suit a light and a dark page."""
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
+from gradscope.analysis.curve_signatures import CURVES
+from gradscope.analysis.diagnostics import described
 from gradscope.store import CELL_DIMS
+from probes.catalogue import CATALOGUE
 
 PLOTLY_CONFIG: Mapping[str, bool] = {"showSendToCloud": False, "displaylogo": False}
 """For ``figure.show(config=...)`` and ``figure.to_html(config=...)``."""
@@ -17,26 +20,30 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 """Okabe and Ito's colours, which the colour-blind can tell apart; without black, which a dark page hides."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 GREY = "#808080"
-LOGARITHMIC = ("gradient_norm", "update_norm", "gradient_lipschitz", "unit_gradient_lipschitz", "effective_strength")
-"""Diagnostics that range over orders of magnitude."""
-ON_A_GRID = ("gradient_lag_cosine",)
-"""Diagnostics that are taken at some timesteps alone."""
 TIMESTEP = "timestep t, in sampling order"
 
 _INK, _RULE, _CLEAR = "#707070", "rgba(128, 128, 128, 0.3)", "rgba(0, 0, 0, 0)"
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:
-    """A cell in words: ``robust, x0, adam, 0.5``."""
-    return ", ".join([*(str(cell[dim]) for dim in CELL_DIMS[:3]), f"{cell['guidance_scale']:g}"])
+    """A cell in words: ``robust, x0, adam, 0.5``; what it has along further dimensions comes after that."""
+    four = [*(str(cell[dim]) for dim in CELL_DIMS[:3]), f"{cell['guidance_scale']:g}"]
+    return ", ".join([*four, *(f"{dim} {value}" for dim, value in cell.items() if dim not in CELL_DIMS)])
+
+
+def by_cell(numbers: pd.DataFrame) -> Iterator[tuple[Mapping[str, Any], pd.DataFrame]]:
+    """Each cell with its rows, in the order of the table; its columns are those before ``timestep``."""
+    dims = [str(column) for column in numbers.columns[: numbers.columns.get_loc("timestep")]]
+    groups = numbers.groupby(dims, sort=False)
+    return ((dict(zip(dims, key, strict=True)), rows) for key, rows in groups)
 
 
 def defined(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The rows to draw: of a diagnostic in `ON_A_GRID`, those of timesteps at which a cell has values; else all.
+    """The rows to draw: of a diagnostic on a grid, those of timesteps at which a cell has values; else all.
 
     Its line leads from one of its timesteps to the next; in all others, what has no values is a gap.
     """
-    if numbers.attrs["name"] not in ON_A_GRID:
+    if not numbers.attrs["on_a_grid"]:
         return numbers
     there = numbers.groupby("timestep")["n"].transform("sum") > 0
     return numbers[there] if there.any() else numbers
@@ -45,6 +52,24 @@ def defined(numbers: pd.DataFrame) -> pd.DataFrame:
 def text(value: object) -> str:
     """As plotly is to show it: plotly reads markup in its texts."""
     return html.escape(str(value), quote=False)
+
+
+def about(ds: xr.Dataset, name: str) -> dict[str, Any]:
+    """What a figure of a diagnostic must know of it, beside its numbers."""
+    row = described(ds, name)
+    return {"name": name, "label": label(ds, name), "logarithmic": row.logarithmic, "on_a_grid": row.on_a_grid}
+
+
+def thresholds(figure: go.Figure, name: str) -> None:
+    """A dotted line, with its name, for each failure signature that compares this diagnostic with a threshold."""
+    values = row.thresholds if (row := CATALOGUE.get(name)) else {}
+    for signature in (s for s in CURVES if s.name in values):
+        value = values[signature.name]
+        figure.add_hline(y=value, line={"color": GREY, "dash": "dot", "width": 1.25})
+        figure.add_annotation(
+            text=f"{signature.name}: {signature.side} {value:g}",
+            x=0.005, xref="x domain", xanchor="left", y=value, yanchor="bottom", showarrow=False,
+        )  # fmt: skip
 
 
 def label(ds: xr.Dataset, name: str) -> str:

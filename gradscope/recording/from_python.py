@@ -92,6 +92,7 @@ class SamplerRecorder:
 
     def _grid(self, labels: Sequence[int], schedule: Schedule, seed: int, batch_size: int) -> Grid:
         guidance = self._sampler.guidance
+        times = schedule.coordinates()
         return Grid(
             classifier=(self._names[0],),
             classifier_input=(guidance.classifier_input,),
@@ -99,9 +100,11 @@ class SamplerRecorder:
             guidance_scale=(guidance.guidance_scale,),
             label=np.array(labels),
             seed=sample_seeds(seed, range(len(labels))),
-            image_shape=self._sampler.image_shape,
+            sample_shape=self._sampler.image_shape,
             batch_size=batch_size,
-            **schedule.coordinates(),
+            timestep=times["timestep"],
+            alphas_cumprod=times["alphas_cumprod"],
+            sigma=times["sigma"],
         )
 
     def _attributes(self) -> dict[str, Any]:
@@ -154,7 +157,7 @@ def record(
     Examples
     --------
     >>> with gradscope.record(sampler, "mine.zarr", [Tensor("gradient"), Cosine("gradient")]) as recorder:
-    ...     images = recorder.sample(labels=[0, 1, 2, 3], num_inference_steps=100, seed=0)
+    ...     images = recorder.sample(labels=[0, 1, 2, 3], num_inference_steps=20, seed=0)
     """
     names = (classifier_name or Path(str(path)).stem, stabilizer_name or type(sampler.stabilizer).__name__.lower())
     options = {

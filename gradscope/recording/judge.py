@@ -2,6 +2,7 @@
 
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.recording.prepare import Run, check_classes
+from gradscope.sampling.sampler import image_shape
 
 
 def load_judge(run: Run) -> Classifier | None:
@@ -14,6 +15,6 @@ def load_judge(run: Run) -> Classifier | None:
     """
     if run.config.judge == "none":
         return None
-    judge = load_classifier(run.config.judge, "judge", run.grid.image_shape, run.device)
+    judge = load_classifier(run.config.judge, "judge", image_shape(run.denoiser.unet), run.device)
     check_classes({f"classifiers.{name}": guide for name, guide in run.classifiers.items()} | {"judge": judge})
     return judge

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import GradscopeError, one_of
-from gradscope.store.schema import CELL_DIMS, COORDINATES, WRITTEN
-from probes import IMAGE_DIMS, GuidedStep, Probe, Variable, check_needs
+from gradscope.store.dims import REPEAT
+from gradscope.store.schema import COORDINATES, WRITTEN
+from probes import IMAGE_DIMS, TENSOR, GuidedStep, Probe, Variable, check_needs
 
 _NAME = re.compile(r"[A-Za-z_]\w{0,99}")
-_TAKEN = {*COORDINATES, *IMAGE_DIMS, *CELL_DIMS, WRITTEN.name, "image"}
+_TAKEN = {*COORDINATES, *IMAGE_DIMS, REPEAT, WRITTEN.name, "image"}
 _DTYPES = ("float32", "float64", "float16", "int16", "int32", "int64", "int8", "uint8")
 
 
@@ -58,7 +59,7 @@ def _check_variable(variable: Variable, where: str) -> None:
             f"{where}: {variable.name} is of dtype {variable.dtype!r}; {one_of(variable.dtype, _DTYPES)}"
         )
     for dim in variable.dims:
-        if dim not in (*IMAGE_DIMS, *variable.sizes, *variable.coords):
+        if dim not in (*TENSOR, *IMAGE_DIMS, *variable.sizes, *variable.coords):
             raise GradscopeError(f"{where}: {variable.name} has a dimension {dim!r} of no known length: give `sizes`")
 
 
@@ -85,10 +86,14 @@ def _check_values(probe: Probe, values: Mapping[str, Any], step: GuidedStep) -> 
     where, wanted = f"probes: {type(probe).__name__}", {variable.name: variable for variable in probe.variables}
     if set(values) != set(wanted):
         raise GradscopeError(f"{where} measured {sorted(values)} and declares {sorted(wanted)} as its `variables`")
-    image = dict(zip(IMAGE_DIMS, step.x_t.shape[1:], strict=True))
+    sample = tuple(step.x_t.shape[1:])
+    image = dict(zip(IMAGE_DIMS, sample, strict=True)) if len(sample) == len(IMAGE_DIMS) else {}
     for name, variable in wanted.items():
         lengths = image | dict(variable.sizes) | {dim: len(c.values) for dim, c in variable.coords.items()}
-        shape, value = (len(step.x_t), *(lengths[dim] for dim in variable.dims)), values[name]
+        if missing := [dim for dim in variable.dims if dim not in (*TENSOR, *lengths)]:
+            raise GradscopeError(f"{where}: {name} goes over {missing[0]!r}, and samples of shape {sample} have none")
+        own = sample if variable.dims == TENSOR else tuple(lengths[dim] for dim in variable.dims)
+        shape, value = (len(step.x_t), *own), values[name]
         if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape:
             got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
             over = ", ".join(("sample", *variable.dims))

@@ -191,6 +191,7 @@ def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int) -> Grid:
     outside = [label for label in wanted if not 0 <= label < num_classes]
     if outside:
         raise GradscopeError(f"sampling.labels: the classifiers have classes 0 to {num_classes - 1}, got {outside[0]}")
+    times = schedule.coordinates()
     return Grid(
         classifier=tuple(config.classifiers),
         classifier_input=tuple(config.guidance.classifier_input),
@@ -198,7 +199,9 @@ def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int) -> Grid:
         guidance_scale=tuple(config.guidance.guidance_scale),
         label=np.resize(wanted, sampling.samples),
         seed=np.zeros(sampling.samples, np.int64),  # made last: it takes long for many samples
-        image_shape=image_shape(denoiser.unet),
+        sample_shape=image_shape(denoiser.unet),
         batch_size=sampling.batch_size,
-        **schedule.coordinates(),
+        timestep=times["timestep"],
+        alphas_cumprod=times["alphas_cumprod"],
+        sigma=times["sigma"],
     )

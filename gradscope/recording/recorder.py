@@ -19,12 +19,8 @@ from gradscope.store import Array, Coordinate, Frame, Grid, Schema, StoreWriter
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath, locate
 from gradscope.store.progress import finished
-from gradscope.store.schema import CELL_DIMS
 from gradscope.store.session import begin, recording
-from probes import IMAGE_DIMS, SOURCES, FiniteFraction, GuidedStep, Probe, Variable, attach_all
-
-_IMAGE = Array("image", "final", {"long_name": "final sample", "units": "1", "equation": "x_0"}, dims=IMAGE_DIMS)
-
+from probes import SOURCES, TENSOR, FiniteFraction, GuidedStep, Probe, Variable, attach_all
 
 _NAMES = {
     "x_t": "x_t",
@@ -40,7 +36,7 @@ class NonFinite(NamedTuple):
 
     cell: tuple[int, ...]
     sample: int
-    timestep: int
+    timestep: float
     source: str
     """Where it came from: one of `probes.SOURCES`."""
 
@@ -68,21 +64,33 @@ def make_schema(
             raise GradscopeError(f"{key}: got {value!r}; {one_of(value, known)}")
     arrays: list[Array] = []
     coords: dict[str, object] = {}
+    sample = grid.sample_names
     for variable in (v for probe in probes for v in probe.variables):
         if variable.name in (array.name for array in arrays):
             raise GradscopeError(f"probes: two of them record {variable.name!r}")
         for dim, coordinate in variable.coords.items():
             if coords.setdefault(dim, coordinate) != coordinate:
                 raise GradscopeError(f"probes: {variable.name!r} has other values along {dim!r} than another variable")
-        arrays += _arrays(variable, dtype)
-    return Schema(grid, (*arrays, _IMAGE), tensor_samples, tensor_every, codec)
+        arrays += _arrays(variable, dtype, sample)
+    about = {"long_name": "final sample", "units": "1", "equation": "x_0"}
+    arrays.append(Array("image", "final", about, dims=sample))
+    return Schema(grid, tuple(arrays), tensor_samples, tensor_every, codec)
 
 
-def _arrays(variable: Variable, dtype: str) -> list[Array]:
-    attributes = {"long_name": variable.long_name, "units": variable.units, "equation": variable.equation}
+def _arrays(variable: Variable, dtype: str, sample: tuple[str, ...]) -> list[Array]:
+    attributes: dict[str, Any] = {
+        "long_name": variable.long_name,
+        "units": variable.units,
+        "equation": variable.equation,
+    }
+    flags = {"logarithmic": variable.logarithmic, "on_a_grid": variable.on_a_grid}
+    attributes |= {key: 1 for key, is_so in flags.items() if is_so}
+    bounds = {"valid_min": variable.low, "valid_max": variable.high}
+    attributes |= {key: value for key, value in bounds.items() if value is not None}
     coords = {dim: Coordinate(c.values, c.long_name, c.units) for dim, c in variable.coords.items()}
-    shape = (variable.dims, variable.sizes, coords)
-    if not set(variable.dims) >= set(IMAGE_DIMS):
+    dims = sample if variable.dims == TENSOR else variable.dims
+    shape = (dims, variable.sizes, coords)
+    if not set(dims) >= set(sample):
         return [Array(variable.name, "scalar", attributes, variable.dtype, *shape)]
     if dtype == "float32":
         return [Array(variable.name, "tensor", attributes, "float32", *shape)]
@@ -152,7 +160,9 @@ class BlockRecorder:
         self.writer.forget(cell, first_sample, samples)
         return Trajectory(self, cell, first_sample)
 
-    def emit(self, cell: tuple[int, ...], first_sample: int, step: int, values: Mapping[str, Tensor]) -> None:
+    def emit(
+        self, cell: tuple[int, ...], first_sample: int, step: int, values: Mapping[str, Tensor], repeat: int = 0
+    ) -> None:
         """Hand one step's values to the writer."""
         self.writer.check()
         self._refuse_nonfinite()
@@ -170,12 +180,13 @@ class BlockRecorder:
             if keeps:
                 chosen[name] = scaled[:kept]
         slot = self.ring.put(chosen)
-        self.writer.submit(Frame(cell, first_sample, step, slot.arrays, slot.wait, lambda: self.ring.release(slot)))
+        release = partial(self.ring.release, slot)
+        self.writer.submit(Frame(cell, first_sample, step, slot.arrays, slot.wait, release, repeat))
 
     def describe(self, found: NonFinite) -> str:
         """What was not finite where, in words."""
         grid = self.schema.grid
-        cell = ", ".join(f"{dim} {getattr(grid, dim)[i]}" for dim, i in zip(CELL_DIMS, found.cell, strict=True))
+        cell = ", ".join(f"{dim} {grid.along(dim)[i]}" for dim, i in zip(grid.cell_dims, found.cell, strict=True))
         what = _NAMES[found.source]
         return f"{what} not finite at timestep {found.timestep}, sample {found.sample}, {cell}"
 
@@ -203,7 +214,8 @@ class BlockRecorder:
             source, sample = SOURCES[int(sources[i])], frame.first_sample + int(i)
             if source == "x_t" and any(f.sample == sample and f.cell == frame.cell for f in self.nonfinite):
                 continue  # what came before is the reason, and reported
-            self.nonfinite.append(NonFinite(frame.cell, sample, int(self.schema.grid.timestep[frame.step]), source))
+            timestep = self.schema.grid.timestep[frame.step].item()
+            self.nonfinite.append(NonFinite(frame.cell, sample, timestep, source))
 
 
 class Recorder(BlockRecorder):
@@ -236,6 +248,13 @@ class Recorder(BlockRecorder):
     ------
     GradscopeError
         Where the store cannot be made, continued or written.
+
+    Examples
+    --------
+    >>> with Recorder("own.zarr", grid, [Norm("gradient")], device=torch.device("cpu")) as recorder:
+    ...     record = recorder.trajectory(cell=(0, 0, 0, 0), first_sample=0)
+    ...     for step in steps:  # a `GuidedStep` each
+    ...         record(step)
     """
 
     def __init__(
@@ -290,10 +309,12 @@ class Recorder(BlockRecorder):
     def trajectory(self, cell: tuple[int, ...], first_sample: int) -> "Trajectory":
         return super().trajectory(cell, first_sample) if self._begun else Trajectory(self, cell, first_sample)
 
-    def emit(self, cell: tuple[int, ...], first_sample: int, step: int, values: Mapping[str, Tensor]) -> None:
+    def emit(
+        self, cell: tuple[int, ...], first_sample: int, step: int, values: Mapping[str, Tensor], repeat: int = 0
+    ) -> None:
         if not self._begun:
             self._begin()
-        super().emit(cell, first_sample, step, values)
+        super().emit(cell, first_sample, step, values, repeat)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._session.__exit__(kind, error, trace)
@@ -316,20 +337,24 @@ class Trajectory:
         return attach_all(self._recorder.probes, modules)
 
     def __call__(self, step: GuidedStep) -> None:
-        if step.step == 0:
+        if step.step == 0 or step.repeat:
             self._refuse_other_grid(step)
         values = measured(self._recorder.probes, step, self._states)
         if step.step == self._recorder.schema.grid.timesteps - 1 and step.prev_sample is not None:
             values["image"] = step.prev_sample
-        self._recorder.emit(self._cell, self._first_sample, step.step, values)
+        self._recorder.emit(self._cell, self._first_sample, step.step, values, step.repeat)
 
     def _refuse_other_grid(self, step: GuidedStep) -> None:
         """Raise GradscopeError where a step is not of this block, or the guide lacks a label of the grid."""
         grid = self._recorder.schema.grid
-        shape = (min(grid.block, grid.samples - self._first_sample), *grid.image_shape)
+        shape = (min(grid.block, grid.samples - self._first_sample), *grid.sample_shape)
         if step.x_t.shape != shape:
             got = tuple(step.x_t.shape)
             raise GradscopeError(f"the steps of this block have x_t of shape {shape} by the grid, got {got}")
+        if step.repeat >= max(1, grid.repeats):
+            raise GradscopeError(
+                f"step {step.step} is repeated, repeat {step.repeat}; the grid has repeats={grid.repeats}"
+            )
         if step.logits is not None and not grid.label.max() < (classes := step.logits.shape[1]):
             raise GradscopeError(f"labels: the classifier has classes 0 to {classes - 1}, got {grid.label.max()}")
 

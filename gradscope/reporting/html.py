@@ -17,11 +17,10 @@ from gradscope.analysis.comparison import KERNEL
 from gradscope.analysis.contents import Cell, class_names, in_memory, place
 from gradscope.analysis.independence import also_guides, warnings
 from gradscope.errors import GradscopeError
-from gradscope.plots.style import LOGARITHMIC
 from gradscope.reporting.report import Report, grouped, headline, multiplicity
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import cell_dims
+from probes.catalogue import CATALOGUE
 
-CURVES = ("gradient_cosine", "gradient_lag_cosine", "update_cosine", "log_prob", "effective_strength", "gradient_norm")
 _TENSORS = ("x_t", "pred_original_sample", "gradient")
 _HEADS = {"classifier_input": "input", "guidance_scale": "scale", "samples": "N", "nonfinite_steps": "steps not finite"}
 _FURTHER = ("kd_", "kid", "precision", "recall", "density")
@@ -60,7 +59,7 @@ def to_html(report: Report, ds: xr.Dataset) -> str:
         headline=headline(report.findings, len(report.cells)),
         multiplicity=multiplicity(report.tests),
         groups=list(grouped(report.findings)),
-        grid={dim: _names(ds, dim) for dim in CELL_DIMS},
+        grid={dim: _names(ds, dim) for dim in cell_dims(ds)},
         sizes=ds.sizes,
         name=plots.cell_name,
         cells=_cells(report),
@@ -84,9 +83,13 @@ def to_notebook(report: Report) -> str:
 
 
 def _template(name: str) -> Template:
-    found = Environment(loader=PackageLoader("gradscope.analysis"), autoescape=True, undefined=StrictUndefined)
-    found.filters |= {"prose": _prose, "sentence": _sentence}
+    found = Environment(loader=PackageLoader("gradscope.reporting"), autoescape=True, undefined=StrictUndefined)
+    found.filters |= {"prose": _prose, "sentence": _sentence, "short": _short}
     return found.get_template(name)
+
+
+def _short(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def check_path(path: Path) -> None:
@@ -107,13 +110,13 @@ def extremes(report: Report, ds: xr.Dataset) -> list[Cell]:
     """The worst and the best guided cell of those that keep tensors, by the judge, or else by gradient_cosine."""
     by = next((name for name in ("judge", "gradient_cosine") if name in report.cells), None)
     kept = (ds["written"] >= 3).any(("sample", "timestep")).compute()
-    rows = report.cells[report.cells["guidance_scale"] > 0]
-    cells = rows[list(CELL_DIMS)].to_dict("records")
+    rows, dims = report.cells[report.cells["guidance_scale"] > 0], list(cell_dims(ds))
+    cells = rows[dims].to_dict("records")
     rows = rows[np.array([bool(kept.isel(place(ds, cell))) for cell in cells], dtype=bool)]
     if by is None or not rows[by].notna().any():
-        return rows[list(CELL_DIMS)].head(1).to_dict("records")
+        return rows[dims].head(1).to_dict("records")
     ends = dict.fromkeys((rows[by].idxmin(), rows[by].idxmax()))
-    return rows.loc[list(ends), list(CELL_DIMS)].to_dict("records")
+    return rows.loc[list(ends), dims].to_dict("records")
 
 
 def example(ds: xr.Dataset, cells: list[Cell]) -> int:
@@ -157,9 +160,9 @@ def _drawn(report: Report, ds: xr.Dataset) -> Iterator[tuple[str, go.Figure, str
         yield "effects", plots.draw_effects(report.comparisons), "Change of the judge's accuracy", (
             "Paired over samples, with Newcombe's 95 % interval. An interval that crosses 0 leaves the sign open."
         )  # fmt: skip
-    for name in CURVES:
-        if name in ds:
-            cut = ", cut off where the axis ends" if name in LOGARITHMIC else ""
+    for row in CATALOGUE.values():
+        if row.headline and (name := row.name) in ds:
+            cut = ", cut off where the axis ends" if row.logarithmic else ""
             yield "curves", plots.curve(ds, name), name, (
                 f"{_sentence(ds[name].attrs.get('long_name', name))}: mean over samples (line), its 95 % interval "
                 f"(band), 5 to 95 % of the samples (faint band{cut})."
@@ -176,7 +179,7 @@ def _drawn(report: Report, ds: xr.Dataset) -> Iterator[tuple[str, go.Figure, str
 
 def _cells(report: Report) -> dict[str, Any]:
     """Heads, rows and the row of floors of the table of cells."""
-    columns = [name for name in report.cells if name not in CELL_DIMS and not name.endswith(("_low", "_high"))]
+    columns = [name for name in _results(report) if not name.endswith(("_low", "_high"))]
     if "nonfinite_steps" in columns and not report.cells["nonfinite_steps"].any():
         columns.remove("nonfinite_steps")
     further = [name for name in columns if name.startswith(_FURTHER)]
@@ -186,14 +189,24 @@ def _cells(report: Report) -> dict[str, Any]:
     }
 
 
+def _dims(report: Report) -> list[str]:
+    """Columns that say which cell a row is of: those before `samples`."""
+    return [str(name) for name in report.cells.columns[: report.cells.columns.get_loc("samples")]]
+
+
+def _results(report: Report) -> list[str]:
+    return [str(name) for name in report.cells if name not in _dims(report)]
+
+
 def _table(report: Report, columns: list[str]) -> dict[str, Any]:
     rows = []
     for row in report.cells.to_dict("records"):
-        found = [f for f in report.findings if all(f.cell[dim] == row[dim] for dim in CELL_DIMS)]
+        found = [f for f in report.findings if all(row[dim] == value for dim, value in f.cell.items())]
         rows.append({"cell": row, "findings": found, "values": [_value(row, name) for name in columns]})
     floors = [_value(report.floors, name) if name in report.floors else _Value("") for name in columns]
     return {
-        "heads": [_HEADS.get(name, name).replace("_", " ") for name in [*CELL_DIMS, *columns]],
+        "dims": _dims(report),
+        "heads": [_HEADS.get(name, name).replace("_", " ") for name in [*_dims(report), *columns]],
         "rows": rows,
         "floors": floors if set(columns) & set(report.floors) else [],
     }

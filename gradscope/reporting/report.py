@@ -17,8 +17,8 @@ from gradscope.analysis.independence import also_guides, warnings
 from gradscope.analysis.signatures import find, tests, untested
 from gradscope.analysis.subsets import whole
 from gradscope.analysis.summary import TRAJECTORY_MEANS, summary
-from gradscope.store import CELL_DIMS
 from gradscope.store.attributes import NESTED
+from gradscope.store.dims import cell_dims
 
 VERSION = 1
 """Of the keys of `to_json`."""
@@ -73,7 +73,13 @@ class Report:
 
 
 def report(ds: xr.Dataset) -> Report:
-    """Analyse a store as `gradscope.open` gives it, whole or partly written."""
+    """Analyse a store as `gradscope.open` gives it, whole or partly written.
+
+    Examples
+    --------
+    >>> gradscope.report(ds).findings[0].severity
+    'alarm'
+    """
     ds = in_memory(whole(ds))
     stabilizers = ds["stabilizer"].values.tolist()
     baseline = "none" if "none" in stabilizers else stabilizers[0]
@@ -156,7 +162,8 @@ def _cells(ds: xr.Dataset) -> pd.DataFrame:
         columns |= _with_interval(name, ds[name], ds[f"{name}_interval"])
     columns |= {name: rows[name] for name in (*TRAJECTORY_MEANS, "nonfinite_steps") if name in rows}
     table = xr.Dataset({name: values.reset_coords(drop=True) for name, values in columns.items()})
-    return table.to_dataframe(dim_order=list(CELL_DIMS)).reset_index()[[*CELL_DIMS, *columns]]
+    dims = cell_dims(ds)
+    return table.to_dataframe(dim_order=list(dims)).reset_index()[[*dims, *columns]]
 
 
 def _with_interval(name: str, value: xr.DataArray, interval: xr.DataArray) -> dict[str, xr.DataArray]:
@@ -165,7 +172,9 @@ def _with_interval(name: str, value: xr.DataArray, interval: xr.DataArray) -> di
 
 def _evaluated(ds: xr.Dataset) -> list[str]:
     """Results of the evaluation that have an interval in every cell, in the order of `_RESULTS`."""
-    names = [str(name) for name in ds.data_vars if set(ds[name].dims) == set(CELL_DIMS) and f"{name}_interval" in ds]
+    names = [
+        str(name) for name in ds.data_vars if set(ds[name].dims) == set(cell_dims(ds)) and f"{name}_interval" in ds
+    ]
     return [name for start in _RESULTS for name in sorted(names) if name.startswith(start)]
 
 

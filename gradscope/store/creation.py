@@ -12,9 +12,10 @@ import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.arrays import create_array
+from gradscope.store.dims import REPEAT
 from gradscope.store.locations.location import ROOT, StorePath, locate, reason
 from gradscope.store.root import set_attributes
-from gradscope.store.schema import AUXILIARY, CELL_DIMS, VERSION, WRITTEN, Schema
+from gradscope.store.schema import AUXILIARY, VERSION, WRITTEN, Schema
 from gradscope.store.untrusted import root as trust
 from gradscope.text import size
 
@@ -37,7 +38,9 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
             if not overwrite:
                 refuse_path(location, overwrite)  # another process may have made it meanwhile
             _fill(new.zarr, schema)
-            set_attributes(new, {"schema_version": VERSION, "recorded": list(schema.names), **attributes})
+            dims = {"cell_dims": list(schema.grid.cell_dims), "sample_dims": list(schema.grid.sample_names)}
+            about = {"schema_version": VERSION, "recorded": list(schema.names)}
+            set_attributes(new, about | dims | dict(attributes))
             trust.parse(new.read(ROOT) or b"", str(location))  # what is made can be opened
     except location.errors as error:
         raise GradscopeError(f"{location} cannot be made: {reason(error)}", key="recording.path") from error
@@ -107,25 +110,38 @@ def refuse_path(where: StorePath, overwrite: bool) -> None:
             pass  # refuses a store into which another process records
 
 
+_OF_TIMESTEPS = {
+    "step": ("number of the sampling step", "1"),
+    "alphas_cumprod": ("cumulative product of alphas", "1"),
+    "sigma": ("standard deviation of the DDPM posterior", "1"),
+    "signal": ("factor of x_0 in x_t", "1"),
+    "noise": ("factor of epsilon in x_t", "1"),
+    "log_snr": ("logarithm of the signal-to-noise ratio, 2 log(signal / noise)", "nat"),
+}
+
+
 def _coordinates(group: zarr.Group, schema: Schema) -> None:
     grid = schema.grid
     texts = {
         "classifier": "guide",
         "classifier_input": "what the guide sees: x_t, x0 (through the denoiser) or x0_detached",
         "stabilizer": "stabiliser of the gradients",
+        "guidance_scale": "guidance scale",
+        "method": "guidance method",
     }
-    for dim, about in texts.items():
-        _coordinate(group, dim, (dim,), np.array(getattr(grid, dim), dtype=object), about)
-    scale = np.array(grid.guidance_scale, dtype=np.float64)
-    _coordinate(group, CELL_DIMS[3], (CELL_DIMS[3],), scale, "guidance scale")
-    numbers = {
-        "timestep": (grid.timestep.astype(np.int64), "diffusion time, in sampling order"),
-        "step": (np.arange(grid.timesteps), "number of the sampling step"),
-        "alphas_cumprod": (grid.alphas_cumprod, "cumulative product of alphas"),
-        "sigma": (grid.sigma, "standard deviation of the DDPM posterior"),
-    }
-    for name, (values, about) in numbers.items():
-        _coordinate(group, name, ("timestep",), values, about)
+    for dim in grid.cell_dims:
+        along = grid.along(dim)
+        is_text = all(isinstance(value, str) for value in along)
+        array = np.array(along, dtype=object if is_text else np.float64)
+        _coordinate(group, dim, (dim,), array, texts.get(dim, f"{dim} of the cell"))
+    whole = np.array_equal(grid.timestep, np.round(grid.timestep))
+    timestep = grid.timestep.astype(np.int64 if whole else np.float64)
+    _coordinate(group, "timestep", ("timestep",), timestep, "diffusion time, in sampling order")
+    for name, values in grid.times.items():
+        about, units = _OF_TIMESTEPS[name]
+        _coordinate(group, name, ("timestep",), values, about, units)
+    if grid.repeats:
+        _coordinate(group, REPEAT, (REPEAT,), np.arange(grid.repeats), "number of the repetition of a timestep")
     _coordinate(group, "sample", ("sample",), np.arange(grid.samples), "index of the sample")
     _coordinate(group, "label", ("sample",), grid.label.astype(np.int64), "target class")
     _coordinate(group, "seed", ("sample",), grid.seed.astype(np.int64), "seed of the sample's generator")

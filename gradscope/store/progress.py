@@ -8,16 +8,22 @@ from numpy.typing import NDArray
 
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks
+from gradscope.store.dims import cell_dims_of
 from gradscope.store.locations.location import Location
-from gradscope.store.schema import CELL_DIMS, WRITTEN, Schema
+from gradscope.store.schema import WRITTEN, Schema
 
 
 def finished(location: Location) -> NDArray[np.bool_]:
     """Which blocks are recorded from the first to the last step, over cells and blocks, ``(*cells, blocks)``."""
-    marker: Any = zarr.open_group(location.zarr, mode="r")[WRITTEN.name]
+    group = zarr.open_group(location.zarr, mode="r")
+    marker: Any = group[WRITTEN.name]
     chunks = Chunks(location, marker)
-    samples, block = chunks.shape[-2], chunks.size[-2]
-    steps = np.all(chunks.whole() > 0, axis=-1)
+    axis = len(cell_dims_of(group.attrs.asdict()))
+    samples, block = chunks.shape[axis], chunks.size[axis]
+    there = chunks.whole() > 0
+    if there.ndim > axis + 2:  # a timestep is recorded once its first repetition is
+        there = there[..., 0]
+    steps = np.all(there, axis=-1)
     return np.stack([steps[..., i : i + block].all(axis=-1) for i in range(0, samples, block)], axis=-1)
 
 
@@ -42,9 +48,8 @@ def refuse_other(location: Location, schema: Schema) -> None:
         if wanted != found:
             raise GradscopeError(f"{location}: cannot be continued, {array.name} was {found}, and would be {wanted}")
     grid = schema.grid
-    values = {
-        name: getattr(grid, name) for name in (*CELL_DIMS, "label", "seed", "timestep", "alphas_cumprod", "sigma")
-    }
+    values = {name: grid.along(name) for name in grid.cell_dims}
+    values |= {name: getattr(grid, name) for name in ("label", "seed", "timestep")} | grid.times
     for name, value in values.items():
         coordinate: Any = group[name]
         if not np.array_equal(coordinate[...], np.asarray(value)):

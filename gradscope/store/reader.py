@@ -6,7 +6,8 @@ import zarr
 from gradscope.errors import GradscopeError
 from gradscope.store.attributes import as_texts
 from gradscope.store.chunks import Chunks
-from gradscope.store.lazy import Recorded, Selection, StoredVariable
+from gradscope.store.dims import is_tensor
+from gradscope.store.lazy import Recorded, lazy
 from gradscope.store.locations.location import ROOT, Location, StorePath, locate
 from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.bounded import Bounded
@@ -14,6 +15,8 @@ from gradscope.store.untrusted.bounded import Bounded
 
 def open_store(where: StorePath) -> xr.Dataset:
     """Open a store lazily; what is not yet written is masked (NaN, and -1 for integers).
+
+    Where a timestep comes twice, samples are selected by ``step``, which does not: ``ds.sel(step=3)``.
 
     Tensors stored as float16 come back as float32, scaled by their exponents. The attribute ``status`` is
     ``recording`` only while a process records; a run that was killed is ``interrupted``.
@@ -27,12 +30,20 @@ def open_store(where: StorePath) -> xr.Dataset:
     ------
     GradscopeError
         There is no store, or it was written by a later version.
+
+    Examples
+    --------
+    >>> ds = gradscope.open("runs/both.zarr")
+    >>> ds.gradient_cosine.dims
+    ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale', 'sample', 'timestep')
     """
     location = locate(where)
     group = open_arrays(location)
     try:
         # Values as they are stored: what a stranger's attributes would make of them is not recorded.
         ds = xr.open_zarr(group.store, chunks={}, zarr_format=3, mask_and_scale=False, decode_times=False)
+        # Small, and groupby("label") needs them. In a task of dask its scheduler would wait for that very task.
+        ds = ds.assign_coords({name: coord.load(scheduler="synchronous") for name, coord in ds.coords.items()})
         masked = _masked(ds, location, group)
         trust.check_coordinates(ds, str(location))
     except GradscopeError:
@@ -42,9 +53,10 @@ def open_store(where: StorePath) -> xr.Dataset:
     if ds.attrs.get("status") == "recording" and not location.locked():
         ds.attrs["status"] = "interrupted"
     ds.attrs = as_texts(ds.attrs)
-    # They are small, and groupby("label") needs them. In a task of dask its scheduler would wait for the task itself.
-    ds = ds.assign_coords({name: coord.load(scheduler="synchronous") for name, coord in ds.coords.items()})
-    return ds.assign(masked)
+    ds = ds.assign(masked)
+    if "timestep" in ds.dims and not ds.indexes["timestep"].is_unique:  # a solver evaluates the denoiser twice there
+        ds = ds.drop_indexes("timestep").set_xindex("step")
+    return ds
 
 
 def open_arrays(where: StorePath) -> zarr.Group:
@@ -69,14 +81,14 @@ def open_arrays(where: StorePath) -> zarr.Group:
         raise GradscopeError(f"{location} is damaged: {error}") from error
 
 
-def _masked(ds: xr.Dataset, location: Location, group: zarr.Group) -> dict[str, StoredVariable]:
+def _masked(ds: xr.Dataset, location: Location, group: zarr.Group) -> dict[str, xr.Variable]:
     chunks = {name: Chunks(location, array) for name, array in group.arrays()}
     timed = {}
     for name, variable in ((str(key), found) for key, found in ds.data_vars.items()):
         if name != "written" and "timestep" in variable.dims:
-            least = 3 if "channel" in variable.dims else 1
+            least = 3 if is_tensor(ds, name) else 1
             # A copy by xarray has float32, scaled, and the exponents beside it.
             exponent = chunks.get(f"{name}_exponent") if variable.dtype == "float16" else None
             recorded = Recorded(chunks[name], chunks["written"], least, exponent)
-            timed[name] = StoredVariable.of(variable.dims, Selection.whole(recorded), variable.attrs)
+            timed[name] = lazy(variable.dims, recorded, variable.attrs)
     return timed

@@ -7,24 +7,43 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gradscope.errors import GradscopeError
+from gradscope.store.dims import CELL_DIMS, REPEAT, names_of_sample
 from gradscope.text import check_name
 
-VERSION = 1
-CELL_DIMS = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
-IMAGE_DIMS = ("channel", "height", "width")
-COORDINATES = (*CELL_DIMS, "sample", "label", "seed", "timestep", "step", "alphas_cumprod", "sigma")
-AUXILIARY = "step alphas_cumprod sigma label seed"
+VERSION = 2
+OF_TIMESTEPS = ("step", "alphas_cumprod", "sigma", "signal", "noise", "log_snr")
+OF_SAMPLES = ("label", "seed")
+COORDINATES = (*CELL_DIMS, "sample", *OF_SAMPLES, "timestep", *OF_TIMESTEPS)
+AUXILIARY = " ".join((*OF_TIMESTEPS, *OF_SAMPLES))
 """The attribute `coordinates`: those that are not along a dimension of their own."""
 
 _CHUNK_BYTES = 4 * 2**20
-_TENSOR_CHUNK_STEPS = 10
-_TENSOR_CHUNK_SAMPLES = 8
+_TENSOR_CHUNK_BYTES = 2**20
 _SCALAR_CHUNK_STEPS = 50
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Coordinates of a run: cells, samples, timesteps and the image's shape."""
+    """Coordinates of a run: cells, samples, timesteps and a sample's shape.
+
+    Raises
+    ------
+    GradscopeError
+        A name cannot be shown in a line, or a dimension's name is taken.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grid = Grid(
+    ...     classifier=("robust",), classifier_input=("x_t",), stabilizer=("none",), guidance_scale=(0.0, 0.5),
+    ...     label=np.array([0, 1, 2]), seed=np.arange(3), timestep=np.array([999, 499]),
+    ...     alphas_cumprod=np.array([0.01, 0.5]), sigma=np.array([0.9, 0.1]), sample_shape=(16, 7),
+    ...     sample_dims=("horizon", "action"), batch_size=3,
+    ... )
+    >>> grid.cells, grid.sample_names
+    ((1, 1, 1, 2), ('horizon', 'action'))
+    """
 
     classifier: tuple[str, ...]
     classifier_input: tuple[str, ...]
@@ -35,23 +54,61 @@ class Grid:
     seed: np.ndarray
     """Seed of each sample's generator, ``(samples,)``."""
     timestep: np.ndarray
-    """In sampling order, descending, ``(timesteps,)``."""
+    """One for each evaluation of the denoiser, in sampling order, ``(timesteps,)``: whole numbers or not."""
     alphas_cumprod: np.ndarray
     sigma: np.ndarray
-    image_shape: tuple[int, int, int]
-    """Channel, height, width."""
+    sample_shape: tuple[int, ...]
+    """Channel, height, width of an image; or those of any other sample."""
     batch_size: int
     """Samples of a block."""
+    sample_dims: tuple[str, ...] = ()
+    """Names of the sample's dimensions; by default those of points, signals, images or videos, by their number."""
+    further: Mapping[str, tuple[str | float, ...]] = field(default_factory=dict)
+    """Dimensions of the cells beside the four, for example ``method``, with their values."""
+    repeats: int = 0
+    """At most so often a timestep is repeated; 0: stores have no dimension `repeat`."""
+    signal: np.ndarray | None = None
+    noise: np.ndarray | None = None
+    """x_t = signal x_0 + noise epsilon, ``(timesteps,)``; by default the roots of alphas_cumprod and of 1 less that."""
 
     def __post_init__(self) -> None:
         for dim in ("classifier", "classifier_input", "stabilizer"):
             for name in getattr(self, dim):
                 check_name(name, dim)
+        for dim, values in self.further.items():
+            if not str(dim).isidentifier() or dim in (*COORDINATES, *self.sample_names, REPEAT):
+                raise GradscopeError(f"further: {dim!r} cannot name a dimension of the cells")
+            for value in values:
+                if isinstance(value, str):
+                    check_name(value, str(dim))
+
+    @property
+    def cell_dims(self) -> tuple[str, ...]:
+        return (*CELL_DIMS, *self.further)
+
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        """Names of the sample's dimensions."""
+        return names_of_sample(self.sample_shape, self.sample_dims)
+
+    def along(self, dim: str) -> tuple[str | float, ...]:
+        """The values along one dimension of the cells."""
+        return tuple(self.further[dim] if dim in self.further else getattr(self, dim))
 
     @property
     def cells(self) -> tuple[int, ...]:
-        """Number of values of each of `CELL_DIMS`."""
-        return tuple(len(getattr(self, dim)) for dim in CELL_DIMS)
+        """Number of values of each of `cell_dims`."""
+        return tuple(len(self.along(dim)) for dim in self.cell_dims)
+
+    @property
+    def times(self) -> dict[str, np.ndarray]:
+        """Coordinates along the timesteps, by name; ``log_snr`` is in nats."""
+        signal = np.sqrt(self.alphas_cumprod) if self.signal is None else self.signal
+        noise = np.sqrt(1 - np.asarray(self.alphas_cumprod)) if self.noise is None else self.noise
+        with np.errstate(divide="ignore"):
+            log_snr = 2 * (np.log(signal) - np.log(noise))
+        values = (np.arange(self.timesteps), self.alphas_cumprod, self.sigma, signal, noise, log_snr)
+        return {name: np.asarray(value) for name, value in zip(OF_TIMESTEPS, values, strict=True)}
 
     @property
     def samples(self) -> int:
@@ -80,17 +137,17 @@ class Coordinate:
 class Array:
     """One recorded array.
 
-    `kind` is ``tensor`` (over all dimensions, for the first samples only), ``scalar`` (over cells, sample, timestep and
-    `dims`) or ``final`` (over cells, sample and `dims`, once a trajectory).
+    `kind` is ``tensor`` (over all dimensions, for the first samples only), ``scalar`` (over cells, sample, timestep,
+    repeat where there is one, and `dims`) or ``final`` (over cells, sample and `dims`, once a trajectory).
     """
 
     name: str
     kind: Literal["tensor", "scalar", "final"]
-    attributes: Mapping[str, str]
+    attributes: Mapping[str, Any]
     dtype: str = "float32"
     dims: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Lengths of the dimensions in `dims` that are neither the image's nor in `coords`."""
+    """Lengths of the dimensions in `dims` that are neither the sample's nor in `coords`."""
     coords: Mapping[str, Coordinate] = field(default_factory=dict)
     """By dimension."""
 
@@ -143,19 +200,20 @@ class Schema:
         return tuple(array for array in self.arrays if array.kind == kind)
 
     @property
-    def flush_steps(self) -> int:
-        """Number of timesteps that are written together."""
-        return self.tensor_chunk[1] if self.tensor_every == 1 else _TENSOR_CHUNK_STEPS
-
-    @property
     def tensor_chunk(self) -> tuple[int, int]:
-        """Samples and timesteps of a tensor's chunk: no chunk reaches over a block's end."""
+        """Samples and timesteps of a tensor's chunk, about 1 MB: no chunk reaches over a block's end.
+
+        One sample, and about equally many timesteps in each chunk of a trajectory: a trajectory is read in few pieces.
+        A trajectory that is smaller shares its chunk with others. Where tensors are kept at some timesteps only, a
+        chunk is one of these.
+        """
         itemsize = max((np.dtype(array.dtype).itemsize for array in self.tensors), default=4)
-        image = prod(self.grid.image_shape) * itemsize
-        steps = 1 if self.tensor_every > 1 else min(_TENSOR_CHUNK_STEPS, self.grid.timesteps)
-        limit = max(1, min(_TENSOR_CHUNK_SAMPLES, self.tensor_samples, _CHUNK_BYTES // (image * steps)))
-        samples = max(d for d in range(1, limit + 1) if self.grid.block % d == 0)
-        return samples, max(1, min(steps, _CHUNK_BYTES // (image * samples)))
+        one = prod(self.grid.sample_shape) * max(1, self.grid.repeats) * itemsize
+        most = max(1, _TENSOR_CHUNK_BYTES // one)
+        steps = 1 if self.tensor_every > 1 else ceil(self.grid.timesteps / ceil(self.grid.timesteps / most))
+        limit = max(1, min(self.tensor_samples, most // steps))
+        whole = self.tensor_every > 1 or steps == self.grid.timesteps
+        return (_divisor(self.grid.block, limit) if whole else 1), steps
 
     def keeps_tensor(self, step: int) -> bool:
         return bool(self.tensors) and step % self.tensor_every == 0
@@ -165,32 +223,43 @@ class Schema:
         return max(0, min(samples, self.tensor_samples - first_sample))
 
     def dims(self, array: Array) -> tuple[str, ...]:
-        time = () if array.kind == "final" else ("timestep",)
-        return (*CELL_DIMS, "sample", *time, *array.dims)
+        repeat = (REPEAT,) if self.grid.repeats else ()
+        time = () if array.kind == "final" else ("timestep", *repeat)
+        return (*self.grid.cell_dims, "sample", *time, *array.dims)
+
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """Length of the dimension `repeat`; empty where there is none."""
+        return (self.grid.repeats,) if self.grid.repeats else ()
 
     def shape(self, array: Array) -> tuple[int, ...]:
-        time = () if array.kind == "final" else (self.grid.timesteps,)
+        time = () if array.kind == "final" else (self.grid.timesteps, *self.repeats)
         return (*self.grid.cells, self.grid.samples, *time, *self.extra(array))
 
     def chunks(self, array: Array) -> tuple[int, ...]:
-        samples, steps = self.grid.block, min(_SCALAR_CHUNK_STEPS, self.grid.timesteps)
+        samples, steps = self.grid.block, self.scalar_chunk_steps
         if array.kind == "tensor":
             samples, steps = self.tensor_chunk
         elif array.kind == "final":
             samples = self._final_chunk(array)
-        time = () if array.kind == "final" else (steps,)
-        return (1, 1, 1, 1, samples, *time, *self.extra(array))
+        time = () if array.kind == "final" else (steps, *self.repeats)
+        return (*self._cell, samples, *time, *self.extra(array))
+
+    @property
+    def _cell(self) -> tuple[int, ...]:
+        """A chunk holds one cell."""
+        return (1,) * len(self.grid.cell_dims)
 
     def _final_chunk(self, array: Array) -> int:
         """Samples of a final array's chunk, near 4 MB, whatever a block has; no chunk reaches over a block's end."""
         limit = _CHUNK_BYTES // (prod(self.extra(array)) * np.dtype(array.dtype).itemsize)
-        return max(d for d in range(1, max(1, min(limit, self.grid.block)) + 1) if self.grid.block % d == 0)
+        return _divisor(self.grid.block, limit)
 
     def shards(self, array: Array) -> tuple[int, ...] | None:
         """Size of the objects that hold several chunks; None where each has its own."""
         if not self.sharded or array.kind != "tensor":
             return None
-        return (1, 1, 1, 1, self.stored_samples, self.tensor_chunk[1], *self.extra(array))
+        return (*self._cell, self.stored_samples, self.tensor_chunk[1], *self.repeats, *self.extra(array))
 
     @property
     def stored_samples(self) -> int:
@@ -202,7 +271,7 @@ class Schema:
 
     def extra(self, array: Array) -> tuple[int, ...]:
         """Lengths of the array's own dimensions."""
-        sizes = dict(zip(IMAGE_DIMS, self.grid.image_shape, strict=True))
+        sizes = dict(zip(self.grid.sample_names, self.grid.sample_shape, strict=True))
         sizes |= {dim: len(coordinate.values) for dim, coordinate in array.coords.items()} | dict(array.sizes)
         return tuple(sizes[dim] for dim in array.dims)
 
@@ -215,8 +284,8 @@ class Schema:
         cells = prod(self.grid.cells)
         kept = self.kept_samples(0, self.grid.samples) * ceil(self.grid.timesteps / self.tensor_every)
         counts = {
-            "tensor": kept,
-            "scalar": self.grid.samples * self.grid.timesteps,
+            "tensor": kept * max(1, self.grid.repeats),
+            "scalar": self.grid.samples * self.grid.timesteps * max(1, self.grid.repeats),
             "final": self.grid.samples,
         }
         arrays = (*self.arrays, WRITTEN)
@@ -231,9 +300,15 @@ class Schema:
         """Of an array, as far as it is ever written."""
         shape = list(self.shape(array))
         if array.kind == "tensor":
-            shape[4] = self.kept_samples(0, self.grid.samples)
-            shape[5] = ceil(self.grid.timesteps / self.tensor_every)
+            first = len(self.grid.cell_dims)
+            shape[first] = self.kept_samples(0, self.grid.samples)
+            shape[first + 1] = ceil(self.grid.timesteps / self.tensor_every)
         return tuple(shape)
+
+
+def _divisor(number: int, limit: int) -> int:
+    """The largest divisor up to a limit, at least 1."""
+    return max(d for d in range(1, max(1, min(limit, number)) + 1) if number % d == 0)
 
 
 def fill_value(dtype: Any) -> Any:

@@ -1,7 +1,8 @@
 """Writing a store: one thread fills the arrays, whole chunks at a time, and the marker comes last.
 
-A chunk that is not yet full is written too when its steps have waited for some seconds, so that a run can be followed
-while it is recorded; it is written again, whole, from memory.
+Scalars are written too when they have waited for some seconds, so that a run can be followed while it is recorded:
+`written` is 1 there, and becomes 3 when the tensors' chunk is written. What is written again is written whole, from
+memory.
 """
 
 import queue
@@ -41,13 +42,15 @@ class Frame:
     arrays: Mapping[str, np.ndarray]
     wait: Callable[[], None] = lambda: None
     release: Callable[[], None] = lambda: None
+    repeat: int = 0
+    """Number of the repetition of this step, where the store has a dimension `repeat`."""
 
 
 class StoreWriter:
     """Writes frames in a thread, whole chunks at a time, in the order of `submit`.
 
     A block's steps must come in order, and one block after the other. A failure in the thread is raised by the next
-    `submit`, or by `close`. Memory is one chunk of timesteps of one block.
+    `submit`, or by `close`. Memory is one chunk of timesteps of one block: about 1 MB for each tensor of each sample.
     """
 
     def __init__(
@@ -120,7 +123,7 @@ class StoreWriter:
                 self._error = error
             finally:
                 frame.release()
-        self._flush_safely()
+        self._flush_safely(0.0)
 
     def _next(self) -> Frame | None:
         """The next frame; if it is long in coming, what waits is written meanwhile."""
@@ -128,7 +131,7 @@ class StoreWriter:
             try:
                 return self._frames.get(timeout=self._patience())
             except queue.Empty:
-                self._flush_safely()
+                self._flush_safely(0.5)
 
     def _patience(self) -> float | None:
         """Seconds until what is staged has to be written; None where nothing is."""
@@ -136,17 +139,17 @@ class StoreWriter:
             return None
         return max(0.0, self._since + self._flush_seconds - time.monotonic())
 
-    def _flush_safely(self) -> None:
+    def _flush_safely(self, share: float) -> None:
         try:
             if self._error is None:
-                self._flush()
+                self._flush(share)
         except BaseException as error:
             self._error = error
 
     def _accept(self, frame: Frame) -> None:
         staging = self._staging
         if staging is None or (staging.cell, staging.first_sample) != (frame.cell, frame.first_sample):
-            self._flush()
+            self._flush(0.0)
             samples = len(frame.arrays[self._schema.scalars[0].name])
             self._staging = staging = _Staging(self._schema, frame.cell, frame.first_sample, samples)
         staging.put(frame)
@@ -155,20 +158,32 @@ class StoreWriter:
         for array in self._schema.finals:
             if array.name in frame.arrays:
                 self._write(array.name, (*frame.cell, staging.rows), frame.arrays[array.name])
-        last = self._schema.grid.timesteps - 1
-        steps = (self._schema.flush_steps, self._schema.scalar_chunk_steps)
-        if frame.step == last or any((frame.step + 1) % n == 0 for n in steps) or self._patience() == 0:
-            self._flush()
+        if staging.tensors_full:
+            self._refuse_removed()
+            self._write_all(staging.take_tensors())
+        if self._patience() == 0:
+            self._flush(0.5)
+        elif staging.scalars_full:
+            self._flush(1.0)
 
-    def _flush(self) -> None:
-        """Tensors, then scalars, then the marker."""
-        if self._staging is None or not self._staging.steps:
+    def _flush(self, share: float) -> None:
+        """Write what waits: tensors if that share of their chunk has come, then scalars, then the marker."""
+        staging = self._staging
+        if staging is None or not (staging.waiting or (staging.unmarked and not share)):
             return
-        if self._location.path is not None and not (self._location.path / ROOT).exists():
-            raise FileNotFoundError("it was removed")  # zarr would make its folders anew
-        for name, where, values in self._staging.chunks():
-            self._write(name, where, values)
+        self._refuse_removed()
+        if staging.tensors_wait(share):
+            self._write_all(staging.take_tensors())
+        self._write_all(staging.take_scalars())
         self._since = None
+
+    def _refuse_removed(self) -> None:
+        if self._location.path is not None and not (self._location.path / ROOT).exists():
+            raise FileNotFoundError("it was removed")  # zarr would make its folders again
+
+    def _write_all(self, pieces: Iterator[tuple[str, Where, np.ndarray]]) -> None:
+        for piece in pieces:
+            self._write(*piece)
 
     def _write(self, name: str, where: tuple, values: np.ndarray) -> None:
         start = time.perf_counter()
@@ -178,7 +193,11 @@ class StoreWriter:
 
 
 class _Staging:
-    """The steps of one block that belong to chunks which are not yet full: these are written from here, whole."""
+    """The steps of one block whose chunks are not yet full: these are written from here, whole.
+
+    A tensor's chunk is written when it is full, and once before, when half of it has come and waits: however slow the
+    sampler is, no more than twice the tensors' bytes are written. Scalars are few, and written whenever they wait.
+    """
 
     def __init__(self, schema: Schema, cell: tuple[int, ...], first_sample: int, samples: int) -> None:
         self.schema, self.cell, self.first_sample = schema, cell, first_sample
@@ -186,46 +205,90 @@ class _Staging:
         self.kept = schema.kept_samples(first_sample, samples)
         rows = schema.stored_samples
         self.staged = min(samples, -(-self.kept // rows) * rows)  # of tensors: whole objects
-        self.scalars = {a.name: self._empty(a, samples, schema.scalar_chunk_steps) for a in (*schema.scalars, WRITTEN)}
-        self.tensors = {a.name: self._empty(a, self.staged, schema.flush_steps) for a in schema.tensors if self.kept}
-        self.steps: list[int] = []
+        self.scalars = {a.name: self._empty(a, samples, schema.scalar_chunk_steps) for a in schema.scalars}
+        self.tensors = {
+            a.name: self._empty(a, self.staged, schema.tensor_chunk[1]) for a in schema.tensors if self.kept
+        }
+        self.marker = np.zeros((samples, schema.grid.timesteps, *schema.repeats), WRITTEN.dtype)
+        self.next = 0
+        """The step after the last that came."""
+        self.waiting = False
+        """Whether there are steps whose scalars are not written,"""
+        self.unmarked: list[tuple[int, ...]] = []
+        """steps (and repetitions) whose tensors are not,"""
+        self.first_marked = 0
+        """and the first step whose marker is not that here."""
+        self.halved = False
+        """The chunk that is being filled was written once."""
 
     def _empty(self, array: Array, samples: int, steps: int) -> np.ndarray:
-        return np.full((samples, steps, *self.schema.extra(array)), fill_value(array.dtype), dtype=array.dtype)
+        shape = (samples, steps, *self.schema.repeats, *self.schema.extra(array))
+        return np.full(shape, fill_value(array.dtype), dtype=array.dtype)
 
     def put(self, frame: Frame) -> None:
-        column = frame.step % self.schema.scalar_chunk_steps
-        for array in self.schema.scalars:
-            self.scalars[array.name][:, column] = frame.arrays[array.name]
-        self.scalars[WRITTEN.name][:, column] = 1
-        if self.schema.keeps_tensor(frame.step) and self.kept:
-            for array in self.schema.tensors:
-                self.tensors[array.name][: self.kept, frame.step % self.schema.flush_steps] = frame.arrays[array.name]
-            self.scalars[WRITTEN.name][: self.kept, column] = 3
-        self.steps.append(frame.step)
+        schema, step = self.schema, frame.step
+        at: tuple[int, ...] = (frame.repeat,) if schema.repeats else ()
+        fresh = bool(at) and step >= self.next
+        self._put(self.scalars, frame, (slice(None), step % schema.scalar_chunk_steps, *at), fresh)
+        if self.tensors and schema.keeps_tensor(step):
+            self._put(self.tensors, frame, (slice(self.kept), step % schema.tensor_chunk[1], *at), fresh)
+            self.unmarked.append((step, *at))
+        place: Where = (slice(None), step, *at)
+        self.marker[place] = 1
+        self.first_marked = min(self.first_marked, step)
+        self.next, self.waiting = step + 1, True
 
-    def chunks(self) -> Iterator[tuple[str, tuple, np.ndarray]]:
-        """Array name, place and values of all that is staged, the marker last."""
-        for staged, size in ((self.scalars, self.schema.scalar_chunk_steps), (self.tensors, self.schema.flush_steps)):
-            for values in staged.values():
-                values[:, self.steps[-1] % size + 1 :] = fill_value(values.dtype)  # and not what was there before
+    def _put(self, staged: Mapping[str, np.ndarray], frame: Frame, place: Where, fresh: bool) -> None:
+        for name, values in staged.items():
+            if fresh:  # what an earlier chunk left in repetitions that this step may not have
+                values[:, place[1]] = fill_value(values.dtype)
+            values[place] = frame.arrays[name]
+
+    @property
+    def scalars_full(self) -> bool:
+        return self.next % self.schema.scalar_chunk_steps == 0 or self.next == self.schema.grid.timesteps
+
+    @property
+    def tensors_full(self) -> bool:
+        full = self.next % self.schema.tensor_chunk[1] == 0 or self.next == self.schema.grid.timesteps
+        return full and bool(self.unmarked)
+
+    def tensors_wait(self, share: float) -> bool:
+        """Whether at least a share of the tensors' chunk has come, and it was not yet written at half."""
+        size = self.schema.tensor_chunk[1]
+        come = (self.next - 1) % size + 1
+        again = share > 0 and self.halved
+        return bool(self.unmarked) and come >= share * size and not again
+
+    def take_tensors(self) -> Iterator[tuple[str, Where, np.ndarray]]:
+        """Array name, place and values of the tensors' chunk; afterwards the marker here says that they are there."""
+        steps = self._chunk(self.next - 1, self.schema.tensor_chunk[1])
         rows = slice(self.first_sample, self.first_sample + self.staged)
         for name, values in self.tensors.items():
-            if self.schema.tensor_every == 1:
-                steps = self._chunk(self.schema.flush_steps)
-                yield name, (*self.cell, rows, steps), values[:, : steps.stop - steps.start]
-            else:
-                for step in filter(self.schema.keeps_tensor, self.steps):
-                    place = (*self.cell, rows, slice(step, step + 1))
-                    yield name, place, values[:, step % self.schema.flush_steps][:, None]
-        steps = self._chunk(self.schema.scalar_chunk_steps)
-        for name, values in self.scalars.items():
-            yield name, (*self.cell, self.rows, steps), values[:, : steps.stop - steps.start]
-        self.steps.clear()
+            values[:, self.next - steps.start :] = fill_value(values.dtype)  # and not what was there before
+            yield name, (*self.cell, rows, steps), values[:, : steps.stop - steps.start]
+        for step, *at in self.unmarked:
+            place: Where = (slice(self.kept), step, *at)
+            self.marker[place] = 3
+            self.first_marked = min(self.first_marked, step)
+        self.unmarked.clear()
+        self.halved = self.next < steps.stop
 
-    def _chunk(self, size: int) -> slice:
-        """The chunk of so many steps to which the staged ones belong: no flush is ever put off beyond its end."""
-        first = self.steps[0] - self.steps[0] % size
+    def take_scalars(self) -> Iterator[tuple[str, Where, np.ndarray]]:
+        """The same of the scalars' chunk, and then of the marker's chunks that changed, in the order of the steps."""
+        size = self.schema.scalar_chunk_steps
+        steps = self._chunk(self.next - 1, size)
+        for name, values in self.scalars.items():
+            values[:, self.next - steps.start :] = fill_value(values.dtype)
+            yield name, (*self.cell, self.rows, steps), values[:, : steps.stop - steps.start]
+        for first in range(self.first_marked - self.first_marked % size, self.next, size):
+            place = self._chunk(first, size)
+            yield WRITTEN.name, (*self.cell, self.rows, place), self.marker[:, place]
+        self.first_marked, self.waiting = self.next, False
+
+    def _chunk(self, step: int, size: int) -> slice:
+        """The steps of the chunk to which a step belongs: no flush is ever put off beyond its end."""
+        first = step - step % size
         return slice(first, min(first + size, self.schema.grid.timesteps))
 
 

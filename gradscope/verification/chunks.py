@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from gradscope.errors import GradscopeError
 from gradscope.store.arrays import chunk_index, grid_of
 from gradscope.store.chunks import Chunks, Index
+from gradscope.store.dims import REPEAT
 from gradscope.store.locations.location import ROOT, Location
 from gradscope.store.replacement import JOURNAL
-from gradscope.store.schema import CELL_DIMS, COORDINATES, WRITTEN
+from gradscope.store.schema import COORDINATES, WRITTEN
 from gradscope.store.untrusted import chunk_bytes
 from gradscope.verification.metadata import ANEW, MOST, Finding, Metadata, bounded
 
 _THREADS = min(4, os.cpu_count() or 1)
 _BATCH = 64  # chunks that are on their way together
 _SLAB = 2**28  # elements of the marker that are looked at together
-_OVER = (*CELL_DIMS, "sample", "timestep")
 _PARTIAL = ".partial"
 
 Place = tuple[slice, ...]
@@ -109,47 +109,53 @@ class _Examination:
     def __init__(self, location: Location, metadata: Metadata, arrays: Mapping[str, Any], result: Integrity) -> None:
         self.location, self.metadata, self.arrays, self.result = location, metadata, arrays, result
         self.marker = arrays[WRITTEN.name]
+        rows, repeat = (*metadata.cell_dims, "sample"), (REPEAT,) if REPEAT in _dims(self.marker) else ()
+        self.over = (*rows, "timestep", *repeat)
+        self.to_sample = len(rows)
+        """Number of dimensions up to the samples'."""
         recorded = [name for name in arrays if name in metadata.recorded and name != WRITTEN.name]
-        self.recorded = [name for name in recorded if _dims(arrays[name])[:5] == _OVER[:5]]
-        self.tensors = {n for n in self.recorded if "channel" in _dims(arrays[n]) and "timestep" in _dims(arrays[n])}
+        self.recorded = [name for name in recorded if _dims(arrays[name])[: self.to_sample] == rows]
+        tensor = {*metadata.sample_dims, "timestep"}
+        self.tensors = {name for name in self.recorded if tensor <= {*_dims(arrays[name])}}
         self.whole_run = "configuration" in metadata.attributes  # and not a recorder that was filled by hand
         self.complete = self.whole_run and metadata.attributes.get("status") == "complete"
         self.samples, self.steps = self._numbers("sample", "sample"), self._numbers("step", "timestep")
 
     def run(self) -> None:
         """The marker first, then what it marks, then coordinates and evaluation, which are there as a whole."""
-        if _dims(self.marker) != _OVER:  # a selection of one value that was written as a copy: it has no such grid
+        if _dims(self.marker) != self.over:  # a selection of one value that was written as a copy: it has no such grid
             self._check((name, index) for name in self.arrays for index in np.ndindex(grid_of(self.arrays[name])))
             return
         keys = (key.partition("/")[2] for key in self.metadata.files if key.startswith(f"{WRITTEN.name}/"))
         there = {index for key in keys if (index := chunk_index(self.marker, key)) is not None}
         absent = (index for index in np.ndindex(grid_of(self.marker)) if index not in there) if self.complete else ()
         self._check((WRITTEN.name, index) for index in chain(sorted(there), absent))
-        self._check(self._marked(sorted({index[:5] for index in there})))
+        self._check(self._marked(sorted({index[: self.to_sample] for index in there})))
         others = [name for name in self.arrays if name not in self.recorded and name != WRITTEN.name]
         self._check((name, index) for name in others for index in np.ndindex(grid_of(self.arrays[name])))
 
     def _marked(self, corners: Iterable[Index]) -> Iterator[tuple[str, Index]]:
         """Chunks of the recorded arrays that hold something that is marked; `corners` are rows of the marker's."""
-        damaged = {index[:5] for index in self.result.damaged.get(WRITTEN.name, ())}
+        rows, shape = self.to_sample, self.marker.shape
+        damaged = {index[:rows] for index in self.result.damaged.get(WRITTEN.name, ())}
         seen: dict[str, set[Index]] = {name: set() for name in self._given()}
         for corner in corners:
-            where = _place(self.marker, (*corner, 0))[:5]
-            if prod(part.stop - part.start for part in where) * self.marker.shape[5] > _SLAB:
-                what = f"its chunks over {self.marker.shape[5]} timesteps are more than is read at once"
+            where = _place(self.marker, (*corner, *(0,) * (len(shape) - rows)))[:rows]
+            if prod(part.stop - part.start for part in where) * prod(shape[rows:]) > _SLAB:
+                what = f"its chunks over {shape[rows]} timesteps are more than is read at once"
                 self._add(WRITTEN.name, WRITTEN.name, what, ANEW)
                 return
-            origin = [*(part.start for part in where), 0]
+            origin = [*(part.start for part in where), *(0,) * (len(shape) - rows)]
             if known := corner not in damaged:
                 level = Chunks(self.location, self.marker).part(where)
                 self._look(level, origin)
             else:  # whatever is there is looked at
-                level = np.full([*(part.stop - part.start for part in where), self.marker.shape[5]], 3, np.uint8)
+                level = np.full([*(part.stop - part.start for part in where), *shape[rows:]], 3, np.uint8)
             for name in seen:
                 array = self.arrays[name]
                 marked = level >= (3 if name in self.tensors else 1)
                 if "timestep" not in _dims(array):
-                    marked = marked[..., -1]
+                    marked = marked[(..., -1, 0) if REPEAT in self.over else (..., -1)]
                 over = marked.ndim
                 for index in touched(marked, origin[:over], _size(array)[:over]):
                     for rest in np.ndindex(grid_of(array)[over:]):
@@ -170,6 +176,8 @@ class _Examination:
 
     def _look(self, level: NDArray[Any], origin: list[int]) -> None:
         """Add where the marker has values that no recording writes."""
+        if REPEAT in self.over:  # what is repeated is recorded from its first repetition on
+            level, origin = level.max(axis=-1), origin[:-1]
         there, order = level > 0, np.argsort(self.steps, kind="stable")
         since = np.empty_like(there)
         since[..., order] = np.logical_and.accumulate(there[..., order], axis=-1)
@@ -181,17 +189,21 @@ class _Examination:
         if not self.tensors:
             wrong["marks tensors, and the store has none"] = (level == 3) & (not self.metadata.is_copy)
         elif type(samples) is int and type(every) is int and every > 0:
-            rows = self.samples[origin[4] : origin[4] + level.shape[-2]]
+            first = origin[self.to_sample - 1]
+            rows = self.samples[first : first + level.shape[-2]]
             kept = (rows < samples)[:, None] & (self.steps % every == 0)
             wrong["marks a tensor where none was to be kept"] = (level == 3) & ~kept
-            wrong["marks no tensor where one was to be kept"] = (level == 1) & kept
+            # Tensors come later than scalars; at the last step all are there.
+            ended = there[..., order[-1:]] & (self.complete or not self.metadata.is_copy)
+            wrong["marks no tensor where one was to be kept"] = (level == 1) & kept & ended
         if self.complete:
             wrong["is not marked, and the store says it is complete"] = ~there
         for what, where in wrong.items():
             if where.any():
                 at = tuple((np.argwhere(where)[0] + origin).tolist())
-                place = f"{WRITTEN.name} at cell {at[:4]}, sample {at[4]}, step {at[5]}"
-                remedy = self._again(tuple(i // size for i, size in zip(at, _size(self.marker), strict=True)))
+                cell, sample = self.to_sample - 1, at[self.to_sample - 1]
+                place = f"{WRITTEN.name} at cell {at[:cell]}, sample {sample}, step {at[cell + 1]}"
+                remedy = self._again(tuple(i // size for i, size in zip(at, _size(self.marker), strict=False)))
                 self._add(WRITTEN.name, place, f"it {what} ({int(where.sum())} of its values)", remedy)
 
     def _check(self, wanted: Iterable[tuple[str, Index]]) -> None:
@@ -241,12 +253,13 @@ class _Examination:
     def _remedy(self, name: str, index: Index) -> str:
         if name not in self.recorded and name != WRITTEN.name:
             return self.metadata.remedy(name)
-        first = [part.start for part in _place(self.arrays[name], index)][:5]
-        return self._again((*(i // size for i, size in zip(first, _size(self.marker), strict=False)), 0))
+        first = [part.start for part in _place(self.arrays[name], index)][: self.to_sample]
+        return self._again(tuple(i // size for i, size in zip(first, _size(self.marker), strict=False)))
 
     def _again(self, index: Index) -> str:
-        """How to record the block anew that a chunk of the marker is of."""
-        keys = self._key(WRITTEN.name, (*index[:5], 0)).removesuffix("0") + "*"
+        """How to record the block again that a chunk of the marker is of."""
+        rest = len(self.marker.shape) - self.to_sample
+        keys = self._key(WRITTEN.name, (*index[: self.to_sample], *(0,) * rest))[: 1 - 2 * rest] + "*"
         return f"remove {keys}: then `{self.metadata.resume}` records this block again"
 
     def _add(self, name: str, place: str, what: str, remedy: str) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 from gradscope.errors import GradscopeError
 from gradscope.store.arrays import is_dotted
 from gradscope.store.config_hash import config_hash
+from gradscope.store.dims import CELL_DIMS, cell_dims_of, sample_dims_of
 from gradscope.store.locations.files import MAX_METADATA_BYTES
 from gradscope.store.locations.location import ROOT, Location
 from gradscope.store.replacement import journaled
-from gradscope.store.schema import AUXILIARY, CELL_DIMS, COORDINATES, VERSION, WRITTEN
+from gradscope.store.schema import AUXILIARY, COORDINATES, VERSION, WRITTEN
 from gradscope.store.untrusted import arrays as trusted_arrays
 from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.checks import NAME
+from probes.catalogue import IMAGE_DIMS
 
 MOST = 20
 """Findings of an array that are told one by one."""
@@ -102,11 +104,30 @@ class Metadata:
         return frozenset(_texts(_embedded(self.attributes, "evaluation").get("variables")))
 
     @property
+    def cell_dims(self) -> tuple[str, ...]:
+        return cell_dims_of({"cell_dims": _texts(self.attributes.get("cell_dims")) or CELL_DIMS})
+
+    @property
+    def sample_dims(self) -> tuple[str, ...]:
+        return sample_dims_of({"sample_dims": _texts(self.attributes.get("sample_dims")) or IMAGE_DIMS})
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """Those that every store of this schema has."""
+        later = ("signal", "noise", "log_snr") if self.attributes.get("schema_version") == 1 else ()
+        return (*(name for name in COORDINATES if name not in later), *self.cell_dims[len(CELL_DIMS) :])
+
+    @property
+    def auxiliary(self) -> str:
+        """The attribute `coordinates` that a store of this schema has."""
+        return " ".join(name for name in AUXILIARY.split() if name in self.coordinates)
+
+    @property
     def recorded(self) -> frozenset[str]:
         """Names of the recorded arrays: listed, or, in older stores, by their dimensions."""
         if "recorded" in self.attributes:
             return frozenset(_texts(self.attributes["recorded"]))
-        over = [*CELL_DIMS, "sample"]
+        over = [*self.cell_dims, "sample"]
         found = (name for name, about in self.arrays.items() if _dims(about)[: len(over)] == over)
         return frozenset(found) - self.evaluation
 
@@ -162,9 +183,9 @@ class Metadata:
                 )
 
     def _missing(self) -> Iterator[Finding]:
-        needed = {*CELL_DIMS, "sample", "timestep", "label", WRITTEN.name}
+        needed = {*self.cell_dims, "sample", "timestep", "label", WRITTEN.name}
         if not self.is_copy:  # a selection may leave out variables
-            needed |= {*COORDINATES, *self.recorded, *self.evaluation}
+            needed |= {*self.coordinates, *self.recorded, *self.evaluation}
         for name in sorted(needed - self.arrays.keys()):
             yield Finding(name, name, "the array is missing", self.remedy(name))
 
@@ -172,7 +193,7 @@ class Metadata:
         if "recorded" not in self.attributes or self.is_copy:
             return
         own = {dim for name in self.recorded for dim in _dims(self.arrays.get(name))}
-        known = {*COORDINATES, *self.recorded, *self.evaluation, *own}
+        known = {*self.coordinates, *self.recorded, *self.evaluation, *own}
         for name in self.arrays:
             if name not in known:
                 yield Finding(name, name, "no recording and no evaluation has this array", "remove it from the store")
@@ -189,8 +210,8 @@ class Metadata:
         if (status := self.attributes.get("status")) not in _STATUS:
             what = f"it is {status!r}, one of: {', '.join(_STATUS)}"
             yield Finding("", f"{ROOT}, status", what, f"`{self.resume}` sets it")
-        if (named := self.attributes.get("coordinates")) != AUXILIARY and not self.is_copy:
-            yield Finding("", f"{ROOT}, coordinates", f"they are {named!r}, wanted: {AUXILIARY!r}", ANEW)
+        if (named := self.attributes.get("coordinates")) != self.auxiliary and not self.is_copy:
+            yield Finding("", f"{ROOT}, coordinates", f"they are {named!r}, wanted: {self.auxiliary!r}", ANEW)
         said = self.attributes.get("configuration_hash")
         if said is not None and said != (digest := self._hash()):
             yield Finding("", f"{ROOT}, configuration", f"its hash is {digest}, not {said}", ANEW)

@@ -4,11 +4,9 @@ import numpy as np
 import xarray as xr
 
 from gradscope.analysis.contents import class_names
+from gradscope.analysis.diagnostics import described
 
 _ROUNDING = 1e-5  # of what is stored as float32
-_SHARES = ("finite_fraction", "zero_fraction", "clipped_fraction", "high_frequency_share")
-_POSITIVE = ("effective_strength", "noise_added", "gradient_snr", "sensitivity_max", "infidelity", "entropy")
-_CODES = {"unguided": 1, "nonfinite_source": 4}
 _OUTCOMES = {
     **dict.fromkeys(("own_accuracy", "judge_accuracy", "class_accuracy", "precision", "recall", "coverage"), (0, 1)),
     **dict.fromkeys(("density", "confusion", "transfer_ratio"), (0, np.inf)),
@@ -26,23 +24,21 @@ def range_of(ds: xr.Dataset, name: str) -> tuple[float, float]:
         return -1, last_class
     if name in ("predicted_class", "label"):
         return 0, last_class
-    if name in _CODES:
-        return 0, _CODES[name]
     if (low_high := _OUTCOMES.get(name.removesuffix("_interval").removesuffix("_floor"))) is not None:
         return low_high[0] - _ROUNDING, low_high[1] + _ROUNDING
     if name.startswith("fd_") and not name.endswith("_interval"):
         return -_ROUNDING, np.inf
     if name in ("timestep", "step", "sample", "seed"):
         return 0, np.inf
-    if name in _SHARES or name == "alphas_cumprod":
+    if name == "alphas_cumprod":
         return 0, 1 + _ROUNDING
-    if name.endswith("_cosine"):
-        return -1 - _ROUNDING, 1 + _ROUNDING
-    if name == "log_prob":
-        return -np.inf, _ROUNDING
-    if name in _POSITIVE or name.endswith(("_norm", "_lipschitz")) or name == "sigma":
+    if name == "sigma":
         return -_ROUNDING, np.inf
-    return -np.inf, np.inf
+    row = described(ds, name)
+    return (
+        -np.inf if row.low is None else row.low - _ROUNDING,
+        np.inf if row.high is None else row.high + _ROUNDING,
+    )
 
 
 def outside(ds: xr.Dataset, name: str) -> np.ndarray:

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.tensors import from_tensors
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import over, sample_dims
 
 NORMS = frozenset({"gradient_norm", "update_norm"})
 _FRACTIONS = frozenset({"finite_fraction", "zero_fraction"})
-_OVER = (*CELL_DIMS, "sample", "timestep")
 _TINY = 1e-37  # processes may flush what is below float32's normal numbers
 _FLOAT32, _FLOAT16 = 1e-5, 2.0**-9
 """Probes compute in float64 what they store in float32, which rounds by 6e-8: a hundred times that. An element that is
@@ -66,7 +65,7 @@ def expected(ds: xr.Dataset) -> dict[str, tuple[Floats, Floats]]:
 def finite_so_far(ds: xr.Dataset) -> NDArray[np.bool_]:
     """Where the gradient was finite up to this step; nowhere, where that is not recorded."""
     if "finite_fraction" not in ds:
-        return np.zeros([ds.sizes[dim] for dim in _OVER], bool)
+        return np.zeros([ds.sizes[dim] for dim in over(ds)], bool)
     finite = (ds["finite_fraction"].values == 1) & (ds["written"].values > 0)
     return np.asarray(np.logical_and.accumulate(finite, axis=-1))
 
@@ -120,16 +119,17 @@ def _strength(ds: xr.Dataset) -> Floats | None:
     guidance, sampling = (_mapping(configuration.get(key)) for key in ("guidance", "sampling"))
     normalize = guidance.get("normalize")
     known = sampling.get("scheduler") == "ddpm" and guidance.get("weight") == "one" and normalize in ("l2", "none")
-    if not known or not {"effective_strength", "update_norm", "finite_fraction", "channel"} <= {*ds, *ds.dims}:
+    if not known or not {"effective_strength", "update_norm", "finite_fraction", *sample_dims(ds)} <= {*ds, *ds.dims}:
         return None
     timestep, sigma = ds["timestep"].values, ds["sigma"].values
     first, end = guidance.get("interval") or (-np.inf, np.inf)
-    elements = prod(ds.sizes[dim] for dim in ("channel", "height", "width"))
+    elements = prod(ds.sizes[dim] for dim in sample_dims(ds))
     update, finite = ds["update_norm"].values.astype(np.float64), ds["finite_fraction"].values
     # A norm of 0 may have been flushed, and its direction not; of what is not finite the direction is 0.
     length = np.where(update > 0, 1.0 if normalize == "l2" else update, np.nan)
     length = np.where(finite < 1, 0.0, np.where(finite == 1, length, np.nan))
-    scale = ds["guidance_scale"].values.astype(np.float64)[:, None, None]
+    along = [len(ds["guidance_scale"]) if dim == "guidance_scale" else 1 for dim in over(ds)]
+    scale = ds["guidance_scale"].values.astype(np.float64).reshape(along)
     with np.errstate(divide="ignore", invalid="ignore"):
         amount = np.abs(scale) * ((first <= timestep) & (timestep < end))
         # Stores of earlier versions say nothing of the noise added, and divide by sigma.

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.subsets import whole
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS, open_store
+from gradscope.store import cell_dims, open_store
+from gradscope.store.dims import REPEAT, over
 from gradscope.store.locations.location import ROOT, StorePath, locate
 from gradscope.store.schema import COORDINATES
 from gradscope.verification.chunks import Integrity, examine
@@ -21,7 +22,6 @@ from gradscope.verification.metadata import ANEW, Finding
 from gradscope.verification.ranges import VERDICTS, outside, range_of
 from gradscope.verification.recomputation import NORMS, expected, finite_so_far
 
-_OVER = (*CELL_DIMS, "sample", "timestep")
 _SLAB = 2**22  # values of a scalar that are compared together, at most
 
 
@@ -61,6 +61,11 @@ def verify(where: StorePath) -> Verification:
     ------
     GradscopeError
         There is no store, or none that this version reads, or it cannot be reached.
+
+    Examples
+    --------
+    >>> gradscope.verify("guided.zarr").sound
+    True
     """
     location = locate(where)
     integrity = examine(location)
@@ -69,8 +74,13 @@ def verify(where: StorePath) -> Verification:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # of what damaged values overflow
-                ds = whole(open_store(location))
-                values.compare(ds if ds["written"].dims == _OVER else ds.transpose(*_OVER, ..., missing_dims="ignore"))
+                ds = open_store(location)
+                if REPEAT in ds.dims:
+                    values.remarks.append("values of repeated timesteps are not recomputed")
+                else:
+                    ds = whole(ds)
+                    in_order = ds["written"].dims == over(ds)
+                    values.compare(ds if in_order else ds.transpose(*over(ds), ..., missing_dims="ignore"))
         except GradscopeError as error:
             values.findings.append(Finding("", ROOT, str(error), ANEW))
     return Verification(
@@ -109,13 +119,13 @@ class _Values:
                 self._compare(slab, name, value, tolerance)
             for name in NORMS & set(slab.data_vars):
                 self._refuse_nan(slab, name)
-            for scalar in (str(key) for key, variable in slab.data_vars.items() if variable.dims == _OVER):
+            for scalar in (str(key) for key, variable in slab.data_vars.items() if variable.dims == over(slab)):
                 self._refuse_outside(slab, scalar)
         self.findings += _beside(ds)
         for name, worst in sorted(self._worst.items()):
             what = f"{worst.what}; {worst.wrong} of its values are wrong, this one most"
             self.findings.append(Finding(name, worst.place, what, f"it, or the tensor, is damaged: {ANEW}"))
-        scalars = (str(name) for name, variable in ds.data_vars.items() if variable.dims == _OVER)
+        scalars = (str(name) for name, variable in ds.data_vars.items() if variable.dims == over(ds))
         left = sorted(n for n in scalars if n != "written" and not n.endswith("_exponent") and not self.counts[n])
         if left and self.counts:
             self.remarks.append(f"nothing in the store gives {', '.join(left)} again: not recomputed")
@@ -159,7 +169,7 @@ class _Values:
         worst.wrong += int((excess > 1).sum())
         if excess.max() > worst.excess:
             at = tuple(int(i) for i in np.unravel_index(excess.argmax(), excess.shape))
-            place = ", ".join(f"{dim} {slab[dim].values[i]}" for dim, i in zip(_OVER, at, strict=True))
+            place = ", ".join(f"{dim} {slab[dim].values[i]}" for dim, i in zip(over(slab), at, strict=True))
             worst.excess, worst.place, worst.what = float(excess.max()), place, what(at)
 
 
@@ -181,20 +191,21 @@ def _beside(ds: xr.Dataset) -> Iterator[Finding]:
 
 def _slabs(ds: xr.Dataset, skip: Callable[[tuple[slice, ...]], bool]) -> Iterator[xr.Dataset]:
     """Cell by cell, some samples over all timesteps, blocks as a rule: only tensors are lazy."""
-    sizes = [ds.sizes[dim] for dim in CELL_DIMS]
+    along = over(ds)
+    sizes = [ds.sizes[dim] for dim in cell_dims(ds)]
     rows = max((ds["written"].variable.chunksizes or {"sample": (1,)})["sample"], default=1)
     rows = max(1, min(rows, _SLAB // max(1, ds.sizes["timestep"])))
     ds = ds.set_coords([name for name in COORDINATES if name in ds])
     coordinates = {name: ds[name].load() for name in ds.coords}
-    ds = ds[[name for name, variable in ds.data_vars.items() if variable.dims[: len(_OVER)] == _OVER]]
-    scalars = [str(name) for name, variable in ds.data_vars.items() if variable.dims == _OVER]
+    ds = ds[[name for name, variable in ds.data_vars.items() if variable.dims[: len(along)] == along]]
+    scalars = [str(name) for name, variable in ds.data_vars.items() if variable.dims == along]
     scalars.sort(key=lambda name: name != "written")  # before what it marks: a recording may go on meanwhile
     for cell in np.ndindex(*sizes):
         for first in range(0, ds.sizes["sample"], rows):
             place = (*(slice(i, i + 1) for i in cell), slice(first, min(first + rows, ds.sizes["sample"])))
             if skip(place):
                 continue
-            slab = ds.assign_coords(coordinates).isel(dict(zip(_OVER, place, strict=False)))
-            slab = slab.assign({name: (_OVER, slab[name].variable.values) for name in scalars})
+            slab = ds.assign_coords(coordinates).isel(dict(zip(along, place, strict=False)))
+            slab = slab.assign({name: (along, slab[name].variable.values) for name in scalars})
             if slab["written"].values.any():
                 yield slab

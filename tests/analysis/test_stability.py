@@ -7,10 +7,10 @@ import xarray as xr
 from scipy import stats
 
 from gradscope.analysis import stability, tensors
-from gradscope.analysis.contents import RECORDED_BY, cells, place
+from gradscope.analysis.contents import cells, place
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS
-from probes import NAMED, FiniteFraction, GuidedStep, Trace
+from probes import CATALOGUE, NAMED, FiniteFraction, GuidedStep, Trace
 
 CELLS = (2, 1, 2, 1)
 OVER = (*CELL_DIMS, "sample", "timestep")
@@ -287,7 +287,7 @@ def test_the_probes_named_are_those_there_are():
         for probe in make(**options.get(entry, {}))
         for variable in probe.variables
     }
-    assert there == dict(RECORDED_BY)
+    assert there == {row.name: row.probe for row in CATALOGUE.values() if row.probe}
 
 
 def test_it_says_how_much_is_written(recorded):

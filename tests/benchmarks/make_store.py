@@ -119,7 +119,7 @@ class Run:
             timestep=reference["timestep"].values,
             alphas_cumprod=reference["alphas_cumprod"].values,
             sigma=reference["sigma"].values,
-            image_shape=(3, settings.size, settings.size),
+            sample_shape=(3, settings.size, settings.size),
             batch_size=settings.batch_size,
         )
         tensors = [Array(name, "tensor", about(name, text), dims=IMAGE_DIMS) for name, text in TENSORS.items()]
@@ -207,7 +207,7 @@ class Tensors:
     seed: int
 
     def __post_init__(self) -> None:
-        grid, shape = self.schema.grid, self.schema.grid.image_shape
+        grid, shape = self.schema.grid, self.schema.grid.sample_shape
         count = self.rows.stop - self.rows.start
         self.kept = self.schema.kept_samples(self.rows.start, count)
         self.rng = np.random.default_rng([self.seed, self.rows.start])
@@ -218,7 +218,7 @@ class Tensors:
 
     def noise(self) -> NDArray:
         """Half of it pixel by pixel, half of it smooth, ``(kept, channel, height, width)``."""
-        channel, height, width = self.schema.grid.image_shape
+        channel, height, width = self.schema.grid.sample_shape
         coarse = self.rng.standard_normal((self.kept, channel, height // 4, width // 4), dtype=np.float32)
         fine = self.rng.standard_normal((self.kept, channel, height, width), dtype=np.float32)
         return fine + coarse.repeat(4, axis=2).repeat(4, axis=3)

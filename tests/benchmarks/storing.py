@@ -14,7 +14,9 @@ from measure import Work
 import gradscope
 from gradscope.analysis.tensors import from_tensors
 from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, create
-from gradscope.store.schema import IMAGE_DIMS
+from gradscope.store.chunks import Chunks
+from gradscope.store.reader import open_arrays
+from probes.catalogue import IMAGE_DIMS
 
 CELL = {"classifier": ("a",), "classifier_input": ("x_t",), "stabilizer": ("none",), "guidance_scale": (1.0,)}
 SAMPLES = 64
@@ -30,7 +32,7 @@ def schema(timesteps: int, size: int = 32) -> Schema:
         timestep=t,
         alphas_cumprod=np.linspace(0, 1, timesteps),
         sigma=np.linspace(1, 0, timesteps),
-        image_shape=(3, size, size),
+        sample_shape=(3, size, size),
         batch_size=32,
     )
     tensors = [Array(name, "tensor", {}, dims=IMAGE_DIMS) for name in ("gradient", "update")]
@@ -41,7 +43,7 @@ def schema(timesteps: int, size: int = 32) -> Schema:
 def fill(path: Path, of: Schema) -> float:
     """Write a store step by step as a sampler does; seconds from the first step to the last byte handed over."""
     rng = np.random.default_rng(0)
-    size = of.grid.image_shape
+    size = of.grid.sample_shape
     tensors = rng.standard_normal((2, 32, *size), dtype=np.float32)
     numbers = rng.standard_normal(32, dtype=np.float32)
     create(path, of, {})
@@ -73,7 +75,7 @@ def raw(timesteps: int) -> Work:
     """Writing the same bytes to files of the size of a chunk."""
     folder, of = tempfile.TemporaryDirectory(), schema(timesteps)
     samples, steps = of.tensor_chunk
-    chunk = np.random.default_rng(0).standard_normal((samples, steps, *of.grid.image_shape), dtype=np.float32)
+    chunk = np.random.default_rng(0).standard_normal((samples, steps, *of.grid.sample_shape), dtype=np.float32)
     count = round(of.bytes() / chunk.nbytes)
 
     def work() -> float:
@@ -98,9 +100,21 @@ def trajectory(path: str, sample: int = 40, cold: bool = False) -> Work:
     return _reading(gradscope.open(path), path, sample, cold)
 
 
-def zarr_trajectory(path: str, sample: int = 40, cold: bool = False) -> Work:
-    """The same by plain xarray."""
-    return _reading(xr.open_zarr(path), path, sample, cold)
+def zarr_trajectory(path: str, dask: bool, sample: int = 40, cold: bool = False) -> Work:
+    """The same by plain xarray, through dask or not."""
+    return _reading(xr.open_zarr(path, chunks={} if dask else None), path, sample, cold)
+
+
+def chunk_trajectory(path: str, sample: int = 40) -> Work:
+    """The same from the chunks themselves, as the dashboard reads them."""
+    chunks = Chunks(path, open_arrays(path)["gradient"])
+
+    def work() -> float:
+        start = time.perf_counter()
+        chunks.select((0, 0, 0, 0, sample))
+        return time.perf_counter() - start
+
+    return work
 
 
 def _reading(ds: xr.Dataset, path: str, sample: int, cold: bool) -> Work:

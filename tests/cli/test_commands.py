@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from PIL import Image
 from ruamel.yaml import YAML
-from users_module import USERS
+from users_source import USERS
 
 from gradscope import cli
 from gradscope.config import DataConfig

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from small_run import SETTINGS
 from typer.testing import CliRunner
-from users_module import USERS
+from users_source import USERS
 
 from gradscope.cli.commands import app
 from gradscope.config import (

@@ -70,7 +70,7 @@ def make(path, images: np.ndarray, written: np.ndarray | None = None, classes=CL
         timestep=TIMES,
         alphas_cumprod=TIMES / 1000,
         sigma=TIMES / 1000,
-        image_shape=(3, size, size),
+        sample_shape=(3, size, size),
         batch_size=block,
     )
     arrays = (

@@ -11,10 +11,11 @@ from statsmodels.stats.proportion import proportion_confint
 from gradscope import plots
 from gradscope.analysis import compare_all
 from gradscope.analysis.curve_signatures import CURVES
+from gradscope.analysis.direction_signatures import FOLLOWS
 from gradscope.errors import GradscopeError
-from gradscope.plots.curve_grid import THRESHOLDS
 from gradscope.plots.style import DASHES, PALETTE
 from gradscope.store import CELL_DIMS
+from probes import CATALOGUE
 
 AT_GOOD, AT_BAD = (0, 0, 0, 1), (1, 0, 0, 1)
 
@@ -41,7 +42,7 @@ def test_curve_numbers_are_means_and_quantiles_over_samples(ds):
     ds["log_prob"][(*AT_GOOD, 2, 5)] = np.nan
     numbers = plots.curve_numbers(ds, "log_prob")
     assert len(numbers) == 16 * TIMESTEPS
-    assert numbers.attrs == {"name": "log_prob", "label": "log_prob"}
+    assert numbers.attrs == {"name": "log_prob", "label": "log_prob", "logarithmic": False, "on_a_grid": False}
     for at in np.ndindex(SHAPE):
         rows, values = of_cell(numbers, at), ds["log_prob"].values[at]
         assert rows["timestep"].tolist() == ds["timestep"].values.tolist()
@@ -104,13 +105,29 @@ def test_a_cell_of_which_nothing_is_written_is_empty(ds):
 def test_the_threshold_of_a_signature_is_drawn_with_its_curve(ds):
     ds["gradient_lag_cosine"] = ds["gradient_cosine"]
     shapes = plots.curve(ds, "gradient_lag_cosine").layout.shapes
-    assert {shape.y0 for shape in shapes} == {0.4}
+    assert {shape.y0 for shape in shapes} == {0.4, 0.9999}
     assert not plots.curve(ds, "gradient_cosine").layout.shapes  # by which nothing is judged
 
 
-@pytest.mark.parametrize(("variable", "signature"), THRESHOLDS.items())
-def test_a_threshold_is_that_of_a_signature_that_looks_at_this_curve(variable, signature):
-    assert next(s for s in CURVES if s.name == signature).needs == (variable,)
+def test_every_threshold_of_the_table_is_that_of_a_signature_that_looks_at_this_variable():
+    by_name = {signature.name: signature for signature in CURVES}
+    for row in CATALOGUE.values():
+        for name, value in row.thresholds.items():
+            if name == "unrelated_update":  # which looks at the mean over all steps
+                assert value == FOLLOWS
+                continue
+            wanted = np.log10(value) if name == "noise_dominated" else value
+            assert by_name[name].threshold == pytest.approx(wanted, rel=1e-12)
+            assert row.name in by_name[name].needs
+
+
+def test_a_diagnostic_of_a_users_own_probe_is_drawn_as_its_row_says(ds):
+    """The row lies in the store, as attributes: orders of magnitude get a logarithmic axis."""
+    peak = ds["gradient_norm"].assign_attrs(long_name="largest element", units="1")
+    plain, own = ds.assign(peak=peak), ds.assign(peak=peak.assign_attrs(logarithmic=1))
+    assert plots.curve(plain, "peak").layout.yaxis.type != "log"
+    assert plots.curve(own, "peak").layout.yaxis.type == "log"
+    assert plots.heatmap(own, "peak").data[0].colorbar.title.text == "log10 peak"
 
 
 def test_a_line_leads_over_timesteps_at_which_no_cell_has_values(ds):

@@ -74,9 +74,9 @@ def test_norms_are_compared_as_logarithms(pair):
     pair["gradient_norm"][0, 0, 1] *= 100
     numbers = difference_numbers(pair, "gradient_norm", A, B)
     np.testing.assert_allclose(numbers["mean"], 2, rtol=1e-6)
-    assert quantity("update_norm").title == "log10 update_norm"
-    assert quantity("effective_strength").title == "effective_strength"  # which compare takes as it is
-    assert quantity("final log_prob").variable == "log_prob"
+    assert quantity(pair, "update_norm").title == "log10 update_norm"
+    assert quantity(pair, "effective_strength").title == "effective_strength"  # which compare takes as it is
+    assert quantity(pair, "final log_prob").variable == "log_prob"
 
 
 def test_pairs_are_means_over_the_timesteps_finite_in_both(pair):

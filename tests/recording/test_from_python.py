@@ -147,7 +147,7 @@ def test_what_fails_later_says_how_to_go_on(tmp_path, guided):
 def own_loop(path: Path, probes: list[Probe], shape=(2, 1, 4, 4), **fields) -> None:
     grid = Grid(
         ("mine",), ("x_t",), ("none",), (1.0,), np.array([0, 1]), np.array([5, 6]), timestep=np.array([2, 1, 0]),
-        alphas_cumprod=np.ones(3), sigma=np.ones(3), image_shape=(1, 4, 4), batch_size=2,
+        alphas_cumprod=np.ones(3), sigma=np.ones(3), sample_shape=(1, 4, 4), batch_size=2,
     )  # fmt: skip
     with Recorder(path, grid, probes, device=torch.device("cpu")) as recorder:
         assert recorder.finished.shape == (1, 1, 1, 1, 1)
@@ -211,7 +211,7 @@ def test_errors_from_python_name_pythons_options(tmp_path, guided):
 
 def test_only_the_rooms_of_the_command_line_name_its_options():
     """Elsewhere an error has them in its keywords `key` and `command`, which Python does not show."""
-    rooms = ("cli", "config/loading.py", "distributed.py", "recording_command.py", "auditing.py", "analysis/html.py")
+    rooms = ("cli", "config/loading.py", "recording/distributed.py", "auditing/run.py", "reporting/html.py")
     wrong = []
     for path in (ROOT / "gradscope").rglob("*.py"):
         place = path.relative_to(ROOT / "gradscope").as_posix()

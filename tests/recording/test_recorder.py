@@ -162,7 +162,7 @@ def test_what_is_not_finite_is_reported_with_where_it_came_from(tmp_path, unet, 
         sampler, schedule = GuidedSampler(models[0], DDPMScheduler(), guidance), Schedule(DDPMScheduler(), 3)
         grid = Grid(
             ("mine",), (classifier_input,), ("none",), (1.0,), np.array([0, 1]), sample_seeds(0, range(2)),
-            image_shape=(3, 8, 8), batch_size=2, **schedule.coordinates(),
+            sample_shape=(3, 8, 8), batch_size=2, **schedule.coordinates(),
         )  # fmt: skip
         recorder = Recorder(tmp_path / f"{name}.zarr", grid, [], device=torch.device("cpu"))
         with recorder, sampler.register_step_hook(recorder.trajectory((0, 0, 0, 0), 0)):
@@ -193,7 +193,7 @@ def recorded(path, unet, classifier, **options):
     sampler = GuidedSampler(unet, scheduler, ClassifierGuidance(NaNFrom(classifier)))
     grid = Grid(
         ("non_robust",), ("x_t",), ("none",), (1.0,), np.array([0, 1, 2]), sample_seeds(0, range(3)),
-        image_shape=(3, 8, 8), batch_size=3, **Schedule(scheduler, STEPS).coordinates(),
+        sample_shape=(3, 8, 8), batch_size=3, **Schedule(scheduler, STEPS).coordinates(),
     )  # fmt: skip
     recorder = Recorder(path, grid, [Norm("gradient"), Tensor("gradient")], device=torch.device("cpu"), **options)
     with recorder, sampler.register_step_hook(recorder.trajectory((0, 0, 0, 0), 0)):
@@ -228,7 +228,7 @@ def test_a_run_can_stop_at_a_gradient_that_is_not_finite(tmp_path, unet, classif
 def test_a_run_stops_at_the_last_gradient_too(tmp_path):
     grid = Grid(
         ("mine",), ("x_t",), ("none",), (1.0,), np.array([0, 1]), np.array([5, 6]), timestep=np.array([2, 1, 0]),
-        alphas_cumprod=np.ones(3), sigma=np.ones(3), image_shape=(1, 4, 4), batch_size=2,
+        alphas_cumprod=np.ones(3), sigma=np.ones(3), sample_shape=(1, 4, 4), batch_size=2,
     )  # fmt: skip
     g = torch.ones(3, 2, 1, 4, 4)
     g[2, 1] = torch.nan
@@ -248,7 +248,7 @@ def test_a_sampler_of_ones_own_emits_guided_steps(tmp_path):
     torch.manual_seed(0)
     grid = Grid(
         ("mine",), ("x_t",), ("none",), (1.0,), np.array([0, 1]), np.array([5, 6]), timestep=np.array([2, 1, 0]),
-        alphas_cumprod=np.ones(3), sigma=np.ones(3), image_shape=(1, 4, 4), batch_size=2,
+        alphas_cumprod=np.ones(3), sigma=np.ones(3), sample_shape=(1, 4, 4), batch_size=2,
     )  # fmt: skip
     g, x = torch.randn(3, 2, 1, 4, 4), torch.randn(3, 2, 1, 4, 4)
     with Recorder(tmp_path / "s.zarr", grid, [Cosine("gradient")], device=torch.device("cpu")) as recorder:

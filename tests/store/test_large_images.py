@@ -14,7 +14,7 @@ from probes import GuidedStep, Norm, Tensor
 def grid(samples: int, size: int, batch_size: int | None = None) -> Grid:
     return Grid(
         ("mine",), ("x_t",), ("none",), (1.0,), np.zeros(samples, int), np.arange(samples), timestep=np.array([0]),
-        alphas_cumprod=np.ones(1), sigma=np.ones(1), image_shape=(3, size, size), batch_size=batch_size or samples,
+        alphas_cumprod=np.ones(1), sigma=np.ones(1), sample_shape=(3, size, size), batch_size=batch_size or samples,
     )  # fmt: skip
 
 

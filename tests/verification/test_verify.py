@@ -149,7 +149,7 @@ def test_the_command_says_what_is_sound_and_what_is_damaged(stores, tmp_path):
 
     result, lines = run(stores("plain"))
     assert result.exit_code == 0
-    assert lines[-1].startswith("sound: 227 chunks (")
+    assert lines[-1].startswith("sound: 230 chunks (")
     assert lines[-1].endswith(" values recomputed")
     path = copied(stores("plain"), tmp_path)
     file = chunk(path, "gradient")

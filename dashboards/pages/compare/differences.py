@@ -39,7 +39,7 @@ def differences(ds: xr.Dataset, comparison: Comparison) -> pd.DataFrame:
     """
     rows = [_accuracy(ds, comparison)] if comparison.accuracy else []
     for row in comparison.scalars.to_dict("records"):
-        rows.append({**row, "quantity": titled(ds, quantity(row["diagnostic"]))})
+        rows.append({**row, "quantity": titled(ds, quantity(ds, row["diagnostic"]))})
     for name, change in comparison.distance.items():
         a, b = (float(ds[name].isel(place(ds, cell))) for cell in (comparison.a, comparison.b))
         interval = {"estimate": change.estimate, "low": change.low, "high": change.high}

@@ -10,7 +10,7 @@ from dashboards.widgets.links import trajectory_state
 from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding
 from gradscope.plots.style import cell_name
-from gradscope.store.schema import IMAGE_DIMS
+from probes.catalogue import IMAGE_DIMS
 
 _SPAN = "span(params.value, params.data.last_timestep)"
 _COUNT = "of(params.value, params.data.samples)"

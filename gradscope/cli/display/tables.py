@@ -16,7 +16,7 @@ from rich.text import Text
 
 from gradscope.analysis.contents import in_memory
 from gradscope.analysis.independence import also_guides, warnings
-from gradscope.store import CELL_DIMS, Grid
+from gradscope.store import CELL_DIMS, Grid, cell_dims
 
 
 class LastingConsole(Console):
@@ -203,13 +203,14 @@ def _table(rows: xr.Dataset, title: str, columns: _Columns, caption: str) -> Tab
     """One row a cell."""
     table = Table(title=title, caption=_plain(caption), title_justify="left", caption_justify="left", box=None)
     table.collapse_padding = True
-    for head in ("classifier", "input", "stabilizer"):
+    dims = cell_dims(rows)
+    for head in ("classifier", "input", "stabilizer", *dims[len(CELL_DIMS) :]):
         table.add_column(head, overflow="fold")  # where room is short it is names that break, not numbers
     for head in ("scale", *columns):
         table.add_column(head, justify="right", no_wrap=True)
-    for index in product(*(range(rows.sizes[dim]) for dim in CELL_DIMS)):
-        row = rows[dict(zip(CELL_DIMS, index, strict=True))]
-        names = [_plain(row[dim].values) for dim in CELL_DIMS[:3]]
+    for index in product(*(range(rows.sizes[dim]) for dim in dims)):
+        row = rows[dict(zip(dims, index, strict=True))]
+        names = [_plain(row[dim].values) for dim in dims if dim != "guidance_scale"]
         table.add_row(*names, f"{float(row['guidance_scale']):g}", *(column(row) for column in columns.values()))
     return table
 
@@ -242,7 +243,7 @@ def recording_progress(console: Console, grid: Grid, done: int) -> Iterator[Call
         task = progress.add_task("preparing", total=total, completed=done * grid.timesteps)
 
         def advance(cell: tuple[int, ...], steps: int) -> None:
-            names = (str(getattr(grid, dim)[i]) for dim, i in zip(CELL_DIMS, cell, strict=True))
+            names = (str(grid.along(dim)[i]) for dim, i in zip(grid.cell_dims, cell, strict=True))
             name = " / ".join(names)
             progress.update(task, advance=steps, description=name)
             completed = int(progress.tasks[0].completed)

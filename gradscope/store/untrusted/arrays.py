@@ -1,16 +1,19 @@
 """What must hold of a store's arrays, by their metadata: sizes, codecs, and the dimensions of those that are known."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from gradscope.store.schema import CELL_DIMS, IMAGE_DIMS
+from gradscope.store.dims import CELL_DIMS, REPEAT, cell_dims_of, sample_dims_of
+from gradscope.store.schema import OF_SAMPLES, OF_TIMESTEPS
 from gradscope.store.untrusted.checks import NAME, check_depth, check_key, mapping, refuse, short, whole_numbers
 from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, TEXT
+from probes.catalogue import CATALOGUE, TENSOR
 
 _CHUNK_BYTES, _SHARD_BYTES = 2**30, 2**36
 _LONG_BYTES = 2**26  # of chunks that are longer than their array
-_TENSOR_BYTES, _OTHER_BYTES = 2**48, 2**36  # an array over `channel`, and any other
+_TENSOR_BYTES, _OTHER_BYTES = 2**48, 2**36  # an array over a sample's dimensions, and any other
 _COORDINATE_VALUES = 10**7  # they are read when a store is opened
 _CHUNKS = 10**8
 ARRAYS = 1000
@@ -25,37 +28,50 @@ ITEMSIZE = {
 _INDEX = {"name": "bytes", "configuration": {"endian": "little"}}
 _INTEGER, _FLOAT = ("int", "uint"), ("float",)
 
-_SAMPLE = (*CELL_DIMS, "sample")
-_STEP = (*_SAMPLE, "timestep")
-_TENSOR = (*_STEP, *IMAGE_DIMS)
-_TENSORS = ("gradient", "update", "direction", "x_t", "pred_original_sample")
-_SCALARS = (
-    "gradient_norm update_norm gradient_cosine update_cosine score_cosine effective_strength log_prob entropy "
-    "clipped_fraction zero_fraction finite_fraction gradient_lipschitz unit_gradient_lipschitz high_frequency_share "
-    "reference_cosine gradient_snr sensitivity_max infidelity"
-).split()
-_KNOWN: Mapping[str, tuple[tuple[str, ...], Collection[str]]] = {
-    **{name: ((name,), ("string",)) for name in (*CELL_DIMS[:3], "class", "judge_class", "bound")},
-    "guidance_scale": (("guidance_scale",), (*_FLOAT, *_INTEGER)),
-    **{name: (("sample",), _INTEGER) for name in ("sample", "label", "seed")},
-    **{name: (("timestep",), _INTEGER) for name in ("timestep", "step")},
-    **{name: (("timestep",), _FLOAT) for name in ("alphas_cumprod", "sigma")},
-    "written": (_STEP, ("uint",)),
-    **{name: (_TENSOR, _FLOAT) for name in _TENSORS},
-    **{f"{name}_exponent": (_STEP, ("int",)) for name in _TENSORS},
-    **{name: (_STEP, _FLOAT) for name in _SCALARS},
-    "predicted_class": (_STEP, ("int",)),
-    "image": ((*_SAMPLE, *IMAGE_DIMS), _FLOAT),
-    **{f"{name}_prediction": (_SAMPLE, ("int",)) for name in ("own", "judge")},
-}
-"""Dimensions and kinds of what this package reads by name."""
+_TENSORS = tuple(row.name for row in CATALOGUE.values() if row.dims == TENSOR)
+_SCALARS = {row.name: _INTEGER if row.dtype.startswith("int") else _FLOAT for row in CATALOGUE.values() if not row.dims}
+
+
+@dataclass(frozen=True)
+class _Dims:
+    """The dimensions of a store, by its attributes."""
+
+    cell: tuple[str, ...]
+    sample: tuple[str, ...]
+    repeat: tuple[str, ...]
+
+    @property
+    def step(self) -> tuple[str, ...]:
+        return (*self.cell, "sample", "timestep")
+
+    def known(self) -> dict[str, tuple[tuple[str, ...], Collection[str]]]:
+        """Dimensions and kinds of what this package reads by name."""
+        final, step = (*self.cell, "sample"), (*self.step, *self.repeat)
+        return {
+            **{name: ((name,), ("string",)) for name in (*CELL_DIMS[:3], "class", "judge_class", "bound")},
+            "guidance_scale": (("guidance_scale",), (*_FLOAT, *_INTEGER)),
+            **{name: (("sample",), _INTEGER) for name in ("sample", *OF_SAMPLES)},
+            "timestep": (("timestep",), (*_INTEGER, *_FLOAT)),
+            **{name: (("timestep",), _INTEGER if name == "step" else _FLOAT) for name in OF_TIMESTEPS},
+            "written": (step, ("uint",)),
+            **{name: ((*step, *self.sample), _FLOAT) for name in _TENSORS},
+            **{f"{name}_exponent": (step, ("int",)) for name in _TENSORS},
+            **{name: (step, kinds) for name, kinds in _SCALARS.items()},
+            "image": ((*final, *self.sample), _FLOAT),
+            **{f"{name}_prediction": (final, ("int",)) for name in ("own", "judge")},
+        }
+
+
 _ENDINGS = {"_interval": ("bound",), "_replicates": ("replicate",)}
-_NEEDED = (*CELL_DIMS, "sample", "timestep", "label", "written")
+_NEEDED = ("sample", "timestep", "label", "written")
 _NEVER = ("scale_factor", "add_offset", "missing_value", "_Unsigned")  # values are stored as they are
 
 
-def check(arrays: Mapping[str, Any], where: str) -> None:
-    """Raise GradscopeError unless these metadata, by name, describe arrays of a store that can be read safely."""
+def check(arrays: Mapping[str, Any], where: str, attributes: Mapping[str, Any]) -> None:
+    """Raise GradscopeError unless these metadata, by name, describe arrays of a store that can be read safely.
+
+    Its attributes, checked before, name the dimensions of cells and samples.
+    """
     if len(arrays) > ARRAYS:
         refuse(where, f"it has {len(arrays)} arrays, at most {ARRAYS} are read")
     shapes: dict[str, tuple[tuple[str, ...], str]] = {}
@@ -63,11 +79,13 @@ def check(arrays: Mapping[str, Any], where: str) -> None:
     for name, array in arrays.items():
         if not NAME.fullmatch(name):
             refuse(where, f"an array cannot be named {short(name)}")
-        shapes[name] = _check_array(array, f"{where}, array {name}", name, lengths)
-    if missing := [name for name in _NEEDED if name not in shapes]:
+        shapes[name] = _check_array(array, f"{where}, array {name}", name, lengths, sample_dims_of(attributes))
+    cell = cell_dims_of(attributes)
+    if missing := [name for name in (*cell, *_NEEDED) if name not in shapes]:
         refuse(where, f"it lacks {', '.join(missing)}")
-    for name, (dims, kind) in shapes.items():
-        _check_known(f"{where}, array {name}", name, dims, kind, shapes)
+    dims = _Dims(cell, sample_dims_of(attributes), (REPEAT,) if REPEAT in shapes["written"][0] else ())
+    for name, (own, kind) in shapes.items():
+        _check_known(f"{where}, array {name}", name, own, kind, shapes, dims)
 
 
 def codec_name(codec: Any) -> Any:
@@ -75,7 +93,9 @@ def codec_name(codec: Any) -> Any:
     return codec.get("name") if isinstance(codec, dict) else codec
 
 
-def _check_array(array: Any, where: str, name: str, lengths: dict[str, int]) -> tuple[tuple[str, ...], str]:
+def _check_array(
+    array: Any, where: str, name: str, lengths: dict[str, int], sample: tuple[str, ...]
+) -> tuple[tuple[str, ...], str]:
     """Dimensions and kind of an array whose metadata are in order; the dimensions' lengths go into `lengths`."""
     about = mapping(array, where, "its metadata")
     if about.get("zarr_format") != 3 or about.get("node_type") != "array":
@@ -93,7 +113,7 @@ def _check_array(array: Any, where: str, name: str, lengths: dict[str, int]) -> 
         if lengths.setdefault(dim, length) != length:
             refuse(where, f"{short(dim)} has length {length}, in another array {lengths[dim]}")
     _check_chunks(about, where, shape, ITEMSIZE[dtype])
-    size, limit = prod(shape) * ITEMSIZE[dtype], _TENSOR_BYTES if "channel" in dims else _OTHER_BYTES
+    size, limit = prod(shape) * ITEMSIZE[dtype], _TENSOR_BYTES if set(sample) <= set(dims) else _OTHER_BYTES
     if size > limit or (dims == [name] and shape[0] > _COORDINATE_VALUES):
         refuse(where, f"shape {short(shape)} is larger than any that is read")
     if about.get("storage_transformers"):
@@ -162,23 +182,30 @@ def _codec_names(codecs: Any, where: str, possible: Collection[str]) -> list[str
 
 
 def _check_known(
-    where: str, name: str, dims: tuple[str, ...], kind: str, shapes: Mapping[str, tuple[tuple[str, ...], str]]
+    where: str,
+    name: str,
+    dims: tuple[str, ...],
+    kind: str,
+    shapes: Mapping[str, tuple[tuple[str, ...], str]],
+    of: _Dims,
 ) -> None:
     """What is read by its name has the dimensions it is read with."""
-    wanted, kinds = _KNOWN.get(name, (dims, (kind,)))
-    gone = {dim for dim in _STEP if shapes.get(dim, ((dim,), ""))[0] == ()}  # a selection of one value was written
+    known = of.known()
+    wanted, kinds = known.get(name, (dims, (kind,)))
+    gone = {dim for dim in (*of.step, *of.repeat) if shapes.get(dim, ((dim,), ""))[0] == ()}  # one value was selected
+    step = tuple(dim for dim in (*of.step, *of.repeat) if dim not in gone)
     if name in dims:  # a coordinate of a dimension
         wanted = (name,)
-    elif name not in _KNOWN and "timestep" in dims and dims != ("timestep",):
-        step = tuple(dim for dim in _STEP if dim not in gone)
+    elif name not in known and "timestep" in dims and dims != ("timestep",):
         wanted = (*step, *dims[len(step) :])
     elif name.endswith("_floor"):
         wanted = ()
     for ending, own in _ENDINGS.items():
-        if name.endswith(ending) and (of := name.removesuffix(ending)) in shapes:
-            wanted, kinds = (*shapes[of][0], *own), _FLOAT
-    if name.endswith("_exponent") and (of := name.removesuffix("_exponent")) in shapes and "timestep" in shapes[of][0]:
-        wanted, kinds = _STEP, ("int",)
+        if name.endswith(ending) and (of_name := name.removesuffix(ending)) in shapes:
+            wanted, kinds = (*shapes[of_name][0], *own), _FLOAT
+    whole = name.removesuffix("_exponent")
+    if name.endswith("_exponent") and whole in shapes and "timestep" in shapes[whole][0]:
+        wanted, kinds = step, ("int",)
     wanted = tuple(dim for dim in wanted if dim not in gone)
     if dims != wanted:
         refuse(where, f"its dimensions are {short(list(dims))}, wanted: {list(wanted)}")

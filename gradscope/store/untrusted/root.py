@@ -15,10 +15,11 @@ import xarray as xr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.attributes import NESTED
+from gradscope.store.dims import CELL_DIMS, cell_dims
 from gradscope.store.locations.files import MAX_METADATA_BYTES
-from gradscope.store.schema import CELL_DIMS, VERSION
+from gradscope.store.schema import VERSION
 from gradscope.store.untrusted import arrays as trusted_arrays
-from gradscope.store.untrusted.checks import check_depth, check_key, is_number, mapping, parsed, refuse, short
+from gradscope.store.untrusted.checks import NAME, check_depth, check_key, is_number, mapping, parsed, refuse, short
 from gradscope.text import check_name
 
 _TEXTS = ("status", "run_id", "configuration_hash", "created", "device", "command", "coordinates")
@@ -50,7 +51,7 @@ def check(document: Any, where: str) -> None:
     consolidated = root.get("consolidated_metadata")
     if not isinstance(consolidated, dict) or not isinstance(consolidated.get("metadata"), dict):
         refuse(where, "its metadata are not consolidated, so it was not made whole")
-    trusted_arrays.check(consolidated["metadata"], where)
+    trusted_arrays.check(consolidated["metadata"], where, root.get("attributes", {}))
 
 
 def check_links(folder: Path) -> None:
@@ -67,13 +68,17 @@ def check_links(folder: Path) -> None:
 
 def check_coordinates(ds: xr.Dataset, where: str) -> None:
     """Raise GradscopeError where the values along the dimensions are not those of a run."""
-    for name in (*CELL_DIMS, "sample", "timestep"):
+    cell = cell_dims(ds)
+    unique = "step" if "step" in ds and ds.attrs["schema_version"] > 1 else "timestep"  # a timestep may come twice
+    for name in (*cell, "sample", unique):
         values = np.atleast_1d(ds[name].values)  # a selection of one value was written
-        if not len(values) and name in CELL_DIMS:
+        if not len(values) and name in cell:
             refuse(where, f"{name} is empty")
         if len(np.unique(values)) < len(values):
             refuse(where, f"{name} has a value twice")
-    for name in (*CELL_DIMS, "class", "judge_class"):
+    if not np.isfinite(ds["timestep"].values).all():
+        refuse(where, "timestep is not finite")
+    for name in (*cell, "class", "judge_class"):
         if name in ds.coords and ds[name].dtype.kind in "OUT":
             for text in np.atleast_1d(ds[name].values).tolist():
                 check_name(str(text), f"{where}, {name}")
@@ -96,6 +101,8 @@ def _check_attributes(attributes: Mapping[str, Any], where: str) -> None:
         check_key(attributes, key, "a text", lambda value: isinstance(value, str), where)
     for key in ("classes", "recorded"):
         check_key(attributes, key, "a list of texts", _is_texts, where)
+    check_key(attributes, "cell_dims", f"{', '.join(CELL_DIMS)}, and further names", _is_cell_dims, where)
+    check_key(attributes, "sample_dims", "one to eight names", _is_names, where)
     values = {
         key: parsed(value, where, key) if isinstance(value, str) else value
         for key, value in attributes.items()
@@ -131,6 +138,16 @@ def _embedded(attributes: Mapping[str, Any], key: str, where: str) -> dict[str, 
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_names(value: Any) -> bool:
+    """Whether these are names of dimensions, each once."""
+    names = _is_texts(value) and 1 <= len(value) <= 8 and len(set(value)) == len(value)
+    return names and all(NAME.fullmatch(name) for name in value)
+
+
+def _is_cell_dims(value: Any) -> bool:
+    return _is_names(value) and tuple(value[: len(CELL_DIMS)]) == CELL_DIMS
 
 
 def _is_mappings(value: Any) -> bool:

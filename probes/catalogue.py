@@ -1,0 +1,334 @@
+"""The table of diagnostics: what each is, which probe records it, how it is drawn, and what counts as a fault.
+
+Everything that names a diagnostic reads this table: probes, store, analysis, plots, dashboard and documentation. No
+torch here. A probe of a user's own brings its rows along: they go into the store, as attributes of its variables.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+IMAGE_DIMS = ("channel", "height", "width")
+TENSOR = ("...",)
+"""The dimensions of a full tensor: those of a sample, whatever they are."""
+LAG_PARTS = 28
+"""Parts of diffusion time; `gradient_lag_cosine` compares gradients of neighbouring ones."""
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """Values along a dimension of a probe's own."""
+
+    values: tuple[str, ...] | tuple[float, ...]
+    long_name: str
+    units: str = "1"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A quantity that a probe yields, with one row a sample: a row of the table of diagnostics.
+
+    Examples
+    --------
+    >>> Variable("gradient_peak", "largest element of the gradient", "max |g_t|", logarithmic=True, low=0.0).units
+    '1'
+    """
+
+    name: str
+    long_name: str
+    equation: str
+    units: str = "1"
+    dims: tuple[str, ...] = ()
+    """Dimensions besides sample and timestep; `TENSOR` (or, of images, `IMAGE_DIMS`) marks a full tensor."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Lengths of the dimensions in `dims` that are neither the sample's nor in `coords`."""
+    coords: Mapping[str, Coordinate] = field(default_factory=dict)
+    """By dimension."""
+    dtype: str = "float32"
+    probe: str = ""
+    """The entry under ``probes`` that records it; empty for those of a user's own."""
+    logarithmic: bool = False
+    """It ranges over orders of magnitude: drawn on a logarithmic axis."""
+    low: float | None = None
+    high: float | None = None
+    """The least and the largest value that it can have; None: no bound."""
+    on_a_grid: bool = False
+    """It is defined at some timesteps alone; its line leads from one of these to the next."""
+    headline: bool = False
+    """It is among the first to be looked at: the report draws it, the dashboard begins with it."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """By failure signature: the value that separates a fault from a healthy cell."""
+
+
+def _rows(probe: str, *variables: Variable) -> list[Variable]:
+    """Rows that one entry under ``probes`` records."""
+    return [replace(variable, probe=probe) for variable in variables]
+
+
+def _tensor(name: str, long_name: str, equation: str) -> list[Variable]:
+    return _rows(name, Variable(name, long_name, equation, dims=TENSOR))
+
+
+def norm_of(tensor: str) -> Variable:
+    """The l2 norm of a tensor of the step."""
+    return Variable(f"{tensor}_norm", f"l2 norm of the {tensor}", f"|{tensor}|_2", logarithmic=True, low=0.0)
+
+
+def cosine_of(tensor: str) -> Variable:
+    """A tensor's cosine with itself at the step before."""
+    about = f"cosine similarity of the {tensor} with that of the previous step"
+    return _cosine(f"{tensor}_cosine", about, f"cos({tensor}_t, {tensor}_prev)")
+
+
+def cosine_between(first: str, second: str) -> Variable:
+    """The cosine of two tensors of one step."""
+    about = f"cosine similarity of the {first} with the {second}"
+    return _cosine(f"{first}_{second}_cosine", about, f"cos({first}, {second})")
+
+
+def _cosine(name: str, long_name: str, equation: str) -> Variable:
+    return Variable(name, long_name, equation, low=-1.0, high=1.0)
+
+
+_TABLE = [
+    *_tensor(
+        "gradient",
+        "gradient of the guide's objective with respect to x_t",
+        "g_t = grad_{x_t} log p(y | c(x_t))",
+    ),
+    *_tensor("update", "gradient after the stabiliser", "u_t = stabilizer(g_t)"),
+    *_tensor("direction", "update after normalisation", "u_t / |u_t|_2 or u_t"),
+    *_tensor("x_t", "noisy sample before the step", "x_t"),
+    *_tensor(
+        "pred_original_sample",
+        "predicted clean sample x0-hat",
+        "(x_t - sqrt(1 - alphas_cumprod) * model_output) / sqrt(alphas_cumprod), clamped where the scheduler clips",
+    ),
+    *_rows(
+        "cosines",
+        replace(cosine_of("gradient"), headline=True),
+        replace(
+            _cosine(
+                "gradient_lag_cosine",
+                f"cosine similarity of the gradient with that about 1/{LAG_PARTS} of diffusion time earlier",
+                f"cos(g_t, g_s), t and s the first steps in neighbouring parts of T / {LAG_PARTS} timesteps, NaN at "
+                "the others",
+            ),
+            on_a_grid=True,
+            headline=True,
+            thresholds={"unstable": 0.4, "frozen": 0.9999},
+        ),
+        replace(cosine_of("update"), headline=True),
+        replace(
+            _cosine(
+                "gradient_first_cosine",
+                "cosine similarity of the gradient with the first one of the sample",
+                "cos(g_t, g_first), first: the first step whose gradient is finite and not zero",
+            ),
+            thresholds={"reversing": -0.3},
+        ),
+        replace(cosine_between("update", "gradient"), thresholds={"unrelated_update": 0.2}),
+        replace(
+            _cosine(
+                "score_cosine",
+                "cosine similarity of the gradient with the unconditional score",
+                "cos(gradient, -model_output)",
+            ),
+            thresholds={"against_prior": -0.2},
+        ),
+    ),
+    *_rows(
+        "belief",
+        Variable(
+            "log_prob",
+            "guide's log-probability of the target class",
+            "log softmax(f(c))[y] = logsigmoid(margin)",
+            units="nat",
+            high=0.0,
+            headline=True,
+        ),
+        Variable(
+            "margin",
+            "target's logit against the logsumexp of the others",
+            "f(c)[y] - log sum_{k != y} exp f(c)[k]",
+            units="nat",
+        ),
+        Variable("entropy", "entropy of the guide's prediction", "-sum_k p_k log p_k", units="nat", low=0.0),
+        Variable("predicted_class", "class that the guide predicts", "argmax_k f(c)[k]", dtype="int16", low=0.0),
+    ),
+    *_rows(
+        "norms",
+        Variable("gradient_norm", "l2 norm of the gradient", "|gradient|_2", logarithmic=True, low=0.0, headline=True),
+        Variable("update_norm", "l2 norm of the update", "|update|_2", logarithmic=True, low=0.0),
+    ),
+    *_rows(
+        "strength",
+        Variable(
+            "effective_strength",
+            "shift relative to the step's noise",
+            "|shift|_2 / (noise_added * sqrt(elements)), by sigma_t where noise_added is 0, NaN where both are",
+            logarithmic=True,
+            low=0.0,
+            headline=True,
+            thresholds={"inert": 1e-3, "off_manifold": 1.0},
+        ),
+        replace(cosine_between("shift", "direction"), thresholds={"misdirected": 0.9}),
+        Variable(
+            "noise_added",
+            "standard deviation of the noise that the step adds",
+            "sd of prev_sample given x_t",
+            low=0.0,
+        ),
+        Variable(
+            "unguided",
+            "guidance could not act",
+            "1 where the gradient is not finite or the shift is undefined, else 0",
+            dtype="int8",
+            low=0.0,
+            high=1.0,
+        ),
+    ),
+    *_rows(
+        "fractions",
+        Variable(
+            "clipped_fraction",
+            "share of elements of pred_original_sample at the scheduler's clamp",
+            "mean(|pred_original_sample| >= clip_range), 0 where the scheduler does not clip",
+            low=0.0,
+            high=1.0,
+            thresholds={"dead_by_clipping": 0.9},
+        ),
+        Variable(
+            "zero_fraction",
+            "share of elements of the gradient that are exactly zero",
+            "mean(gradient == 0)",
+            low=0.0,
+            high=1.0,
+            thresholds={"sparse": 0.9},
+        ),
+    ),
+    *_rows(
+        "sensitivity",
+        Variable(
+            "gradient_lipschitz",
+            "difference quotient of the gradient over successive steps",
+            "|g_t - g_prev|_2 / |x_t - x_prev|_2",
+            logarithmic=True,
+            low=0.0,
+        ),
+        Variable(
+            "unit_gradient_lipschitz",
+            "difference quotient of the unit gradient over successive steps",
+            "|g_t/|g_t| - g_prev/|g_prev||_2 / |x_t - x_prev|_2",
+            logarithmic=True,
+            low=0.0,
+        ),
+    ),
+    *_rows(
+        "spectrum",
+        Variable(
+            "high_frequency_share",
+            "share of the gradient's spectral power above half the Nyquist frequency",
+            "sum_{|f| > 1/4} |FFT(g)|^2 / sum_f |FFT(g)|^2, NaN for a zero gradient",
+            low=0.0,
+            high=1.0,
+            thresholds={"high_frequency": 0.5},
+        ),
+        Variable(
+            "radial_spectrum",
+            "share of the gradient's spectral power by radial frequency",
+            "sum_{|f| in bin} |FFT(g)|^2 / sum_f |FFT(g)|^2, NaN for a zero gradient",
+            dims=("radial_frequency",),
+            low=0.0,
+            high=1.0,
+        ),
+    ),
+    *_rows(
+        "reference",
+        replace(
+            _cosine(
+                "reference_cosine",
+                "cosine similarity of the gradient with that of the reference classifier at x_t",
+                "cos(g_t, grad_{x_t} log p_ref(y | x_t)), NaN where either is zero or not finite",
+            ),
+            thresholds={"misaligned": 0.05},
+        ),
+    ),
+    *_rows(
+        "snr",
+        Variable(
+            "gradient_snr",
+            "signal-to-noise ratio of the gradient over draws of the forward noise",
+            "|mean_k g_k|^2 / (tr cov(g_k) / K), g_k = grad objective(sqrt(alphas_cumprod) pred_original_sample"
+            " + sqrt(1 - alphas_cumprod) noise_k), unbiased covariance",
+            low=0.0,
+            thresholds={"noise_dominated": 2.0},
+        ),
+    ),
+    *_rows(
+        "attribution",
+        Variable(
+            "sensitivity_max",
+            "largest relative change of the objective's gradient in a small cube around x_t",
+            "max_k |grad objective(x_t + u_k) - grad objective(x_t)|_2 / |grad objective(x_t)|_2,"
+            " u_k uniform in [-radius, radius], NaN for a zero gradient",
+            low=0.0,
+        ),
+        Variable(
+            "infidelity",
+            "mean squared error of the change of the objective that the step's gradient predicts",
+            "mean_k (<u_k, g_t> - (objective(x_t) - objective(x_t - u_k)))^2, u_k normal with sd radius",
+            low=0.0,
+        ),
+    ),
+    *_rows(
+        "layers",
+        Variable(
+            "layer_activation_norm",
+            "l2 norm of the layer's output",
+            "|h|_2, NaN where it did not run",
+            dims=("layer",),
+            low=0.0,
+        ),
+        Variable(
+            "layer_gradient_norm",
+            "l2 norm of the gradient of the objective with respect to the layer's output",
+            "|d objective / d h|_2, NaN where the backward pass does not reach the layer",
+            dims=("layer",),
+            low=0.0,
+        ),
+    ),
+    Variable(
+        "finite_fraction",
+        "share of finite elements of the gradient",
+        "mean(isfinite(gradient))",
+        low=0.0,
+        high=1.0,
+    ),
+    Variable(
+        "nonfinite_source",
+        "where a value that is not finite appears first",
+        "0 nowhere, 1 x_t, 2 model_output, 3 logits, 4 gradient",
+        dtype="int8",
+        low=0.0,
+        high=4.0,
+    ),
+]
+
+CATALOGUE: Mapping[str, Variable] = {variable.name: variable for variable in _TABLE}
+"""By name; `finite_fraction` and `nonfinite_source` are recorded whatever is listed under ``probes``."""
+
+
+def row(variable: Variable) -> Variable:
+    """The table's row of this name; of a variable that is not in the table, itself."""
+    return CATALOGUE.get(variable.name, variable)
+
+
+def threshold(signature: str) -> float:
+    """The value of the table that a failure signature compares with.
+
+    Examples
+    --------
+    >>> threshold("unstable")
+    0.4
+    """
+    return next(v.thresholds[signature] for v in CATALOGUE.values() if signature in v.thresholds)

@@ -1,0 +1,331 @@
+"""Samples that are no images, cells with further dimensions, times that come twice, and repetitions."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zarr
+
+import gradscope
+from gradscope.analysis.subsets import whole
+from gradscope.errors import GradscopeError
+from gradscope.recording.recorder import Recorder
+from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, cell_dims, create, open_store, sample_dims
+from gradscope.store.dims import names_of_sample
+from gradscope.store.locations.location import locate
+from gradscope.store.progress import finished
+from gradscope.verification.verify import verify
+from probes import TENSOR, Cosine, GuidedStep, Norm, Probe, Tensor, Variable
+
+SAMPLES, TIMES = 5, np.array([80.0, 24.4, 24.4, 5.1, 0.7])
+"""A second-order solver in sigma evaluates the denoiser twice at one of its times."""
+
+
+def grid(**changes):
+    content = {
+        "classifier": ("value",), "classifier_input": ("x_t",), "stabilizer": ("none", "adam"),
+        "guidance_scale": (0.0, 0.5), "label": np.arange(SAMPLES) % 2, "seed": np.arange(SAMPLES), "timestep": TIMES,
+        "alphas_cumprod": 1 / (1 + TIMES**2), "sigma": np.zeros(len(TIMES)), "sample_shape": (8, 2),
+        "sample_dims": ("horizon", "action"), "batch_size": 2, "further": {"method": ("dps", "mpgd")},
+        "signal": np.ones(len(TIMES)), "noise": TIMES,
+    }  # fmt: skip
+    return Grid(**(content | changes))
+
+
+def tensors(cell, first, step, repeat=0):
+    """Gradients that say where they belong."""
+    rng = np.random.default_rng([*cell, first, step, repeat])
+    rows = min(2, SAMPLES - first)
+    return torch.from_numpy(rng.normal(size=(rows, 8, 2)))
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Trajectories of a robot, recorded by a loop of the user's own."""
+    probes = [Tensor("gradient"), Norm("gradient"), Cosine("gradient")]
+    own = grid()
+    with Recorder(tmp_path / "s.zarr", own, probes, device=torch.device("cpu")) as recorder:
+        for cell in np.ndindex(own.cells):
+            for first in range(0, SAMPLES, 2):
+                hook = recorder.trajectory(cell, first)
+                for step, timestep in enumerate(TIMES):
+                    g = tensors(cell, first, step)
+                    hook(GuidedStep(step=step, timestep=timestep, x_t=g, gradient=g, prev_sample=g))
+    return tmp_path / "s.zarr"
+
+
+def test_dimensions_are_named_by_their_number_or_as_the_user_says():
+    assert names_of_sample((2,)) == ("axis",)
+    assert names_of_sample((3, 100)) == ("channel", "time")
+    assert names_of_sample((3, 8, 8)) == ("channel", "height", "width")
+    assert names_of_sample((3, 4, 8, 8)) == ("channel", "frame", "height", "width")
+    assert names_of_sample((16, 7), ("horizon", "action")) == ("horizon", "action")
+    for shape, dims, why in [
+        ((1,) * 5, (), "name the 5 dimensions"),
+        ((16, 7), ("horizon",), "a name for each of the 2"),
+        ((16, 7), ("a", "a"), "a name for each of the 2"),
+        ((16, 7), ("sample", "a"), "got 'sample'"),
+        ((16, 7), ("a b", "a"), "got 'a b'"),
+    ]:
+        with pytest.raises(GradscopeError, match=f"sample_dims: .*{why}"):
+            names_of_sample(shape, dims)
+    with pytest.raises(GradscopeError, match="further: 'label' cannot name"):
+        grid(further={"label": ("a",)})
+
+
+def test_plain_xarray_reads_it_and_gradscope_the_same(recorded):
+    ds, plain = gradscope.open(recorded), xr.open_zarr(recorded)
+    over = ("classifier", "classifier_input", "stabilizer", "guidance_scale", "method", "sample", "timestep")
+    assert ds["gradient"].dims == plain["gradient"].dims == (*over, "horizon", "action")
+    assert ds["gradient_norm"].dims == ds["written"].dims == over
+    assert cell_dims(ds) == over[:5]
+    assert sample_dims(ds) == ("horizon", "action")
+    for cell in np.ndindex(1, 1, 2, 2, 2):
+        for sample in range(SAMPLES):
+            for step in range(len(TIMES)):
+                wanted = tensors(cell, sample - sample % 2, step)[sample % 2].numpy()
+                np.testing.assert_array_equal(plain["gradient"].values[(*cell, sample, step)], wanted.astype("f4"))
+                norm = ds["gradient_norm"].values[(*cell, sample, step)]
+                assert norm == pytest.approx(np.sqrt((wanted**2).sum()), rel=1e-6)
+    np.testing.assert_array_equal(ds["gradient"].values, plain["gradient"].values)
+    assert ds["image"].dims == (*over[:6], "horizon", "action")
+
+
+def test_a_time_that_comes_twice_is_selected_by_its_step(recorded):
+    ds = gradscope.open(recorded)
+    np.testing.assert_array_equal(ds["timestep"].values, TIMES)
+    np.testing.assert_array_equal(ds.sel(step=3)["gradient_norm"].values, ds["gradient_norm"].values[..., 3])
+    np.testing.assert_allclose(ds["log_snr"].values, -2 * np.log(TIMES))
+    np.testing.assert_array_equal(ds["signal"].values, np.ones(5))
+
+
+def test_analyses_see_the_further_dimension(recorded):
+    ds = gradscope.open(recorded)
+    rows = gradscope.summary(ds)
+    assert rows["samples"].dims == ("classifier", "classifier_input", "stabilizer", "guidance_scale", "method")
+    assert (rows["samples"] == SAMPLES).all()
+    cell = {"stabilizer": "adam", "guidance_scale": 0.5, "method": "mpgd"}
+    curves = gradscope.stability.curves(ds, "gradient_norm")
+    expected = ds["gradient_norm"].sel(cell).values.astype(float).mean(axis=-2).squeeze()
+    np.testing.assert_allclose(curves["gradient_norm"].sel(cell).values.squeeze(), expected)
+    found = gradscope.compare(ds, {**cell, "method": "dps"}, cell)
+    assert found.samples == SAMPLES
+    with pytest.raises(GradscopeError, match="cell: which method\\? one of: dps, mpgd"):
+        gradscope.compare(ds, cell, {"stabilizer": "none", "guidance_scale": 0.5})
+    report = gradscope.report(ds)
+    assert list(report.cells.columns[:6]) == [*cell_dims(ds), "samples"]
+    assert len(report.cells) == 8
+    assert "mpgd" in report._repr_html_()
+    frame = gradscope.signatures(ds)
+    assert not len(frame) or "method" in frame
+    figure = ds.gradscope.plot_curve("gradient_norm")
+    assert {"value, none, method dps", "value, adam, method mpgd"} <= {trace.name for trace in figure.data}
+
+
+def test_it_verifies_and_damage_is_found(recorded):
+    found = verify(recorded)
+    assert found.findings == ()
+    assert found.values > 0
+    chunk = next((recorded / "gradient").glob("c.*"))
+    content = bytearray(chunk.read_bytes())
+    content[5] ^= 1
+    chunk.write_bytes(content)
+    assert [finding.array for finding in verify(recorded).findings] == ["gradient"]
+
+
+def test_a_later_run_goes_on_where_it_ended(tmp_path):
+    own, probes = grid(), [Norm("gradient")]
+    options = {"device": torch.device("cpu")}
+
+    def record(recorder, cells):
+        for cell in cells:
+            for first in range(0, SAMPLES, 2):
+                hook = recorder.trajectory(cell, first)
+                for step, timestep in enumerate(TIMES):
+                    g = tensors(cell, first, step)
+                    hook(GuidedStep(step=step, timestep=timestep, x_t=g, gradient=g))
+
+    cells = list(np.ndindex(own.cells))
+    with Recorder(tmp_path / "s.zarr", own, probes, **options) as recorder:
+        record(recorder, cells[:3])
+    with Recorder(tmp_path / "s.zarr", own, probes, resume=True, **options) as recorder:
+        assert recorder.finished.shape == (1, 1, 2, 2, 2, 3)
+        left = [cell for cell in cells if not recorder.finished[cell].all()]
+        assert left == cells[3:]
+        record(recorder, left)
+    assert finished(locate(tmp_path / "s.zarr")).all()
+
+
+class Spread(Probe):
+    """A probe of a user's own, of any sample."""
+
+    variables = (
+        Variable("spread", "spread of the gradient", "max |g| - min |g|", logarithmic=True, low=0.0),
+        Variable("doubled", "twice the gradient", "2 g", dims=TENSOR),
+    )
+
+    def measure(self, step, state):
+        rows = step.rows("gradient").abs()
+        return {"spread": (rows.amax(1) - rows.amin(1)).float(), "doubled": 2 * step.gradient}, state
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 50), (3, 4, 4), (2, 3, 4, 4)])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_samples_of_any_shape(tmp_path, shape, dtype):
+    own = grid(sample_shape=shape, sample_dims=(), further={}, timestep=np.array([9, 5, 1]),
+               alphas_cumprod=np.array([0.1, 0.5, 0.9]), sigma=np.ones(3), signal=None, noise=None)  # fmt: skip
+    rng = np.random.default_rng(0)
+    g = rng.normal(size=(*own.cells, SAMPLES, 3, *shape))
+    with Recorder(
+        tmp_path / "s.zarr", own, [Spread(), Tensor("gradient")], device=torch.device("cpu"), dtype=dtype
+    ) as recorder:
+        for cell in np.ndindex(own.cells):
+            for first in range(0, SAMPLES, 2):
+                hook = recorder.trajectory(cell, first)
+                for step, timestep in enumerate((9, 5, 1)):
+                    x = torch.from_numpy(g[(*cell, slice(first, first + 2), step)])
+                    hook(GuidedStep(step=step, timestep=timestep, x_t=x, gradient=x))
+    ds = gradscope.open(tmp_path / "s.zarr")
+    tolerance = 1e-6 if dtype == "float32" else 2e-3
+    np.testing.assert_allclose(ds["doubled"].values, 2 * g, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(ds["signal"].values ** 2, [0.1, 0.5, 0.9])
+    assert ds["timestep"].dtype == np.int64
+    assert ds["doubled"].dims[6:] == names_of_sample(shape)
+    assert ds["spread"].attrs["logarithmic"] == 1
+    assert ds["spread"].attrs["valid_min"] == 0
+    assert verify(tmp_path / "s.zarr").sound
+    ds.drop_encoding().to_netcdf(tmp_path / "s.nc", engine="h5netcdf")  # whose attributes are numbers, texts and lists
+    again = xr.open_dataset(tmp_path / "s.nc", engine="h5netcdf")
+    np.testing.assert_array_equal(again["spread"].values, ds["spread"].values)
+
+
+def test_a_step_of_another_shape_is_refused(tmp_path):
+    with Recorder(tmp_path / "s.zarr", grid(), [Norm("gradient")], device=torch.device("cpu")) as recorder:
+        hook = recorder.trajectory((0, 0, 0, 0, 0), 0)
+        x = torch.zeros(2, 2, 8)
+        with pytest.raises(GradscopeError, match=r"x_t of shape \(2, 8, 2\) by the grid, got \(2, 2, 8\)"):
+            hook(GuidedStep(step=0, timestep=80.0, x_t=x, gradient=x))
+    assert not (tmp_path / "s.zarr").exists()
+
+
+REPEATS = (1, 3, 2, 1, 3)
+
+
+def test_repetitions_of_a_timestep(tmp_path):
+    """As many as a step takes, in order; of a step with fewer the rest stays unwritten. Analyses see the last one."""
+    own = grid(repeats=3, further={}, timestep=np.arange(5)[::-1], alphas_cumprod=np.linspace(0.1, 0.9, 5))
+    with Recorder(
+        tmp_path / "s.zarr", own, [Tensor("gradient"), Norm("gradient")], device=torch.device("cpu")
+    ) as recorder:
+        for cell in np.ndindex(own.cells):
+            for first in range(0, SAMPLES, 2):
+                hook = recorder.trajectory(cell, first)
+                for step, count in enumerate(REPEATS):
+                    for repeat in range(count):
+                        g = tensors(cell, first, step, repeat)
+                        hook(GuidedStep(step=step, timestep=4 - step, repeat=repeat, x_t=g, gradient=g))
+    ds = open_store(tmp_path / "s.zarr")
+    assert ds["written"].dims[-2:] == ("timestep", "repeat")
+    used = np.arange(3) < np.array(REPEATS)[:, None]
+    np.testing.assert_array_equal(ds["written"].values == 3, np.broadcast_to(used, ds["written"].shape))
+    np.testing.assert_array_equal(ds["written"].values == 0, np.broadcast_to(~used, ds["written"].shape))
+    cell, sample = (0, 0, 1, 1), 4
+    for step, count in enumerate(REPEATS):
+        for repeat in range(3):
+            stored = ds["gradient"].values[(*cell, sample, step, repeat)]
+            wanted = tensors(cell, 4, step, repeat)[0].numpy() if repeat < count else np.full((8, 2), np.nan)
+            np.testing.assert_array_equal(stored, wanted.astype("f4"))
+    last = whole(ds)
+    assert "repeat" not in last.dims
+    for step, count in enumerate(REPEATS):
+        np.testing.assert_array_equal(
+            last["gradient_norm"].isel(timestep=step).values, ds["gradient_norm"].values[..., step, count - 1]
+        )
+    assert finished(locate(tmp_path / "s.zarr")).all()
+    assert verify(tmp_path / "s.zarr").findings == ()
+    assert (gradscope.summary(ds)["samples"] == SAMPLES).all()
+
+
+def test_more_repetitions_than_the_grid_has_are_refused(tmp_path):
+    with Recorder(tmp_path / "s.zarr", grid(further={}), [Norm("gradient")], device=torch.device("cpu")) as recorder:
+        x = torch.ones(2, 8, 2)
+        with pytest.raises(GradscopeError, match="step 1 is repeated, repeat 1; the grid has repeats=0"):
+            recorder.trajectory((0, 0, 0, 0), 0)(GuidedStep(step=1, timestep=24.4, repeat=1, x_t=x, gradient=x))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"cell_dims": ["classifier"]}, "cell_dims is classifier, classifier_input"),
+        ({"cell_dims": "classifier"}, "cell_dims is"),
+        ({"sample_dims": []}, "sample_dims is one to eight names"),
+        ({"sample_dims": ["a", "a"]}, "sample_dims is one to eight names"),
+        ({"sample_dims": ["../x"]}, "sample_dims is one to eight names"),
+        ({"sample_dims": ["height", "width"]}, "gradient: its dimensions are"),
+    ],
+)
+def test_strange_dimensions_of_a_strangers_store_are_refused(recorded, change, why):
+    import json
+
+    document = json.loads((recorded / "zarr.json").read_text())
+    document["attributes"] |= change
+    (recorded / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(GradscopeError, match=why):
+        open_store(recorded)
+
+
+def test_frames_of_repeated_steps_leave_nothing_of_earlier_chunks(tmp_path, monkeypatch):
+    """Staged columns are used again by later chunks."""
+    from gradscope.store import schema as module
+
+    monkeypatch.setattr(module, "_TENSOR_CHUNK_BYTES", 2 * 3 * 16 * 4)
+    own = grid(repeats=3, further={}, timestep=np.arange(5)[::-1])
+    schema = Schema(own, (Array("gradient", "tensor", {"units": "1"}, dims=("horizon", "action")),
+                          Array("norm", "scalar", {"units": "1"})))  # fmt: skip
+    assert schema.tensor_chunk == (1, 2)
+    create(tmp_path / "s.zarr", schema, {})
+    writer = StoreWriter(tmp_path / "s.zarr", schema)
+    for step, count in enumerate((3, 3, 1, 1, 2)):
+        for repeat in range(count):
+            value = 10 * step + repeat
+            arrays = {"gradient": np.full((2, 8, 2), value, "f4"), "norm": np.full(2, value, "f4")}
+            writer.submit(Frame((0, 0, 0, 0), 0, step, arrays, repeat=repeat))
+    writer.close()
+    group = zarr.open_group(tmp_path / "s.zarr", mode="r")
+    wanted = [[0, 1, 2], [10, 11, 12], [20, np.nan, np.nan], [30, np.nan, np.nan], [40, 41, np.nan]]
+    np.testing.assert_array_equal(group["gradient"][0, 0, 0, 0, 0, :, :, 0, 0], wanted)
+    np.testing.assert_array_equal(group["norm"][0, 0, 0, 0, 1], wanted)
+
+
+@pytest.fixture
+def first_schema(tmp_path):
+    """A small store that version 0.1 recorded and judged."""
+    with zipfile.ZipFile(Path(__file__).with_name("schema_1.zip")) as archive:
+        archive.extractall(tmp_path)
+    return tmp_path / "schema_1.zarr"
+
+
+def test_a_store_of_the_first_schema_is_read_reported_and_verified(first_schema):
+    ds, plain = gradscope.open(first_schema), zarr.open_group(first_schema, mode="r")
+    assert ds.attrs["schema_version"] == 1
+    for name in ("gradient", "gradient_norm", "image", "predicted_class"):
+        np.testing.assert_array_equal(
+            ds[name].values[..., :2, :, :, :, :] if name == "gradient" else ds[name].values,
+            plain[name][..., :2, :, :, :, :] if name == "gradient" else plain[name][...],
+        )
+    assert sample_dims(ds) == ("channel", "height", "width")
+    report = gradscope.report(ds)
+    hits = (ds["judge_prediction"] == ds["label"]).mean("sample").values
+    np.testing.assert_allclose(report.cells["judge"].to_numpy(), hits.ravel())
+    assert "<table" in report._repr_html_()
+    assert verify(first_schema).findings == ()
+    assert ds.sel(timestep=ds["timestep"].values[2])["step"].item() == 2
+
+
+def test_a_store_of_the_first_schema_is_evaluated_and_drawn(first_schema):
+    ds = gradscope.open(first_schema)
+    assert ds.gradscope.plot_curve("gradient_norm").layout.yaxis.type == "log"
+    assert len(ds.gradscope.summary()["samples"].dims) == 4

@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from gradscope.analysis import comparison, signatures, stability
-from gradscope.analysis.subsets import whole
+from gradscope.analysis.selections import restore_dims
 from gradscope.analysis.summary import summary
 from gradscope.store import open_store
 
@@ -36,7 +36,7 @@ class Accessor:
     @cached_property
     def _ds(self) -> xr.Dataset:
         """With all dimensions of a store; only here does a dataset that is none raise."""
-        return whole(self._selected)
+        return restore_dims(self._selected)
 
     def summary(self) -> xr.Dataset:
         """One row a cell, see `gradscope.summary`."""

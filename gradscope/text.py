@@ -1,4 +1,4 @@
-"""Text that users read: names of cells, and numbers of bytes."""
+"""Text for users: names of cells, and numbers of bytes."""
 
 from gradscope.errors import GradscopeError
 
@@ -6,13 +6,13 @@ LONGEST = 200
 
 
 def check_name(name: str, where: str) -> str:
-    """The name, if it can be shown in a line as it is.
+    """Return the name if it can be shown on one line.
 
     Raises
     ------
     GradscopeError
-        It is empty, longer than 200 characters, or holds what cannot be seen: newlines, control characters, or marks
-        that turn the direction of writing (U+202E).
+        It is empty, longer than 200 characters, or holds invisible characters: newlines, control characters, or marks
+        that change the direction of writing (U+202E).
     """
     if not isinstance(name, str):
         raise GradscopeError(f"{where}: a name is text, got {name!r:.80}")
@@ -21,8 +21,8 @@ def check_name(name: str, where: str) -> str:
     if len(name) > LONGEST:
         raise GradscopeError(f"{where}: a name has at most {LONGEST} characters, got {len(name)}: {name[:40]!r}...")
     if hidden := [letter for letter in name if not letter.isprintable()]:
-        told = ", ".join(f"U+{ord(letter):04X}" for letter in dict.fromkeys(hidden))
-        raise GradscopeError(f"{where}: a name holds letters that can be seen, got {name!r} with {told}")
+        codes = ", ".join(f"U+{ord(letter):04X}" for letter in dict.fromkeys(hidden))
+        raise GradscopeError(f"{where}: a name must have no invisible characters, got {name!r} with {codes}")
     return name
 
 

@@ -19,7 +19,7 @@ from gradscope.store.locations.location import ROOT, locate
 from gradscope.store.reader import open_arrays
 
 if TYPE_CHECKING:
-    from gradscope.analysis.contents import Cell
+    from gradscope.analysis.cells import Cell
 
 
 class Metadata:
@@ -64,7 +64,7 @@ class Metadata:
 
     @cached_property
     def cells(self) -> "list[Cell]":
-        from gradscope.analysis.contents import cells
+        from gradscope.analysis.cells import cells
 
         return list(cells(self.ds))
 
@@ -86,6 +86,6 @@ class Metadata:
 
     def why_no_scalar(self, name: str) -> str:
         """Why there is no scalar of this name."""
-        from gradscope.analysis.contents import absent
+        from gradscope.analysis.missing import absent
 
         return absent(self.ds, name) or f"{name} is not a scalar; one of: {', '.join(self.along_t)}"

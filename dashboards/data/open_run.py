@@ -21,7 +21,7 @@ from gradscope.store.chunks import Chunks, stamp
 from gradscope.store.locations.location import locate
 
 if TYPE_CHECKING:  # the analysis takes a second to import, most of it scipy: not before the server listens
-    from gradscope.analysis.contents import Cell
+    from gradscope.analysis.cells import Cell
     from gradscope.analysis.findings import Finding
 
 TENSORS = ("gradient", "update", "direction", "x_t", "pred_original_sample")

@@ -5,8 +5,8 @@ from dash import html
 
 from dashboards.data.library import BrokenRun
 from dashboards.data.open_run import OpenRun
-from gradscope.analysis.contents import Written, written
 from gradscope.analysis.independence import also_guides, warnings
+from gradscope.analysis.written import Written, written
 
 
 def amount_written(run: OpenRun) -> Written:

@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from gradscope.plots.cells import Look
+from gradscope.plots.cell_style import Look
 
 _DASHES = {
     "solid": "",

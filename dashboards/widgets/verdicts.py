@@ -5,7 +5,8 @@ import pandas as pd
 import xarray as xr
 
 from dashboards.state import SAMPLE_FILTERS, SampleFilter
-from gradscope.analysis.contents import class_name, class_names, finished
+from gradscope.analysis.verdicts import class_name, class_names
+from gradscope.analysis.written import finished
 
 RIGHT, WRONG, NONE = "✓", "✗", "–"
 """Symbols, for readers who cannot distinguish the colours."""

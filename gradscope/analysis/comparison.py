@@ -1,7 +1,7 @@
-"""Two cells of a run, paired over samples.
+"""Compare two cells of a run, paired over samples.
 
-Cells can be paired because all cells of a run share each sample's initial noise, step noise and label: what differs
-between the two trajectories of a sample is the guidance alone.
+All cells of a run share each sample's initial noise, step noise and label. So the two trajectories of a sample differ
+only in their guidance, and the sample is a pair.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,30 +13,34 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import Cell, absent, cells, finished, judged, place
+from gradscope.analysis.cells import Cell, cells, place
+from gradscope.analysis.means import row_means
+from gradscope.analysis.missing import absent
+from gradscope.analysis.selections import restore_dims
 from gradscope.analysis.statistics import Cluster, Test, cluster_permutation, holm, mcnemar, paired_mean
-from gradscope.analysis.subsets import whole
+from gradscope.analysis.verdicts import judged
+from gradscope.analysis.written import finished
 from gradscope.errors import GradscopeError, one_of
 from gradscope.intervals import bootstrap
 from gradscope.store.dims import cell_dims
 
 CURVES = ("gradient_cosine", "log_prob", "effective_strength")
-"""Diagnostics, of those below, that are compared timestep by timestep too."""
+"""Diagnostics that are also compared at each timestep."""
 
-KERNEL = ("kd_", "kid")
-"""Beginnings of the kernel distances' names: of all distances these alone have no bias at any number of samples."""
+KERNEL_DISTANCES = ("kd_", "kid")
+"""Prefixes of the kernel distances. Only these distances are unbiased at any number of samples."""
 
-_RESOLUTION = 1e-6  # relative, of what sums over an image in float32
+_RESOLUTION = 1e-6  # relative rounding error of a sum over an image in float32
 
 Floats = NDArray[np.float64]
 
 
 class _Quantity(NamedTuple):
-    """What is compared of a trajectory: the mean over its timesteps of a diagnostic."""
+    """A number per trajectory: the mean of a diagnostic over the timesteps."""
 
     variable: str
     transform: Callable[[Floats], Floats] = np.asarray
-    """Of the values, shape ``(samples, timesteps)``, before the mean."""
+    """Applied to the values, ``(samples, timesteps)``, before the mean."""
 
 
 def _last(values: Floats) -> Floats:
@@ -61,37 +65,39 @@ SCALARS: Mapping[str, _Quantity] = {
 
 @dataclass(frozen=True)
 class Difference:
-    """Of a distance, or another statistic of a whole set of samples: b less a."""
+    """Difference b minus a of a statistic of a whole set of samples, such as a distance."""
 
     estimate: float
     low: float
+    """Lower bound of the 95 % paired bootstrap interval."""
     high: float
-    """95 % paired bootstrap interval."""
+    """Upper bound of the 95 % paired bootstrap interval."""
     error: float
     """Standard deviation of the replicates."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Cell b against cell a; all differences are b less a."""
+    """Cell b compared with cell a; all differences are b minus a."""
 
     a: Cell
     b: Cell
     samples: int
-    """Finished in both cells: those that are compared."""
+    """Number of samples that are finished in both cells; only these are compared."""
     scalars: pd.DataFrame
-    """One row a diagnostic of `SCALARS`: mean_a, mean_b, estimate, low, high, effect, n, p, p_holm, note."""
+    """One row per diagnostic of `SCALARS`: mean_a, mean_b, estimate, low, high, effect, n, p, p_holm, note."""
     accuracy: Test | None
-    """Of the judge's verdicts; None where there are none."""
+    """Change of the judge's accuracy; None if the store has no verdicts."""
     curves: dict[str, list[Cluster]]
-    """By diagnostic; `first` and `last` are diffusion times, in sampling order. p is corrected within a curve."""
+    """Clusters of timesteps for each diagnostic. `first` and `last` are diffusion times in sampling order. p is
+    corrected within a curve."""
     distance: dict[str, Difference]
-    """By statistic of the evaluation: fd_*, kd_*, coverage, ..."""
+    """Difference of each statistic of the evaluation: fd_*, kd_*, coverage, ..."""
     missing: dict[str, str]
-    """Why a diagnostic is not here."""
+    """Diagnostics that could not be compared, and why."""
 
     def asdict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and None for NaN: ready for JSON."""
+        """Convert to plain dictionaries, lists and numbers, ready for JSON; None replaces NaN."""
         return jsonable(
             {
                 "a": dict(self.a),
@@ -109,11 +115,11 @@ class Comparison:
 def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | float]) -> Comparison:
     """Compare cell b with cell a, over the samples that are finished in both.
 
-    A trajectory's scalar is the mean, over the timesteps at which both cells are finite, of the difference: tested by
-    Student's t, with Holm's correction over the table. Curves are tested by sign-flip cluster permutation,
-    the judge's verdicts by McNemar's test, a sample without a finite image counting as wrong. Distances are compared by
-    the bootstrap replicates of the evaluation, which drew the same samples in every cell. Below `statistics.MINIMUM`
-    samples there are estimates and intervals, and no p.
+    For each diagnostic, the difference is averaged over the timesteps at which both cells are finite. This mean per
+    trajectory is tested by Student's t, with Holm's correction over the table. Curves are tested by sign-flip cluster
+    permutation; the judge's verdicts, where both cells have one, by McNemar's test. Distances are compared by the
+    bootstrap replicates of the evaluation, which drew the same samples in every cell. With fewer than
+    `statistics.MINIMUM_SAMPLES` samples there are estimates and intervals, but no p.
 
     Parameters
     ----------
@@ -134,7 +140,7 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
     >>> gradscope.compare(ds, cell, cell | {"stabilizer": "adam"}).samples
     16
     """
-    ds = whole(ds)
+    ds = restore_dims(ds)
     places = place(ds, a), place(ds, b)
     if places[0] == places[1]:
         raise GradscopeError(f"compare: both are the cell {_name(_cell(ds, places[0]))}")
@@ -153,7 +159,7 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
             missing[title] = reason
             continue
         before, after = paired(name)
-        with np.errstate(divide="ignore", invalid="ignore"):  # of the logarithm
+        with np.errstate(divide="ignore", invalid="ignore"):  # norms may be 0, and their logarithm infinite
             rows.append({"diagnostic": title} | _scalar(transform(before), transform(after)))
         if name in CURVES:
             found = cluster_permutation(paired_difference(before, after))
@@ -176,32 +182,54 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
 
 
 def compare_all(ds: xr.Dataset, baseline: str = "none") -> pd.DataFrame:
-    """Does a stabiliser help, and does x0? Every guided cell against its reference.
+    """Does a stabiliser help, and does x0? Compare every guided cell with its references.
 
-    Each cell against the same cell with the `baseline` stabiliser, against the same cell at x_t, and, where it differs
-    in both, against the cell that has neither technique. Unguided cells (scale 0) do not differ and are left out.
+    A cell is compared with the same cell with the `baseline` stabiliser, with the same cell at x_t, and, if it differs
+    in both, with the cell that has neither technique. Unguided cells (scale 0) do not differ and are left out.
+
+    Parameters
+    ----------
+    ds
+        A store.
+    baseline
+        Name of the stabiliser that counts as none.
 
     Returns
     -------
     pandas.DataFrame
-        One row a comparison: the cell; ``against``, the names that its reference has in their place; ``technique``,
-        the cell's own names for these; ``at``, what both share of classifier_input and stabilizer; ``n``, samples
-        finished in both; ``accuracy``, the judge's accuracy less that of the reference, with ``accuracy_low`` and
-        ``accuracy_high``; ``cohens_g``, McNemar's ``p``, and ``p_holm`` over the table; for every kernel distance
-        ``<kd>``, ``<kd>_low`` and ``<kd>_high`` likewise (below 0 the cell is better); and ``note``.
+        One row per comparison:
+
+        - the cell's names;
+        - ``against``: the names by which the reference differs from the cell; ``technique``: the cell's own names in
+          their place; ``at``: the classifier_input or stabilizer that both share;
+        - ``n``: number of samples that are finished in both;
+        - ``accuracy``: the judge's accuracy minus that of the reference, with its 95 % interval ``accuracy_low``,
+          ``accuracy_high``, Cohen's g ``cohens_g``, McNemar's ``p``, and ``p_holm`` corrected over the table;
+        - ``<kd>``, ``<kd>_low``, ``<kd>_high``: the same for every kernel distance (below 0 the cell is better);
+        - ``note``: why a number is missing.
 
     Raises
     ------
     GradscopeError
-        There are several stabilisers, and `baseline` is none of them.
+        The store has several stabilisers, and `baseline` is not one of them.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from gradscope.analysis import synthetic
+    >>> none = synthetic.trajectories(accuracy=0.9)
+    >>> smooth = synthetic.trajectories(accuracy=0.5).assign_coords(stabilizer=["smooth"])
+    >>> table = compare_all(xr.concat([none, smooth], "stabilizer", data_vars="all", join="outer"))
+    >>> table[["technique", "against", "n", "accuracy"]].round(2).to_dict("records")
+    [{'technique': 'smooth', 'against': 'none', 'n': 64, 'accuracy': -0.3}]
     """
-    ds = whole(ds)
+    ds = restore_dims(ds)
     stabilizers = ds["stabilizer"].values.tolist()
     if baseline not in stabilizers and len(stabilizers) > 1:
         raise GradscopeError(f"compare_all: no stabilizer {baseline!r}; {one_of(baseline, stabilizers)}")
     both_dims = {"classifier_input": "x_t", "stabilizer": baseline}
     references = ({"stabilizer": baseline}, {"classifier_input": "x_t"}, both_dims)
-    kernel = [name for name in _replicated(ds) if name.startswith(KERNEL)]
+    kernel = [name for name in _replicated(ds) if name.startswith(KERNEL_DISTANCES)]
     rows = []
     for cell in cells(ds):
         for reference in references:
@@ -237,11 +265,9 @@ def _scalar(a: Floats, b: Floats) -> dict[str, Any]:
     """One row of `Comparison.scalars` from values ``(samples, timesteps)``."""
     difference = paired_difference(a, b)
     finite = np.isfinite(difference)
-    counts = finite.sum(axis=1)
-    whole = np.where(counts > 0, counts, np.nan)
-    mean_a, mean_b, mean = (np.where(finite, x, 0).sum(axis=1) / whole for x in (a, b, difference))
+    mean_a, mean_b, mean = (row_means(np.where(finite, x, np.nan)) for x in (a, b, difference))
     test = paired_mean(mean)
-    recorded = finite.any(axis=0)  # not by definition NaN, as a cosine at the first step is
+    recorded = finite.any(axis=0)  # a cosine is NaN at the first step by definition; that is no loss
     lost = int((~finite[:, recorded]).sum())
     notes = (test.note, f"{lost} of {finite[:, recorded].size} timesteps not finite" if lost else "")
     return {
@@ -258,7 +284,10 @@ def _scalar(a: Floats, b: Floats) -> dict[str, Any]:
 
 
 def paired_difference(a: Floats, b: Floats) -> Floats:
-    """The difference b - a; 0 where float32 cannot tell: strengths made equal by normalisation differ by rounding."""
+    """The difference b - a, and 0 where it is only rounding of float32.
+
+    Normalisation makes strengths equal, but they still differ by rounding.
+    """
     with np.errstate(invalid="ignore"):
         difference = b - a
     return np.where(np.isclose(a, b, rtol=_RESOLUTION, atol=0) & np.isfinite(difference), 0, difference)
@@ -276,20 +305,20 @@ def _accuracy_columns(test: Test) -> dict[str, Any]:
 
 
 def _replicated(ds: xr.Dataset) -> list[str]:
-    """Statistics that have bootstrap replicates."""
+    """Names of the statistics that have bootstrap replicates."""
     names = [str(name).removesuffix("_replicates") for name in ds.data_vars if str(name).endswith("_replicates")]
     return sorted(name for name in names if name in ds)
 
 
 def accuracy_change(a: xr.Dataset, b: xr.Dataset, level: float = 0.95) -> Test:
-    """The judge's accuracy in cell b less that in cell a, paired over the samples that are judged in both."""
+    """The judge's accuracy in cell b minus that in cell a, paired over the samples that are judged in both."""
     both = judged(a) & judged(b)
     before, after = ((cell["judge_prediction"] == cell["label"]).values[both] for cell in (a, b))
     return mcnemar(before, after, level)
 
 
 def distances(a: xr.Dataset, b: xr.Dataset) -> dict[str, Difference]:
-    """Every statistic of the evaluation that has bootstrap replicates, in cell b less that in cell a."""
+    """Every statistic of the evaluation that has bootstrap replicates: in cell b minus in cell a."""
     out = {}
     for name in _replicated(a):
         estimate = float(b[name]) - float(a[name])
@@ -307,7 +336,7 @@ def _name(cell: Cell) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """Mappings, lists and numbers as JSON can hold them: None for what is not finite."""
+    """Convert mappings, lists and numbers to what JSON can hold: None replaces numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -24,7 +24,7 @@ from gradscope.recording.run import record_run
 from gradscope.reporting.html import to_html
 from gradscope.reporting.report import report, to_json
 
-JUDGE = "the judge is no independent one: it has the weights of the guide robust"
+JUDGE = "the judge is not independent: it has the weights of the guide robust"
 FEATURES = "their features are those of the guide robust"
 
 

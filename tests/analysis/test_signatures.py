@@ -7,15 +7,16 @@ import xarray as xr
 from scipy.stats import binomtest
 
 import gradscope
-from gradscope.analysis.curve_signatures import CURVES, leverage
-from gradscope.analysis.curve_test import CurveSignature, longest_run
-from gradscope.analysis.findings import Finding, ranked, table
-from gradscope.analysis.signatures import OTHERS, find, signatures, untested
+from gradscope.analysis.curve_signature import CurveSignature, longest_run
+from gradscope.analysis.findings import Finding, findings_table, ranked
+from gradscope.analysis.magnitude_signatures import leverage
+from gradscope.analysis.signatures import CURVES, OTHERS, find, signatures, untested
 from gradscope.analysis.synthetic import FAULTS, SIGNATURE, trajectories
 from gradscope.config import RunConfig, load
 from gradscope.models import mixture
 from gradscope.recording.prepare import prepare
 from gradscope.recording.run import record_run
+from gradscope.store import CELL_DIMS
 from probes import SOURCES
 
 NOISE = {"unstable", "noise_dominated", "high_frequency", "ineffective"}
@@ -188,16 +189,18 @@ def test_findings_do_not_depend_on_the_order_of_dimensions(fault):
 def test_what_cannot_be_looked_at_is_untested():
     ds = trajectories()
     assert "needs two samples" not in str(untested(ds))
-    assert untested(ds.isel(sample=[0]))["vanishing"] == "a mean and its interval need two samples, and there is one"
+    assert (
+        untested(ds.isel(sample=[0]))["vanishing"] == "a mean and its interval need two samples, and the store has one"
+    )
     once = ds.assign_attrs(configuration=json.dumps({"guidance": {"interval": [0, 1]}}))
-    assert untested(once)["exploding"] == "two guided timesteps are needed, and there is one"
+    assert untested(once)["exploding"] == "at least two guided timesteps are necessary, and the store has 1"
     still = ds.assign_coords(sigma=ds["sigma"] * 0)
     assert untested(still)["vanishing"].startswith("sigma is 0 at every timestep")
     assert "compares stabilisers with `none`" in untested(ds)["over_regularised"]
     assert "over_regularised" not in untested(stabilised(0.9))
     assert "coverage_floor is not in this store" in untested(ds.drop_vars("coverage_floor"))["collapsed"]
     bare = ds[[name for name, variable in ds.data_vars.items() if "channel" not in variable.dims]]
-    assert untested(bare)["vanishing"].startswith("the number of a sample's elements is not in this dataset")
+    assert untested(bare)["vanishing"].startswith("this dataset does not hold the number of elements of a sample")
     for less in (ds.isel(sample=[0]), once, still, ds.drop_vars("coverage_interval"), bare):
         assert {f.severity for f in find(less)} <= {"remark"}
 
@@ -283,6 +286,12 @@ def test_non_finite_gradients_are_counted_where_they_are():
     interval = binomtest(8, 64).proportion_ci(method="wilson")
     assert (finding.low, finding.high) == pytest.approx((interval.low, interval.high))
     assert f"{bad.sum()} gradients of 8 samples" in finding.evidence
+
+
+def test_non_finite_gradients_are_found_in_cells_with_further_dimensions():
+    ds = trajectories("non_finite")
+    ds = ds.expand_dims(method=["mine"]).assign_attrs(cell_dims=[*CELL_DIMS, "method"])
+    assert found(ds)["non_finite"].cell["method"] == "mine"
 
 
 def test_non_finite_gradients_name_the_model_they_came_from():
@@ -371,7 +380,7 @@ def test_ineffective_is_what_is_shown_to_be_of_no_use():
     """Absence of evidence is none: too few samples are said, as a remark."""
     few = found(accurate(0, samples=4))["ineffective"]
     assert few.severity == "remark"
-    assert few.evidence.startswith("insufficient samples to tell accuracy from chance: the judge sees")
+    assert few.evidence.startswith("insufficient samples to distinguish accuracy from chance: the judge sees")
     assert found(accurate(6))["ineffective"].severity == "alarm"
     assert found(accurate(16))["ineffective"].severity == "remark"
     assert "ineffective" not in found(accurate(30))
@@ -489,7 +498,7 @@ def test_the_table_is_ranked():
     second = found(trajectories("adversarial"))["adversarial"]
     third = found(trajectories("constant"))["frozen"]
     assert ranked([third, first, second]) == [second, first, third]
-    frame = table([second, first])
+    frame = findings_table([second, first])
     columns = [name for name in Finding.__dataclass_fields__ if name != "further"]
     assert list(frame.columns) == columns
     assert frame["signature"].tolist() == ["adversarial", "non_finite"]

@@ -7,7 +7,7 @@ import xarray as xr
 from scipy import stats
 
 from gradscope.analysis import stability, tensors
-from gradscope.analysis.contents import cells, place
+from gradscope.analysis.cells import cells, place
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS
 from probes import CATALOGUE, NAMED, FiniteFraction, GuidedStep, Trace
@@ -173,7 +173,9 @@ def test_only_the_tensors_of_the_names_are_read(recorded):
     assert "the probe `x_t` records it" in found.attrs["absent"]["gradient_lipschitz"]
     with pytest.raises(GradscopeError, match="update is not in this store; the probe `update` records it"):
         stability.from_tensors(recorded.drop_vars("update"), ["update_cosine"])
-    with pytest.raises(GradscopeError, match="no tensor gives 'gradient_cosin'; did you mean 'gradient_cosine'"):
+    with pytest.raises(
+        GradscopeError, match="cannot compute 'gradient_cosin' from tensors; did you mean 'gradient_cosine'"
+    ):
         stability.from_tensors(recorded, ["gradient_cosin"])
 
 
@@ -300,7 +302,7 @@ def test_it_says_how_much_is_written(recorded):
     assert not part.complete
     assert part.share == pytest.approx((2 * 12 * 23 + 12 * 23 - 8 * 13) / (4 * 12 * 23))
     assert part.finished.values.ravel().tolist() == [12, 12, 4, 0]
-    assert str(part) == "66 % written: 2 of 4 cells complete, 0 to 12 of 12 samples finished a cell"
+    assert str(part) == "66 % written: 2 of 4 cells complete, 0 to 12 of 12 samples finished per cell"
 
 
 def test_cells_are_found_by_name(recorded):

@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from gradscope.analysis.means import mean_interval
 from gradscope.analysis.statistics import (
-    MINIMUM,
+    MINIMUM_SAMPLES,
     cluster_permutation,
     holm,
     mcnemar,
@@ -66,7 +66,7 @@ def test_too_few_samples_have_an_estimate_and_no_p(rng):
         assert test.note == "insufficient samples: 40 of 64"
         assert test.low > 0
         assert test.effect > 0
-    assert np.isfinite(paired_mean(rng.normal(size=MINIMUM)).p)
+    assert np.isfinite(paired_mean(rng.normal(size=MINIMUM_SAMPLES)).p)
     for test in (paired_mean([]), mcnemar([], [])):
         assert test.n == 0
         assert np.isnan([test.estimate, test.low, test.high, test.effect, test.p]).all()

@@ -13,7 +13,7 @@ from small_run import config
 from small_store import evaluated
 
 import gradscope
-from gradscope.analysis.subsets import whole
+from gradscope.analysis.selections import restore_dims
 from gradscope.errors import GradscopeError
 from gradscope.recording.prepare import prepare
 from gradscope.recording.run import record_run
@@ -70,13 +70,13 @@ def test_cells_of_a_selection_are_compared():
 
 def test_a_whole_store_is_what_it_was():
     ds = evaluated()
-    assert whole(ds) is ds
+    assert restore_dims(ds) is ds
 
 
 def test_what_cannot_be_told_is_refused_by_name():
     with pytest.raises(GradscopeError, match=r"classifier is gone: select with a list, ds.sel\(classifier=\[...\]\)"):
         evaluated().isel(classifier=0, drop=True).gradscope.signatures()
-    with pytest.raises(GradscopeError, match="this is no store of gradscope's, nor a selection of one"):
+    with pytest.raises(GradscopeError, match="not a gradscope store, nor a selection of one"):
         evaluated()[["gradient_norm"]].gradscope.signatures()
 
 
@@ -178,7 +178,9 @@ def test_what_no_analysis_can_take_is_told(path):
         with pytest.raises(GradscopeError, match=f"{name} is not a diagnostic over cells, samples and timesteps"):
             ds.gradscope.curves(name)
     for change, dim, along in (("step", "timestep", "step"), ("seed", "sample", "seed")):
-        with pytest.raises(GradscopeError, match=rf"{dim} is no dimension, it goes along {along}: ds.swap_dims"):
+        with pytest.raises(
+            GradscopeError, match=rf"{dim} is not a dimension here but lies along {along}: ds.swap_dims"
+        ):
             ds.swap_dims({dim: change}).gradscope.summary()
 
 

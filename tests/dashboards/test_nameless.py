@@ -13,7 +13,7 @@ from dashboards.data.open_run import OpenRun
 from dashboards.state import default
 from dashboards.widgets.export import Call
 from dashboards.widgets.verdicts import verdicts
-from gradscope.analysis.contents import class_names
+from gradscope.analysis.verdicts import class_names
 
 CELLS = [small_store.GOOD, small_store.BAD]
 

@@ -16,7 +16,7 @@ from dashboards.pages.trajectory.browser_data import description, readout_names,
 from dashboards.pages.trajectory.figures import figures
 from dashboards.state import default
 from dashboards.widgets.swatches import swatch
-from gradscope.plots import cells as style
+from gradscope.plots import cell_style as style
 from gradscope.plots.style import DASHES
 from gradscope.store import CELL_DIMS
 

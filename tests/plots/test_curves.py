@@ -151,7 +151,7 @@ def test_what_is_not_there_is_said(ds):
         curves(ds, "update_snr", [GOOD])
     with pytest.raises(GradscopeError, match="gradient is not a diagnostic over samples and timesteps"):
         curves(ds, "gradient", [GOOD])
-    with pytest.raises(GradscopeError, match="cells: none is chosen"):
+    with pytest.raises(GradscopeError, match="cells: got an empty list"):
         curves(ds, "log_prob", [])
     with pytest.raises(GradscopeError, match="sample: there is no 99; 0 to 15"):
         curves(ds, "log_prob", [GOOD], sample=99, focus=GOOD)

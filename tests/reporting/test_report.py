@@ -12,11 +12,10 @@ from small_store import BAD, CELLS, CLASSES, GOOD, SAMPLES, SHAPE, accuracy, eva
 
 import gradscope
 from gradscope.analysis import compare_all
-from gradscope.analysis.contents import in_memory
-from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding
-from gradscope.analysis.signatures import OTHERS, find, untested
-from gradscope.reporting.html import example, extremes, to_html
+from gradscope.analysis.in_memory import in_memory
+from gradscope.analysis.signatures import CURVES, OTHERS, find, untested
+from gradscope.reporting.html import example_sample, to_html, worst_and_best
 from gradscope.reporting.report import grouped, headline, report, to_json
 from gradscope.store import CELL_DIMS
 
@@ -145,13 +144,13 @@ def test_a_partly_written_store_is_analysed_as_far_as_it_goes():
     ds = ds.assign({name: ds[name].where(ds["written"] > 0) for name in floats})
     ds["judge_prediction"] = ds["judge_prediction"].where((ds["written"] > 0).all("timestep"), -1)
     made = report(ds)
-    assert made.remarks[0].startswith("44 % written: 3 of 8 cells complete, 0 to 16 of 16 samples finished a cell;")
+    assert made.remarks[0].startswith("44 % written: 3 of 8 cells complete, 0 to 16 of 16 samples finished per cell;")
     assert made.cells["samples"].tolist() == [16, 8, 16, 16] + [0] * 4
     assert {f.classifier for f in made.findings} <= {"robust"}
     said = strictly(to_json(made))
     assert said["cells"][-1]["judge"] is None
     assert said["cells"][-1]["gradient_cosine"] is None
-    assert {cell["classifier"] for cell in extremes(made, ds)} == {"robust"}
+    assert {cell["classifier"] for cell in worst_and_best(made, ds)} == {"robust"}
     assert "44 % written" in to_html(made, ds)
 
 
@@ -161,8 +160,8 @@ def test_a_store_of_next_to_nothing():
     assert list(made.cells) == [*CELL_DIMS, "samples", "nonfinite_steps"]
     assert "unstable" in made.untested
     text = to_html(made, ds)
-    assert "The store has none of the diagnostics that are drawn here." in text
-    assert "The store keeps no tensors of guided cells" in text
+    assert "The store has none of the diagnostics that this section shows." in text
+    assert "The store has no tensors of guided cells" in text
     assert "plotly" not in text.lower().split("<body>")[1]
     strictly(to_json(made))
 
@@ -184,7 +183,7 @@ def test_only_what_is_small_is_read_at_once():
 
 def test_the_worst_and_the_best_cell(ds, made):
     guided = made.cells[made.cells["guidance_scale"] > 0]
-    worst, best = extremes(made, ds)
+    worst, best = worst_and_best(made, ds)
     for cell, share in ((worst, guided["judge"].min()), (best, guided["judge"].max())):
         at = tuple(CELLS[dim].index(cell[dim]) for dim in CELL_DIMS)
         assert accuracy(ds, "judge", at)[0] == share
@@ -192,7 +191,7 @@ def test_the_worst_and_the_best_cell(ds, made):
     bare = recorded().isel(ONE_INPUT)
     cosines = (unjudged := report(bare)).cells
     expected = cosines[cosines["guidance_scale"] > 0]["gradient_cosine"]
-    ends = extremes(unjudged, bare)
+    ends = worst_and_best(unjudged, bare)
     assert [cosines.loc[i, list(CELL_DIMS)].to_dict() for i in (expected.idxmin(), expected.idxmax())] == ends
 
 
@@ -201,13 +200,13 @@ def test_the_example_is_the_first_that_tells_the_two_apart(ds):
     label, bad, good = ds["label"].values, (1, 0, 0, 1), (0, 0, 0, 1)
     ds["judge_prediction"][bad] = label
     ds["judge_prediction"][good] = label
-    assert example(ds, [BAD, GOOD]) == 0  # none does
+    assert example_sample(ds, [BAD, GOOD]) == 0  # none does
     ds["judge_prediction"][(*bad, 2)] = (label[2] + 1) % 4
-    assert example(ds, [BAD, GOOD]) == 2
+    assert example_sample(ds, [BAD, GOOD]) == 2
     ds["judge_prediction"][(*bad, 1)] = (label[1] + 1) % 4
     ds["judge_prediction"][(*good, 1)] = (label[1] + 1) % 4
-    assert example(ds, [BAD, GOOD]) == 2
-    assert example(ds.drop_vars("judge_prediction"), [BAD, GOOD]) == 0
+    assert example_sample(ds, [BAD, GOOD]) == 2
+    assert example_sample(ds.drop_vars("judge_prediction"), [BAD, GOOD]) == 0
 
 
 class Page(HTMLParser):
@@ -311,7 +310,8 @@ def test_nothing_in_a_store_becomes_markup_or_script():
     assert evil in seen.text
 
 
-def test_the_report_is_at_hand():
+def test_the_report_has_public_names():
     assert gradscope.report is report
     assert isinstance(gradscope.signatures(evaluated().isel(FEW)), pd.DataFrame)
+    assert gradscope.open  # registers the accessor
     assert isinstance(xr.Dataset().gradscope, gradscope.accessor.Accessor)

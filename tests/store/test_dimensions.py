@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 
 import gradscope
-from gradscope.analysis.subsets import whole
+from gradscope.analysis.selections import restore_dims
 from gradscope.errors import GradscopeError
 from gradscope.recording.recorder import Recorder
 from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, cell_dims, create, open_store, sample_dims
@@ -238,7 +238,7 @@ def test_repetitions_of_a_timestep(tmp_path):
             stored = ds["gradient"].values[(*cell, sample, step, repeat)]
             wanted = tensors(cell, 4, step, repeat)[0].numpy() if repeat < count else np.full((8, 2), np.nan)
             np.testing.assert_array_equal(stored, wanted.astype("f4"))
-    last = whole(ds)
+    last = restore_dims(ds)
     assert "repeat" not in last.dims
     for step, count in enumerate(REPEATS):
         np.testing.assert_array_equal(

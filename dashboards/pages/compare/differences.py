@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from gradscope.analysis.cells import Cell, place
 from gradscope.analysis.comparison import Comparison
-from gradscope.analysis.contents import Cell, finished, judged, place
-from gradscope.plots.paired import quantity, titled
+from gradscope.analysis.verdicts import judged
+from gradscope.analysis.written import finished
+from gradscope.plots.cell_pair import quantity, titled
 from gradscope.plots.style import cell_name
 from gradscope.store import CELL_DIMS
 

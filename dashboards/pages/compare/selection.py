@@ -14,7 +14,7 @@ from dashboards.widgets.controls import NumberText, control_id
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
 from dashboards.widgets.thumbnails import thumbnails
 from dashboards.widgets.verdicts import verdicts
-from gradscope.analysis.contents import place
+from gradscope.analysis.cells import place
 from gradscope.plots.style import cell_name
 
 MOST = 32

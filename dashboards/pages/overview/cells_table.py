@@ -11,8 +11,9 @@ from dashboards.widgets.grid import Column, Row, badge, badge_column, interval_c
 from dashboards.widgets.links import trajectory_state
 from dashboards.widgets.verdicts import NAMES
 from gradscope.analysis import summary
-from gradscope.analysis.contents import class_names, place
+from gradscope.analysis.cells import place
 from gradscope.analysis.findings import Finding
+from gradscope.analysis.verdicts import class_names
 from gradscope.plots.style import cell_name
 
 NEEDS = ("gradient_cosine", "effective_strength", "finite_fraction")

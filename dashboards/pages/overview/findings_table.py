@@ -7,8 +7,8 @@ from dashboards.data.open_run import OpenRun
 from dashboards.pages.overview.worst_sample import Position, worst_sample
 from dashboards.widgets.grid import Column, Row, badge, badge_column, interval_column, number_column, text_column
 from dashboards.widgets.links import trajectory_state
-from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding
+from gradscope.analysis.signatures import CURVES
 from gradscope.plots.style import cell_name
 from probes.catalogue import IMAGE_DIMS
 

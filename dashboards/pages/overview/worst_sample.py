@@ -6,10 +6,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import class_names, factored, place
-from gradscope.analysis.curve_signatures import CURVES
+from gradscope.analysis.cells import place
 from gradscope.analysis.findings import Finding
+from gradscope.analysis.guidance import has_belief_factor
 from gradscope.analysis.means import row_means
+from gradscope.analysis.signatures import CURVES
+from gradscope.analysis.verdicts import class_names
 
 
 class Position(NamedTuple):
@@ -35,7 +37,7 @@ def worst_sample(ds: xr.Dataset, finding: Finding, elements: int) -> Position:
     elements
         Elements of one gradient.
     """
-    cell = ds.isel(place(ds, finding.cell)).assign_attrs(elements=elements, factored=factored(ds))
+    cell = ds.isel(place(ds, finding.cell)).assign_attrs(elements=elements, has_belief_factor=has_belief_factor(ds))
     extent = _extent(cell, finding).transpose("sample", "timestep").values.astype(np.float64)
     has_tensor = (cell["written"] >= 3).transpose("sample", "timestep").values
     timestep = cell["timestep"].values

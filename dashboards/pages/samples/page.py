@@ -19,7 +19,8 @@ from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajector
 from dashboards.widgets.messages import dependence, empty
 from dashboards.widgets.thumbnails import thumbnails
 from dashboards.widgets.verdicts import FILTER_TITLES, filter_rows, verdicts
-from gradscope.analysis.contents import absent, place
+from gradscope.analysis.cells import place
+from gradscope.analysis.missing import absent
 
 TITLE = "Samples"
 PAGE = 64

@@ -10,8 +10,9 @@ from dashboards.data.open_run import OpenRun
 from dashboards.images.tiles import MAPS
 from dashboards.state import CELLS_MAX, State
 from dashboards.widgets.swatches import swatch
-from gradscope.analysis.contents import absent, class_name, class_names
-from gradscope.plots.cells import coordinates, look
+from gradscope.analysis.missing import absent
+from gradscope.analysis.verdicts import class_name, class_names
+from gradscope.plots.cell_style import coordinates, look
 from gradscope.plots.style import cell_name
 from gradscope.store import CELL_DIMS
 

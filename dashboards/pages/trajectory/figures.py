@@ -6,7 +6,8 @@ from typing import NamedTuple
 from dashboards.data.open_run import OpenRun
 from dashboards.state import VARIABLES_MAX
 from dashboards.widgets.export import Call
-from gradscope.analysis.contents import absent, class_names, require
+from gradscope.analysis.missing import absent, require
+from gradscope.analysis.verdicts import class_names
 
 CURVES = tuple(f"curve-{i}" for i in range(VARIABLES_MAX))
 FIGURES = (*CURVES, "belief")

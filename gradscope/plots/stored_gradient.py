@@ -1,4 +1,4 @@
-"""The stored gradient of one cell: a bounded part of it, read a chunk at a time."""
+"""The stored gradient of one cell: a part of limited size, read one chunk at a time."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,33 +9,35 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import place, require
+from gradscope.analysis.cells import place
+from gradscope.analysis.missing import require
 from gradscope.errors import GradscopeError
+from gradscope.plots.figure_numbers import evenly
 from probes.catalogue import IMAGE_DIMS
 
 _MOST = 4096
-"""Gradients that are read for one figure."""
+"""Largest number of gradients that are read for one figure."""
 _STEPS = 10
-"""Timesteps of a chunk of data in memory."""
+"""Timesteps to read at once from data in memory, which have no chunks."""
 _ELEMENTS = 2**28
-"""Of gradients that are in memory together."""
+"""Largest number of elements in memory at once."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredGradient:
     """Some samples and timesteps of one cell's gradient."""
 
     timestep: NDArray[np.int64]
     samples: NDArray[np.int64]
     there: NDArray[np.bool_]
-    """Which are stored, ``(timesteps, samples)``."""
+    """Which gradients are stored, ``(timesteps, samples)``."""
     tensor: xr.DataArray
     """Over timestep, sample, channel, height and width."""
     chunks: list[slice]
-    """Timesteps that are stored together."""
+    """Timesteps that are stored in one chunk."""
 
     def read(self) -> Iterator[tuple[int, NDArray]]:
-        """Place of each timestep, and what is stored there, ``(samples, channel, height, width)``, in float64."""
+        """Index of each timestep, and its stored gradients, ``(samples, channel, height, width)``, in float64."""
         for steps in self.chunks:
             for step, tensor in enumerate(self.tensor.isel(timestep=steps).values.astype(np.float64), steps.start):
                 yield step, tensor[self.there[step]]
@@ -44,13 +46,18 @@ class Stored:
         return f"the first {len(self.samples)} samples, {len(self.timestep)} timesteps"
 
 
-def stored_gradient(ds: xr.Dataset, cell: Mapping[str, Any], samples: int, timesteps: int) -> Stored:
-    """The first `samples` that are stored, and so many timesteps evenly among those that are; or fewer.
+def stored_gradient(ds: xr.Dataset, cell: Mapping[str, Any], samples: int, timesteps: int) -> StoredGradient:
+    """Choose the first stored samples of a cell, and timesteps evenly among the stored ones.
+
+    Parameters
+    ----------
+    samples, timesteps
+        Largest number of each.
 
     Raises
     ------
     GradscopeError
-        The store has no gradients, none of this cell yet, or no such cell; or more are wanted than are read at once.
+        The store has no gradients, none of this cell yet, or no such cell; or too many gradients are requested.
     """
     require(ds, "gradient")
     if min(samples, timesteps) < 1 or samples * timesteps > _MOST:
@@ -60,14 +67,16 @@ def stored_gradient(ds: xr.Dataset, cell: Mapping[str, Any], samples: int, times
     rows = np.flatnonzero(there.any(axis=0))[:samples]
     kept = np.flatnonzero(there[:, rows].any(axis=1))
     if not len(kept):
-        raise GradscopeError("no gradient of this cell is stored yet; recording.tensor_samples is how many are kept")
-    kept = kept[np.unique(np.linspace(0, len(kept) - 1, min(timesteps, len(kept))).round().astype(int))]
+        raise GradscopeError(
+            "no gradient of this cell is stored yet; recording.tensor_samples is the number of samples that have one"
+        )
+    kept = evenly(kept, timesteps)
     chunk = chosen["gradient"].variable.chunksizes.get("timestep", (_STEPS,))[0]
     elements = min(chunk, len(kept)) * len(rows) * prod(ds.sizes[dim] for dim in IMAGE_DIMS)
     if elements > _ELEMENTS:
-        raise GradscopeError(f"gradients of {elements:,} elements would be read at once; at most {_ELEMENTS:,} are")
+        raise GradscopeError(f"one chunk has {elements:,} elements of gradients; at most {_ELEMENTS:,} can be read")
     starts = np.flatnonzero(np.diff(kept // chunk, prepend=-1)).tolist()
-    return Stored(
+    return StoredGradient(
         timestep=ds["timestep"].values[kept],
         samples=ds["sample"].values[rows],
         there=there[np.ix_(kept, rows)],

@@ -1,4 +1,4 @@
-"""Where the time of a recorded step goes: each part waited for, so that none hides behind another."""
+"""The parts of a recorded step by time; each part is waited for, so that none hides behind another."""
 
 import time
 from collections import defaultdict
@@ -25,7 +25,13 @@ STEPS = 10
 
 
 def shares(options: Mapping[str, Any]) -> dict[str, float]:
-    """Share of each of `PARTS`, and ``seconds``, of a step of the run of `sampling.run_of` with these options."""
+    """Share of each of `PARTS` in a recorded step, and the ``seconds`` of the step.
+
+    Parameters
+    ----------
+    options
+        Arguments of `sampling.run_of`.
+    """
     run = sampling.run_of(**options)
     clock = _Clock(run.device)
     sampler = run.sampler((0, 0, 0, 0))
@@ -79,9 +85,10 @@ class _Clock:
 
     @contextmanager
     def watching(self, module: nn.Module, name: str) -> Iterator[None]:
-        """Time a module's passes; the backward one ends with the gradient at its input.
+        """Time the forward and the backward pass of a module.
 
-        The classifier's begins where its forward pass ends, the U-Net's where the classifier's ends.
+        A backward pass ends with the gradient at the module's input. The classifier's begins at the end of its forward
+        pass, the U-Net's at the end of the classifier's backward pass.
         """
         began = 0.0
 

@@ -1,7 +1,7 @@
-"""Signatures of how large gradients are, what they are made of, and how far they move the sample.
+"""Signatures of the size and the content of gradients, and of how far they move the sample.
 
-The thresholds are calibrated on runs that work and on trajectories with known faults; `runs/calibration.py` measures
-how often a fault is missed and a healthy run is blamed.
+The thresholds are calibrated on runs that work and on trajectories with known faults. `runs/calibration.py` measures
+how often a fault is missed and how often a healthy run is blamed.
 """
 
 from collections.abc import Callable
@@ -10,33 +10,32 @@ from math import log, log10
 import numpy as np
 import xarray as xr
 
-from gradscope.analysis.curve_test import CurveSignature
-from gradscope.analysis.direction_signatures import DIRECTIONS
+from gradscope.analysis.curve_signature import CurveSignature
 from gradscope.store.dims import sample_dims
 from probes.catalogue import threshold
 
 LEVERAGE = 0.01
-"""Nats; a gradient of less leverage cannot move the belief within a step's noise."""
+"""Leverage in nats below which a gradient cannot move the belief within a step's noise."""
 EARLY = 0.02
-"""alphas_cumprod below which there is hardly an image."""
+"""Value of alphas_cumprod below which there is hardly an image."""
 DEAD = threshold("dead_by_clipping")
-"""Share of elements."""
+"""Share of clamped elements."""
 LOST = 1e-30
-"""Norms below which float32 may have lost a part."""
+"""Norm below which float32 may have rounded elements to 0."""
 
 
 def leverage(cell: xr.Dataset) -> xr.DataArray:
-    """Nats by which a displacement along the gradient, as long as the step's own noise, changes the objective.
+    """Change of the objective, in nats, by a displacement along the gradient that is as long as the step's own noise.
 
-    gradient_norm * sigma_t * sqrt(d); NaN where sigma_t is 0.
+    gradient_norm * sigma_t * sqrt(d), with d the number of elements; NaN where sigma_t is 0.
     """
     return cell["gradient_norm"] * cell["sigma"].where(cell["sigma"] > 0) * cell.attrs["elements"] ** 0.5
 
 
 def _no_leverage(ds: xr.Dataset) -> str:
-    """Why leverage cannot be had of a store; empty where it can."""
+    """Why leverage cannot be computed from a store; empty if it can."""
     if not set(sample_dims(ds)) <= set(ds.dims):
-        return "the number of a sample's elements is not in this dataset: keep a tensor, or the images"
+        return "this dataset does not hold the number of elements of a sample: keep a tensor or the images in it"
     if not (ds["sigma"] > 0).any():
         return "sigma is 0 at every timestep: there is no noise to compare with"
     return ""
@@ -48,7 +47,7 @@ def _vanishing(cell: xr.Dataset) -> xr.DataArray:
 
 
 def _idle(cell: xr.Dataset) -> xr.DataArray:
-    """Hardly any leverage, and the guide is certain of the target."""
+    """The gradient has hardly any leverage because the guide is certain of the target."""
     force = leverage(cell)
     return ((force < LEVERAGE) & (cell["log_prob"] > log(0.95))).where(np.isfinite(force))
 
@@ -62,67 +61,66 @@ def _convinced(cell: xr.Dataset) -> xr.DataArray:
 
 
 def _growth(cell: xr.Dataset) -> xr.DataArray:
-    """log10 of the norm over the trajectory's median norm in the first quarter.
+    """log10 of the norm, relative to the trajectory's median norm in the first quarter.
 
-    The gradient of log p has a factor 1 - p, which comes and goes with the guide's belief by any number of orders of
-    magnitude; it is divided out.
+    The gradient of log p has a factor 1 - p. It changes with the guide's belief by many orders of magnitude, so it is
+    divided out.
     """
     norm = xr.ufuncs.log10(cell["gradient_norm"].where(cell["gradient_norm"] > LOST))
-    if cell.attrs.get("factored") and "margin" in cell:
-        with np.errstate(invalid="ignore"):  # of what is not written
+    if cell.attrs.get("has_belief_factor") and "margin" in cell:
+        with np.errstate(invalid="ignore"):  # timesteps that are not written are NaN
             norm = norm + xr.ufuncs.logaddexp(0, cell["margin"].astype(np.float64)) / log(10)  # -log10 sigmoid(-margin)
     first = norm.isel(timestep=slice(0, max(2, cell.sizes["timestep"] // 4))).median("timestep")
     return norm - first
 
 
 def _signal(cell: xr.Dataset) -> xr.DataArray:
-    """log10 of the signal-to-noise ratio, which is skewed; NaN where all draws agree."""
+    """log10 of the signal-to-noise ratio, because the ratio is skewed; NaN where all draws agree."""
     return xr.ufuncs.log10(cell["gradient_snr"].where(np.isfinite(cell["gradient_snr"])))
 
 
 def _dead(cell: xr.Dataset) -> xr.DataArray:
-    """Share of clamped elements, where the guide sees x0-hat."""
-    through = str(cell["classifier_input"].values) != "x_t"
-    return cell["clipped_fraction"].where(through)
+    """Share of clamped elements; NaN if the guide does not see x0-hat."""
+    sees_x0_hat = str(cell["classifier_input"].values) != "x_t"
+    return cell["clipped_fraction"].where(sees_x0_hat)
 
 
 def _zeros(cell: xr.Dataset) -> xr.DataArray:
-    """Share of zeros in a gradient that is not all zero, and that no clamp holds back."""
-    held_back = (_dead(cell) > DEAD) if "clipped_fraction" in cell else False
-    return cell["zero_fraction"].where((cell["gradient_norm"] > 0) & np.logical_not(held_back))
+    """Share of zeros in the gradient; NaN if it is zero throughout or if a clamp blocks it."""
+    blocked = (_dead(cell) > DEAD) if "clipped_fraction" in cell else False
+    return cell["zero_fraction"].where((cell["gradient_norm"] > 0) & np.logical_not(blocked))
 
 
 def _variable(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
     return lambda cell: cell[name]
 
 
-CURVES = (
-    *DIRECTIONS,
+MAGNITUDES = (
     CurveSignature(
         "vanishing",
         "alarm",
         ("gradient_norm", "log_prob"),
         _vanishing,
-        f"share of samples that are not yet right with less than {LEVERAGE:g} nat of leverage",
+        f"share of samples that are not yet right and have less than {LEVERAGE:g} nat of leverage",
         "above",
         0.25,
         "the guide is far from the target and its gradient is gone: try objective logit, a smoother classifier (label "
         "smoothing, temperature), or one trained on x_t",
         is_share=True,
-        testable=_no_leverage,
-        towards=True,
+        untestable=_no_leverage,
+        only_towards=True,
     ),
     CurveSignature(
         "exploding",
         "alarm",
         ("gradient_norm",),
         _growth,
-        "log10 growth of the gradient norm against the first quarter (without the factor 1 - p)",
+        "log10 growth of the gradient norm since the first quarter (without the factor 1 - p)",
         "above",
         3.0,
         "gradients grow by orders of magnitude: normalise (guidance.normalize l2) or clip them (stabiliser clipping)",
         sustained=0.05,
-        alone=0,
+        single_samples=0,
     ),
     CurveSignature(
         "inert",
@@ -143,8 +141,8 @@ CURVES = (
         "shift relative to the step's noise",
         "above",
         threshold("off_manifold"),
-        "guidance moves further than the step's own noise: lower guidance_scale, weigh it by sigma, or guide in an "
-        "interval of timesteps only",
+        "guidance moves the sample further than the step's own noise: lower guidance_scale, use weight sigma, or guide "
+        "in an interval of timesteps only",
         sustained=0.1,
     ),
     CurveSignature(
@@ -152,10 +150,10 @@ CURVES = (
         "alarm",
         ("clipped_fraction",),
         _dead,
-        "share of x0-hat's elements that are clamped, and pass no gradient,",
+        "share of x0-hat's elements that are clamped and so pass no gradient",
         "above",
         DEAD,
-        "x0-hat is clamped nearly everywhere and clamped pixels pass no gradient: use classifier_input x0 instead of "
+        "x0-hat is clamped nearly everywhere, and clamped pixels pass no gradient: use classifier_input x0 instead of "
         "x0_detached, or a scheduler with clip_sample false",
     ),
     CurveSignature(
@@ -163,15 +161,15 @@ CURVES = (
         "warning",
         ("gradient_norm", "log_prob"),
         _saturated,
-        "share of samples that the guide takes for done while alphas_cumprod is below 0.02",
+        "share of samples in which the guide is certain of the target while alphas_cumprod is below 0.02",
         "above",
         0.5,
         "the guide is certain of the target before there is an image, and stops guiding: use a calibrated or "
         "noise-aware classifier, or objective logit",
         sustained=0.5,
         is_share=True,
-        testable=_no_leverage,
-        towards=True,
+        untestable=_no_leverage,
+        only_towards=True,
     ),
     CurveSignature(
         "convinced",
@@ -181,23 +179,23 @@ CURVES = (
         "share of samples whose gradient is small because the guide is certain of the target",
         "above",
         0.5,
-        "the gradient has not vanished, the guide is content: guide in an interval of timesteps that ends there "
-        "(guidance.interval), as normalize l2 goes on with full strength",
+        "the gradient is small because the guide is convinced, which is no fault: end guidance there "
+        "(guidance.interval), because normalize l2 continues with full strength",
         is_share=True,
-        testable=_no_leverage,
-        towards=True,
+        untestable=_no_leverage,
+        only_towards=True,
     ),
     CurveSignature(
         "sparse",
         "warning",
         ("zero_fraction", "gradient_norm"),
         _zeros,
-        "share of zeros in the gradient, with no clamp to blame,",
+        "share of zeros in the gradient (not due to a clamp)",
         "above",
         threshold("sparse"),
-        "a few pixels alone decide the guide: look at the gradient; does the guide pool by maxima, sample pixels, or "
-        "pass a mask?",
-        alone=0,
+        "few pixels influence the guide: look at the gradient; does the guide use max pooling, sample pixels, or apply "
+        "a mask?",
+        single_samples=0,
     ),
     CurveSignature(
         "noise_dominated",
@@ -207,7 +205,7 @@ CURVES = (
         "log10 of the gradient's signal-to-noise ratio over noise draws",
         "below",
         log10(threshold("noise_dominated")),
-        "the gradient is about the noise in x_t and not about the image: show the guide x0-hat, or average more draws "
+        "the gradient reacts to the noise in x_t and not to the image: show the guide x0-hat, or average more draws "
         "(guidance.smoothgrad)",
     ),
     CurveSignature(

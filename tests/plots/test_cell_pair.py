@@ -6,9 +6,9 @@ from small_store import BAD, GOOD, SAMPLES, TIMESTEPS
 
 from gradscope.analysis import compare
 from gradscope.errors import GradscopeError
+from gradscope.plots.cell_pair import quantity
 from gradscope.plots.difference import difference, difference_numbers, draw_difference
 from gradscope.plots.forest import draw_forest, forest, forest_numbers
-from gradscope.plots.paired import quantity
 from gradscope.plots.pairs import draw_pairs, pairs, pairs_numbers
 
 A, B = {"stabilizer": "a"}, {"stabilizer": "b"}

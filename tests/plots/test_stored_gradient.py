@@ -12,7 +12,7 @@ from gradscope.analysis import from_tensors
 from gradscope.errors import GradscopeError
 from gradscope.plots.magnitudes import draw_magnitudes, magnitudes, magnitudes_numbers
 from gradscope.plots.spectrum import draw_spectrum, radial_spectrum, spectrum, spectrum_numbers
-from gradscope.plots.tensors import stored_gradient
+from gradscope.plots.stored_gradient import stored_gradient
 from gradscope.store import CELL_DIMS
 from probes import GuidedStep, Spectrum
 

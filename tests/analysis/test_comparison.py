@@ -1,4 +1,4 @@
-"""Comparisons of made-up cells with planted differences, re-derived with scipy, statsmodels and plain loops."""
+"""Comparisons of synthetic cells with known differences, computed again with scipy, statsmodels and plain loops."""
 
 import json
 
@@ -21,10 +21,10 @@ AT_GOOD, AT_ADAM = (0, 0, 0, 1), (0, 0, 1, 1)
 
 
 def store(samples=80, seed=0):
-    """Noise in every cell; at robust, x_t, adam, 0.5 cosines are higher by 0.2 at steps 4 to 8, verdicts better."""
+    """Noise in every cell. In `ADAM` the cosines of steps 4 to 8 are higher by 0.2, and the accuracy is higher."""
     rng = np.random.default_rng(seed)
     shape = (*SHAPE, samples, TIMESTEPS)
-    of_sample = rng.normal(size=(samples, 1))  # what the cells share
+    of_sample = rng.normal(size=(samples, 1))  # shared by all cells
     values = {
         "gradient_cosine": 0.1 * (of_sample + rng.normal(size=shape)),
         "gradient_norm": np.exp(3 * rng.normal(size=shape) - 40),
@@ -86,20 +86,20 @@ def test_scalars_are_paired_means_of_trajectories(ds):
     np.testing.assert_allclose(found.scalars["p_holm"], multipletests(p, method="holm")[1])
 
 
-def test_what_normalisation_makes_equal_does_not_differ_by_rounding(ds):
+def test_rounding_is_no_difference_of_normalised_strengths(ds):
     found = compare(ds, GOOD, ADAM)
     got = row(found, "effective_strength")
     assert (got["estimate"], got["low"], got["high"], got["effect"], got["p"]) == (0, 0, 0, 0, 1)
     assert found.curves["effective_strength"] == []
 
 
-def test_curves_differ_where_it_was_planted(ds):
+def test_curves_differ_at_the_known_timesteps(ds):
     curves = compare(ds, GOOD, ADAM).curves
     significant = [cluster for cluster in curves["gradient_cosine"] if cluster.p < 0.05]
     timestep = ds["timestep"].values
     (found,) = significant
     assert found.first in timestep[3:5]
-    assert found.last in timestep[8:10]  # by chance one more on either side
+    assert found.last in timestep[8:10]  # chance may add one step on either side
     assert found.estimate == pytest.approx(0.2, abs=0.05)
     assert not [cluster for cluster in curves["log_prob"] if cluster.p < 0.01]
     assert sorted(curves) == ["effective_strength", "gradient_cosine", "log_prob"]
@@ -115,7 +115,7 @@ def mid_p(a, b):
     return min(1, 2 * share.sf(more) + share.pmf(more))
 
 
-def test_accuracy_is_mcnemars(ds):
+def test_accuracy_is_compared_by_mcnemars_test(ds):
     a, b = verdicts(ds, AT_GOOD), verdicts(ds, AT_ADAM)
     test = compare(ds, GOOD, ADAM).accuracy
     assert test.estimate == pytest.approx(b.mean() - a.mean())
@@ -154,7 +154,7 @@ def test_too_few_samples_have_no_p():
     assert len(found.curves["gradient_cosine"]) > 0
 
 
-def test_nothing_in_common_is_said(ds):
+def test_cells_without_common_samples_say_so(ds):
     ds["written"][AT_ADAM] = 0
     found = compare(ds, GOOD, ADAM)
     assert found.samples == 0
@@ -166,7 +166,7 @@ def test_nothing_in_common_is_said(ds):
 
 
 def test_values_that_are_not_finite_are_counted(ds):
-    ds["gradient_norm"][(*AT_ADAM, 3, slice(2, 5))] = 0  # whose logarithm is infinite
+    ds["gradient_norm"][(*AT_ADAM, 3, slice(2, 5))] = 0  # the logarithm is infinite
     ds["gradient_norm"][(*AT_GOOD, 5)] = np.nan
     found = row(compare(ds, GOOD, ADAM), "log10 gradient_norm")
     assert found["n"] == 79
@@ -180,7 +180,7 @@ def test_values_that_are_not_finite_are_counted(ds):
 
 
 def with_distances(ds, replicates=500):
-    """Distances whose replicates are larger than they are, by as much in every cell, and share their noise."""
+    """Distances with biased replicates: in every cell too large by the same amount, and with common noise."""
     rng = np.random.default_rng(1)
     common = rng.normal(size=replicates)
     distance, coverage = 10 + 5 * rng.random(SHAPE), rng.random(SHAPE)
@@ -203,13 +203,13 @@ def test_distances_are_compared_by_paired_replicates(ds):
     assert sorted(found) == ["coverage", "fd_extractor", "kd_extractor"]
     fd = found["fd_extractor"]
     assert fd.estimate == pytest.approx(ds["fd_extractor"].values[AT_ADAM] - ds["fd_extractor"].values[AT_GOOD])
-    half = 1.96 * 0.1 * 2**0.5  # the common noise is gone, and so is the bias
+    half = 1.96 * 0.1 * 2**0.5  # the common noise and the bias cancel
     assert (fd.low, fd.high) == pytest.approx((fd.estimate - half, fd.estimate + half), abs=0.05)
     ds["fd_extractor_replicates"][AT_GOOD] = np.nan
     assert np.isnan(compare(ds, GOOD, ADAM).distance["fd_extractor"].low)
 
 
-def test_what_is_missing_is_said(ds):
+def test_missing_variables_are_named(ds):
     found = compare(ds.drop_vars(["judge_prediction", "log_prob"]), GOOD, ADAM)
     assert found.accuracy is None
     assert found.missing["accuracy"] == "judge_prediction is not in this store; `gradscope evaluate STORE` adds it"
@@ -241,7 +241,7 @@ def test_dimensions_of_size_one_may_be_left_out(ds):
     assert found.scalars.equals(compare(ds, GOOD, ADAM).scalars)
 
 
-def test_cells_are_refused_by_name(ds):
+def test_unknown_ambiguous_and_equal_cells_are_refused(ds):
     with pytest.raises(GradscopeError, match="which classifier_input\\? one of: x_t, x0"):
         compare(ds, {"classifier": "robust"}, ADAM)
     with pytest.raises(GradscopeError, match="unknown stabilizer 'adm'; did you mean 'adam'"):
@@ -281,7 +281,7 @@ def test_every_cell_is_compared_with_its_reference(ds):
         change = ds["kd_extractor"].values[at] - ds["kd_extractor"].values[reference]
         assert r["kd_extractor"] == pytest.approx(change)
         assert r["kd_extractor_low"] < change < r["kd_extractor_high"]
-        assert "fd_extractor" not in r  # biased, by as much as the samples are few
+        assert "fd_extractor" not in r  # it is biased, more so with fewer samples
     np.testing.assert_allclose(table["p_holm"], multipletests(table["p"], method="holm")[1])
     assert (table["note"] == "").all()
     best = table.set_index(["classifier", "classifier_input", "stabilizer", "against"]).loc[

@@ -32,7 +32,7 @@ def test_healthy_trajectories_have_no_finding(seed, steps):
     assert found(trajectories(seed=seed, timesteps=steps)) == {}
 
 
-def test_white_noise_is_seen_by_every_look_at_it():
+def test_white_noise_has_every_signature_of_noise():
     assert set(found(trajectories("white_noise"))) == NOISE
 
 
@@ -48,7 +48,7 @@ def test_a_known_fault_is_found(fault, steps):
 
 
 def test_a_fault_of_single_samples_names_them():
-    """Of 64 samples one explodes: no mean shows it."""
+    """One of 64 samples explodes; no mean shows it."""
     finding = found(trajectories("one_exploding"))["exploding"]
     assert (finding.affected, finding.samples, finding.severity) == (1, 64, "warning")
     assert finding.evidence.endswith("samples 32")
@@ -62,7 +62,7 @@ def test_a_fault_of_a_class_names_it():
 
 
 def test_opposite_cosines_do_not_cancel():
-    """Labels wrong for half of the samples: the mean cosine with the reference is 0."""
+    """Half of the labels are wrong, so the mean cosine with the reference is 0."""
     ds = trajectories("half_mislabelled")
     assert abs(float(ds["reference_cosine"].mean())) < 0.02
     assert {f.target_class for f in find(ds) if f.signature == "misaligned"} == {"0", "2"}
@@ -76,14 +76,14 @@ def test_one_pixel_is_not_blamed_on_the_clamp():
     assert "sparse" not in found(trajectories("clipped"))
 
 
-def test_a_convinced_guide_is_a_remark_and_not_vanishing():
+def test_a_convinced_guide_gives_a_remark_and_not_vanishing():
     remark = found(trajectories("convinced"))
     assert {name: f.severity for name, f in remark.items()} == {"convinced": "remark"}
     assert "convinced" not in found(trajectories("vanishing"))
 
 
 def test_the_gradient_of_a_guide_that_loses_its_belief_does_not_explode():
-    """The factor 1 - p of log p grows by eleven orders of magnitude, the gradient of the margin does not."""
+    """The factor 1 - p of log p grows by eleven orders of magnitude; the gradient of the margin does not."""
     ds = trajectories().load()
     margin = np.linspace(25, 0, 50)
     ds["margin"][:] = margin
@@ -94,8 +94,8 @@ def test_the_gradient_of_a_guide_that_loses_its_belief_does_not_explode():
     assert "exploding" not in found(ds)
 
 
-def test_the_update_may_lag_behind_its_gradient_but_not_leave_it():
-    """ADAM's means are 0.25 to 0.44; a quarter of the steps below 0 are too many."""
+def test_an_update_may_lag_behind_its_gradient_but_not_oppose_it():
+    """ADAM's means are 0.25 to 0.44; a quarter of the steps below 0 is too much."""
     ds = trajectories().load()
     ds["update_gradient_cosine"][:] = 0.25
     assert found(ds) == {}
@@ -105,8 +105,8 @@ def test_the_update_may_lag_behind_its_gradient_but_not_leave_it():
     assert found(ds)["unrelated_update"].affected == 64
 
 
-def test_smoothgrad_is_no_explosion():
-    """Its gradient is the mean over noised inputs, whose belief is not the one that is recorded."""
+def test_smoothgrad_has_no_factor_to_divide_out():
+    """Its gradient is a mean over noised inputs, and their beliefs are not recorded."""
     ds = trajectories().load()
     margin = np.linspace(0, 49, 50)
     ds["margin"][:] = margin
@@ -117,7 +117,7 @@ def test_smoothgrad_is_no_explosion():
     assert "exploding" not in found(ds)
 
 
-def test_of_one_class_accuracy_says_nothing():
+def test_accuracy_means_nothing_with_a_single_class():
     ds = accurate(64).assign_attrs(classes=["a"]).assign_coords(label=("sample", np.zeros(64, dtype=int)))
     zeros = {name: xr.zeros_like(ds[name]) for name in ("judge_prediction", "own_prediction", "predicted_class")}
     assert found(ds.assign(zeros)) == {}
@@ -125,7 +125,7 @@ def test_of_one_class_accuracy_says_nothing():
 
 @pytest.mark.parametrize(("samples", "steps"), [(4, 10), (8, 4), (64, 30)])
 def test_an_update_that_follows_weakly_is_not_called_unrelated(samples, steps):
-    """By the sign of means alone, half of the runs with a true cosine of 0.1 were blamed."""
+    """The sign of the means alone blamed half of the runs with a true cosine of 0.1."""
     rng, blamed, seen = np.random.default_rng(0), 0, 0
     for seed in range(10):
         ds = trajectories(samples=samples, timesteps=steps, seed=seed).load()
@@ -139,7 +139,7 @@ def test_an_update_that_follows_weakly_is_not_called_unrelated(samples, steps):
 
 @pytest.mark.parametrize(("samples", "steps"), [(8, 4), (64, 4), (4, 4), (64, 30)])
 def test_single_samples_below_a_noisy_threshold_are_no_finding(samples, steps):
-    """True mean 0.15, threshold 0.05: two of four steps below it are no rarity."""
+    """With a true mean of 0.15 and a threshold of 0.05, two of four steps are often below it."""
     rng, blamed = np.random.default_rng(0), 0
     for seed in range(10):
         ds = trajectories(samples=samples, timesteps=steps, seed=seed).load()
@@ -155,8 +155,8 @@ def test_a_guide_that_believes_to_the_end_is_not_undone():
 
 
 @pytest.mark.parametrize("written", [12, 24, 40])
-def test_a_store_that_is_partly_written_is_looked_at_as_far_as_it_is(written):
-    """Half of all planned samples were needed for any finding over timesteps."""
+def test_the_written_samples_of_a_store_are_tested(written):
+    """Findings over timesteps used to need half of all planned samples."""
     ds = trajectories("white_noise").load()
     there = ds["sample"] < written
     part = ds.map(lambda v: v.where(there) if "sample" in v.dims and v.dtype.kind == "f" else v, keep_attrs=True)
@@ -186,7 +186,7 @@ def test_findings_do_not_depend_on_the_order_of_dimensions(fault):
     assert find(ds.transpose("timestep", "sample", ...)) == find(ds)
 
 
-def test_what_cannot_be_looked_at_is_untested():
+def test_signatures_that_cannot_be_tested_say_why():
     ds = trajectories()
     assert "needs two samples" not in str(untested(ds))
     assert (
@@ -206,14 +206,14 @@ def test_what_cannot_be_looked_at_is_untested():
 
 
 def test_gradients_far_apart_early_on_are_not_called_unstable():
-    """Of geometric timesteps most lie near the end, and few are compared there."""
+    """Most geometric timesteps lie near the end, where few gradients are compared."""
     times = np.unique(np.geomspace(1, 999, 20).astype(int))[::-1]
     ds = trajectories(timesteps=50).isel(timestep=slice(0, len(times))).assign_coords(timestep=times)
     assert "timesteps apart and can be compared up to 54" in untested(ds)["unstable"]
 
 
 def test_stabilisers_that_change_nothing_are_not_blamed():
-    """With 24 of them and kernel distances, 17 % of the runs had a finding."""
+    """With 24 stabilisers and kernel distances, 17 % of the runs used to have a finding."""
     rng, blamed = np.random.default_rng(0), 0
     dims = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
     base = trajectories(samples=128, timesteps=2).load()
@@ -229,7 +229,7 @@ def test_stabilisers_that_change_nothing_are_not_blamed():
     assert blamed <= 1
 
 
-def test_steering_away_is_no_failure_to_reach_the_class():
+def test_negative_scales_need_not_reach_the_class():
     for fault in ("adversarial", "vanishing", "saturated", "classes_gone", "undone", "convinced", "collapsed"):
         ds = trajectories(fault).assign_coords(guidance_scale=[-0.3])
         ds["shift_direction_cosine"] = -ds["shift_direction_cosine"]
@@ -256,7 +256,7 @@ def test_every_signature_has_a_fault_or_a_test_of_its_own():
 
 
 def test_no_more_than_one_healthy_run_in_twenty_has_a_finding():
-    """Over all signatures and 8 cells whose statistics lie at the thresholds: each alone would be found in 2.5 %."""
+    """8 cells with statistics at the thresholds of several signatures; each alone would have a finding in 2.5 %."""
     alarmed = 0
     for seed in range(10):
         rng = np.random.default_rng(seed)
@@ -264,7 +264,7 @@ def test_no_more_than_one_healthy_run_in_twenty_has_a_finding():
         for k in range(8):
             cell = trajectories(seed=1000 + 8 * seed + k, samples=16, timesteps=30).load()
             shape = cell["gradient_lag_cosine"].shape
-            own = rng.normal(size=(*shape[:-1], 1))  # of each sample, over its whole run
+            own = rng.normal(size=(*shape[:-1], 1))  # one value per sample, for its whole run
             cell["gradient_lag_cosine"][:] = 0.4 + 0.1 * own
             cell["reference_cosine"][:] = 0.05 + 0.1 * own
             cell["score_cosine"][:] = -0.2 + 0.1 * own
@@ -307,11 +307,11 @@ def test_exploding_begins_where_the_norm_has_grown_a_thousandfold():
     growth = np.log10(norm / np.median(norm[:, :12], axis=1, keepdims=True)).mean(axis=0)
     finding = found(ds)["exploding"]
     begins = ds["timestep"].values[np.argmax(growth > 3)]
-    assert finding.first_timestep in (begins, begins - 20)  # the interval's lower bound passes at most a step later
+    assert finding.first_timestep in (begins, begins - 20)  # the lower bound may cross it one step later
     assert finding.last_timestep == 0
 
 
-def test_unstable_is_the_mean_cosine_of_the_run():
+def test_the_effect_of_unstable_is_the_mean_cosine_of_the_run():
     ds = trajectories("white_noise")
     finding = found(ds)["unstable"]
     assert finding.effect == pytest.approx(np.nanmean(ds["gradient_lag_cosine"].values))
@@ -320,7 +320,7 @@ def test_unstable_is_the_mean_cosine_of_the_run():
 
 
 def test_a_run_must_last():
-    """A quarter of the 28 timesteps at which gradients are compared."""
+    """A run needs a quarter of the 28 timesteps at which gradients are compared."""
     ds = trajectories().load()
     compared = np.flatnonzero(np.isfinite(ds["gradient_lag_cosine"].values).all(axis=(0, 1, 2, 3, 4)))
     ds["gradient_lag_cosine"][..., compared] = 0.7
@@ -331,13 +331,13 @@ def test_a_run_must_last():
     assert (found(ds)["unstable"].first_timestep, found(ds)["unstable"].last_timestep) == (first, last)
 
 
-def test_a_statistic_of_few_samples_is_no_finding():
+def test_a_statistic_that_few_samples_have_is_no_finding():
     ds = trajectories("white_noise").load()
     ds["gradient_lag_cosine"][..., 20:, :] = np.nan
     assert "unstable" not in found(ds)
 
 
-def test_adversarial_by_the_final_samples_is_the_transfer_ratio():
+def test_the_effect_of_adversarial_is_the_transfer_ratio():
     ds = trajectories("adversarial")
     finding = found(ds)["adversarial"]
     own, judge = ((ds[f"{name}_prediction"] == ds["label"]).mean().item() for name in ("own", "judge"))
@@ -346,14 +346,14 @@ def test_adversarial_by_the_final_samples_is_the_transfer_ratio():
     assert finding.affected == round(64 * (own - judge))
 
 
-def test_what_the_guide_has_no_verdict_on_is_left_out_of_the_transfer_ratio():
+def test_samples_without_a_verdict_are_left_out_of_the_transfer_ratio():
     ds = trajectories("adversarial").drop_vars("predicted_class").load()
     ds["own_prediction"][dict(sample=slice(8))] = -1
     assert found(ds)["adversarial"].evidence == found(ds.isel(sample=slice(8, None)))["adversarial"].evidence
 
 
-def test_early_success_that_is_undone_has_a_name_of_its_own():
-    """Guide and judge agree on every final sample: before, the name was `adversarial`."""
+def test_early_success_that_is_lost_is_undone_and_not_adversarial():
+    """Guide and judge agree on every final sample. The name used to be `adversarial`."""
     ds = trajectories("undone")
     finding = found(ds)["undone"]
     assert "adversarial" not in found(ds)
@@ -376,8 +376,8 @@ def accurate(hits, samples=64):
     return ds
 
 
-def test_ineffective_is_what_is_shown_to_be_of_no_use():
-    """Absence of evidence is none: too few samples are said, as a remark."""
+def test_ineffective_needs_evidence():
+    """Without evidence it is only a remark about too few samples."""
     few = found(accurate(0, samples=4))["ineffective"]
     assert few.severity == "remark"
     assert few.evidence.startswith("insufficient samples to distinguish accuracy from chance: the judge sees")
@@ -387,14 +387,14 @@ def test_ineffective_is_what_is_shown_to_be_of_no_use():
 
 
 def test_a_true_accuracy_of_a_third_is_hardly_ever_called_ineffective():
-    """It was alarmed in 52 % of the runs of 64 samples."""
+    """52 % of the runs with 64 samples used to have an alarm."""
     hits = np.random.default_rng(0).binomial(64, 0.35, 30)
-    told = [found(accurate(k)).get("ineffective") for k in hits]
-    assert sum(f is not None and f.severity == "alarm" for f in told) == 0
+    findings = [found(accurate(k)).get("ineffective") for k in hits]
+    assert sum(f is not None and f.severity == "alarm" for f in findings) == 0
 
 
 def test_ineffective_by_the_unguided_control():
-    """A quarter is right with and without guidance: paired, that is shown by 64 samples."""
+    """A quarter is right with and without guidance; paired, 64 samples suffice to show this."""
     both = xr.concat([accurate(16).assign_coords(guidance_scale=[0.0]), accurate(16)], "guidance_scale", join="outer")
     finding = found(both)["ineffective"]
     assert finding.severity == "alarm"
@@ -403,7 +403,7 @@ def test_ineffective_by_the_unguided_control():
     assert found(both)["ineffective"].severity == "remark"
 
 
-def test_collapse_is_seen_only_where_the_samples_are_right():
+def test_collapse_needs_samples_that_are_right():
     assert found(trajectories("collapsed"))["collapsed"].threshold == pytest.approx(0.475)
     wrong = trajectories("collapsed").load()
     wrong["judge_prediction"][:] = (wrong["label"].values + 1) % 4
@@ -425,7 +425,7 @@ def test_over_regularised_lowers_the_accuracy():
     assert "over_regularised" not in found(stabilised(0.9))
 
 
-def test_over_regularised_does_not_go_by_the_biased_distance():
+def test_over_regularised_ignores_the_biased_distance():
     ds = stabilised(0.9)
     dims = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
     distance = np.array([1.0, 3.0]).reshape(1, 1, 2, 1)
@@ -454,7 +454,7 @@ def test_too_few_samples_give_no_p():
     assert "insufficient samples: 32 of 64" in finding.evidence
 
 
-def test_against_prior_is_persistent():
+def test_a_lasting_negative_score_cosine_is_against_prior():
     ds = trajectories().load()
     ds["score_cosine"][:] = -0.5
     assert found(ds)["against_prior"].effect == pytest.approx(-0.5)
@@ -468,12 +468,12 @@ def test_only_guided_timesteps_count():
     assert "unstable" not in found(ds)
 
 
-def test_controls_are_not_examined_but_for_non_finite_gradients():
+def test_controls_are_tested_for_non_finite_gradients_only():
     assert found(trajectories("white_noise").assign_coords(guidance_scale=[0.0])) == {}
     assert set(found(trajectories("non_finite").assign_coords(guidance_scale=[0.0]))) == {"non_finite"}
 
 
-def test_what_is_not_written_does_not_count():
+def test_timesteps_that_are_not_written_do_not_count():
     ds = trajectories("white_noise").load()
     late = xr.DataArray(np.arange(50) >= 25, dims="timestep")
     for name in ("gradient_lag_cosine", "gradient_norm", "log_prob"):
@@ -510,7 +510,7 @@ def test_a_single_timestep_ends_a_run_only_where_its_mean_does():
         "low", "warning", ("a",), lambda cell: cell["a"], "a", "below", 1.0, "none", sustained=0.6
     )
     spread = np.linspace(-1, 1, 9)
-    for middle, steps in ((0.9, 10), (1.1, 0)):  # its interval reaches 1.3
+    for middle, steps in ((0.9, 10), (1.1, 0)):  # the interval of 0.9 reaches 1.3
         a = np.full((9, 10), 0.5) + 0.01 * spread[:, None]
         a[:, 5] = middle + 0.6 * spread
         cell = xr.Dataset(
@@ -548,7 +548,7 @@ def test_a_constant_statistic_needs_no_spread():
 
 
 def test_exact_guidance_of_a_mixture_is_healthy(tmp_path):
-    """Sampler, probes, store and judge, on a model whose noise prediction and posterior are in closed form."""
+    """Sampler, probes, store and judge, on a model whose noise prediction and posterior have a closed form."""
     settings = ["sampling.samples=64", "sampling.num_inference_steps=40", "recording.tensor_samples=1"]
     config = load(RunConfig, "mixture.yaml", [*settings, "stabilizers={none: {}}"])
     run = prepare(config, "cpu", str(tmp_path / "mixture.zarr"))
@@ -563,6 +563,6 @@ def test_exact_guidance_of_a_mixture_is_healthy(tmp_path):
 
 def test_samples_recorded_after_the_evaluation_are_not_counted_as_wrong():
     ds = stabilised(0.9).load()
-    ds["judge_prediction"][..., 1, :, 32:] = -1  # of the stabiliser, finished since
+    ds["judge_prediction"][..., 1, :, 32:] = -1  # the stabiliser's later samples have no verdict
     assert "over_regularised" not in found(ds)
     assert gradscope.compare(ds, {"stabilizer": "none"}, {"stabilizer": "smooth"}).accuracy.n == 32

@@ -1,4 +1,4 @@
-"""Curves, quantities from tensors and the permutation null: against plain loops and against the probes."""
+"""Curves, diagnostics from tensors and the permutation null, against plain loops and against the probes."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def coordinates(samples=SAMPLES, timesteps=TIMESTEPS):
 
 @pytest.fixture
 def recorded():
-    """A store as the recorder fills it, tensors of the first 7 samples, with every value the probes give."""
+    """A store as the recorder fills it, with all values of the probes, and tensors of the first 7 samples."""
     generator = torch.Generator().manual_seed(0)
     groups = ("norms", "cosines", "fractions", "sensitivity", "spectrum")
     probes = [FiniteFraction(), *(probe for group in groups for probe in NAMED[group]())]
@@ -94,7 +94,7 @@ def test_tensors_give_what_the_probes_recorded(store):
     assert len(found) == 11
     for name in found.data_vars:
         got, expected = found[name].isel(kept).values, store[name].isel(kept).values
-        if name == "score_cosine":  # the clamp hides model_output from the first five
+        if name == "score_cosine":  # the clamp hides model_output in the first five samples
             assert np.isnan(got[..., :5, :]).any()
             expected = np.where(np.isnan(got), np.nan, expected)
         np.testing.assert_allclose(got, expected, rtol=3e-6, atol=1e-6, err_msg=name)
@@ -102,13 +102,13 @@ def test_tensors_give_what_the_probes_recorded(store):
     assert np.isfinite(found["score_cosine"].values[..., 5:7, :]).all()
     cosine = found["gradient_cosine"].values[..., :KEPT, :]
     assert np.isnan(cosine[..., 1, :]).all()  # zero gradients
-    assert np.flatnonzero(np.isnan(cosine[1, 0, 1, 0, 3])).tolist() == [0, 4, 5]  # an infinite one
+    assert np.flatnonzero(np.isnan(cosine[1, 0, 1, 0, 3])).tolist() == [0, 4, 5]  # an infinite gradient at step 4
     assert np.isfinite(cosine[..., [0, 2, 4, 5, 6], 1:]).all()
     again = stability.curves(store.assign(found), ["high_frequency_share"])
     assert again["high_frequency_share_n"].values[0, 0, 0, 0, :6].tolist() == [6, 6, 6, 6, 5, 6]
 
 
-def test_a_clamp_elsewhere_than_at_one_is_not_guessed(recorded):
+def test_values_beyond_one_leave_the_clamp_unknown(recorded):
     recorded["pred_original_sample"] = recorded["pred_original_sample"] * 2
     found = stability.from_tensors(recorded)["clipped_fraction"].values[..., :KEPT, :]
     beyond = (np.abs(recorded["pred_original_sample"].values[..., :KEPT, :, :, :, :]) > 1).any(axis=(-3, -2, -1))
@@ -116,7 +116,7 @@ def test_a_clamp_elsewhere_than_at_one_is_not_guessed(recorded):
     np.testing.assert_array_equal(np.isnan(found), beyond)
 
 
-def test_tensors_of_every_other_step_have_no_successive_quantities(recorded):
+def test_tensors_of_every_other_step_have_no_successive_diagnostics(recorded):
     recorded["written"][..., 1::2] = 1
     found = stability.from_tensors(recorded.drop_vars("update"))
     assert found.attrs["absent"]["update_norm"] == (
@@ -129,19 +129,19 @@ def test_tensors_of_every_other_step_have_no_successive_quantities(recorded):
     np.testing.assert_allclose(norms[..., ::2], recorded["gradient_norm"].values[..., :KEPT, ::2], rtol=1e-6)
 
 
-def test_a_gap_breaks_only_its_neighbours(recorded):
+def test_a_gap_affects_only_its_neighbours(recorded):
     recorded["written"][0, 0, 0, 0, 2, 10] = 0
     found = stability.from_tensors(recorded)["update_cosine"].values[0, 0, 0, 0, 2]
     assert np.flatnonzero(np.isnan(found)).tolist() == [0, 10, 11]
 
 
-def test_tensors_must_be_there(recorded):
+def test_a_store_without_tensors_is_refused(recorded):
     with pytest.raises(GradscopeError, match="gradient is not in this store; the probe `gradient` records it"):
         stability.from_tensors(recorded[["gradient_norm", "written"]])
 
 
 @pytest.mark.parametrize(("read", "piece"), [(1, 1), (2**24, 2**20), (10**4, 5000)])
-def test_cosines_are_those_of_a_loop_whatever_is_read_at_once(store, monkeypatch, read, piece):
+def test_cosines_equal_those_of_a_loop_for_any_size_of_the_parts(store, monkeypatch, read, piece):
     monkeypatch.setattr(tensors, "_READ_BYTES", read)
     monkeypatch.setattr(tensors, "_PIECE_BYTES", piece)
     store["written"][0, 0, 0, 0, 2, 10] = 0
@@ -161,10 +161,10 @@ def test_cosines_are_those_of_a_loop_whatever_is_read_at_once(store, monkeypatch
                     with np.errstate(invalid="ignore"):
                         cosine = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
                 assert found["gradient_cosine"].values[at] == pytest.approx(cosine, rel=1e-12, abs=1e-14, nan_ok=True)
-    assert np.isfinite(found["gradient_cosine"].values[..., 0, 1:]).all()  # of gradients near 1e-36
+    assert np.isfinite(found["gradient_cosine"].values[..., 0, 1:]).all()  # the gradients are near 1e-36
 
 
-def test_only_the_tensors_of_the_names_are_read(recorded):
+def test_only_the_necessary_tensors_are_read(recorded):
     found = stability.from_tensors(recorded[["gradient", "alphas_cumprod", "written"]], ["gradient_cosine"])
     assert list(found) == ["gradient_cosine"]
     assert found.attrs["absent"] == {}
@@ -179,7 +179,7 @@ def test_only_the_tensors_of_the_names_are_read(recorded):
         stability.from_tensors(recorded, ["gradient_cosin"])
 
 
-def test_curves_are_those_of_a_loop(store):
+def test_curves_equal_those_of_a_loop(store):
     found = stability.curves(store, ["update_cosine", "gradient_norm"])
     for cell in np.ndindex(CELLS):
         for k in range(TIMESTEPS):
@@ -204,7 +204,7 @@ def test_curves_are_those_of_a_loop(store):
     assert (found["samples"] == SAMPLES).all()
 
 
-def test_curves_take_all_scalars_and_only_what_is_written(recorded):
+def test_curves_of_all_scalars_count_only_written_samples(recorded):
     recorded["predicted_class"] = (OVER, np.zeros((*CELLS, SAMPLES, TIMESTEPS), dtype=np.int16))
     later = recorded["update_norm"][1, 0, 1, 0, 3:, 12:]
     recorded["written"][1, 0, 1, 0, 3:, 12:] = 0
@@ -251,7 +251,7 @@ def noise_store(samples, timesteps=6, drift=0.0):
 
 
 def test_the_null_of_white_noise_is_known():
-    """Standard deviation 1/sqrt(d): the interval is 1.96 times that; a shared direction lifts the mean."""
+    """The interval is 1.96 times the standard deviation 1/sqrt(d); a shared direction raises the mean."""
     null = stability.permutation_null(noise_store(60), {})
     half = 1.96 / np.prod(SHAPE) ** 0.5
     np.testing.assert_allclose(null["null_interval"].values[1:], np.tile([-half, half], (5, 1)), rtol=0.1)
@@ -281,7 +281,7 @@ def test_missing_variables_name_the_probe_that_records_them(recorded):
         stability.require(recorded.assign(own_prediction=0), "judge_prediction")
 
 
-def test_the_probes_named_are_those_there_are():
+def test_the_table_names_the_probe_that_records_each_diagnostic():
     options = {"reference": {"classifier": torch.nn.Identity()}, "layers": {"names": ["classifier.head"]}}
     there = {
         variable.name: entry
@@ -292,7 +292,7 @@ def test_the_probes_named_are_those_there_are():
     assert there == {row.name: row.probe for row in CATALOGUE.values() if row.probe}
 
 
-def test_it_says_how_much_is_written(recorded):
+def test_written_says_how_much_is_written(recorded):
     whole = stability.written(recorded)
     assert whole.complete
     assert str(whole) == "complete: 12 samples in each of 4 cells"
@@ -324,6 +324,6 @@ def test_cells_are_found_by_name(recorded):
         ({"classifier": "robust", "stabilizer": "adam", "guidance_scale": "0.4"}, "unknown guidance_scale '0.4'"),
     ],
 )
-def test_cells_that_are_not_there_are_refused(recorded, cell, message):
+def test_unknown_cells_are_refused(recorded, cell, message):
     with pytest.raises(GradscopeError, match=message):
         place(recorded, cell)

@@ -1,4 +1,4 @@
-"""Two cells: differences along t, sample by sample, and over all diagnostics."""
+"""Figures of two cells: difference along t, samples as pairs, and all diagnostics."""
 
 import numpy as np
 import pytest
@@ -28,17 +28,17 @@ def test_differences_are_means_over_the_samples_finished_in_both(pair):
     np.testing.assert_allclose(numbers["high"] - numbers["low"], 2 * half, rtol=0.2)
 
 
-def test_clusters_are_where_the_curves_differ_as_the_comparison_says(pair):
+def test_clusters_are_those_of_the_comparison(pair):
     numbers = difference_numbers(pair, "gradient_cosine", A, B)
     t = pair["timestep"].values
     (cluster,) = [c for c in numbers.attrs["clusters"] if c["p"] <= 0.05]
     assert (cluster["first"], cluster["last"]) == (t[5], t[11])
     assert cluster["estimate"] == pytest.approx(0.3, abs=0.01)
-    told = [(c.first, c.last, c.p) for c in compare(pair, A, B).curves["gradient_cosine"]]
-    assert [(c["first"], c["last"], c["p"]) for c in numbers.attrs["clusters"]] == told
+    compared = [(c.first, c.last, c.p) for c in compare(pair, A, B).curves["gradient_cosine"]]
+    assert [(c["first"], c["last"], c["p"]) for c in numbers.attrs["clusters"]] == compared
 
 
-def test_significant_clusters_alone_are_shaded_with_their_p(pair):
+def test_only_significant_clusters_are_shaded(pair):
     figure = difference(pair, "gradient_cosine", A, B)
     (shade,) = [shape for shape in figure.layout.shapes if shape.type == "rect"]
     t = pair["timestep"].values
@@ -48,16 +48,16 @@ def test_significant_clusters_alone_are_shaded_with_their_p(pair):
     assert [s for s in difference(same, "gradient_cosine", A, B).layout.shapes if s.type == "rect"] == []
 
 
-def test_where_too_few_samples_are_finite_it_is_said_that_there_is_no_p(pair, ds):
-    told = difference(ds, "log_prob", GOOD, BAD).data[1].name
-    assert told.endswith("no p: N up to 16, below 64")
+def test_the_legend_says_where_too_few_samples_are_finite_for_a_p(pair, ds):
+    legend = difference(ds, "log_prob", GOOD, BAD).data[1].name
+    assert legend.endswith("no p: N up to 16, below 64")
     pair["gradient_cosine"][0, 0, 1, 0, :20, :4] = np.nan
-    told = difference(pair, "gradient_cosine", A, B).data[1].name
-    assert told.endswith("tested where N is at least 64: 16 of 20 timesteps")
+    legend = difference(pair, "gradient_cosine", A, B).data[1].name
+    assert legend.endswith("tested where N is at least 64: 16 of 20 timesteps")
     assert "tested" not in difference(pair, "log_prob", A, B).data[1].name
 
 
-def test_differences_are_drawn_as_they_are(pair):
+def test_difference_draws_the_numbers(pair):
     numbers = difference_numbers(pair, "gradient_norm", A, B, highlight=[1])
     figure = draw_difference(numbers)
     band, mean, own = figure.data
@@ -75,7 +75,7 @@ def test_norms_are_compared_as_logarithms(pair):
     numbers = difference_numbers(pair, "gradient_norm", A, B)
     np.testing.assert_allclose(numbers["mean"], 2, rtol=1e-6)
     assert quantity(pair, "update_norm").title == "log10 update_norm"
-    assert quantity(pair, "effective_strength").title == "effective_strength"  # which compare takes as it is
+    assert quantity(pair, "effective_strength").title == "effective_strength"  # compare does not take its logarithm
     assert quantity(pair, "final log_prob").variable == "log_prob"
 
 
@@ -109,7 +109,7 @@ def test_verdicts_of_pairs_are_those_of_the_judge(pair):
     assert set(unjudged["verdict"]) == {"no verdict"}
 
 
-def test_pairs_are_drawn_with_the_samples_numbers_and_what_is_selected(pair):
+def test_pairs_draw_the_numbers_with_samples_and_selection(pair):
     numbers = pairs_numbers(pair, "gradient_cosine", A, B, selected=[0, 20])
     figure = draw_pairs(numbers)
     drawn, emphasised = {}, []
@@ -137,10 +137,10 @@ def test_the_forest_is_the_comparison_over_the_spread_of_its_differences(pair):
     values = pair["gradient_cosine"].values[0, 0, :, 0].mean(axis=-1)
     spread = np.std(values[1] - values[0], ddof=1)
     assert (row["d"], row["d_low"]) == pytest.approx((row["estimate"] / spread, row["low"] / spread))
-    assert np.isnan(numbers.set_index("diagnostic").loc["score_cosine", "d"])  # which is the same in both
+    assert np.isnan(numbers.set_index("diagnostic").loc["score_cosine", "d"])  # it is the same in both cells
 
 
-def test_the_forest_is_drawn_with_intervals_and_the_change_in_words(pair):
+def test_the_forest_draws_intervals_and_the_change_in_words(pair):
     numbers = forest_numbers(pair, A, B)
     figure = draw_forest(numbers)
     (trace,) = figure.data
@@ -154,7 +154,7 @@ def test_the_forest_is_drawn_with_intervals_and_the_change_in_words(pair):
     assert (symbols["gradient_cosine"], symbols["score_cosine"]) == ("diamond", "diamond-open")
 
 
-def test_without_a_sample_that_is_finished_in_both_nothing_is_shown(ds):
+def test_figures_are_empty_if_no_sample_is_finished_in_both(ds):
     ds["written"][0, 0, 0, 1, :, -1] = 0
     numbers = difference_numbers(ds, "log_prob", GOOD, BAD)
     assert numbers["n"].tolist() == [0] * TIMESTEPS

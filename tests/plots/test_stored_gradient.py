@@ -20,7 +20,7 @@ AT_GOOD = (0, 0, 0, 1)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (2, 9, 7)])
-def test_the_spectrum_is_that_of_the_probe(shape):
+def test_the_spectrum_equals_that_of_the_probe(shape):
     gradient = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
     gradient[1] = 0
     step = torch.as_tensor(gradient)
@@ -38,7 +38,7 @@ def test_the_spectrum_of_the_stored_gradients_agrees_with_the_analysis_of_tensor
     assert numbers.attrs["source"] == "the first 4 samples, 10 timesteps"
 
 
-def test_what_was_recorded_is_taken_before_tensors(ds):
+def test_a_recorded_spectrum_is_preferred_to_tensors(ds):
     rng = np.random.default_rng(0)
     recorded = rng.dirichlet(np.ones(12), size=(*ds["log_prob"].shape,))
     recorded[(*AT_GOOD, 0, 3)] = np.nan
@@ -89,7 +89,7 @@ def test_magnitudes_count_elements(ds):
         assert rows["median"].iloc[0] == pytest.approx(np.log10(np.median(np.abs(finite))), abs=0.01)
 
 
-def test_magnitudes_are_drawn_as_they_are(ds):
+def test_magnitudes_draw_the_numbers(ds):
     numbers = magnitudes_numbers(ds, GOOD)
     figure = draw_magnitudes(numbers)
     zero, lost, map_, median = figure.data
@@ -100,7 +100,7 @@ def test_magnitudes_are_drawn_as_they_are(ds):
     assert "first 4 samples, 10 timesteps" in figure.layout.title.text
 
 
-def test_gradients_of_zeros_alone_have_an_empty_map(ds):
+def test_zero_gradients_have_an_empty_map(ds):
     ds["gradient"][...] = 0
     numbers = magnitudes_numbers(ds, GOOD)
     assert set(numbers["zero"]) == {1}
@@ -110,7 +110,7 @@ def test_gradients_of_zeros_alone_have_an_empty_map(ds):
 
 
 @pytest.mark.parametrize("chunks", [None, {"timestep": 3, "sample": 2}])
-def test_reading_is_bounded_and_by_chunks(ds, chunks):
+def test_a_limited_part_is_read_chunk_by_chunk(ds, chunks):
     expected = ds["gradient"].values[AT_GOOD]
     stored = stored_gradient(ds if chunks is None else ds.chunk(chunks), GOOD, samples=2, timesteps=4)
     t = ds["timestep"].values
@@ -124,7 +124,7 @@ def test_reading_is_bounded_and_by_chunks(ds, chunks):
         stored_gradient(ds, GOOD, samples=100, timesteps=100)
 
 
-def test_what_is_not_stored_yet_does_not_count(ds):
+def test_gradients_that_are_not_stored_yet_do_not_count(ds):
     ds["written"][(*AT_GOOD, slice(1, None))] = 1
     ds["written"][(*AT_GOOD, 0, slice(7, None))] = 0
     ds["gradient"] = ds["gradient"].where(ds["written"] >= 3)

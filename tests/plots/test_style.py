@@ -1,4 +1,4 @@
-"""What all figures share."""
+"""Settings that all figures share."""
 
 from gradscope import plots
 

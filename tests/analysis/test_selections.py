@@ -1,4 +1,4 @@
-"""Selections and copies of a store are analysed as the whole is."""
+"""Selections and copies of a store are analysed like a whole store."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ from gradscope.verification.verify import verify
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("subsets") / "run.zarr"
+    path = tmp_path_factory.mktemp("selections") / "run.zarr"
     torch.set_num_threads(1)
     record_run(prepare(config(path, judge="none"), "cpu"))
     return path
@@ -46,8 +46,8 @@ def assert_same(ours: xr.Dataset, theirs: xr.Dataset) -> None:
 
 
 @pytest.mark.parametrize("chosen", SELECTIONS.values(), ids=SELECTIONS)
-def test_one_value_of_a_dimension_is_a_list_of_one(chosen):
-    """Against the same selection by lists, which takes no dimension away."""
+def test_selecting_one_value_equals_selecting_a_list_of_one(chosen):
+    """A selection by lists removes no dimension."""
     ds = evaluated()
     one, several = ds.isel(chosen), ds.isel({dim: [index] for dim, index in chosen.items()})
     pd.testing.assert_frame_equal(one.gradscope.signatures(), several.gradscope.signatures())
@@ -68,12 +68,12 @@ def test_cells_of_a_selection_are_compared():
     assert ours.asdict()["accuracy"] == theirs.asdict()["accuracy"]
 
 
-def test_a_whole_store_is_what_it_was():
+def test_a_whole_store_is_returned_as_it_is():
     ds = evaluated()
     assert restore_dims(ds) is ds
 
 
-def test_what_cannot_be_told_is_refused_by_name():
+def test_datasets_that_lack_something_are_refused_by_name():
     with pytest.raises(GradscopeError, match=r"classifier is gone: select with a list, ds.sel\(classifier=\[...\]\)"):
         evaluated().isel(classifier=0, drop=True).gradscope.signatures()
     with pytest.raises(GradscopeError, match="not a gradscope store, nor a selection of one"):
@@ -89,7 +89,7 @@ def test_a_store_is_written_as_netcdf(path, tmp_path, opened):
     assert json.loads(again.attrs["versions"])["torch"].startswith(torch.__version__.partition("+")[0])
 
 
-def test_stores_of_before_with_mappings_as_attributes_are_read_and_written_as_netcdf(path, tmp_path):
+def test_older_stores_with_mappings_as_attributes_are_read_and_written_as_netcdf(path, tmp_path):
     old = tmp_path / "old.zarr"
     shutil.copytree(path, old)
     root = json.loads((old / "zarr.json").read_text())
@@ -120,24 +120,24 @@ def test_a_selection_written_by_xarray_is_a_store(path, tmp_path, drop):
 COPIES = {
     "later samples": lambda ds: ds.isel(sample=slice(6, 12)),
     "some samples": lambda ds: ds.isel(sample=[1, 5, 7]),
-    "of one label": lambda ds: ds.sel(sample=ds["label"] == 1),
+    "one label": lambda ds: ds.sel(sample=ds["label"] == 1),
     "a group": lambda ds: dict(iter(ds.groupby("label")))[2],
     "sorted by label": lambda ds: ds.sortby("label"),
     "every second step": lambda ds: ds.isel(timestep=slice(None, None, 2)),
-    "turned round": lambda ds: ds.isel(timestep=slice(None, None, -1)),
+    "reversed": lambda ds: ds.isel(timestep=slice(None, None, -1)),
     "some variables": lambda ds: ds[["gradient_norm", "gradient_cosine", "written"]],
     "without tensors": lambda ds: ds.drop_vars("gradient"),
     "one classifier": lambda ds: ds.isel(classifier=0),
     "one cell": lambda ds: ds.isel(classifier=0, classifier_input=0, stabilizer=0, guidance_scale=1),
     "one sample": lambda ds: ds.isel(sample=2),
     "one step": lambda ds: ds.isel(timestep=3),
-    "with a variable of one's own": lambda ds: ds.assign(mine=2 * ds["gradient_norm"]),
+    "with an added variable": lambda ds: ds.assign(mine=2 * ds["gradient_norm"]),
 }
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory) -> dict[str, Path]:
-    """Of 12 samples, by how their tensors are stored."""
+    """Stores of 12 samples for each dtype of their tensors."""
     torch.set_num_threads(1)
     found = {dtype: tmp_path_factory.mktemp("copies") / f"{dtype}.zarr" for dtype in ("float32", "float16")}
     for dtype, where in found.items():
@@ -149,7 +149,7 @@ def stores(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", COPIES)
-def test_whatever_part_of_a_store_is_written_is_the_same_and_sound(stores, tmp_path, name, dtype):
+def test_any_part_of_a_store_that_xarray_writes_is_a_sound_store(stores, tmp_path, name, dtype):
     part = COPIES[name](gradscope.open(stores[dtype]))
     part.to_zarr(tmp_path / "part.zarr")
     again = gradscope.open(tmp_path / "part.zarr")
@@ -172,7 +172,7 @@ def test_samples_are_grouped_by_their_label(path):
     assert ds.groupby("label").mean()["log_prob"].sizes["label"] == 4
 
 
-def test_what_no_analysis_can_take_is_told(path):
+def test_unsuitable_variables_and_dimensions_are_refused(path):
     ds = gradscope.open(path)
     for name in ("gradient", "image"):
         with pytest.raises(GradscopeError, match=f"{name} is not a diagnostic over cells, samples and timesteps"):

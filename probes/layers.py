@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probes.catalogue import CATALOGUE, Coordinate
+from probes.catalogue import CATALOGUE
 from probes.numerics import norm, undefined
 from probes.probe import Probe
 from probes.step import GuidedStep
+from probes.variable import Coordinate
 
 
 class Layers(Probe):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from probes.catalogue import Variable
 from probes.step import GuidedStep
+from probes.variable import Variable
 
 
 class Probe:

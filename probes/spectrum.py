@@ -6,9 +6,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from probes.catalogue import CATALOGUE, Coordinate
+from probes.catalogue import CATALOGUE
 from probes.probe import Probe
 from probes.step import GuidedStep
+from probes.variable import Coordinate
 
 _WIDTH = 1 / 16
 _BINS = 12

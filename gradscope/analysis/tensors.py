@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradscope.analysis.contents import absent
 from gradscope.errors import GradscopeError, one_of
 from gradscope.store.dims import over, sample_dims
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 _CLIP = 1.0  # diffusers' clip_sample_range, where nobody changed it
 _CHUNKS = {"sample": (8,), "timestep": (10,)}  # of data in memory

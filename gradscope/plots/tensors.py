@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.contents import place, require
 from gradscope.errors import GradscopeError
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 _MOST = 4096
 """Gradients that are read for one figure."""

@@ -13,9 +13,10 @@ import zarr
 from gradscope.errors import GradscopeError
 from gradscope.store.arrays import create_array
 from gradscope.store.dims import REPEAT
+from gradscope.store.grid import AUXILIARY
 from gradscope.store.locations.location import ROOT, StorePath, locate, reason
 from gradscope.store.root import set_attributes
-from gradscope.store.schema import AUXILIARY, VERSION, WRITTEN, Schema
+from gradscope.store.schema import VERSION, WRITTEN, Schema
 from gradscope.store.untrusted import root as trust
 from gradscope.text import size
 

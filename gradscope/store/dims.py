@@ -6,7 +6,7 @@ from typing import Any
 import xarray as xr
 
 from gradscope.errors import GradscopeError
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 CELL_DIMS = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
 """Every cell has these; a store may have more, see `cell_dims`."""

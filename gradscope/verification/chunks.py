@@ -17,9 +17,10 @@ from gradscope.errors import GradscopeError
 from gradscope.store.arrays import chunk_index, grid_of
 from gradscope.store.chunks import Chunks, Index
 from gradscope.store.dims import REPEAT
+from gradscope.store.grid import COORDINATES
 from gradscope.store.locations.location import ROOT, Location
 from gradscope.store.replacement import JOURNAL
-from gradscope.store.schema import COORDINATES, WRITTEN
+from gradscope.store.schema import WRITTEN
 from gradscope.store.untrusted import chunk_bytes
 from gradscope.verification.metadata import ANEW, MOST, Finding, Metadata, bounded
 

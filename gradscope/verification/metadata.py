@@ -10,14 +10,15 @@ from gradscope.errors import GradscopeError
 from gradscope.store.arrays import is_dotted
 from gradscope.store.config_hash import config_hash
 from gradscope.store.dims import CELL_DIMS, cell_dims_of, sample_dims_of
+from gradscope.store.grid import AUXILIARY, COORDINATES
 from gradscope.store.locations.files import MAX_METADATA_BYTES
 from gradscope.store.locations.location import ROOT, Location
 from gradscope.store.replacement import journaled
-from gradscope.store.schema import AUXILIARY, COORDINATES, VERSION, WRITTEN
+from gradscope.store.schema import VERSION, WRITTEN
 from gradscope.store.untrusted import arrays as trusted_arrays
 from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.checks import NAME
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 MOST = 20
 """Findings of an array that are told one by one."""

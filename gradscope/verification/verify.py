@@ -15,8 +15,8 @@ from gradscope.analysis.subsets import whole
 from gradscope.errors import GradscopeError
 from gradscope.store import cell_dims, open_store
 from gradscope.store.dims import REPEAT, over
+from gradscope.store.grid import COORDINATES
 from gradscope.store.locations.location import ROOT, StorePath, locate
-from gradscope.store.schema import COORDINATES
 from gradscope.verification.chunks import Integrity, examine
 from gradscope.verification.metadata import ANEW, Finding
 from gradscope.verification.ranges import VERDICTS, outside, range_of

@@ -85,19 +85,19 @@ def cell(path, sampler, probes, labels=LABELS, **options):
     ("probes", "said"),
     [
         ([Peak("first")], "my own mistake"),
-        ([Peak("shape")], r"Peak: gradient_peak is a tensor over \(sample\) of shape \(2,\), got \(2, 1\)"),
-        ([Peak("kind")], "gradient_peak is a tensor over .*, got list"),
-        ([Peak("name")], r"Peak measured \['gradient_peek'\] and declares \['gradient_peak'\]"),
-        ([Norm("gradient"), Peak], r"probes\[1\]: takes a probe, got the class Peak; make one: Peak\(...\)"),
+        ([Peak("shape")], r"Peak: gradient_peak must be a tensor over \(sample\) of shape \(2,\), got \(2, 1\)"),
+        ([Peak("kind")], "gradient_peak must be a tensor over .*, got list"),
+        ([Peak("name")], r"Peak measured \['gradient_peek'\], but declares \['gradient_peak'\]"),
+        ([Norm("gradient"), Peak], r"probes\[1\]: takes a probe, got the class Peak; pass Peak\(...\)"),
         (Peak(), "probes: takes a list of probes"),
-        ([Probe()], r"probes\[0\]: Probe is the base of all probes and measures nothing"),
-        ([Bare()], "Bare has no `measure` of its own, so it measures nothing"),
-        ([NoVariables()], "NoVariables.variables is a tuple of probes.Variable"),
+        ([Probe()], r"probes\[0\]: Probe is the base class and measures nothing"),
+        ([Bare()], "Bare does not implement `measure`, so it measures nothing"),
+        ([NoVariables()], "NoVariables.variables must be a tuple of probes.Variable"),
         ([Needy()], "GuidedStep has no field 'gradiant'; did you mean 'gradient'"),
-        ([Reserved()], "is a name of every store's own, got 'written'"),
-        ([Unmeasured()], "gradient_peak has a dimension 'layer' of no known length"),
-        ([Strange()], "gradient_peak is of dtype 'complex64'; one of: float32"),
-        ([lambda step: step], r"probes\[0\]: takes a probes.Probe, got one of type function"),
+        ([Reserved()], "is taken by every store, got 'written'"),
+        ([Unmeasured()], "gradient_peak has a dimension 'layer' of unknown length; give `sizes`"),
+        ([Strange()], "gradient_peak has dtype 'complex64'; one of: float32"),
+        ([lambda step: step], r"probes\[0\]: takes a probes.Probe, got an object of type function"),
         ([Norm("gradient"), Norm("gradient")], "two of them record 'gradient_norm'"),
     ],
 )
@@ -137,9 +137,7 @@ def test_an_overwritten_store_is_kept_until_the_first_step_is_measured(tmp_path,
 def test_what_fails_later_says_how_to_go_on(tmp_path, guided):
     with pytest.raises(RuntimeError, match="my own mistake") as failed:
         cell(tmp_path / "a.zarr", guided, [Peak("second")])
-    assert failed.value.__notes__ == [
-        f"0 of 3 blocks are recorded in {tmp_path / 'a.zarr'}; resume=True goes on with them"
-    ]
+    assert failed.value.__notes__ == [f"0 of 3 blocks are recorded in {tmp_path / 'a.zarr'}; continue with resume=True"]
     cell(tmp_path / "a.zarr", guided, [Peak()], resume=True)
     assert gradscope.open(tmp_path / "a.zarr").attrs["status"] == "complete"
 
@@ -174,7 +172,7 @@ def test_a_loop_of_ones_own_that_lacks_something_leaves_no_store(tmp_path):
 def test_a_second_call_of_sample_says_what_to_do_and_loses_nothing(tmp_path, guided):
     with gradscope.record(guided, tmp_path / "a.zarr", PROBES, overwrite=True) as recorder:
         images = recorder.sample(LABELS, 4)
-        with pytest.raises(GradscopeError, match=r"give all labels to one call .*or record this one into a store"):
+        with pytest.raises(GradscopeError, match=r"give all labels to one call .*or record this one into another store"):
             recorder.sample(LABELS, 4, seed=1)
     np.testing.assert_array_equal(gradscope.open(tmp_path / "a.zarr")["image"].values.squeeze(), images.numpy())
 
@@ -211,7 +209,7 @@ def test_errors_from_python_name_pythons_options(tmp_path, guided):
 
 def test_only_the_rooms_of_the_command_line_name_its_options():
     """Elsewhere an error has them in its keywords `key` and `command`, which Python does not show."""
-    rooms = ("cli", "config/loading.py", "recording/distributed.py", "auditing/run.py", "reporting/html.py")
+    rooms = ("cli", "config/loading.py", "recording/cluster.py", "auditing/run.py", "reporting/html.py")
     wrong = []
     for path in (ROOT / "gradscope").rglob("*.py"):
         place = path.relative_to(ROOT / "gradscope").as_posix()

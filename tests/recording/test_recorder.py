@@ -13,7 +13,8 @@ import gradscope
 from gradscope import ClassifierGuidance, GuidedSampler
 from gradscope.errors import GradscopeError, NonFiniteGradient
 from gradscope.recording.from_python import SamplerRecorder
-from gradscope.recording.recorder import Recorder, make_schema
+from gradscope.recording.recorder import Recorder
+from gradscope.recording.schema import make_schema
 from gradscope.sampling.process import Schedule
 from gradscope.sampling.sampler import sample_seeds
 from gradscope.stabilizers import Adam

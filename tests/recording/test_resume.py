@@ -208,7 +208,7 @@ def test_a_recording_from_python_goes_on_too(sampler, tmp_path):
     with sampler.register_step_hook(stop), pytest.raises(KeyboardInterrupt) as stopped:
         sample(tmp_path / "run.zarr")
     assert stopped.value.__notes__ == [
-        f"1 of 3 blocks are recorded in {tmp_path / 'run.zarr'}; resume=True goes on with them"
+        f"1 of 3 blocks are recorded in {tmp_path / 'run.zarr'}; continue with resume=True"
     ]
     with pytest.raises(GradscopeError, match="it was recorded from Python, gradscope.record"):
         recording_command.run(request(tmp_path / "run.zarr"))

@@ -10,7 +10,7 @@ from dashboards.widgets.links import into
 from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding
 from gradscope.plots.style import cell_name
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 _AFFECTED = "samples that show it"
 _EFFECT = "the statistic that the test looks at; the text beside the table says which"

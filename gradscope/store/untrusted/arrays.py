@@ -6,10 +6,11 @@ from math import prod
 from typing import Any
 
 from gradscope.store.dims import CELL_DIMS, REPEAT, cell_dims_of, sample_dims_of
-from gradscope.store.schema import OF_SAMPLES, OF_TIMESTEPS
+from gradscope.store.grid import OF_SAMPLES, OF_TIMESTEPS
 from gradscope.store.untrusted.checks import NAME, check_depth, check_key, mapping, refuse, short, whole_numbers
 from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, TEXT
-from probes.catalogue import CATALOGUE, TENSOR
+from probes.catalogue import CATALOGUE
+from probes.variable import TENSOR
 
 _CHUNK_BYTES, _SHARD_BYTES = 2**30, 2**36
 _LONG_BYTES = 2**26  # of chunks that are longer than their array

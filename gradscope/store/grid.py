@@ -13,17 +13,20 @@ OF_TIMESTEPS = ("step", "alphas_cumprod", "sigma", "signal", "noise", "log_snr")
 OF_SAMPLES = ("label", "seed")
 COORDINATES = (*CELL_DIMS, "sample", *OF_SAMPLES, "timestep", *OF_TIMESTEPS)
 AUXILIARY = " ".join((*OF_TIMESTEPS, *OF_SAMPLES))
-"""The attribute `coordinates`: those that are not along a dimension of their own."""
+"""Value of the attribute `coordinates`: the coordinates that are not a dimension."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """Coordinates of a run: cells, samples, timesteps and a sample's shape.
 
+    A cell is one combination of classifier, classifier_input, stabilizer, guidance_scale and any further dimensions. A
+    block is the set of samples that go through the sampler together.
+
     Raises
     ------
     GradscopeError
-        A name cannot be shown in a line, or a dimension's name is taken.
+        A name cannot be shown on one line, or the name of a dimension is taken.
 
     Examples
     --------
@@ -47,22 +50,25 @@ class Grid:
     seed: np.ndarray
     """Seed of each sample's generator, ``(samples,)``."""
     timestep: np.ndarray
-    """One for each evaluation of the denoiser, in sampling order, ``(timesteps,)``: whole numbers or not."""
+    """Diffusion time of each evaluation of the denoiser, in sampling order, ``(timesteps,)``; need not be whole."""
     alphas_cumprod: np.ndarray
+    """Cumulative product of alphas, ``(timesteps,)``."""
     sigma: np.ndarray
+    """Standard deviation of the DDPM posterior, ``(timesteps,)``."""
     sample_shape: tuple[int, ...]
-    """Channel, height, width of an image; or those of any other sample."""
+    """Channel, height, width of an image, or the shape of any other sample."""
     batch_size: int
-    """Samples of a block."""
+    """Largest number of samples of a block."""
     sample_dims: tuple[str, ...] = ()
-    """Names of the sample's dimensions; by default those of points, signals, images or videos, by their number."""
+    """Names of the sample's dimensions; by default, by their number, those of points, signals, images or videos."""
     further: Mapping[str, tuple[str | float, ...]] = field(default_factory=dict)
-    """Dimensions of the cells beside the four, for example ``method``, with their values."""
+    """Further dimensions of cells, for example ``method``, with their values."""
     repeats: int = 0
-    """At most so often a timestep is repeated; 0: stores have no dimension `repeat`."""
+    """Largest number of repetitions of a timestep; 0: the store has no dimension `repeat`."""
     signal: np.ndarray | None = None
+    """Factor of x_0 in x_t = signal x_0 + noise epsilon, ``(timesteps,)``; default: sqrt(alphas_cumprod)."""
     noise: np.ndarray | None = None
-    """x_t = signal x_0 + noise epsilon, ``(timesteps,)``; by default the roots of alphas_cumprod and of 1 less that."""
+    """Factor of epsilon in x_t, ``(timesteps,)``; default: sqrt(1 - alphas_cumprod)."""
 
     def __post_init__(self) -> None:
         for dim in ("classifier", "classifier_input", "stabilizer"):
@@ -77,6 +83,7 @@ class Grid:
 
     @property
     def cell_dims(self) -> tuple[str, ...]:
+        """Names of the dimensions of cells."""
         return (*CELL_DIMS, *self.further)
 
     @property
@@ -85,12 +92,12 @@ class Grid:
         return names_of_sample(self.sample_shape, self.sample_dims)
 
     def along(self, dim: str) -> tuple[str | float, ...]:
-        """The values along one dimension of the cells."""
+        """Values along one dimension of cells."""
         return tuple(self.further[dim] if dim in self.further else getattr(self, dim))
 
     @property
     def cells(self) -> tuple[int, ...]:
-        """Number of values of each of `cell_dims`."""
+        """Number of values along each of `cell_dims`."""
         return tuple(len(self.along(dim)) for dim in self.cell_dims)
 
     @property
@@ -105,13 +112,15 @@ class Grid:
 
     @property
     def samples(self) -> int:
+        """Number of samples."""
         return len(self.label)
 
     @property
     def timesteps(self) -> int:
+        """Number of timesteps."""
         return len(self.timestep)
 
     @property
     def block(self) -> int:
-        """Samples of a block; the last one may have fewer."""
+        """Samples of a block; the last block may have fewer."""
         return min(self.batch_size, self.samples)

@@ -13,8 +13,8 @@ from gradscope.store.schema import WRITTEN, Array, Schema, fill_value
 class Frame:
     """The values of one step of one block, in host memory.
 
-    Arrays have the block's samples first; tensors only the samples whose tensors are kept. ``wait()`` returns when the
-    arrays are filled, ``release()`` gives them back.
+    The first dimension of an array is the block's samples; of a tensor it is the samples whose tensors are kept.
+    ``wait()`` returns when the arrays are filled; ``release()`` allows their memory to be used again.
     """
 
     cell: tuple[int, ...]
@@ -24,14 +24,15 @@ class Frame:
     wait: Callable[[], None] = lambda: None
     release: Callable[[], None] = lambda: None
     repeat: int = 0
-    """Number of the repetition of this step, where the store has a dimension `repeat`."""
+    """Number of this step's repetition, from 0; used if the store has the dimension `repeat`."""
 
 
 class Staging:
-    """The steps of one block whose chunks are not yet full: these are written from here, whole.
+    """Steps of one block that wait until their chunks are full; chunks are written whole, from here.
 
-    A tensor's chunk is written when it is full, and once before, when half of it has come and waits: however slow the
-    sampler is, no more than twice the tensors' bytes are written. Scalars are few, and written whenever they wait.
+    A tensor's chunk is written when it is full, and once before that, if at least half of it has waited for some
+    seconds. However slow the sampler is, at most twice the tensors' bytes are written. Scalars are small, so they are
+    written whenever they have waited.
     """
 
     def __init__(self, schema: Schema, cell: tuple[int, ...], first_sample: int, samples: int) -> None:
@@ -39,28 +40,29 @@ class Staging:
         self.rows = slice(first_sample, first_sample + samples)
         self.kept = schema.kept_samples(first_sample, samples)
         rows = schema.stored_samples
-        self.staged = min(samples, -(-self.kept // rows) * rows)  # of tensors: whole objects
+        self.staged = min(samples, -(-self.kept // rows) * rows)  # samples of tensors, in whole stored objects
         self.scalars = {a.name: self._empty(a, samples, schema.scalar_chunk_steps) for a in schema.scalars}
         self.tensors = {
             a.name: self._empty(a, self.staged, schema.tensor_chunk[1]) for a in schema.tensors if self.kept
         }
         self.marker = np.zeros((samples, schema.grid.timesteps, *schema.repeats), WRITTEN.dtype)
         self.next = 0
-        """The step after the last that came."""
+        """The step after the last one that arrived."""
         self.waiting = False
-        """Whether there are steps whose scalars are not written,"""
+        """Whether there are steps whose scalars are not written."""
         self.unmarked: list[tuple[int, ...]] = []
-        """steps (and repetitions) whose tensors are not,"""
+        """Steps (and repetitions) whose tensors are not written."""
         self.first_marked = 0
-        """and the first step whose marker is not that here."""
+        """First step whose marker differs from the stored one."""
         self.halved = False
-        """The chunk that is being filled was written once."""
+        """Whether the tensors' chunk that is being filled was already written once."""
 
     def _empty(self, array: Array, samples: int, steps: int) -> np.ndarray:
         shape = (samples, steps, *self.schema.repeats, *self.schema.extra(array))
         return np.full(shape, fill_value(array.dtype), dtype=array.dtype)
 
     def put(self, frame: Frame) -> None:
+        """Copy the values of a step."""
         schema, step = self.schema, frame.step
         at: tuple[int, ...] = (frame.repeat,) if schema.repeats else ()
         fresh = bool(at) and step >= self.next
@@ -75,7 +77,7 @@ class Staging:
 
     def _put(self, staged: Mapping[str, np.ndarray], frame: Frame, place: Where, fresh: bool) -> None:
         for name, values in staged.items():
-            if fresh:  # what an earlier chunk left in repetitions that this step may not have
+            if fresh:  # clear repetitions of an earlier chunk, which this step may lack
                 values[:, place[1]] = fill_value(values.dtype)
             values[place] = frame.arrays[name]
 
@@ -89,18 +91,18 @@ class Staging:
         return full and bool(self.unmarked)
 
     def tensors_wait(self, share: float) -> bool:
-        """Whether at least a share of the tensors' chunk has come, and it was not yet written at half."""
+        """Whether tensors wait and at least a share of their chunk has arrived that was not written before."""
         size = self.schema.tensor_chunk[1]
         come = (self.next - 1) % size + 1
         again = share > 0 and self.halved
         return bool(self.unmarked) and come >= share * size and not again
 
     def take_tensors(self) -> Iterator[tuple[str, Where, np.ndarray]]:
-        """Array name, place and values of the tensors' chunk; afterwards the marker here says that they are there."""
+        """Array name, place and values of each tensor's chunk; afterwards the marker here counts them as written."""
         steps = self._chunk(self.next - 1, self.schema.tensor_chunk[1])
         rows = slice(self.first_sample, self.first_sample + self.staged)
         for name, values in self.tensors.items():
-            values[:, self.next - steps.start :] = fill_value(values.dtype)  # and not what was there before
+            values[:, self.next - steps.start :] = fill_value(values.dtype)  # clear the previous chunk's values
             yield name, (*self.cell, rows, steps), values[:, : steps.stop - steps.start]
         for step, *at in self.unmarked:
             place: Where = (slice(self.kept), step, *at)
@@ -110,7 +112,7 @@ class Staging:
         self.halved = self.next < steps.stop
 
     def take_scalars(self) -> Iterator[tuple[str, Where, np.ndarray]]:
-        """The same of the scalars' chunk, and then of the marker's chunks that changed, in the order of the steps."""
+        """The same for the scalars' chunk, then for the marker's chunks that changed, in the order of steps."""
         size = self.schema.scalar_chunk_steps
         steps = self._chunk(self.next - 1, size)
         for name, values in self.scalars.items():
@@ -122,6 +124,6 @@ class Staging:
         self.first_marked, self.waiting = self.next, False
 
     def _chunk(self, step: int, size: int) -> slice:
-        """The steps of the chunk to which a step belongs: no flush is ever put off beyond its end."""
+        """Steps of the chunk that holds a step; staged steps are always written before the next chunk begins."""
         first = step - step % size
         return slice(first, min(first + size, self.schema.grid.timesteps))

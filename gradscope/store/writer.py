@@ -1,8 +1,8 @@
-"""Writing a store: one thread fills the arrays, whole chunks at a time, and the marker comes last.
+"""Write a store: one thread fills the arrays, whole chunks at a time, and sets the marker last.
 
-Scalars are written too when they have waited for some seconds, so that a run can be followed while it is recorded:
-`written` is 1 there, and becomes 3 when the tensors' chunk is written. What is written again is written whole, from
-memory.
+Scalars that have waited for some seconds are written before their chunk is full, so that a run can be watched while it
+is recorded. There `written` is 1; it becomes 3 when the tensors' chunk is written. Whatever is written again is written
+whole, from memory.
 """
 
 import queue
@@ -23,16 +23,29 @@ from gradscope.store.schema import WRITTEN, Schema
 from gradscope.store.staging import Frame, Staging
 
 FLUSH_SECONDS = 2.0
-"""No step waits longer until it is written,"""
+"""Longest time that a step waits until it is written, in a folder."""
 FAR_FLUSH_SECONDS = 30.0
-"""or, in an object store, this long."""
+"""The same in an object store."""
 
 
 class StoreWriter:
     """Writes frames in a thread, whole chunks at a time, in the order of `submit`.
 
-    A block's steps must come in order, and one block after the other. A failure in the thread is raised by the next
-    `submit`, or by `close`. Memory is one chunk of timesteps of one block: about 1 MB for each tensor of each sample.
+    Submit the steps of a block in order, and one block after another. An error in the thread is raised by the next
+    `submit`, or by `close`. Memory holds one chunk of timesteps of one block: about 1 MB per tensor and sample.
+
+    Parameters
+    ----------
+    where
+        The store.
+    schema
+        Its arrays.
+    inspect
+        Called in the thread with each frame before it is written.
+    durable
+        Flush data to disk (fsync) before their marker is set.
+    flush_seconds
+        Longest time that a step waits until it is written; default: `FLUSH_SECONDS` or `FAR_FLUSH_SECONDS`.
     """
 
     def __init__(
@@ -56,31 +69,32 @@ class StoreWriter:
             for name in schema.names
         }
         self._staging: Staging | None = None
-        self._since: float | None = None  # when the oldest step that is not yet written came
+        self._since: float | None = None  # arrival of the oldest step that is not written yet
         self._frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self.bytes = 0
         """Bytes written, before compression."""
         self.seconds = 0.0
-        """Time spent in writing."""
+        """Seconds spent writing."""
         self._thread = threading.Thread(target=self._run, name="gradscope-writer", daemon=True)
         self._thread.start()
 
     def forget(self, cell: tuple[int, ...], first_sample: int, samples: int) -> None:
-        """Mark nothing of a block as written, before it is recorded again; no step of it may be on its way."""
+        """Mark a block as not written, before it is recorded again. No frame of it may be in the queue."""
         rows: Where = (*cell, slice(first_sample, first_sample + samples))
         marker = self._chunks[WRITTEN.name]
         if (values := marker.select(rows)).any():
             marker.write(rows, np.zeros_like(values))
 
     def submit(self, frame: Frame) -> None:
+        """Queue a frame for writing; raises an earlier error of the thread."""
         if self._error is not None:
             frame.release()
             self.check()
         self._frames.put(frame)
 
     def check(self) -> None:
-        """Raise what went wrong in the thread, if anything did."""
+        """Raise GradscopeError if writing has failed in the thread."""
         if self._error is None:
             return
         if self._location.path is not None and not (self._location.path / ROOT).exists():
@@ -88,7 +102,7 @@ class StoreWriter:
         raise GradscopeError(f"{self._location} could not be written: {reason(self._error)}") from self._error
 
     def close(self) -> None:
-        """Write what is left, and stop."""
+        """Write the remaining frames, and end the thread."""
         if self._thread.is_alive():
             self._frames.put(None)
             self._thread.join()
@@ -108,7 +122,7 @@ class StoreWriter:
         self._flush_safely(0.0)
 
     def _next(self) -> Frame | None:
-        """The next frame; if it is long in coming, what waits is written meanwhile."""
+        """The next frame; steps that wait too long in the meantime are written."""
         while True:
             try:
                 return self._frames.get(timeout=self._patience())
@@ -116,7 +130,7 @@ class StoreWriter:
                 self._flush_safely(0.5)
 
     def _patience(self) -> float | None:
-        """Seconds until what is staged has to be written; None where nothing is."""
+        """Seconds until staged steps must be written; None if there are none."""
         if self._since is None or self._error is not None:
             return None
         return max(0.0, self._since + self._flush_seconds - time.monotonic())
@@ -149,7 +163,7 @@ class StoreWriter:
             self._flush(1.0)
 
     def _flush(self, share: float) -> None:
-        """Write what waits: tensors if that share of their chunk has come, then scalars, then the marker."""
+        """Write waiting steps: tensors if this share of their chunk has arrived, then scalars, then the marker."""
         staging = self._staging
         if staging is None or not (staging.waiting or (staging.unmarked and not share)):
             return
@@ -161,7 +175,7 @@ class StoreWriter:
 
     def _refuse_removed(self) -> None:
         if self._location.path is not None and not (self._location.path / ROOT).exists():
-            raise FileNotFoundError("it was removed")  # zarr would make its folders again
+            raise FileNotFoundError("it was removed")  # zarr would create its folders again
 
     def _write_all(self, pieces: Iterator[tuple[str, Where, np.ndarray]]) -> None:
         for piece in pieces:
@@ -175,7 +189,7 @@ class StoreWriter:
 
 
 def _sync_metadata(store: Path) -> None:
-    """Have on the disk what chunks are read with, and the names that lead to it."""
+    """Flush to disk the metadata that reading needs, and the names of their files and folders."""
     for file in store.glob(f"**/{ROOT}"):
         sync(file)
         sync(file.parent)

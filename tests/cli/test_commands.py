@@ -167,7 +167,7 @@ def test_an_existing_store_is_kept(here, gradscope):
 def test_what_is_no_store_is_never_overwritten(here, gradscope):
     (here / "mine.zarr").mkdir()
     (here / "mine.zarr" / "thesis.tex").write_text("precious")
-    message = "recording.path: mine.zarr is not a zarr store, it is not overwritten"
+    message = "recording.path: mine.zarr is not a zarr store, so it is not overwritten"
     refused(gradscope, here, message, "record", "--config", "run.yaml", "--overwrite")
 
 

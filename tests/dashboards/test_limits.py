@@ -109,13 +109,15 @@ READING = {
 @pytest.mark.parametrize("name", READING)
 def test_what_a_chunk_decodes_to_is_bounded_by_the_metadata(claim, name):
     path = hostile_store.replaced(claim({}), name, hostile_store.zstd_of_zeros(BOMB))
-    with pytest.raises(GradscopeError, match=f"{name}/c/.* is damaged: it (holds {BOMB} bytes, wanted|has more than)"):
+    with pytest.raises(
+        GradscopeError, match=f"{name}/c/.* is damaged: it (decodes to {BOMB} bytes, wanted|has more than)"
+    ):
         READING[name](path)
 
 
 def test_a_chunk_that_does_not_say_what_it_holds_is_refused(claim):
     path = hostile_store.replaced(claim({}), "written", hostile_store.zstd_of_zeros(BOMB, told=False)[:500])
-    with pytest.raises(GradscopeError, match="it does not say how much it holds"):
+    with pytest.raises(GradscopeError, match="its header does not give its decoded size"):
         Recorded(path)
 
 
@@ -145,7 +147,7 @@ def test_tensors_in_blosc_and_in_shards_are_bounded(tmp_path, sharded):
     hostile_store.replaced(path, "gradient", bomb)
     ds = open_store(path)["gradient"]
     for part in (ds, ds.isel(sample=0, timestep=0)):
-        with pytest.raises(GradscopeError, match=f"it holds {BOMB} bytes"):
+        with pytest.raises(GradscopeError, match=f"it decodes to {BOMB} bytes"):
             part.load()
 
 

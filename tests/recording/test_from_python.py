@@ -172,7 +172,7 @@ def test_a_loop_of_ones_own_that_lacks_something_leaves_no_store(tmp_path):
 def test_a_second_call_of_sample_says_what_to_do_and_loses_nothing(tmp_path, guided):
     with gradscope.record(guided, tmp_path / "a.zarr", PROBES, overwrite=True) as recorder:
         images = recorder.sample(LABELS, 4)
-        with pytest.raises(GradscopeError, match=r"give all labels to one call .*or record this one into another store"):
+        with pytest.raises(GradscopeError, match=r"give all labels to one call .* record this one into another store"):
             recorder.sample(LABELS, 4, seed=1)
     np.testing.assert_array_equal(gradscope.open(tmp_path / "a.zarr")["image"].values.squeeze(), images.numpy())
 
@@ -191,7 +191,7 @@ def test_errors_from_python_name_pythons_options(tmp_path, guided):
     with pytest.raises(GradscopeError) as exists:
         cell(path, guided, PROBES)
     assert str(exists.value) == (
-        f"{path} exists; choose another path, go on with it (resume=True), or replace it (overwrite=True)"
+        f"{path} exists; choose another path, continue it (resume=True), or overwrite it (overwrite=True)"
     )
     assert exists.value.for_command() == (
         f"recording.path: {path} exists; choose another path (--store), continue it (--resume {path}), or overwrite "

@@ -118,7 +118,7 @@ def test_what_is_there_is_kept_unless_it_is_to_be_overwritten(server):
     with pytest.raises(GradscopeError, match="s3://runs/thesis exists"):
         prepared("s3://runs/thesis")
     config = prepared("s3://runs/other.zarr", samples=2).config
-    with pytest.raises(GradscopeError, match="s3://runs/thesis is not a zarr store, it is not overwritten"):
+    with pytest.raises(GradscopeError, match="s3://runs/thesis is not a zarr store, so it is not overwritten"):
         prepare(config, "cpu", store="s3://runs/thesis", overwrite=True)
     record_run(prepare(config, "cpu", store="s3://runs/kept.zarr", overwrite=True), overwrite=True)
     assert open_store("s3://runs/kept.zarr").attrs["run_id"] != first

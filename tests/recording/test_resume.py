@@ -107,8 +107,8 @@ def test_differences_are_refused_by_name(store, tmp_path):
     with pytest.raises(GradscopeError) as refused:
         recording_command.run(request(store, config=str(tmp_path / "other.yaml")))
     assert str(refused.value) == (
-        f"{store} cannot be continued: sampling.seed was 0, and is 5; stabilizers.adam.eps was absent, and is 0.0001. "
-        "Record that into another store"
+        f"{store}: cannot resume: sampling.seed was 0, and is 5; stabilizers.adam.eps was absent, and is 0.0001. "
+        "Record this run into another store"
     )
     with pytest.raises(GradscopeError, match="sampling.samples was 6, and is 8. Record"):
         recording_command.run(request(store, overrides=("sampling.samples=8",)))
@@ -158,7 +158,7 @@ def test_a_store_of_other_arrays_is_refused(store):
     root = json.loads((store / "zarr.json").read_text())
     root["attributes"]["recorded"].remove("update")
     (store / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(GradscopeError, match=r"cannot be continued, .*\['update'\]"):
+    with pytest.raises(GradscopeError, match=r"cannot resume: these variables differ .*\['update'\]"):
         recording_command.run(request(store))
 
 
@@ -210,9 +210,9 @@ def test_a_recording_from_python_goes_on_too(sampler, tmp_path):
     assert stopped.value.__notes__ == [
         f"1 of 3 blocks are recorded in {tmp_path / 'run.zarr'}; continue with resume=True"
     ]
-    with pytest.raises(GradscopeError, match="it was recorded from Python, gradscope.record"):
+    with pytest.raises(GradscopeError, match="it was recorded from Python; resume it with gradscope.record"):
         recording_command.run(request(tmp_path / "run.zarr"))
-    with pytest.raises(GradscopeError, match="cannot be continued, its coordinate seed has other values"):
+    with pytest.raises(GradscopeError, match="cannot resume: the coordinate seed has other values in the store"):
         sample(tmp_path / "run.zarr", resume=True, seed=1)
     again = sample(tmp_path / "run.zarr", resume=True)
     assert again.numpy().tobytes() == images.numpy().tobytes()

@@ -286,7 +286,7 @@ def changed(content, key, value):
         (
             "probes",
             ["mymodels:robust"],
-            "probes.mymodels:robust: takes a probes.Probe, got one of type LinearClassifier",
+            "probes.mymodels:robust: takes a probes.Probe, got an object of type LinearClassifier",
         ),
         ("probes", ["mymodels:sys"], "probes: mymodels has no 'sys'"),
         ("sampling.labels", [0, 4], "sampling.labels: the classifiers have classes 0 to 3, got 4"),

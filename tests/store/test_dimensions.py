@@ -259,11 +259,11 @@ def test_more_repetitions_than_the_grid_has_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"cell_dims": ["classifier"]}, "cell_dims is classifier, classifier_input"),
-        ({"cell_dims": "classifier"}, "cell_dims is"),
-        ({"sample_dims": []}, "sample_dims is one to eight names"),
-        ({"sample_dims": ["a", "a"]}, "sample_dims is one to eight names"),
-        ({"sample_dims": ["../x"]}, "sample_dims is one to eight names"),
+        ({"cell_dims": ["classifier"]}, "cell_dims must be classifier, classifier_input"),
+        ({"cell_dims": "classifier"}, "cell_dims must be"),
+        ({"sample_dims": []}, "sample_dims must be one to eight names"),
+        ({"sample_dims": ["a", "a"]}, "sample_dims must be one to eight names"),
+        ({"sample_dims": ["../x"]}, "sample_dims must be one to eight names"),
         ({"sample_dims": ["height", "width"]}, "gradient: its dimensions are"),
     ],
 )

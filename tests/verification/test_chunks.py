@@ -112,7 +112,7 @@ def test_a_damaged_chunk_of_a_compressed_array_without_checksum_is_found_where_i
     edit(file, lambda content: content.__setitem__(slice(4, 8), struct.pack("<I", 2**31 - 1)))  # it claims 2 GB
     array, place, what = only(path)
     assert (array, place) == ("gradient", f"gradient/{file.name}")
-    assert what.startswith("it holds 2147483647 bytes, wanted ")
+    assert what.startswith("it decodes to 2147483647 bytes, wanted ")
 
 
 def test_a_shard_that_lacks_a_chunk_is_found(stores, tmp_path):

@@ -191,7 +191,7 @@ def test_an_array_that_nothing_recorded_is_foreign(stores, tmp_path):
     group.create_array("mine", shape=(5,), chunks=(5,), dtype="float32", dimension_names=("sample",))[:] = 1
     with pytest.warns(UserWarning, match="Consolidated metadata"):
         zarr.consolidate_metadata(path)
-    assert only(path) == ("mine", "mine", "no recording and no evaluation has this array")
+    assert only(path) == ("mine", "mine", "neither the recording nor the evaluation has this array")
 
 
 @pytest.mark.parametrize("name", ["gradient", "gradient_norm", "image", "alphas_cumprod", "own_accuracy"])
@@ -208,10 +208,10 @@ def test_arrays_that_are_missing_are_named(stores, tmp_path, name):
     ("at", "value", "what"),
     [
         ((1, 0, 0, 1, 3, 4), 2, "it is neither 0, 1 nor 3"),
-        ((0, 0, 0, 1, 4, 2), 0, "it is marked, and an earlier step is not"),
-        ((0, 0, 0, 1, 4, 2), 3, "it marks a tensor where none was to be kept"),
-        ((0, 0, 0, 1, 2, 6), 1, "it marks no tensor where one was to be kept"),
-        ((0, 0, 0, 1, 2, 6), 0, "it is not marked, and the store says it is complete"),
+        ((0, 0, 0, 1, 4, 2), 0, "it is marked, but an earlier step is not"),
+        ((0, 0, 0, 1, 4, 2), 3, "it marks a tensor that the configuration does not keep"),
+        ((0, 0, 0, 1, 2, 6), 1, "it does not mark a tensor that the configuration keeps"),
+        ((0, 0, 0, 1, 2, 6), 0, "it is not marked, but the store's status is complete"),
     ],
 )
 def test_markers_that_no_recording_writes_are_named(stores, tmp_path, kind, at, value, what):
@@ -242,7 +242,7 @@ def test_a_store_without_tensors_has_no_marker_of_them(stores, tmp_path):
         edit_json(path / "zarr.json", lambda root, name=name: root["consolidated_metadata"]["metadata"].pop(name))
     told = found(path)
     assert len(told) == 8  # blocks with tensors
-    assert all(what.startswith("it marks tensors, and the store has none (") for _, _, what in told)
+    assert all(what.startswith("it marks tensors, but the store has none (") for _, _, what in told)
 
 
 def test_the_root_is_no_json_or_refused(stores, tmp_path):

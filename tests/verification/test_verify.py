@@ -59,7 +59,7 @@ def test_all_that_has_tensors_is_recomputed(stores):
 def test_every_kind_of_scalar_is_compared(stores):
     found = verify(stores("plain"))
     assert set(found.recomputed) == set(sound_store.SCALARS)
-    assert found.remarks == ("nothing in the store gives predicted_class again: not recomputed",)
+    assert found.remarks == ("not recomputed, because nothing in the store determines them: predicted_class",)
     assert set(verify(stores("half")).recomputed) == set(sound_store.SCALARS) - {
         "clipped_fraction", "gradient_lipschitz", "unit_gradient_lipschitz", "zero_fraction",
     }  # fmt: skip
@@ -112,7 +112,7 @@ def test_norms_without_tensors_must_be_numbers_where_the_gradient_is_finite(stor
     (finding,) = verify(path).findings
     assert finding.array == "gradient_norm"
     assert finding.place.endswith("sample 4, timestep 100")
-    assert finding.what.startswith("stored NaN, and the gradient is finite")
+    assert finding.what.startswith("stored NaN, but the gradient is finite")
 
 
 def test_a_flipped_bit_without_a_checksum_is_found_by_recomputing(stores, tmp_path):
@@ -136,7 +136,7 @@ def test_the_block_of_a_damaged_chunk_is_recorded_again(stores, tmp_path):
     path = copied(stores("sharded"), tmp_path)
     chunk(path, "gradient", -1).unlink()
     (finding,) = verify(path).findings
-    assert "remove written/c.1.0.0.1.1.*: then `gradscope.record(..., resume=True)` records" in finding.remedy
+    assert "remove written/c.1.0.0.1.1.*; then `gradscope.record(..., resume=True)` records" in finding.remedy
     (file,) = path.glob("written/c.1.0.0.1.1.*")
     file.unlink()
     assert unfinished(locate(path)) == [((1, 0, 0, 1), 1)]

@@ -1,7 +1,7 @@
-"""What is measured at one sampling step.
+"""Measure one sampling step.
 
-A probe turns a `GuidedStep` into named values, one row a sample; `CATALOGUE` says what each value is. The names are
-loaded on first use: the catalogue needs no torch.
+A probe turns a `GuidedStep` into named values, one row per sample; `CATALOGUE` describes each of them. Names are loaded
+on first use, so that the catalogue needs no torch.
 """
 
 from importlib import import_module

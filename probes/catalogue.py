@@ -1,7 +1,7 @@
-"""The table of diagnostics: what each is, which probe records it, how it is drawn, and what counts as a fault.
+"""The table of diagnostics: name, equation, units, probe, axis, and the thresholds of failure signatures.
 
-Everything that names a diagnostic reads this table: probes, store, analysis, plots, dashboard and documentation. No
-torch here. A probe of a user's own brings its rows along: they go into the store, as attributes of its variables.
+Probes, store, analysis, plots, dashboard and documentation all read this table. No torch here. A user's own probe
+brings its own rows, which the store keeps as attributes of the variables.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from dataclasses import replace
 from probes.variable import TENSOR, Variable
 
 LAG_PARTS = 28
-"""Parts of diffusion time; `gradient_lag_cosine` compares gradients of neighbouring ones."""
+"""Number of parts of diffusion time; `gradient_lag_cosine` compares gradients of neighbouring parts."""
 
 
 def _rows(probe: str, *variables: Variable) -> list[Variable]:
-    """Rows that one entry under ``probes`` records."""
+    """Rows of the variables that one entry under ``probes`` records."""
     return [replace(variable, probe=probe) for variable in variables]
 
 
@@ -23,18 +23,18 @@ def _tensor(name: str, long_name: str, equation: str) -> list[Variable]:
 
 
 def norm_of(tensor: str) -> Variable:
-    """The l2 norm of a tensor of the step."""
+    """The row for the l2 norm of a tensor of the step."""
     return Variable(f"{tensor}_norm", f"l2 norm of the {tensor}", f"|{tensor}|_2", logarithmic=True, low=0.0)
 
 
 def cosine_of(tensor: str) -> Variable:
-    """A tensor's cosine with itself at the step before."""
+    """The row for the cosine of a tensor with itself at the previous step."""
     about = f"cosine similarity of the {tensor} with that of the previous step"
     return _cosine(f"{tensor}_cosine", about, f"cos({tensor}_t, {tensor}_prev)")
 
 
 def cosine_between(first: str, second: str) -> Variable:
-    """The cosine of two tensors of one step."""
+    """The row for the cosine of two tensors of one step."""
     about = f"cosine similarity of the {first} with the {second}"
     return _cosine(f"{first}_{second}_cosine", about, f"cos({first}, {second})")
 
@@ -269,16 +269,16 @@ _TABLE = [
 ]
 
 CATALOGUE: Mapping[str, Variable] = {variable.name: variable for variable in _TABLE}
-"""By name; `finite_fraction` and `nonfinite_source` are recorded whatever is listed under ``probes``."""
+"""Rows by name. `finite_fraction` and `nonfinite_source` are always recorded."""
 
 
 def row(variable: Variable) -> Variable:
-    """The table's row of this name; of a variable that is not in the table, itself."""
+    """The table's row of the same name; a variable that is not in the table is returned as it is."""
     return CATALOGUE.get(variable.name, variable)
 
 
 def threshold(signature: str) -> float:
-    """The value of the table that a failure signature compares with.
+    """The threshold of a failure signature.
 
     Examples
     --------

@@ -1,16 +1,22 @@
-"""What a probe declares of the values it yields. No torch here."""
+"""Descriptions of the values that a probe yields. No torch here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 IMAGE_DIMS = ("channel", "height", "width")
 TENSOR = ("...",)
-"""The dimensions of a full tensor: those of a sample, whatever they are."""
+"""Marks a full tensor, over all dimensions of a sample."""
 
 
 @dataclass(frozen=True)
 class Coordinate:
-    """Values along a dimension of a probe's own."""
+    """Values along a probe's own dimension.
+
+    Examples
+    --------
+    >>> Coordinate(("classifier.0", "unet.mid_block"), "layer of the classifier or the U-Net").units
+    '1'
+    """
 
     values: tuple[str, ...] | tuple[float, ...]
     long_name: str
@@ -19,7 +25,7 @@ class Coordinate:
 
 @dataclass(frozen=True)
 class Variable:
-    """A quantity that a probe yields, with one row a sample: a row of the table of diagnostics.
+    """A quantity that a probe yields, with one value or array per sample: a row of the table of diagnostics.
 
     Examples
     --------
@@ -32,22 +38,23 @@ class Variable:
     equation: str
     units: str = "1"
     dims: tuple[str, ...] = ()
-    """Dimensions besides sample and timestep; `TENSOR` (or, of images, `IMAGE_DIMS`) marks a full tensor."""
+    """Dimensions besides sample and timestep; `TENSOR` (or, for images, `IMAGE_DIMS`) marks a full tensor."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Lengths of the dimensions in `dims` that are neither the sample's nor in `coords`."""
+    """Lengths of dimensions in `dims` that are neither a sample's nor in `coords`."""
     coords: Mapping[str, Coordinate] = field(default_factory=dict)
-    """By dimension."""
+    """Values along dimensions in `dims`."""
     dtype: str = "float32"
     probe: str = ""
-    """The entry under ``probes`` that records it; empty for those of a user's own."""
+    """The entry under ``probes`` that records it; empty for a user's own probe."""
     logarithmic: bool = False
-    """It ranges over orders of magnitude: drawn on a logarithmic axis."""
+    """Whether it is drawn on a logarithmic axis: it covers orders of magnitude."""
     low: float | None = None
+    """Smallest possible value; None: no bound."""
     high: float | None = None
-    """The least and the largest value that it can have; None: no bound."""
+    """Largest possible value; None: no bound."""
     on_a_grid: bool = False
-    """It is defined at some timesteps alone; its line leads from one of these to the next."""
+    """Whether it is defined at some timesteps only; a plot connects these."""
     headline: bool = False
-    """It is among the first to be looked at: the report draws it, the dashboard begins with it."""
+    """Whether the report draws it and the dashboard shows it first."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    """By failure signature: the value that separates a fault from a healthy cell."""
+    """By failure signature: the value that separates faulty from healthy cells."""

@@ -9,7 +9,7 @@ import xarray as xr
 from small_store import BAD, GOOD, evaluated, save
 
 import gradscope
-from gradscope import plots
+from gradscope import accessor, plots
 from gradscope.analysis import compare, compare_all, curves, summary
 from gradscope.analysis.signatures import signatures, untested
 from gradscope.reporting.report import report, to_json
@@ -21,6 +21,7 @@ def ds():
 
 
 def test_tables_are_those_of_the_functions(ds):
+    assert isinstance(ds.gradscope, accessor.Accessor)
     xr.testing.assert_identical(ds.gradscope.summary(), summary(ds))
     pd.testing.assert_frame_equal(ds.gradscope.signatures(), signatures(ds))
     assert ds.gradscope.untested() == untested(ds)

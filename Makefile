@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo bench test test-slow test-browser lint format clean
+.PHONY: demo bench docs test test-slow test-browser test-wheel lint format clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ demo: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/run.py --json bench.json $(if $(QUICK),--quick)
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto
 
@@ -34,6 +37,16 @@ test-slow: $(INSTALLED)
 test-browser: $(INSTALLED)
 	@command -v chromium > /dev/null || { echo "needs Chromium: apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest -m browser
+
+# The wheel, without torch and dash: what reading and analysing a store needs.
+READING := numpy pandas scipy xarray zarr dask google-crc32c numcodecs
+test-wheel: $(INSTALLED)
+	rm -rf dist $(VENV)-wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet --constraint constraints.txt $(READING)
+	$(VENV)-wheel/bin/python -m pip install --quiet --no-deps dist/*.whl
+	$(VENV)-wheel/bin/python -I tests/wheel/read_a_store.py tests/store/schema_1.zip
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -45,4 +58,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-wheel dist build site .pytest_cache .mypy_cache .ruff_cache

@@ -1,20 +1,25 @@
-"""``ds.gradscope``: the analysis of a store as methods, for notebooks."""
+"""``ds.gradscope``: the analysis of a store as methods, for notebooks.
+
+The methods that make figures and pages import what they need: reading a store needs neither plotly nor jinja2.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import plotly.graph_objects as go
 import xarray as xr
 
-from gradscope import plots
 from gradscope.analysis import comparison, signatures, stability
 from gradscope.analysis.subsets import whole
 from gradscope.analysis.summary import summary
-from gradscope.reporting import report as reports
-from gradscope.reporting.html import to_html as page
 from gradscope.store import open_store
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from gradscope.reporting.report import Report
 
 __all__ = ["Accessor", "open_store"]
 
@@ -64,30 +69,44 @@ class Accessor:
         """Compare stabilisers with `baseline`, and x0 with x_t, see `gradscope.analysis.compare_all`."""
         return comparison.compare_all(self._ds, baseline)
 
-    def report(self) -> reports.Report:
+    def report(self) -> "Report":
         """Collect all of these, see `gradscope.report`."""
-        return reports.report(self._ds)
+        from gradscope.reporting.report import report
+
+        return report(self._ds)
 
     def to_html(self, path: str | Path) -> None:
         """Write the report as one HTML page that needs no network."""
-        Path(path).write_text(page(self.report(), self._ds), encoding="utf-8")
+        from gradscope.reporting.html import to_html
 
-    def plot_curve(self, name: str) -> go.Figure:
+        Path(path).write_text(to_html(self.report(), self._ds), encoding="utf-8")
+
+    def plot_curve(self, name: str) -> "go.Figure":
         """Plot a diagnostic along t, with bands."""
+        from gradscope import plots
+
         return plots.curve(self._ds, name)
 
-    def plot_heatmap(self, name: str) -> go.Figure:
+    def plot_heatmap(self, name: str) -> "go.Figure":
         """Plot a diagnostic over cells and t."""
+        from gradscope import plots
+
         return plots.heatmap(self._ds, name)
 
-    def plot_trajectories(self, cells: Sequence[Names], sample: int = 0, steps: int = 8) -> go.Figure:
+    def plot_trajectories(self, cells: Sequence[Names], sample: int = 0, steps: int = 8) -> "go.Figure":
         """Show x_t, x0-hat and the gradient of one sample along t, in some cells."""
+        from gradscope import plots
+
         return plots.trajectories(self._ds, cells, sample, steps)
 
-    def plot_accuracy(self) -> go.Figure:
+    def plot_accuracy(self) -> "go.Figure":
         """Plot accuracies by judge and guide, with intervals."""
+        from gradscope import plots
+
         return plots.accuracy(self._ds)
 
-    def plot_confusion(self, cell: Names) -> go.Figure:
+    def plot_confusion(self, cell: Names) -> "go.Figure":
         """Plot the judge's class by target class, in one cell."""
+        from gradscope import plots
+
         return plots.confusion(self._ds, cell)

@@ -127,6 +127,12 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
     ------
     GradscopeError
         A cell is unknown or ambiguous, or both are the same.
+
+    Examples
+    --------
+    >>> cell = {"classifier": "non_robust", "classifier_input": "x_t", "stabilizer": "none", "guidance_scale": 0.5}
+    >>> gradscope.compare(ds, cell, cell | {"stabilizer": "adam"}).samples
+    16
     """
     ds = whole(ds)
     places = place(ds, a), place(ds, b)

@@ -61,6 +61,12 @@ def signatures(ds: xr.Dataset) -> pd.DataFrame:
         out, see `untested`. The chance that a store without a fault has any alarm or warning is 5 % at most
         (Bonferroni, over guided cells and tested signatures), so a store of more cells asks for stronger evidence.
         What single samples show, and gradients that are not finite, is counted and not tested.
+
+    Examples
+    --------
+    >>> found = gradscope.signatures(ds)
+    >>> found[found.signature == "unstable"].classifier.unique().tolist()
+    ['non_robust']
     """
     return table(find(ds))
 

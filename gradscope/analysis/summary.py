@@ -22,6 +22,11 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
         ``nonfinite_steps``, the number of steps whose gradient was not finite; and, after an evaluation,
         ``own_accuracy``, ``judge_accuracy`` with Wilson's 95 % bounds over ``bound``, and ``class_accuracy`` by the
         judge over ``class``. Only what is written enters, and of the predictions only those of finite images.
+
+    Examples
+    --------
+    >>> gradscope.summary(ds).judge_accuracy.dims
+    ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale')
     """
     ds = in_memory(whole(ds))
     done = (ds["written"] > 0).all("timestep")

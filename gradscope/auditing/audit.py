@@ -120,6 +120,12 @@ def audit(
     ------
     GradscopeError
         Fewer than two images, labels that a classifier lacks, or a scheduler that cannot be treated exactly.
+
+    Examples
+    --------
+    >>> found = gradscope.audit({"mine": classifier}, images, labels, timesteps=4)
+    >>> found.timestep.values.tolist()
+    [999, 666, 333, 0]
     """
     if len(images) < 2:
         raise GradscopeError(f"samples: an audit takes at least 2 images, got {len(images)}")

@@ -73,8 +73,10 @@ def evaluate(
 
     Examples
     --------
-    >>> ds = gradscope.evaluate("mine.zarr", guide=classifier, judge=another_classifier)
-    >>> ds.own_accuracy.squeeze()
+    >>> ds = gradscope.evaluate("guided.zarr", guide=classifier, judge=another_classifier)
+    no distances, no coverage: extractor=... and data=... gives them
+    >>> ds.own_accuracy.dims
+    ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale')
     """
     ds = open_store(path)
     shape = sample_shape(ds)

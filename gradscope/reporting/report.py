@@ -73,7 +73,13 @@ class Report:
 
 
 def report(ds: xr.Dataset) -> Report:
-    """Analyse a store as `gradscope.open` gives it, whole or partly written."""
+    """Analyse a store as `gradscope.open` gives it, whole or partly written.
+
+    Examples
+    --------
+    >>> gradscope.report(ds).findings[0].severity
+    'alarm'
+    """
     ds = in_memory(whole(ds))
     stabilizers = ds["stabilizer"].values.tolist()
     baseline = "none" if "none" in stabilizers else stabilizers[0]

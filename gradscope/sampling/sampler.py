@@ -43,6 +43,12 @@ class GuidedSampler:
     ------
     GradscopeError
         Where a scheduler or a U-Net cannot be treated exactly.
+
+    Examples
+    --------
+    >>> sampler = GuidedSampler(unet, scheduler, ClassifierGuidance(classifier, guidance_scale=0.4))
+    >>> sampler.sample(labels=[0, 1], num_inference_steps=4, seed=0).shape
+    torch.Size([2, 3, 8, 8])
     """
 
     def __init__(

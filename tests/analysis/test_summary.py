@@ -1,11 +1,9 @@
 """The summary of a made-up store, re-derived with plain NumPy loops."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
+from documentation import ROOT, blocks
 from scipy.optimize import brentq
 
 from gradscope.analysis import summary
@@ -104,10 +102,10 @@ def test_wilson_is_vectorised_and_has_no_bounds_without_trials():
     assert (high[0] > [0.25, 0.5]).all()
 
 
-def test_readmes_masked_means_hold_on_runs_that_are_partly_written(ds):
+def test_masked_means_of_the_documentation_hold_on_runs_that_are_partly_written(ds):
     """Unwritten integers are -1: unmasked, they count as wrong."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (block,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "where(ds.written" in code]
+    page = ROOT / "docs" / "how-to" / "questions.md"
+    (block,) = [code for code in blocks(page, "python") if "where(ds.written" in code]
     there = ds["written"].values > 0
     seen = np.where(there, np.arange(TIMESTEPS) % 3, -1)
     ds["predicted_class"] = (ds["written"].dims, seen)

@@ -14,6 +14,8 @@ from measure import Work
 import gradscope
 from gradscope.analysis.tensors import from_tensors
 from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, create
+from gradscope.store.chunks import Chunks
+from gradscope.store.reader import open_arrays
 from probes.variable import IMAGE_DIMS
 
 CELL = {"classifier": ("a",), "classifier_input": ("x_t",), "stabilizer": ("none",), "guidance_scale": (1.0,)}
@@ -98,9 +100,21 @@ def trajectory(path: str, sample: int = 40, cold: bool = False) -> Work:
     return _reading(gradscope.open(path), path, sample, cold)
 
 
-def zarr_trajectory(path: str, sample: int = 40, cold: bool = False) -> Work:
-    """The same by plain xarray."""
-    return _reading(xr.open_zarr(path), path, sample, cold)
+def zarr_trajectory(path: str, dask: bool, sample: int = 40, cold: bool = False) -> Work:
+    """The same by plain xarray, through dask or not."""
+    return _reading(xr.open_zarr(path, chunks={} if dask else None), path, sample, cold)
+
+
+def chunk_trajectory(path: str, sample: int = 40) -> Work:
+    """The same from the chunks themselves, as the dashboard reads them."""
+    chunks = Chunks(path, open_arrays(path)["gradient"])
+
+    def work() -> float:
+        start = time.perf_counter()
+        chunks.select((0, 0, 0, 0, sample))
+        return time.perf_counter() - start
+
+    return work
 
 
 def _reading(ds: xr.Dataset, path: str, sample: int, cold: bool) -> Work:

@@ -58,6 +58,11 @@ class ClassifierGuidance:
     ------
     GradscopeError
         For an unknown choice.
+
+    Examples
+    --------
+    >>> ClassifierGuidance(classifier, classifier_input="x0", guidance_scale=0.4).normalize
+    'l2'
     """
 
     classifier: nn.Module

@@ -20,6 +20,11 @@ class SmoothGrad:
     ------
     GradscopeError
         For a setting out of range.
+
+    Examples
+    --------
+    >>> SmoothGrad(samples=8, std=0.2)
+    SmoothGrad(samples=8, std=0.2)
     """
 
     samples: int

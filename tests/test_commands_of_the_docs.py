@@ -1,4 +1,4 @@
-"""Every command of README runs, in a folder that looks like a checkout, with smaller sizes than README's."""
+"""Every command of README and docs runs, in a folder that looks like a checkout, with smaller sizes than theirs."""
 
 import logging
 import os
@@ -14,9 +14,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from documentation import PAGES, ROOT, blocks, prose
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 CI = (ROOT / ".ci" / "run").read_text()
 SMALL = "--set sampling.samples=4 --set sampling.batch_size=4 --set sampling.num_inference_steps=6"
 FEWER = f"{SMALL} --set guidance.guidance_scale=[0.5] --set guidance.classifier_input=[x_t]"
@@ -35,39 +34,49 @@ class How:
 
 
 HOW = {
-    r"make (lint|test|test-slow|test-browser|bench)": How(elsewhere="in .ci/run"),
+    r"make (lint|docs|test|test-slow|test-browser|test-wheel|bench)": How(elsewhere="in .ci/run"),
     r"make demo": How(elsewhere="its recipe is checked, and what it runs is run"),
     r"gradscope record --config both.yaml --workers 2": How(f"--store runs/workers.zarr {FEWER}"),
     r"gradscope record --config both.yaml --scheduler .*": How(f"--store runs/cluster.zarr {FEWER}"),
     r"gradscope record --config both.yaml --store s3://bucket/both.zarr": How(FEWER),
     r"gradscope record --config both.yaml": How(f"{SMALL} --overwrite"),
-    r"gradscope record --config control.yaml": How(SMALL),
+    r"gradscope record --config (control|mixture|quickstart).yaml": How(f"{SMALL} --overwrite"),
+    r"gradscope record --config stabilizers.yaml": How(f"{FEWER} --overwrite"),
     r"gradscope record --config mine.yaml": How(elsewhere="a configuration of the reader's own"),
     r"gradscope record --resume .*": How(),
     r"gradscope (report|verify|info) .*": How(),
     r"gradscope evaluate .*": How(FEW),
     r"gradscope dashboard .*": How("--port 0"),
-    r"gradscope --help": How(),
+    r"gradscope (record )?--help|gradscope --version": How(),
     r"gradscope probe-classifier --config audit.yaml": How("--set samples=8 --set timesteps=2"),
     r"gradscope train ddpm --config train/ddpm32.yaml": How(
         f"{TRAINING} --set evaluation.samples=4 --set evaluation.num_inference_steps=2"
     ),
     r"gradscope train classifier --config train/robust32.yaml": How(TRAINING + "_classifier"),
     r"python runs/pictures.py .*": How(),
+    r"python runs/calibration.py .*": How(elsewhere="it draws for minutes; tests/analysis looks at a few such draws"),
     r"python tests/dashboards/screenshots.py .*": How(),
     r"python tests/benchmarks/run.py --device cuda": How(elsewhere="it needs a GPU"),
     r"export AWS_.*": How(elsewhere="its variables are set for the commands below it"),
     r"pip install .*|apt-get install .*": How(elsewhere="it changes the machine"),
-    r"ssh .*|python -c pass|dask worker .*": How(elsewhere="it is not gradscope's"),
+    r"ssh .*|python -c pass|dask scheduler|dask worker .*": How(elsewhere="it is not gradscope's"),
 }  # the first that matches
 
 
 def commands() -> list[str]:
     """Lines behind a prompt, and code within the text that is a whole command."""
-    blocks = re.findall(r"```console\n(.*?)```", README, re.S)
-    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-    prose = re.sub(r"```.*?```", "", README, flags=re.S)
-    inline = re.findall(r"`((?:gradscope|make|python|pip|apt-get|dask|ssh) [^`\n]+)`", prose)
+    lines = [
+        line[2:]
+        for page in PAGES
+        for block in blocks(page, "console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
+    inline = [
+        text
+        for page in PAGES
+        for text in re.findall(r"`((?:gradscope|make|python|pip|apt-get|dask|ssh) [^`\n]+)`", prose(page))
+    ]
     whole = [text for text in inline if not re.search(r"\b[A-Z]{4,}\b", text) and _is_whole(text)]
     return list(dict.fromkeys([*(shlex.join(shlex.split(line, comments=True)) for line in lines), *whole]))
 
@@ -102,7 +111,7 @@ def test_the_demo_records_what_is_run_here():
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """What a reader has: the scripts and pictures of the repository, and stores where README's commands put them."""
+    """What a reader has: the scripts and pictures of the repository, and stores where the pages' commands put them."""
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "tests").symlink_to(ROOT / "tests")
     shutil.copytree(ROOT / "runs", folder / "runs", ignore=shutil.ignore_patterns("*.zarr"))
@@ -157,8 +166,9 @@ def test_the_command_runs(command, checkout, environment):
     if command.startswith("python tests/dashboards/screenshots.py") and not shutil.which("chromium"):
         assert "CI" not in os.environ
         pytest.skip("needs Chromium")
-    if "runs/both.zarr" in command and not (checkout / "runs" / "both.zarr").exists():
-        run(words_of("gradscope record --config both.yaml"), checkout, environment)
+    for name in re.findall(r"runs/(\w+)\.zarr", command):
+        if not (checkout / "runs" / f"{name}.zarr").exists():
+            run(words_of(f"gradscope record --config {name}.yaml"), checkout, environment)
     if "s3://bucket/both.zarr" in command and " record " not in command:
         _recorded_there(checkout, environment)
     special: Callable[[str, Path, dict[str, str]], None] = _run
@@ -171,7 +181,7 @@ def _run(command: str, folder: Path, environment: dict[str, str]) -> None:
     printed = run(words_of(command), folder, environment)
     if "--html" in command:
         assert (folder / shlex.split(command)[-1]).read_text().startswith("<!doctype html>")
-    if " record " in command and "--resume" not in command:
+    if " record --config " in command:
         assert "What came out" in printed
 
 
@@ -196,7 +206,7 @@ def _served(command: str, folder: Path, environment: dict[str, str]) -> None:
 
 
 def _on_a_cluster(command: str, folder: Path, environment: dict[str, str]) -> None:
-    """The scheduler and a worker as README starts them, on a port of this machine."""
+    """The scheduler and a worker as the page starts them, on a port of this machine."""
     file = folder / "scheduler.json"
     how_to_begin = (
         f"scheduler --host 127.0.0.1 --port 0 --no-dashboard --scheduler-file {file}",

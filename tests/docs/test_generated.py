@@ -1,0 +1,167 @@
+"""The parts of the pages that are generated."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+from documentation import ROOT
+from every_probe import make
+
+import gradscope
+from gradscope import config
+from gradscope.analysis.signatures import _NAMES
+from gradscope.stabilizers import METHODS
+from probes import NAMED, FiniteFraction
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _generators():
+    """The modules of docs/generate, found as mkdocs finds them."""
+    sys.path.insert(0, str(ROOT / "docs" / "generate"))
+    yield
+    sys.path.remove(str(ROOT / "docs" / "generate"))
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table, without their markup."""
+    plain = re.sub(r"<[^>]+>", "", text)
+    plain = re.sub(r"&#(\d+);", lambda found: chr(int(found[1])) if found[1] != "124" else "\0", plain)
+    lines = [line for line in plain.splitlines() if line.startswith("| ")]
+    return [[cell.strip().replace("\0", "|") for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_every_diagnostic_is_in_the_table_with_the_probe_that_records_it():
+    import diagnostics
+
+    expected = {v.name: "" for v in FiniteFraction.variables}
+    for name in NAMED:
+        expected |= {v.name: name for probe in make(name) for v in probe.variables}
+    found, probe = {}, ""
+    for part in diagnostics.text().split("## ")[1:]:
+        probe = re.sub(r"<[^>]+>", "", part.splitlines()[0]).replace("&#95;", "_")
+        found |= {row[0]: probe.replace("Always recorded", "") for row in rows(part)[2:]}
+    assert found == expected
+    shown = {row[0]: row for row in rows(diagnostics.text())}
+    assert shown["gradient_cosine"][2:5] == ["1", "[-1, 1]", "cos(gradient_t, gradient_prev)"]
+    assert shown["gradient_norm"][3] == "[0, inf), logarithmic"
+    assert "unstable" in shown["gradient_lag_cosine"][6]
+
+
+def test_every_signature_has_its_threshold_advice_and_an_example():
+    import signatures
+
+    entries = {entry.name: entry for entry in signatures.signatures()}
+    assert set(entries) == set(_NAMES)
+    assert all(entry.advice and entry.example and entry.looks_at and entry.needs for entry in entries.values())
+    assert entries["unstable"].threshold == "below 0.4 over at least 25 % of the guided timesteps"
+    assert (entries["ineffective"].severity, entries["ineffective"].threshold) == ("alarm", "0.35")
+    assert not re.search(r"`[A-Z]+`", "".join(entry.looks_at for entry in entries.values()))
+
+
+def test_every_key_of_a_configuration_is_described():
+    import configuration
+
+    listed = {row[0]: row for row in rows(configuration.text().split("## An audit")[0])}
+    plain = config.RunConfig.model_json_schema()
+    for section, model in {"": plain, "sampling.": plain["$defs"]["SamplingConfig"]}.items():
+        assert {f"{section}{name}" for name in model["properties"]} <= set(listed)
+    assert listed["sampling.samples"][1:4] == ["whole number", "64", ">= 1, <= 10,000,000"]
+    assert listed["guidance.guidance_scale"][2] == "required"
+    assert listed["guidance.objective"][1:3] == ["log_prob, logit", "log_prob"]
+    assert listed["sampling.seed"][3] == ">= 0, < 2^63"
+    assert listed["guidance.interval"][1:4] == [
+        "null or list of: whole number",
+        "null",
+        "at least 2 of them, at most 2 of them",
+    ]
+    assert all(row[4] for row in listed.values())
+
+
+def test_no_key_is_described_in_two_places_or_gone():
+    import configuration
+
+    source = configuration._source()
+    fields = {
+        f"{model.name}.{name}": field
+        for module in source.modules.values()
+        for model in module.classes.values()
+        for name, field in model.attributes.items()
+    }
+    described = configuration.DESCRIPTIONS
+    assert [name for name in described if name not in fields or fields[name].docstring] == []
+
+
+def test_every_command_and_option_is_listed():
+    import command_line
+
+    text = command_line.text()
+    done = subprocess.run(
+        [sys.executable, "-m", "gradscope", "record", "--help"], capture_output=True, text=True, check=True
+    )
+    options = set(re.findall(r"--[\w-]+", done.stdout.split("Examples:")[0])) - {"--help"}
+    section = text.split("record</code>")[1].split("## ")[0]
+    assert options == {row[0].split()[0] for row in rows(section)[2:]}
+    assert len(re.findall(r"^## ", text, re.M)) == 9
+
+
+def test_every_stabiliser_and_preset_is_listed():
+    import presets
+    import stabilizers
+
+    assert {row[0] for row in rows(stabilizers.text())} >= set(METHODS)
+    listed = {name for name in re.findall(r"\[([\w/]+\.yaml)\]", presets.text())}
+    folder = ROOT / "runs"
+    assert listed == {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml") if "models" not in path.parts
+    }
+
+
+def test_equations_become_mathml():
+    import mathematics
+
+    html = mathematics.as_mathml(r'<p><span class="arithmatex">\(\frac{a}{b} &lt; c\)</span></p>')
+    (equation,) = ET.fromstring(html)
+    tags = [element.tag.rpartition("}")[2] for element in equation.iter()]
+    assert tags[0] == "math"
+    assert tags.count("mfrac") == 1
+    assert "".join(equation.itertext()) == "ab<c"
+
+
+class Asked(HTMLParser):
+    """What a page asks for when it is opened: scripts, styles, pictures, frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        loads = tag in ("script", "img", "iframe", "source", "video", "audio", "embed") or (
+            tag == "link" and given.get("rel") not in ("canonical", "next", "prev")
+        )
+        if loads:
+            self.addresses += [given[name] for name in ("src", "href", "srcset") if given.get(name)]
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_without_a_warning_and_asks_no_other_host(tmp_path):
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 30
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        asked = Asked()
+        asked.feed(text)
+        assert [address for address in asked.addresses if re.match(r"(https?:)?//", address)] == [], page
+        assert "arithmatex" not in text
+        assert "<!-- generated" not in text
+    reference = (tmp_path / "reference" / "api" / "gradscope.html").read_text(encoding="utf-8")
+    missing = {name for name in gradscope.__all__ if f'id="gradscope.{name}"' not in reference}
+    assert missing == {"GuidedStep", "stability", "stabilizers"}  # which have pages of their own
+    for style in tmp_path.rglob("*.css"):
+        assert not re.search(r"url\(\s*[\"']?(https?:)?//|@import", style.read_text(encoding="utf-8")), style

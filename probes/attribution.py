@@ -58,7 +58,7 @@ class Attribution(Probe):
         assert step.objective is not None
         objective, label = step.objective, step.label
         generator = torch.Generator().manual_seed(step.step)  # captum's default draws use torch's global generator
-        # Contiguous, because captum makes views; float64, because squares of float32 numbers may underflow.
+        # Contiguous, because captum makes views; float64, because squares may underflow in float32.
         x_t = step.x_t.contiguous()
         options = {"n_perturb_samples": self.draws, "max_examples_per_batch": len(x_t)}
 

@@ -1,4 +1,4 @@
-"""Norms, cosines and unit vectors that are exact for gradients of any scale, and a guide's margin.
+"""Norms, cosines and unit vectors that hold for gradients of any scale, and a guide's margin.
 
 Gradients of saturated guides reach below 1e-130, where squares and products of norms underflow. So everything runs in
 float64, norms are those of x / max|x|, and cosines are those of unit vectors. No epsilon is added to a denominator.

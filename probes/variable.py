@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 IMAGE_DIMS = ("channel", "height", "width")
 TENSOR = ("...",)
-"""Marks a full tensor, over all dimensions of a sample."""
+"""Dimensions of a full tensor: all dimensions of a sample."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadM
 
 
 def check_attaching(probes: Sequence[Probe], modules: Mapping[str, nn.Module], where: str) -> None:
-    """Raise GradscopeError, its text beginning with `where`, if the models lack a layer that a probe reads."""
+    """Raise GradscopeError if the models lack a layer that a probe reads; the message begins with `where`."""
     try:
         with attach_all(probes, modules):
             pass

@@ -1,4 +1,4 @@
-"""Measure a step with all probes; check the probes before, and the values they return."""
+"""Check probes, measure a step with all of them, and check the values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ def check_probes(probes: Any) -> None:
 
 
 def check_probe(probe: Any, where: str) -> None:
-    """Raise GradscopeError, its text beginning with `where`, unless `probe` can measure.
+    """Raise GradscopeError unless `probe` can measure; the message begins with `where`.
 
-    It must be an instance of a subclass of `probes.Probe` that implements `measure`. Its `variables` must be storable,
+    The probe must be an instance of a subclass of `probes.Probe` that implements `measure`. Its `variables` must be storable,
     and its `needs` must be fields of `GuidedStep`.
     """
     if isinstance(probe, type):

@@ -26,10 +26,10 @@ from probes import Probe
 class Recorder(BlockRecorder):
     """Creates a store, or resumes one, and records the trajectories of a grid into it. Use it as a context manager.
 
-    A sampler of your own calls ``recorder.trajectory(cell, first_sample)`` for each block, and calls the hook that it
-    returns with a `GuidedStep` after each step. The store is created when the first step has been measured, so models
-    and probes that fail leave no store. From then on no other process can record into it. On exit the store's attribute
-    ``status`` is set to ``complete``, or to ``interrupted`` after an error.
+    For each block, a sampler of your own gets a hook from ``recorder.trajectory(cell, first_sample)`` and calls it with
+    a `GuidedStep` after each step. The store is created when the first step has been measured, so models and probes
+    that fail leave no store. From then on no other process can record into it. On exit the store's attribute ``status``
+    is set to ``complete``, or to ``interrupted`` after an error.
 
     Parameters
     ----------

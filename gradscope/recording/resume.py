@@ -16,7 +16,7 @@ _KEPT = ("created", "device", "threads", "versions", "command")
 
 
 def recorded_config(where: StorePath) -> RunConfig:
-    """The configuration that a store is recorded with.
+    """The configuration that a store was begun with.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def recorded_config(where: StorePath) -> RunConfig:
 
 
 def refuse_differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], where: StorePath) -> None:
-    """Raise GradscopeError, naming the keys, if a configuration differs from the one that a store is recorded with."""
+    """Raise GradscopeError, naming the keys, if a configuration differs from the one that a store was begun with."""
     then, now = dict(_leaves(recorded)), dict(_leaves(wanted))
     both = {**then, **now}
     filled = {key for key, value in both.items() if value == {} and any(other.startswith(f"{key}.") for other in both)}

@@ -31,9 +31,9 @@ def make_schema(
     probes
         What is measured.
     tensor_samples
-        Keep the tensors of the first this many samples.
+        Number of samples, from the first, whose tensors are kept.
     tensor_every
-        Keep tensors at every n-th timestep, from the first.
+        Interval in timesteps at which tensors are kept, from the first.
     dtype
         Data type of tensors: ``float32``, or ``float16`` with one binary exponent per sample and timestep.
     codec

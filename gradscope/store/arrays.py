@@ -45,7 +45,7 @@ def create_array(
 
 
 def is_dotted(metadata: Mapping[str, Any]) -> bool:
-    """Whether, by an array's metadata, its chunks have the keys that gradscope writes; otherwise xarray wrote it."""
+    """Whether an array, given by its metadata, has the chunk keys that gradscope writes. If not, xarray wrote it."""
     settings = metadata.get("chunk_key_encoding")
     return isinstance(settings, dict) and settings.get("configuration", {}).get("separator") == "."
 

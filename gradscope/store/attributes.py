@@ -1,11 +1,11 @@
-"""Attributes of a store that hold mappings: stored as JSON text, because netCDF takes no mappings."""
+"""Attributes of a store that hold mappings. They are stored as JSON text, because netCDF has no mappings."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
 NESTED = ("versions", "weights_sha256", "deviation", "resumed")
-"""Attributes that hold a mapping or a list of mappings. Older stores hold them as such, not as text."""
+"""Attributes that hold a mapping or a list of mappings. In older stores they are not text."""
 
 
 def nested(attributes: Mapping[str, Any], key: str, absent: Any = None) -> Any:

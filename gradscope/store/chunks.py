@@ -82,7 +82,7 @@ class Chunks:
         return stamp(self._file(index))
 
     def index(self, at: Index) -> Index:
-        """Index of the chunk that holds an element; trailing indices of `at` may be left out, and are 0 then."""
+        """Index of the chunk that holds an element; trailing indices that `at` leaves out are 0."""
         inner = (0,) * (len(self.grid) - len(at))
         return (*(i // size for i, size in zip(at, self.size, strict=False)), *inner)
 
@@ -154,7 +154,7 @@ class Chunks:
             replace_file(self._file(index), chunk.data, tail, durable=self._durable)
 
     def _sync(self, wanted: Sequence[range]) -> None:
-        """Flush to disk what zarr wrote."""
+        """Flush the chunks that zarr wrote to disk."""
         stored = self.array.shards or self.size
         for parts in product(*(pieces(r, size) for r, size in zip(wanted, stored, strict=True))):
             sync(Path(self._file(tuple(number for number, _, _ in parts))))

@@ -1,4 +1,4 @@
-"""Names of a store's dimensions: those of its cells and of a sample, and `repeat`."""
+"""Names of a store's dimensions: those of cells, those of a sample, and `repeat`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from probes.variable import IMAGE_DIMS
 CELL_DIMS = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
 """Dimensions of the cells of every store; a store may have more, see `cell_dims`."""
 REPEAT = "repeat"
-"""Dimension of a timestep's repetitions, in stores of methods that repeat timesteps."""
+"""Dimension for repetitions of a timestep. Only stores of methods that repeat timesteps have it."""
 _BY_RANK = {
     1: ("axis",),
     2: ("channel", "time"),
@@ -57,7 +57,7 @@ def sample_shape(ds: xr.Dataset) -> tuple[int, ...]:
 
 
 def recorded_steps(ds: xr.Dataset) -> xr.DataArray:
-    """Whether each timestep is recorded, over cells, sample and timestep; one repetition is enough."""
+    """Whether each timestep is recorded, over cells, sample and timestep; its first repetition is enough."""
     there = ds["written"] > 0
     return there.isel({REPEAT: 0}, drop=True) if REPEAT in there.dims else there
 

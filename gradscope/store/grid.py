@@ -60,7 +60,7 @@ class Grid:
     batch_size: int
     """Largest number of samples of a block."""
     sample_dims: tuple[str, ...] = ()
-    """Names of the sample's dimensions; by default, by their number, those of points, signals, images or videos."""
+    """Names of the sample's dimensions. By default their number decides: points, signals, images or videos."""
     further: Mapping[str, tuple[str | float, ...]] = field(default_factory=dict)
     """Further dimensions of cells, for example ``method``, with their values."""
     repeats: int = 0

@@ -61,5 +61,5 @@ def lazy(dims: Sequence[Hashable], recorded: Recorded, attributes: Mapping[Any, 
     """A dask-backed variable, in the chunks of the store."""
     variable = xr.Variable(dims, LazilyIndexedArray(_Backend(recorded)), attributes)
     chunks = dict(zip(dims, recorded.values.size, strict=True))
-    # With a name: to find one, dask would read the values.
+    # Without a name dask would read the values to compute one.
     return variable.chunk(chunks, name=f"recorded-{uuid.uuid4().hex}")

@@ -46,13 +46,13 @@ def open_store(where: StorePath) -> xr.Dataset:
     try:
         # Without decoding: gradscope stores values as they are, and a stranger's attributes must not change them.
         ds = xr.open_zarr(group.store, chunks={}, zarr_format=3, mask_and_scale=False, decode_times=False)
-        # Small, and groupby("label") needs them. Synchronously: within a task, dask would wait for that very task.
+        # They are small, and groupby("label") needs them. Synchronously: in a task, dask would wait for that task.
         ds = ds.assign_coords({name: coord.load(scheduler="synchronous") for name, coord in ds.coords.items()})
         masked = _masked(ds, location, group)
         trust.check_coordinates(ds, str(location))
     except GradscopeError:
         raise
-    except Exception as error:  # zarr and its codecs raise many types
+    except Exception as error:  # zarr and its codecs raise errors of many types
         raise GradscopeError(f"{location} is damaged: {error}") from error
     if ds.attrs.get("status") == "recording" and not location.locked():
         ds.attrs["status"] = "interrupted"
@@ -64,7 +64,7 @@ def open_store(where: StorePath) -> xr.Dataset:
 
 
 def open_arrays(where: StorePath) -> zarr.Group:
-    """Open the arrays of a store through zarr; a chunk larger than its metadata allow is not read.
+    """Open the arrays of a store through zarr; reading a chunk larger than the metadata allow raises an error.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def open_arrays(where: StorePath) -> zarr.Group:
     store = Bounded(location, document)
     try:
         return zarr.open_group(store, mode="r", zarr_format=3)
-    except Exception as error:  # zarr and its codecs raise many types
+    except Exception as error:  # zarr and its codecs raise errors of many types
         raise GradscopeError(f"{location} is damaged: {error}") from error
 
 

@@ -76,9 +76,9 @@ class Schema:
     grid: Grid
     arrays: tuple[Array, ...]
     tensor_samples: int = 64
-    """Tensors are kept for the first this many samples."""
+    """Number of samples, from the first, whose tensors are kept."""
     tensor_every: int = 1
-    """Tensors are kept at every n-th timestep, from the first."""
+    """Interval in timesteps at which tensors are kept, from the first."""
     codec: Literal["none", "lz4"] = "none"
     sharded: bool = False
     """Whether several chunks of a tensor share one object; used in object stores."""

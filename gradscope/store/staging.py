@@ -91,7 +91,7 @@ class Staging:
         return full and bool(self.unmarked)
 
     def tensors_wait(self, share: float) -> bool:
-        """Whether tensors wait and at least a share of their chunk has arrived that was not written before."""
+        """Whether to write tensors: at least a share of their chunk has arrived, and none of it was written early."""
         size = self.schema.tensor_chunk[1]
         come = (self.next - 1) % size + 1
         again = share > 0 and self.halved
@@ -112,7 +112,7 @@ class Staging:
         self.halved = self.next < steps.stop
 
     def take_scalars(self) -> Iterator[tuple[str, Where, np.ndarray]]:
-        """The same for the scalars' chunk, then for the marker's chunks that changed, in the order of steps."""
+        """The same for the scalars' chunk, then for each chunk of the marker that changed, in the order of steps."""
         size = self.schema.scalar_chunk_steps
         steps = self._chunk(self.next - 1, size)
         for name, values in self.scalars.items():

@@ -1,8 +1,8 @@
 """Write a store: one thread fills the arrays, whole chunks at a time, and sets the marker last.
 
 Scalars that have waited for some seconds are written before their chunk is full, so that a run can be watched while it
-is recorded. There `written` is 1; it becomes 3 when the tensors' chunk is written. Whatever is written again is written
-whole, from memory.
+is recorded. There `written` is 1; it becomes 3 when the tensors' chunk is written. A chunk that is written again is
+written whole, from memory.
 """
 
 import queue
@@ -23,9 +23,9 @@ from gradscope.store.schema import WRITTEN, Schema
 from gradscope.store.staging import Frame, Staging
 
 FLUSH_SECONDS = 2.0
-"""Longest time that a step waits until it is written, in a folder."""
+"""Longest time that a step waits until it is written into a folder."""
 FAR_FLUSH_SECONDS = 30.0
-"""The same in an object store."""
+"""Longest time that a step waits until it is written into an object store."""
 
 
 class StoreWriter:

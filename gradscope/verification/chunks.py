@@ -38,7 +38,7 @@ class Integrity:
 
     findings: list[Finding] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    """What the user should know, but is no damage."""
+    """Remarks that are not about damage."""
     readable: bool = False
     """Whether metadata and coordinates are sound, so that values can be compared."""
     chunks: int = 0
@@ -62,7 +62,7 @@ def examine(location: Location) -> Integrity:
     try:
         group = zarr.open_group(location.zarr, mode="r", zarr_format=3)
         arrays: dict[str, Any] = dict(group.arrays())
-    except Exception as error:  # zarr and its codecs raise many types
+    except Exception as error:  # zarr and its codecs raise errors of many types
         result.findings.append(Finding("", ROOT, f"zarr cannot open it: {error}", RECORD_AGAIN))
         return result
     result.findings += bounded(_unlisted(metadata, arrays, result.remarks))
@@ -260,7 +260,7 @@ class _Examination:
         return self._again(tuple(i // size for i, size in zip(first, _size(self.marker), strict=False)))
 
     def _again(self, index: Index) -> str:
-        """How to record again the block of a marker's chunk."""
+        """How to record the block of a marker's chunk again."""
         rest = len(self.marker.shape) - self.to_sample
         keys = self._key(WRITTEN.name, (*index[: self.to_sample], *(0,) * rest))[: 1 - 2 * rest] + "*"
         return f"remove {keys}; then `{self.metadata.resume}` records this block again"

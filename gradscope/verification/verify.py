@@ -32,7 +32,7 @@ class Verification:
     findings: tuple[Finding, ...]
     """What is wrong; empty for a sound store."""
     remarks: tuple[str, ...]
-    """What the user should know, but is no damage."""
+    """Remarks that are not about damage."""
     chunks: int
     """Number of chunks that were read."""
     bytes: int

@@ -42,7 +42,7 @@ def check_regular(about: os.stat_result, file: str | Path) -> None:
 def replace_file(file: str | Path, *parts: Any, durable: bool = False) -> None:
     """Write a file from parts, each a buffer of bytes, so that readers never see it half written.
 
-    With `durable` the content is on disk before the file gets its name, and the name is before this returns.
+    With `durable` the content reaches the disk before the file gets its name, and the name before this returns.
     """
     partial = f"{file}.partial"
     try:

@@ -1,4 +1,4 @@
-"""Stores on this machine's disk."""
+"""Stores in folders of this machine."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ROOT = "zarr.json"
 
 
 class Folder:
-    """A store on this machine's disk."""
+    """A store in a folder of this machine."""
 
     errors = (OSError,)
 

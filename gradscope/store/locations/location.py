@@ -53,7 +53,7 @@ class Location(Protocol):
         ...
 
     def made(self, overwrite: bool = False) -> "AbstractContextManager[Location]":
-        """A context that yields the location to create a store in; left without an error, the store is here, complete.
+        """A context that yields the location to create a store in. After an exit without error the store is here.
 
         With `overwrite` it replaces a store that exists here.
         """

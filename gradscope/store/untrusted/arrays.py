@@ -18,7 +18,7 @@ _TENSOR_BYTES, _OTHER_BYTES = 2**48, 2**36  # of an array over a sample's dimens
 _COORDINATE_VALUES = 10**7  # coordinates are read when a store is opened
 _CHUNKS = 10**8
 ARRAYS = 1000
-"""Most arrays that are read. A run records dozens; opening a store takes time for each of them."""
+"""Largest number of arrays that is read. A run records dozens, and each of them takes time to open."""
 _CODECS = frozenset({"bytes", "crc32c", "sharding_indexed", "transpose", "vlen-utf8", *COMPRESSIONS})
 ITEMSIZE = {
     **{"bool": 1, "string": TEXT},

@@ -30,8 +30,8 @@ def check_probes(probes: Any) -> None:
 def check_probe(probe: Any, where: str) -> None:
     """Raise GradscopeError unless `probe` can measure; the message begins with `where`.
 
-    The probe must be an instance of a subclass of `probes.Probe` that implements `measure`. Its `variables` must be storable,
-    and its `needs` must be fields of `GuidedStep`.
+    The probe must be an instance of a subclass of `probes.Probe` that implements `measure`. Its `variables` must be
+    storable, and its `needs` must be fields of `GuidedStep`.
     """
     if isinstance(probe, type):
         raise GradscopeError(f"{where}: takes a probe, got the class {probe.__name__}; pass {probe.__name__}(...)")

@@ -116,7 +116,7 @@ def test_what_a_chunk_decodes_to_is_bounded_by_the_metadata(claim, name):
 
 
 def test_a_chunk_that_does_not_say_what_it_holds_is_refused(claim):
-    path = hostile_store.replaced(claim({}), "written", hostile_store.zstd_of_zeros(BOMB, told=False)[:500])
+    path = hostile_store.replaced(claim({}), "written", hostile_store.zstd_of_zeros(BOMB, sized=False)[:500])
     with pytest.raises(GradscopeError, match="its header does not give its decoded size"):
         Recorded(path)
 

@@ -19,7 +19,7 @@ MODULES = {
 
 
 def make_steps(count=5, scale=1.0, dtype=torch.float32):
-    """Gradients and updates are of `dtype`, the rest is float32."""
+    """Gradients and updates have `dtype`, other tensors float32."""
     generator = torch.Generator().manual_seed(0)
 
     def image(dtype=torch.float32):
@@ -59,12 +59,12 @@ def run(names, steps):
 
 
 def flat(steps, name):
-    """(steps, n, d) in float64."""
+    """A tensor of all steps, (steps, n, d), in float64."""
     return np.stack([getattr(step, name).double().numpy().reshape(N, -1) for step in steps])
 
 
 def check(got, expected, rtol=1e-5):
-    """`got` is (n, steps), `expected` (steps, n)."""
+    """Compare `got`, (n, steps), with `expected`, (steps, n)."""
     np.testing.assert_allclose(got.numpy(), expected.T, rtol=rtol, atol=1e-30)
 
 
@@ -111,8 +111,8 @@ def test_sensitivity_is_the_difference_quotient_raw_and_on_unit_gradients():
 
 
 @pytest.mark.parametrize("scale", [1e-130, 1e-300, 1e200])
-def test_true_gradients_of_a_convinced_guide_have_all_but_float32_norms(scale):
-    """Float64 gradients so small (or large) that squares, and products of norms, leave float64's range."""
+def test_true_gradients_of_a_saturated_guide_have_all_values_but_float32_norms(scale):
+    """Gradients whose squares and products of norms leave float64's range."""
     probe_names = ["norms", "cosines", "sensitivity", "fractions", "spectrum"]
     tiny, plain = (run(probe_names, make_steps(scale=s, dtype=torch.float64)) for s in (scale, 1.0))
     for name in (
@@ -133,7 +133,7 @@ def times(*timesteps, total=1000, **fields):
 
 
 def lagged(timesteps, total=1000):
-    """Place of the gradient that each is compared with, by the definition: first steps in parts of total / 28."""
+    """Index of the gradient that each step is compared with, by definition: first steps in parts of total / 28."""
     first = {}
     for i, t in enumerate(timesteps):
         first.setdefault(t // Fraction(total, 28), i)
@@ -144,8 +144,8 @@ def lagged(timesteps, total=1000):
 @pytest.mark.parametrize(
     ("timesteps", "total"),
     [
-        (range(990, -1, -33), 1000),  # 31 steps, nearly all in parts of their own
-        (range(999, 949, -1), 1000),  # 50 successive ones, in three parts
+        (range(990, -1, -33), 1000),  # 31 steps, nearly all in different parts
+        (range(999, 949, -1), 1000),  # 50 successive steps, in three parts
         (range(875, -1, -125), 1000),  # 8 steps, far apart
         (range(390, -1, -10), 400),
         (range(3960, -1, -40), 4000),
@@ -162,7 +162,7 @@ def test_the_lag_cosine_compares_gradients_at_a_fixed_distance_in_diffusion_time
     assert np.isfinite(expected).any(axis=1).sum() == min(28, len({t * 28 // total for t in timesteps})) - 1
 
 
-def test_a_sampler_that_does_not_say_how_long_diffusion_is_has_no_lag_cosine():
+def test_a_sampler_without_num_train_timesteps_has_no_lag_cosine():
     with pytest.raises(ValueError, match=r"LagCosine needs GuidedStep\.num_train_timesteps"):
         run(["cosines"], times(999, 500, num_train_timesteps=None))
     trace = Trace([probes.Cosine("gradient")])
@@ -171,7 +171,7 @@ def test_a_sampler_that_does_not_say_how_long_diffusion_is_has_no_lag_cosine():
     assert torch.isfinite(trace["gradient_cosine"][:, 1]).all()
 
 
-def test_the_first_cosine_is_with_the_first_gradient_that_a_sample_had():
+def test_the_first_cosine_compares_with_the_samples_first_gradient():
     steps = make_steps()
     steps[0].gradient[1] = 0
     steps[0].gradient[2, 0, 0, 0] = torch.nan
@@ -200,7 +200,7 @@ def test_shift_and_update_are_compared_with_what_they_follow():
     assert trace["update_gradient_cosine"][1, 2] == pytest.approx(-1)
 
 
-def test_strength_is_shift_over_the_noise_added_by_sigma_where_there_is_none():
+def test_strength_is_shift_over_the_noise_added_or_else_over_sigma():
     steps = make_steps()
     steps[3] = GuidedStep(**{**vars(steps[3]), "noise_added": 0.0})
     steps[2] = GuidedStep(**{**vars(steps[2]), "noise_added": torch.tensor([0.1, 0.2, 0.0, 0.3])})
@@ -213,7 +213,7 @@ def test_strength_is_shift_over_the_noise_added_by_sigma_where_there_is_none():
     assert trace["unguided"].tolist() == [[0] * 5, [0, 1, 0, 0, 0], [0] * 5, [1] * 5]
 
 
-def test_strength_is_by_sigma_for_samplers_that_do_not_say_what_noise_they_add():
+def test_strength_is_shift_over_sigma_for_samplers_without_noise_added():
     steps = [GuidedStep(**{**vars(step), "noise_added": None}) for step in make_steps()]
     trace = Trace([probes.EffectiveStrength()])
     for step in steps:
@@ -236,8 +236,8 @@ def test_belief_is_log_softmax_entropy_and_argmax():
     np.testing.assert_array_equal(trace["predicted_class"].numpy(), p.argmax(-1).T)
 
 
-def test_a_convinced_guide_keeps_its_margin_and_its_log_probability():
-    """The log is -exp(-margin) where 1 - p is below float64's resolution; float32 holds it down to 1e-45."""
+def test_a_saturated_guide_keeps_its_margin_and_its_log_probability():
+    """Where 1 - p is below float64's resolution, log p is -exp(-margin); float32 has numbers down to 1e-45."""
     steps = make_steps(1)
     steps[0].logits[:] = torch.tensor([[40.0, 0, 1], [120, 0, 0], [-3, -200, 1], [1, 0, 0]])
     steps[0].label[:] = torch.tensor([0, 0, 1, 0])
@@ -319,7 +319,7 @@ def test_every_probe_declares_what_it_yields_and_changes_nothing(name):
 
 @pytest.mark.parametrize("name", list(NAMED))
 def test_a_probe_reads_only_what_it_needs(name):
-    """With all other fields at None it still measures, and with one of its needs at None it is refused by name."""
+    """It measures with all other fields None, and raises an error with one of its needs None."""
     for probe in make(name):
         with probe.attach(MODULES):
             pass
@@ -332,13 +332,13 @@ def test_a_probe_reads_only_what_it_needs(name):
                 Trace([probe])(GuidedStep(**{**full, need: None}))
 
 
-def test_a_trace_starts_anew_with_each_trajectory():
+def test_a_trace_starts_again_with_each_trajectory():
     steps = make_steps()
     once, twice = run(["cosines"], steps), run(["cosines"], steps + steps)
     torch.testing.assert_close(once["gradient_cosine"], twice["gradient_cosine"], equal_nan=True)
 
 
-def test_an_own_probe_is_one_class():
+def test_a_users_own_probe_is_one_class():
     class Peak(Probe):
         variables = (probes.Variable("peak", "largest magnitude", "max|g|"),)
 
@@ -352,6 +352,6 @@ def test_an_own_probe_is_one_class():
     check(trace["peak"], np.abs(flat(steps, "gradient")).max(-1))
 
 
-def test_unknown_tensors_say_what_is_possible():
+def test_unknown_tensors_are_refused_with_the_possible_ones():
     with pytest.raises(ValueError, match="no tensor 'x0' in a step; one of: gradient, update, direction"):
         probes.Tensor("x0")

@@ -1,4 +1,4 @@
-"""A notebook's cell: what fails before the first step is measured leaves no store, and errors speak Python."""
+"""Recording from a notebook: an error before the first step is measured leaves no store, and names Python's options."""
 
 import ast
 import json
@@ -25,7 +25,7 @@ LABELS = [0, 1, 2, 3, 0]
 
 
 class Peak(Probe):
-    """As in README, with a fault to be chosen."""
+    """The probe of README, with a fault."""
 
     variables = (Variable("gradient_peak", "largest magnitude of the gradient", "max|g_t|"),)
 
@@ -76,7 +76,7 @@ def guided(unet, scheduler, classifier) -> GuidedSampler:
 
 
 def cell(path, sampler, probes, labels=LABELS, **options):
-    """What stands in the notebook."""
+    """The notebook's code."""
     with gradscope.record(sampler, path, probes, classifier_name="mine", **options) as recorder:
         return recorder.sample(labels, num_inference_steps=4, seed=0, batch_size=2)
 
@@ -134,7 +134,7 @@ def test_an_overwritten_store_is_kept_until_the_first_step_is_measured(tmp_path,
     assert gradscope.open(tmp_path / "a.zarr").attrs["run_id"] == first
 
 
-def test_what_fails_later_says_how_to_go_on(tmp_path, guided):
+def test_a_later_error_says_how_to_resume(tmp_path, guided):
     with pytest.raises(RuntimeError, match="my own mistake") as failed:
         cell(tmp_path / "a.zarr", guided, [Peak("second")])
     assert failed.value.__notes__ == [f"0 of 3 blocks are recorded in {tmp_path / 'a.zarr'}; continue with resume=True"]
@@ -156,7 +156,7 @@ def own_loop(path: Path, probes: list[Probe], shape=(2, 1, 4, 4), **fields) -> N
             hook(GuidedStep(step=i, timestep=2 - i, x_t=g, gradient=g, prev_sample=g, **fields))
 
 
-def test_a_loop_of_ones_own_that_lacks_something_leaves_no_store(tmp_path):
+def test_a_users_own_loop_that_lacks_a_field_leaves_no_store(tmp_path):
     path = tmp_path / "a.zarr"
     with pytest.raises(ValueError, match=r"EffectiveStrength needs GuidedStep.shift"):
         own_loop(path, [EffectiveStrength()])
@@ -177,7 +177,7 @@ def test_a_second_call_of_sample_says_what_to_do_and_loses_nothing(tmp_path, gui
     np.testing.assert_array_equal(gradscope.open(tmp_path / "a.zarr")["image"].values.squeeze(), images.numpy())
 
 
-def test_a_call_of_sample_that_failed_before_there_was_a_store_may_be_made_again(tmp_path, guided):
+def test_a_call_of_sample_that_failed_without_a_store_can_be_repeated(tmp_path, guided):
     with gradscope.record(guided, tmp_path / "a.zarr", PROBES) as recorder:
         with pytest.raises(GradscopeError, match="labels"):
             recorder.sample([9], 4)
@@ -208,7 +208,7 @@ def test_errors_from_python_name_pythons_options(tmp_path, guided):
 
 
 def test_only_the_rooms_of_the_command_line_name_its_options():
-    """Elsewhere an error has them in its keywords `key` and `command`, which Python does not show."""
+    """Elsewhere an error gives them as `key` and `command`, which Python does not show."""
     rooms = ("cli", "config/loading.py", "recording/cluster.py", "auditing/run.py", "reporting/html.py")
     wrong = []
     for path in (ROOT / "gradscope").rglob("*.py"):
@@ -254,12 +254,12 @@ class TestEvaluate:
             return float((module(images).argmax(dim=1) == torch.tensor(LABELS)).double().mean())
 
     def test_a_guide_and_a_judge_give_their_accuracies(self, stored, guided, judge):
-        guide, told = guided.guidance.classifier, []
+        guide, lines = guided.guidance.classifier, []
         judge.train()
-        ds = gradscope.evaluate(stored, guide, judge=judge, tell=told.append)
+        ds = gradscope.evaluate(stored, guide, judge=judge, tell=lines.append)
         assert float(ds["own_accuracy"].squeeze()) == self.right(stored, guide)
         assert float(ds["judge_accuracy"].squeeze()) == self.right(stored, judge)
-        assert told == ["no distances, no coverage: extractor=... and data=... gives them"]
+        assert lines == ["no distances, no coverage: extractor=... and data=... gives them"]
         assert ds["class"].values.tolist() == ["0", "1", "2", "3"]
         assert json.loads(ds.attrs["evaluation"])["judge"] == "python:LinearClassifier"
         assert judge.training  # as it was
@@ -297,7 +297,7 @@ class TestEvaluate:
             ({"data": {"name": "balls", "sise": 8}}, "evaluation.data.sise: unknown key; did you mean 'size'"),
         ],
     )
-    def test_what_does_not_fit_is_an_error_in_pythons_words(self, stored, given, said):
+    def test_wrong_arguments_are_errors_that_name_pythons_options(self, stored, given, said):
         before = {file: file.read_bytes() for file in stored.rglob("*") if file.is_file()}
         with pytest.raises(GradscopeError, match=said) as refused:
             gradscope.evaluate(stored, **given)
@@ -306,7 +306,7 @@ class TestEvaluate:
 
 
 def test_a_scheduler_is_left_as_it_was(tmp_path, unet, classifier):
-    """The check of the first step takes no step of its own: generators and schedulers are untouched by a failure."""
+    """The check of the first step makes no extra step: an error leaves generators and schedulers unchanged."""
     sampler = GuidedSampler(unet, DDPMScheduler(), ClassifierGuidance(classifier, guidance_scale=0.4))
     with pytest.raises(RuntimeError, match="my own mistake"):
         cell(tmp_path / "a.zarr", sampler, [Peak("first")])

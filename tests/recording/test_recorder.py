@@ -23,7 +23,7 @@ from probes import Coordinate, Cosine, EffectiveStrength, GuidedStep, Layers, No
 
 LABELS = [0, 1, 2, 3, 0, 1]
 STEPS = 12
-FEW = 4  # where every probe measures, some with passes of their own
+FEW = 4  # every probe measures here, some with their own passes
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_float16_keeps_gradients_of_any_size(tmp_path, unet, classifier, scale):
             recorder.sample([0, 1], 3)
     raw = xr.open_zarr(tmp_path / "float16.zarr")
     assert raw["gradient"].dtype == np.float16
-    # In this thread: dask's own may flush denormals, where a run on the CPU was before.
+    # In this thread: dask's threads may flush denormals after an earlier run on the CPU.
     exact, rounded = (
         gradscope.open(tmp_path / f"{dtype}.zarr")["gradient"].compute(scheduler="synchronous").values
         for dtype in ("float32", "float16")
@@ -103,7 +103,7 @@ def test_float16_keeps_gradients_of_any_size(tmp_path, unet, classifier, scale):
     assert (np.abs(rounded - exact) <= np.abs(exact) * 2.0**-11 + peak * 2.0**-24).all()
 
 
-def test_no_hook_remains_after_an_exception_and_what_was_recorded_stays(tmp_path, sampler):
+def test_no_hook_remains_after_an_exception_and_recorded_steps_stay(tmp_path, sampler):
     class Fails(Probe):
         variables = (Variable("v", "v", "v"),)
 
@@ -143,7 +143,7 @@ class NaNOnce(nn.Module):
 
 
 class InfiniteSlope(LinearClassifier):
-    """Finite logits whose derivative is not, at the images of sample 1."""
+    """Finite logits with a derivative that is not finite, for sample 1."""
 
     def forward(self, x):
         logits = super().forward(x)
@@ -153,8 +153,8 @@ class InfiniteSlope(LinearClassifier):
 
 
 @pytest.mark.parametrize("classifier_input", ["x_t", "x0"])
-def test_what_is_not_finite_is_reported_with_where_it_came_from(tmp_path, unet, classifier, classifier_input):
-    """The denoiser's NaN is the denoiser's, whatever the guide sees; what follows from it is not reported again."""
+def test_values_that_are_not_finite_are_reported_with_their_source(tmp_path, unet, classifier, classifier_input):
+    """A NaN of the denoiser is reported as the denoiser's for every input of the guide, and only once."""
     for name, models, expected in [
         ("denoiser", (NaNOnce(), classifier), [(0, 1, "denoiser")]),
         ("gradient", (unet, InfiniteSlope()), [(1, k, "gradient") for k in range(3)]),
@@ -244,8 +244,8 @@ def test_a_run_stops_at_the_last_gradient_too(tmp_path):
     assert (ds["written"] > 0).all()
 
 
-def test_a_sampler_of_ones_own_emits_guided_steps(tmp_path):
-    """No GuidedSampler, no torch model: only steps. A probe that needs what is not given says so."""
+def test_a_users_own_sampler_emits_guided_steps(tmp_path):
+    """Steps without a GuidedSampler or model. A probe that needs a missing field raises an error."""
     torch.manual_seed(0)
     grid = Grid(
         ("mine",), ("x_t",), ("none",), (1.0,), np.array([0, 1]), np.array([5, 6]), timestep=np.array([2, 1, 0]),
@@ -288,7 +288,7 @@ def test_two_probes_with_other_values_along_one_dimension_are_refused(tmp_path, 
         recorder.sample([0], 2)
 
 
-def test_a_layer_that_is_not_there_is_told_before_anything_is_made(tmp_path, sampler):
+def test_an_unknown_layer_is_refused_before_a_store_is_created(tmp_path, sampler):
     with (
         pytest.raises(
             GradscopeError, match=r"probes: names: got 'unet.mid', but unet \(UNet2DModel\) has no layer 'mid'"

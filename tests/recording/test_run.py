@@ -1,4 +1,4 @@
-"""Runs by configuration, on small models of the user's own."""
+"""Runs by configuration, with a user's own small models."""
 
 import importlib
 import json
@@ -129,7 +129,7 @@ def test_every_cell_is_recorded_over_the_same_noise(content):
     np.testing.assert_allclose(ds["peak"].values, np.abs(ds["gradient"].values).max(axis=(-3, -2, -1)), rtol=1e-6)
 
 
-def test_each_cell_is_what_its_sampler_does_alone(content):
+def test_each_cell_equals_its_sampler_run_alone(content):
     run = run_of(changed(content, "guidance.guidance_scale", [0.4]))
     record_run(run)
     ds = gradscope.open("run.zarr")
@@ -137,14 +137,14 @@ def test_each_cell_is_what_its_sampler_does_alone(content):
     for name, method, stabilizer in (("robust", "none", Identity()), ("non_robust", "adam", Adam())):
         guidance = gradscope.ClassifierGuidance(getattr(models, name)(), "x0", guidance_scale=0.4)
         unet, scheduler = models.denoiser()
-        unet = unet.to(memory_format=torch.channels_last)  # as models are loaded for a run
+        unet = unet.to(memory_format=torch.channels_last)  # like models that a run loads
         sampler = gradscope.GuidedSampler(unet, scheduler, guidance, stabilizer)
         blocks = [sampler.sample([0, 1, 2], 4, first_sample=0), sampler.sample([3, 0], 4, first_sample=3)]
         cell = ds.sel(classifier=name, classifier_input="x0", stabilizer=method, guidance_scale=0.4)
         np.testing.assert_array_equal(cell["image"].values, torch.cat(blocks).numpy())
 
 
-def test_probes_with_options_and_their_coordinates_come_into_the_store(content):
+def test_probes_with_options_are_recorded_with_their_coordinates(content):
     names = ["classifier.linear", "unet.mid_block"]
     content |= {"stabilizers": {"none": {}}, "sampling": {"num_inference_steps": 2, "samples": 3, "batch_size": 2}}
     content["guidance"]["guidance_scale"] = [0.4]
@@ -182,7 +182,7 @@ def test_probes_with_options_and_their_coordinates_come_into_the_store(content):
     np.testing.assert_array_equal(xr.open_zarr("bare.zarr")["image"].values, ds["image"].values)
 
 
-def test_smoothgrad_by_configuration_is_that_of_python(content):
+def test_smoothgrad_by_configuration_equals_that_of_python(content):
     content["guidance"] = {
         "classifier_input": ["x0"],
         "guidance_scale": [0.4],
@@ -200,7 +200,7 @@ def test_smoothgrad_by_configuration_is_that_of_python(content):
     np.testing.assert_array_equal(cell["image"].values[3:], sampler.sample([3, 0], 4, first_sample=3).numpy())
 
 
-def test_attributes_tell_the_origin(content):
+def test_attributes_describe_the_origin(content):
     content |= {"guidance": {"guidance_scale": [0.4]}, "stabilizers": {"none": {}}}
     run = run_of(content, store="elsewhere.zarr")
     record_run(run, command=["gradscope", "record"])
@@ -295,7 +295,7 @@ def changed(content, key, value):
         ("sampling.scheduler", "ddim", None),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_runs(content, tmp_path, key, value, message):
+def test_wrong_settings_are_refused_before_anything_runs(content, tmp_path, key, value, message):
     content = changed(content, key, value)
     if key == "sampling.scheduler":
         content = changed(content, "guidance.weight", "variance")
@@ -324,7 +324,7 @@ def test_out_of_memory_says_which_batch_size_fits(content):
     assert "x0_detached instead of x0" in str(caught.value)
 
 
-def test_codec_is_settled_by_the_gradients():
+def test_the_codec_is_chosen_by_the_gradients():
     noise = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype("float32")
     sparse = noise * (np.random.default_rng(1).uniform(size=noise.shape) < 0.1)
     assert choose_codec(noise) == "none"
@@ -332,7 +332,7 @@ def test_codec_is_settled_by_the_gradients():
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0x", "cuda:99"])
-def test_devices_that_are_not_there_are_refused(name):
+def test_missing_devices_are_refused(name):
     with pytest.raises(GradscopeError, match="device: "):
         set_device(name)
 

@@ -1,4 +1,4 @@
-"""Samples that are no images, cells with further dimensions, times that come twice, and repetitions."""
+"""Samples that are not images, further dimensions of cells, repeated timesteps, and the first schema."""
 
 import zipfile
 from pathlib import Path
@@ -21,7 +21,7 @@ from gradscope.verification.verify import verify
 from probes import TENSOR, Cosine, GuidedStep, Norm, Probe, Tensor, Variable
 
 SAMPLES, TIMES = 5, np.array([80.0, 24.4, 24.4, 5.1, 0.7])
-"""A second-order solver in sigma evaluates the denoiser twice at one of its times."""
+"""A grid of a second-order solver in sigma, which evaluates the denoiser twice at one timestep."""
 
 
 def grid(**changes):
@@ -36,7 +36,7 @@ def grid(**changes):
 
 
 def tensors(cell, first, step, repeat=0):
-    """Gradients that say where they belong."""
+    """Gradients whose values encode cell, sample and step."""
     rng = np.random.default_rng([*cell, first, step, repeat])
     rows = min(2, SAMPLES - first)
     return torch.from_numpy(rng.normal(size=(rows, 8, 2)))
@@ -44,7 +44,7 @@ def tensors(cell, first, step, repeat=0):
 
 @pytest.fixture
 def recorded(tmp_path):
-    """Trajectories of a robot, recorded by a loop of the user's own."""
+    """Trajectories of a robot, recorded by a user's own loop."""
     probes = [Tensor("gradient"), Norm("gradient"), Cosine("gradient")]
     own = grid()
     with Recorder(tmp_path / "s.zarr", own, probes, device=torch.device("cpu")) as recorder:
@@ -57,7 +57,7 @@ def recorded(tmp_path):
     return tmp_path / "s.zarr"
 
 
-def test_dimensions_are_named_by_their_number_or_as_the_user_says():
+def test_dimensions_get_the_users_names_or_the_usual_ones():
     assert names_of_sample((2,)) == ("axis",)
     assert names_of_sample((3, 100)) == ("channel", "time")
     assert names_of_sample((3, 8, 8)) == ("channel", "height", "width")
@@ -76,7 +76,7 @@ def test_dimensions_are_named_by_their_number_or_as_the_user_says():
         grid(further={"label": ("a",)})
 
 
-def test_plain_xarray_reads_it_and_gradscope_the_same(recorded):
+def test_plain_xarray_and_gradscope_read_the_same(recorded):
     ds, plain = gradscope.open(recorded), xr.open_zarr(recorded)
     over = ("classifier", "classifier_input", "stabilizer", "guidance_scale", "method", "sample", "timestep")
     assert ds["gradient"].dims == plain["gradient"].dims == (*over, "horizon", "action")
@@ -94,7 +94,7 @@ def test_plain_xarray_reads_it_and_gradscope_the_same(recorded):
     assert ds["image"].dims == (*over[:6], "horizon", "action")
 
 
-def test_a_time_that_comes_twice_is_selected_by_its_step(recorded):
+def test_a_timestep_that_occurs_twice_is_selected_by_step(recorded):
     ds = gradscope.open(recorded)
     np.testing.assert_array_equal(ds["timestep"].values, TIMES)
     np.testing.assert_array_equal(ds.sel(step=3)["gradient_norm"].values, ds["gradient_norm"].values[..., 3])
@@ -125,7 +125,7 @@ def test_analyses_see_the_further_dimension(recorded):
     assert {"value, none, method dps", "value, adam, method mpgd"} <= {trace.name for trace in figure.data}
 
 
-def test_it_verifies_and_damage_is_found(recorded):
+def test_verify_finds_damage(recorded):
     found = verify(recorded)
     assert found.findings == ()
     assert found.values > 0
@@ -136,7 +136,7 @@ def test_it_verifies_and_damage_is_found(recorded):
     assert [finding.array for finding in verify(recorded).findings] == ["gradient"]
 
 
-def test_a_later_run_goes_on_where_it_ended(tmp_path):
+def test_an_interrupted_run_is_resumed(tmp_path):
     own, probes = grid(), [Norm("gradient")]
     options = {"device": torch.device("cpu")}
 
@@ -160,7 +160,7 @@ def test_a_later_run_goes_on_where_it_ended(tmp_path):
 
 
 class Spread(Probe):
-    """A probe of a user's own, of any sample."""
+    """A user's own probe, for samples of any shape."""
 
     variables = (
         Variable("spread", "spread of the gradient", "max |g| - min |g|", logarithmic=True, low=0.0),
@@ -174,7 +174,7 @@ class Spread(Probe):
 
 @pytest.mark.parametrize("shape", [(2,), (3, 50), (3, 4, 4), (2, 3, 4, 4)])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_samples_of_any_shape(tmp_path, shape, dtype):
+def test_samples_of_any_shape_are_recorded(tmp_path, shape, dtype):
     own = grid(sample_shape=shape, sample_dims=(), further={}, timestep=np.array([9, 5, 1]),
                alphas_cumprod=np.array([0.1, 0.5, 0.9]), sigma=np.ones(3), signal=None, noise=None)  # fmt: skip
     rng = np.random.default_rng(0)
@@ -197,7 +197,7 @@ def test_samples_of_any_shape(tmp_path, shape, dtype):
     assert ds["spread"].attrs["logarithmic"] == 1
     assert ds["spread"].attrs["valid_min"] == 0
     assert verify(tmp_path / "s.zarr").sound
-    ds.drop_encoding().to_netcdf(tmp_path / "s.nc", engine="h5netcdf")  # whose attributes are numbers, texts and lists
+    ds.drop_encoding().to_netcdf(tmp_path / "s.nc", engine="h5netcdf")  # netCDF has no mappings
     again = xr.open_dataset(tmp_path / "s.nc", engine="h5netcdf")
     np.testing.assert_array_equal(again["spread"].values, ds["spread"].values)
 
@@ -215,7 +215,7 @@ REPEATS = (1, 3, 2, 1, 3)
 
 
 def test_repetitions_of_a_timestep(tmp_path):
-    """As many as a step takes, in order; of a step with fewer the rest stays unwritten. Analyses see the last one."""
+    """Each step has its own number of repetitions; the rest stays unwritten. Analyses see the last repetition."""
     own = grid(repeats=3, further={}, timestep=np.arange(5)[::-1], alphas_cumprod=np.linspace(0.1, 0.9, 5))
     with Recorder(
         tmp_path / "s.zarr", own, [Tensor("gradient"), Norm("gradient")], device=torch.device("cpu")
@@ -278,7 +278,7 @@ def test_strange_dimensions_of_a_strangers_store_are_refused(recorded, change, w
 
 
 def test_frames_of_repeated_steps_leave_nothing_of_earlier_chunks(tmp_path, monkeypatch):
-    """Staged columns are used again by later chunks."""
+    """Later chunks reuse the staged memory."""
     from gradscope.store import schema as module
 
     monkeypatch.setattr(module, "_TENSOR_CHUNK_BYTES", 2 * 3 * 16 * 4)
@@ -302,7 +302,7 @@ def test_frames_of_repeated_steps_leave_nothing_of_earlier_chunks(tmp_path, monk
 
 @pytest.fixture
 def first_schema(tmp_path):
-    """A small store that version 0.1 recorded and judged."""
+    """A small store that version 0.1 recorded and evaluated."""
     with zipfile.ZipFile(Path(__file__).with_name("schema_1.zip")) as archive:
         archive.extractall(tmp_path)
     return tmp_path / "schema_1.zarr"

@@ -126,7 +126,7 @@ def test_schemas_are_read_by_plain_xarray_without_a_warning(tmp_path):
 
 @pytest.mark.parametrize(("samples", "timesteps", "batch_size"), [(1, 1, 32), (5, 10, 5), (13, 61, 4), (9, 50, 3)])
 @pytest.mark.parametrize(("tensor_samples", "tensor_every"), [(64, 1), (3, 1), (64, 7), (5, 3), (0, 1)])
-def test_what_is_written_is_what_is_read(tmp_path, samples, timesteps, batch_size, tensor_samples, tensor_every):
+def test_written_values_are_read_back(tmp_path, samples, timesteps, batch_size, tensor_samples, tensor_every):
     schema = Schema(grid(samples, timesteps, batch_size, size=2), ARRAYS, tensor_samples, tensor_every)
     whole, blocks = frames(schema)
     write(tmp_path / "s.zarr", schema, blocks)
@@ -141,7 +141,7 @@ def test_what_is_written_is_what_is_read(tmp_path, samples, timesteps, batch_siz
 
 @pytest.mark.parametrize("steps", [0, 1, 9, 10, 11, 22])
 def test_a_partly_written_store_is_masked_exactly(tmp_path, steps):
-    """The second block of the third cell stops after some steps; the writer is closed, as after an exception."""
+    """The second block of the third cell ends after some steps; then the writer is closed, as after an exception."""
     schema = Schema(grid(), ARRAYS)
     whole, blocks = frames(schema)
     partial = [*blocks[:5], blocks[5][:steps]]
@@ -160,7 +160,7 @@ def test_a_partly_written_store_is_masked_exactly(tmp_path, steps):
 
 
 def test_masking_goes_by_the_marker_and_never_by_nan(tmp_path):
-    """A recorded NaN stays, and values without the marker do not show."""
+    """A recorded NaN stays, and values without the marker are masked."""
     schema = Schema(grid(), ARRAYS)
     whole, blocks = frames(schema)
     whole["norm"][0, 0, 0, 0, 0, 0] = np.nan
@@ -208,10 +208,8 @@ def test_the_marker_is_written_after_tensors_and_scalars(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("tensor_samples", "tensor_every"), [(64, 1), (3, 1), (6, 1), (5, 3)])
-def test_steps_that_waited_are_written_from_memory_and_change_no_byte(
-    tmp_path, monkeypatch, tensor_samples, tensor_every
-):
-    """Every step is written on its own; no chunk of the recorded arrays is read back for that."""
+def test_early_writes_come_from_memory_and_change_no_byte(tmp_path, monkeypatch, tensor_samples, tensor_every):
+    """Every step is written by itself, and no chunk is read back for that."""
     schema = Schema(grid(), ARRAYS, tensor_samples, tensor_every)
     whole, blocks = frames(schema)
     blocks = blocks[:2]
@@ -246,7 +244,7 @@ def small_chunks(monkeypatch):
     assert Schema(grid(), ARRAYS).tensor_chunk == (1, 8)
 
 
-def test_scalars_of_a_step_are_there_before_the_next_one_comes_and_tensors_at_half(tmp_path, small_chunks):
+def test_waiting_scalars_are_written_at_once_and_tensors_at_half_a_chunk(tmp_path, small_chunks):
     schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
     whole, blocks = frames(schema)
     create(path, schema, {"status": "recording"})
@@ -267,11 +265,11 @@ def test_scalars_of_a_step_are_there_before_the_next_one_comes_and_tensors_at_ha
         assert np.isnan(ds["gradient"].values[:, there.stop :]).all()
     writer.close()
     ds = open_store(path).isel(classifier=0, classifier_input=0, stabilizer=0, guidance_scale=0, sample=slice(4))
-    assert (ds["written"] == 3).sum("timestep").values.tolist() == [9] * 4  # an end writes what there is
+    assert (ds["written"] == 3).sum("timestep").values.tolist() == [9] * 4  # closing writes the rest
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_full_chunks_are_written_once_where_nothing_waits(tmp_path, monkeypatch, small_chunks, every):
+def test_a_fast_sampler_writes_each_chunk_once(tmp_path, monkeypatch, small_chunks, every):
     schema, path = Schema(grid(), ARRAYS, tensor_every=every), tmp_path / "s.zarr"
     _, blocks = frames(schema)
     create(path, schema, {})
@@ -293,7 +291,7 @@ def test_full_chunks_are_written_once_where_nothing_waits(tmp_path, monkeypatch,
 @pytest.mark.parametrize("seconds", [0.05, 0.5, 5])
 @pytest.mark.parametrize("timesteps", [30, 1000])
 def test_a_slow_sampler_writes_no_more_than_two_and_a_half_times_the_bytes(tmp_path, monkeypatch, seconds, timesteps):
-    """As both.yaml has it: images of 32 px, four tensors of 16 samples, 20 scalars of 32; by a clock that is set."""
+    """Sizes as in both.yaml: images of 32 px, four tensors of 16 samples, 20 scalars of 32. The clock is simulated."""
     tensors = [Array(name, "tensor", ABOUT, dims=IMAGE) for name in ("a", "b", "c", "d")]
     scalars = [Array(f"s{i}", "scalar", ABOUT) for i in range(20)]
     schema = Schema(grid(32, timesteps, 32, 32), (*tensors, *scalars), tensor_samples=16)
@@ -327,13 +325,13 @@ def test_chunks_never_reach_over_a_block_and_stay_near_a_megabyte():
                 assert schema.grid.block % samples == 0
                 assert samples * steps * step_bytes <= max(2**20, step_bytes)
                 assert every == 1 or steps == 1
-                assert samples == 1 or steps in (100, 1)  # a chunk of several samples holds all their timesteps
+                assert samples == 1 or steps in (100, 1)  # a chunk of several samples holds all timesteps
                 assert steps == 1 or 2 * steps * step_bytes > 2**20 or steps == 100
                 assert schema.chunks(ARRAYS[1]) == (1, 1, 1, 1, batch_size, 50)
 
 
 def test_timesteps_are_spread_evenly_over_the_chunks():
-    assert Schema(grid(4, 1000, 4, 32), ARRAYS).tensor_chunk == (1, 84)  # twelve chunks, of 85 possible each
+    assert Schema(grid(4, 1000, 4, 32), ARRAYS).tensor_chunk == (1, 84)  # twelve chunks; one could hold 85 timesteps
     assert Schema(grid(4, 86, 4, 32), ARRAYS).tensor_chunk == (1, 43)
 
 
@@ -359,7 +357,7 @@ def test_codec_and_key_encoding_are_explicit(tmp_path):
         np.testing.assert_array_equal(group["gradient"][...], whole["gradient"])
 
 
-def test_a_failure_of_the_thread_is_raised_and_every_frame_is_released(tmp_path):
+def test_an_error_in_the_thread_is_raised_and_every_frame_is_released(tmp_path):
     schema = Schema(grid(), ARRAYS)
     _, blocks = frames(schema)
     path = tmp_path / "s.zarr"
@@ -382,7 +380,7 @@ def test_a_failure_of_the_thread_is_raised_and_every_frame_is_released(tmp_path)
     assert len(released) > 9
 
 
-def test_an_existing_path_is_kept_unless_it_is_a_store_to_be_overwritten(tmp_path):
+def test_only_a_store_is_overwritten_and_only_on_request(tmp_path):
     schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
     create(path, schema, {"run_id": "old"})
     with pytest.raises(GradscopeError, match="exists; choose another path"):
@@ -398,7 +396,7 @@ def test_an_existing_path_is_kept_unless_it_is_a_store_to_be_overwritten(tmp_pat
     assert (folder / "photo.jpg").read_text() == "precious"
 
 
-def test_a_store_larger_than_the_free_space_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+def test_a_store_larger_than_the_free_space_is_refused(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 1000, 1000))
     with pytest.raises(GradscopeError, match="the store needs .* MB and .* has 0.0 MB free; lower tensor_") as refused:
@@ -491,8 +489,8 @@ def test_durable_data_are_on_the_disk_before_their_marker_has_its_name(tmp_path,
     folders = {"gradient", "norm", "predicted_class", "spectrum"}
     before = {where.removeprefix(f"{path}/") for what, where in happened[: names[0]] if what == "sync"}
     assert {"zarr.json", *(f"{name}/zarr.json" for name in (*folders, "written", "timestep"))} <= before
-    assert folders <= before  # the names of their chunks,
-    assert folders <= {where.split("/")[0] for where in before if "/c." in where}  # and the chunks
+    assert folders <= before  # the names of chunks
+    assert folders <= {where.split("/")[0] for where in before if "/c." in where}  # and their content
     assert happened[names[0] - 1] == ("sync", f"{happened[names[0]][1]}.partial")
     assert not {what for what, _ in happened} - {"sync", "name"}
 
@@ -520,7 +518,7 @@ def test_chunks_carry_the_checksum_of_zarrs_codec(tmp_path):
             xr.open_zarr(path)["norm"].load()
 
 
-def test_a_store_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_store_appears_complete_or_not_at_all(tmp_path, monkeypatch):
     schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
     create(path, schema, {"run_id": "old"})
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
@@ -532,15 +530,15 @@ def test_a_store_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
 
 
-def test_what_could_not_be_opened_is_not_made(tmp_path):
-    """A probe of one's own whose variable has the name of another one, and other dimensions."""
+def test_a_store_that_could_not_be_opened_is_not_created(tmp_path):
+    """A variable of a user's own probe has a name of gradscope's, but other dimensions."""
     arrays = (*ARRAYS, Array("entropy", "scalar", ABOUT, dims=("frequency",), sizes={"frequency": 5}))
     with pytest.raises(GradscopeError, match=r"s.zarr, array entropy: its dimensions are .*, wanted: "):
         create(tmp_path / "s.zarr", Schema(grid(), arrays), {})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_that_is_made_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+def test_a_store_created_in_the_meantime_is_not_replaced(tmp_path, monkeypatch):
     schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
     refuse, first = creation.refuse_path, []
 
@@ -557,7 +555,7 @@ def test_a_store_that_is_made_meanwhile_is_not_replaced(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
 
 
-def test_two_do_not_make_one_store_together(tmp_path):
+def test_two_processes_do_not_create_the_same_store(tmp_path):
     schema, location = Schema(grid(), ARRAYS), locate(tmp_path / "s.zarr")
     with location.made() as new:
         create(new.path, schema, {})
@@ -593,7 +591,7 @@ def test_what_gradscope_did_not_record_is_not_overwritten(tmp_path):
         create(tmp_path / "other.zarr", Schema(grid(), ARRAYS), {}, overwrite=True)
 
 
-def test_what_is_evaluated_beside_a_recording_leaves_its_status(tmp_path, monkeypatch):
+def test_an_evaluation_beside_a_recording_keeps_its_status(tmp_path, monkeypatch):
     path = tmp_path / "s.zarr"
     create(path, Schema(grid(), ARRAYS), {"status": "recording"})
     made = replacement.create_array
@@ -617,7 +615,7 @@ def test_an_evaluation_does_not_read_the_metadata_of_arrays_that_it_leaves(tmp_p
         assert (open_store(path)["mine"] == value).all()
 
 
-def test_a_link_in_the_place_of_a_file_to_be_written_is_not_followed(tmp_path):
+def test_writing_does_not_follow_a_link(tmp_path):
     (tmp_path / "mine").write_text("kept")
     (tmp_path / "chunk.partial").symlink_to(tmp_path / "mine")
     with pytest.raises(OSError, match="symbolic links"):
@@ -626,7 +624,7 @@ def test_a_link_in_the_place_of_a_file_to_be_written_is_not_followed(tmp_path):
 
 
 def test_a_lock_that_needs_a_file_open_for_writing_is_taken(tmp_path, monkeypatch):
-    """As over NFS."""
+    """NFS behaves like this."""
     file, flock, modes = tmp_path / "file", fcntl.flock, []
     file.touch()
 

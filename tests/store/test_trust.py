@@ -1,4 +1,4 @@
-"""What a store's metadata may say, place by place."""
+"""Forged metadata of a store are refused, key by key."""
 
 import copy
 import json
@@ -83,7 +83,7 @@ SHARDS = {"name": "sharding_indexed", "configuration": {"chunk_shape": [1], "cod
         (("consolidated_metadata", "metadata", "written"), REMOVED, "it lacks written"),
     ],
 )
-def test_metadata_are_refused_with_the_place_and_what_was_got(document, path, value, message):
+def test_forged_metadata_are_refused_with_place_and_value(document, path, value, message):
     changed = inner = copy.deepcopy(document)
     for key in path[:-1]:
         inner = inner[key]
@@ -124,7 +124,7 @@ def test_links_out_of_a_store_are_not_followed(store, tmp_path):
     (mine / "gradient").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(GradscopeError, match=r"gradient is a link out of the store"):
         open_store(mine)
-    (tmp_path / "another.zarr").symlink_to(store)  # the store itself may lie elsewhere
+    (tmp_path / "another.zarr").symlink_to(store)  # the store itself may be a link
     assert open_store(tmp_path / "another.zarr").sizes["sample"] == small_store.SAMPLES
 
 
@@ -143,7 +143,7 @@ def test_coordinates_are_those_of_a_run(tmp_path, name, values, message):
 
 
 def test_attributes_do_not_change_values(tmp_path):
-    """Neither units that read like dates nor a fill value of the data themselves."""
+    """Neither units that look like dates nor a fill value that occurs in the data."""
     ds = small_store.evaluated()
     expected = ds["gradient_norm"].values.copy()
     path = small_store.save(ds, tmp_path / "a.zarr")

@@ -3,13 +3,11 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from small_run import BLOCKS, assert_same_recording, config, environment, record
 
 import gradscope
 from gradscope.errors import GradscopeError
-from gradscope.recording import cluster as cluster_module
 from gradscope.recording import distributed
 from gradscope.recording.cluster import cluster
 from gradscope.recording.prepare import prepare
@@ -188,15 +185,6 @@ def test_a_cancelled_task_is_reported(client):
         distributed._result(future)
 
 
-def test_a_scheduler_without_workers_is_refused():
-    with (
-        LocalCluster(n_workers=0, dashboard_address=None) as local,
-        pytest.raises(GradscopeError, match="has no workers; start some: dask worker tcp://"),
-        cluster(None, local.scheduler_address),
-    ):
-        pass
-
-
 def test_errors_for_the_user_come_back_from_the_workers(client, alone, tmp_path):
     with pytest.raises(GradscopeError, match=r"run.zarr exists; choose another path") as refused:
         begin(client, alone)
@@ -215,63 +203,6 @@ def test_analysis_runs_on_the_same_cluster(client, alone):
     expected = np.linalg.norm(values.reshape(*values.shape[:-3], -1), axis=-1)
     np.testing.assert_allclose(there, expected, rtol=1e-5)
     np.testing.assert_allclose(there, ds["gradient_norm"].isel(sample=slice(5)).values, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("tcp://127.0.0.1:1", r"--scheduler tcp://127.0.0.1:1: .*refused; start one with `dask scheduler`"),
-        ("127.0.0.1", r"--scheduler: takes tcp://HOST:PORT, got '127.0.0.1'"),
-        ("tcp://[::1", r"--scheduler: takes tcp://HOST:PORT, got 'tcp://\[::1'"),
-        ("tcp://a..b:80", r"--scheduler tcp://a..b:80: "),
-        ("tcp://127.0.0.1:many", r"--scheduler: takes tcp://HOST:PORT, got 'tcp://127.0.0.1:many'"),
-    ],
-)
-def test_an_address_without_a_scheduler_is_refused_at_once(address, message):
-    with pytest.raises(GradscopeError, match=message), cluster(None, address):
-        pass
-
-
-@contextmanager
-def listening(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """The address of a server that does not speak dask's protocol."""
-    connections = []
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                connections.append(server.accept()[0])
-                answer(connections[-1])
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
-    for connection in connections:
-        connection.close()
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        lambda connection: None,
-        lambda connection: connection.close(),
-        lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
-        lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n"),
-    ],
-    ids=["silent", "closes", "http", "ssh"],
-)
-def test_a_port_of_another_protocol_is_refused_within_seconds(answer, monkeypatch):
-    assert cluster_module._REACH_SECONDS < 10
-    monkeypatch.setattr(cluster_module, "_REACH_SECONDS", 2)
-    start = time.monotonic()
-    with (
-        listening(answer) as address,
-        pytest.raises(GradscopeError, match=rf"--scheduler {address}: no dask scheduler answers there") as refused,
-        cluster(None, address),
-    ):
-        pass
-    assert time.monotonic() - start < 10
-    assert str(refused.value).endswith("start one with `dask scheduler`")
 
 
 def test_a_port_of_a_dask_worker_is_refused(client):

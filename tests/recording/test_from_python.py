@@ -1,49 +1,21 @@
 """Recording from a notebook: an error before the first step is measured leaves no store, and names Python's options."""
 
 import ast
-import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from diffusers import DDPMScheduler
-from small_models import SIZE, LinearClassifier
+from notebook import FLAG, LABELS, PROBES, Peak, cell, own_loop
+from small_models import LinearClassifier
 from torch import nn
 
 import gradscope
-from gradscope import ClassifierGuidance, GuidedSampler, Recorder
+from gradscope import ClassifierGuidance, GuidedSampler
 from gradscope.errors import GradscopeError
-from gradscope.store import Grid
-from probes import Belief, Cosine, EffectiveStrength, GuidedStep, Norm, Probe, Tensor, Variable
+from probes import EffectiveStrength, Norm, Probe, Variable
 
 ROOT = Path(__file__).parents[2]
-FLAG = re.compile(r"(?<![\w-])--[a-z]")
-PROBES = [Tensor("gradient"), Norm("gradient"), Cosine("gradient"), Belief()]
-LABELS = [0, 1, 2, 3, 0]
-
-
-class Peak(Probe):
-    """The probe of README, with a fault."""
-
-    variables = (Variable("gradient_peak", "largest magnitude of the gradient", "max|g_t|"),)
-
-    def __init__(self, fault: str = "") -> None:
-        self.fault = fault
-
-    def init(self):
-        return 0
-
-    def measure(self, step, state):
-        if self.fault == "first" or (self.fault == "second" and step.step == 1):
-            raise RuntimeError("my own mistake")
-        peak = step.gradient.abs().flatten(1).amax(dim=1)
-        if self.fault == "shape":
-            peak = peak[:, None]
-        if self.fault == "kind":
-            peak = peak.tolist()
-        return {"gradient_peek" if self.fault == "name" else "gradient_peak": peak}, state + 1
 
 
 class Needy(Peak):
@@ -73,12 +45,6 @@ class Strange(Peak):
 @pytest.fixture
 def guided(unet, scheduler, classifier) -> GuidedSampler:
     return GuidedSampler(unet, scheduler, ClassifierGuidance(classifier, guidance_scale=0.4))
-
-
-def cell(path, sampler, probes, labels=LABELS, **options):
-    """The notebook's code."""
-    with gradscope.record(sampler, path, probes, classifier_name="mine", **options) as recorder:
-        return recorder.sample(labels, num_inference_steps=4, seed=0, batch_size=2)
 
 
 @pytest.mark.parametrize(
@@ -140,20 +106,6 @@ def test_a_later_error_says_how_to_resume(tmp_path, guided):
     assert failed.value.__notes__ == [f"0 of 3 blocks are recorded in {tmp_path / 'a.zarr'}; continue with resume=True"]
     cell(tmp_path / "a.zarr", guided, [Peak()], resume=True)
     assert gradscope.open(tmp_path / "a.zarr").attrs["status"] == "complete"
-
-
-def own_loop(path: Path, probes: list[Probe], shape=(2, 1, 4, 4), **fields) -> None:
-    grid = Grid(
-        ("mine",), ("x_t",), ("none",), (1.0,), np.array([0, 1]), np.array([5, 6]), timestep=np.array([2, 1, 0]),
-        alphas_cumprod=np.ones(3), sigma=np.ones(3), sample_shape=(1, 4, 4), batch_size=2,
-    )  # fmt: skip
-    with Recorder(path, grid, probes, device=torch.device("cpu")) as recorder:
-        assert recorder.finished.shape == (1, 1, 1, 1, 1)
-        assert not recorder.finished.any()
-        hook = recorder.trajectory((0, 0, 0, 0), 0)
-        for i in range(3):
-            g = torch.randn(*shape)
-            hook(GuidedStep(step=i, timestep=2 - i, x_t=g, gradient=g, prev_sample=g, **fields))
 
 
 def test_a_users_own_loop_that_lacks_a_field_leaves_no_store(tmp_path):
@@ -232,77 +184,6 @@ def test_a_report_is_shown_in_a_notebook(tmp_path, guided):
     for name, reason in report.untested.items():
         assert name in shown
         assert reason.split("`")[0][:40] in shown
-
-
-class TestEvaluate:
-    """Verdicts by modules, re-derived from the images."""
-
-    @pytest.fixture
-    def stored(self, tmp_path, guided):
-        cell(tmp_path / "a.zarr", guided, PROBES)
-        return tmp_path / "a.zarr"
-
-    @pytest.fixture
-    def judge(self):
-        torch.manual_seed(7)
-        return LinearClassifier()
-
-    @staticmethod
-    def right(path, module) -> float:
-        images = torch.from_numpy(gradscope.open(path)["image"].values.reshape(-1, 3, SIZE, SIZE))
-        with torch.no_grad():
-            return float((module(images).argmax(dim=1) == torch.tensor(LABELS)).double().mean())
-
-    def test_a_guide_and_a_judge_give_their_accuracies(self, stored, guided, judge):
-        guide, lines = guided.guidance.classifier, []
-        judge.train()
-        ds = gradscope.evaluate(stored, guide, judge=judge, tell=lines.append)
-        assert float(ds["own_accuracy"].squeeze()) == self.right(stored, guide)
-        assert float(ds["judge_accuracy"].squeeze()) == self.right(stored, judge)
-        assert lines == ["no distances, no coverage: extractor=... and data=... gives them"]
-        assert ds["class"].values.tolist() == ["0", "1", "2", "3"]
-        assert json.loads(ds.attrs["evaluation"])["judge"] == "python:LinearClassifier"
-        assert judge.training  # as it was
-
-    def test_a_guide_alone_gives_its_own_accuracy(self, stored, guided):
-        ds = gradscope.evaluate(stored, {"mine": guided.guidance.classifier}, tell=lambda text: None)
-        assert float(ds["own_accuracy"].squeeze()) == self.right(stored, guided.guidance.classifier)
-        assert "judge_accuracy" not in ds
-        assert ds["class"].values.tolist() == ["0", "1", "2", "3"]
-        gradscope.report(ds)
-
-    def test_an_extractor_and_data_give_distances(self, stored, judge):
-        data = {"name": "sportballs", "size": SIZE}
-        ds = gradscope.evaluate(stored, extractor=judge, data=data, tell=lambda text: None)
-        assert np.isfinite(ds["kd_LinearClassifier"]).all()
-        assert "own_accuracy" not in ds
-
-    def test_a_store_of_a_recorder_is_evaluated(self, tmp_path):
-        own_loop(tmp_path / "own.zarr", [Norm("gradient")])
-        judge = LinearClassifier(channels=1, size=4)
-        ds = gradscope.evaluate(tmp_path / "own.zarr", judge=judge, tell=lambda text: None)
-        with torch.no_grad():
-            wanted = judge(torch.from_numpy(ds["image"].values.reshape(2, 1, 4, 4))).argmax(dim=1)
-        np.testing.assert_array_equal(ds["judge_prediction"].values.squeeze(), wanted)
-
-    @pytest.mark.parametrize(
-        ("given", "said"),
-        [
-            ({}, "nothing to evaluate with; judge=..., extractor=... and data=... name what there is"),
-            ({"guide": {"yours": LinearClassifier()}}, "guide: the store has no guide 'yours'; one of: mine"),
-            ({"guide": LinearClassifier()}, "guide: the weights of 'mine' are not those with which the store was"),
-            ({"judge": LinearClassifier(size=4)}, "judge: the classifier does not take images of 3 x 8 x 8"),
-            ({"judge": "zoo:sportballs32/jury"}, "judge: no 'zoo:sportballs32/jury' in the zoo"),
-            ({"judge": "zoo:sportballs32/judge"}, "judge was trained on images of 3 x 32 x 32"),
-            ({"data": {"name": "balls", "sise": 8}}, "evaluation.data.sise: unknown key; did you mean 'size'"),
-        ],
-    )
-    def test_wrong_arguments_are_errors_that_name_pythons_options(self, stored, given, said):
-        before = {file: file.read_bytes() for file in stored.rglob("*") if file.is_file()}
-        with pytest.raises(GradscopeError, match=said) as refused:
-            gradscope.evaluate(stored, **given)
-        assert not FLAG.search(str(refused.value))
-        assert {file: file.read_bytes() for file in stored.rglob("*") if file.is_file()} == before
 
 
 def test_a_scheduler_is_left_as_it_was(tmp_path, unet, classifier):

@@ -1,7 +1,4 @@
-"""Samples that are not images, further dimensions of cells, repeated timesteps, and the first schema."""
-
-import zipfile
-from pathlib import Path
+"""Samples that are not images, further dimensions of cells, repeated timesteps, and repetitions."""
 
 import numpy as np
 import pytest
@@ -298,34 +295,3 @@ def test_frames_of_repeated_steps_leave_nothing_of_earlier_chunks(tmp_path, monk
     wanted = [[0, 1, 2], [10, 11, 12], [20, np.nan, np.nan], [30, np.nan, np.nan], [40, 41, np.nan]]
     np.testing.assert_array_equal(group["gradient"][0, 0, 0, 0, 0, :, :, 0, 0], wanted)
     np.testing.assert_array_equal(group["norm"][0, 0, 0, 0, 1], wanted)
-
-
-@pytest.fixture
-def first_schema(tmp_path):
-    """A small store that version 0.1 recorded and evaluated."""
-    with zipfile.ZipFile(Path(__file__).with_name("schema_1.zip")) as archive:
-        archive.extractall(tmp_path)
-    return tmp_path / "schema_1.zarr"
-
-
-def test_a_store_of_the_first_schema_is_read_reported_and_verified(first_schema):
-    ds, plain = gradscope.open(first_schema), zarr.open_group(first_schema, mode="r")
-    assert ds.attrs["schema_version"] == 1
-    for name in ("gradient", "gradient_norm", "image", "predicted_class"):
-        np.testing.assert_array_equal(
-            ds[name].values[..., :2, :, :, :, :] if name == "gradient" else ds[name].values,
-            plain[name][..., :2, :, :, :, :] if name == "gradient" else plain[name][...],
-        )
-    assert sample_dims(ds) == ("channel", "height", "width")
-    report = gradscope.report(ds)
-    hits = (ds["judge_prediction"] == ds["label"]).mean("sample").values
-    np.testing.assert_allclose(report.cells["judge"].to_numpy(), hits.ravel())
-    assert "<table" in report._repr_html_()
-    assert verify(first_schema).findings == ()
-    assert ds.sel(timestep=ds["timestep"].values[2])["step"].item() == 2
-
-
-def test_a_store_of_the_first_schema_is_evaluated_and_drawn(first_schema):
-    ds = gradscope.open(first_schema)
-    assert ds.gradscope.plot_curve("gradient_norm").layout.yaxis.type == "log"
-    assert len(ds.gradscope.summary()["samples"].dims) == 4

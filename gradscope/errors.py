@@ -1,4 +1,4 @@
-"""Errors as messages to the user: what was got, what is possible, and where."""
+"""Errors for the user. Their messages say what was got, what is possible, and where."""
 
 import operator
 import sys
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 class GradscopeError(Exception):
-    """An error that the user can correct. The command line prints one paragraph and exits with `exit_status`.
+    """An error that the user can fix. The command line prints it as one paragraph and exits with `exit_status`.
 
     Parameters
     ----------
     text
-        What is wrong, for Python and the command line alike.
+        What is wrong, in words that suit Python and the command line.
     key
-        The key of the configuration, or the option: printed before the text on the command line.
+        The key of the configuration, or the option, at fault. The command line prints it before the text.
     python, command
         What to do about it in Python (``overwrite=True``) and on the command line (``--overwrite``). ``str(error)``
         ends with the former, `for_command` with the latter.
@@ -41,8 +41,8 @@ class GradscopeError(Exception):
 
     def for_command(self) -> str:
         """The message as the command line prints it."""
-        text = "; ".join(filter(None, (super().__str__(), self._command)))
-        return f"{self._key}: {text}" if self._key else text
+        message = "; ".join(filter(None, (super().__str__(), self._command)))
+        return f"{self._key}: {message}" if self._key else message
 
 
 class HiddenPackage(GradscopeError, ImportError):
@@ -50,11 +50,11 @@ class HiddenPackage(GradscopeError, ImportError):
 
 
 class GradscopeWarning(UserWarning):
-    """A fact that a reader of the numbers must know. The command line prints one paragraph."""
+    """A warning about how to read the numbers. The command line prints it as one paragraph."""
 
 
 class NonFiniteGradient(GradscopeError):
-    """A gradient was not finite in a run with `stop_on_nonfinite`."""
+    """A gradient was not finite, in a run with ``stop_on_nonfinite``."""
 
     exit_status = 3
 
@@ -84,17 +84,17 @@ def hidden_package(error: ImportError) -> HiddenPackage | None:
 
 
 def notes(error: BaseException) -> list[str]:
-    """The notes that were added to an error."""
+    """Notes that were added to an error by ``add_note``."""
     return getattr(error, "__notes__", [])
 
 
 def whole_number(value: object, where: str, least: int = 0) -> int:
-    """The value as an int, numpy's integers included.
+    """The value as an int; NumPy's integers are taken, too.
 
     Raises
     ------
     GradscopeError
-        The value is no whole number, or below `least`; the error begins with `where`.
+        The value is not a whole number, or is below `least`. The message begins with `where`.
 
     Examples
     --------
@@ -102,14 +102,20 @@ def whole_number(value: object, where: str, least: int = 0) -> int:
     4
     """
     if hasattr(value, "__index__") and not isinstance(value, bool):
-        with suppress(TypeError):  # arrays have the method, and no value
+        with suppress(TypeError):  # arrays have __index__, but raise TypeError
             if (number := operator.index(value)) >= least:
                 return number
-    raise GradscopeError(f"{where}: a whole number of at least {least}, got {value!r:.80}")
+    raise GradscopeError(f"{where}: must be a whole number of at least {least}, got {value!r:.80}")
 
 
 def one_of(got: object, possible: Iterable[str]) -> str:
-    """The end of a message about an unknown name: "did you mean 'adam'? one of: ema, adam, none"."""
+    """The end of a message about an unknown name.
+
+    Examples
+    --------
+    >>> one_of("adm", ["ema", "adam", "none"])
+    "did you mean 'adam'? one of: ema, adam, none"
+    """
     names = [str(name) for name in possible]
     close = get_close_matches(str(got), names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -1,21 +1,27 @@
-"""Text for users: names of cells, and numbers of bytes."""
+"""Text for users: names of cells, and sizes in bytes."""
 
 from gradscope.errors import GradscopeError
 
 LONGEST = 200
+"""Largest number of characters in a name."""
 
 
 def check_name(name: str, where: str) -> str:
-    """Return the name if it can be shown on one line.
+    """Return the name if it can be shown on one line as it is.
 
     Raises
     ------
     GradscopeError
-        It is empty, longer than 200 characters, or holds invisible characters: newlines, control characters, or marks
-        that change the direction of writing (U+202E).
+        The name is not text, is empty, has over 200 characters, or has invisible ones: newlines, control characters, or
+        marks that change the direction of writing (U+202E). The message begins with `where`.
+
+    Examples
+    --------
+    >>> check_name("robust", "classifiers")
+    'robust'
     """
     if not isinstance(name, str):
-        raise GradscopeError(f"{where}: a name is text, got {name!r:.80}")
+        raise GradscopeError(f"{where}: a name must be text, got {name!r:.80}")
     if not name.strip():
         raise GradscopeError(f"{where}: a name must not be empty, got {name!r}")
     if len(name) > LONGEST:
@@ -27,5 +33,11 @@ def check_name(name: str, where: str) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes."""
+    """A number of bytes as text, in MB or, from 1 GB, in GB.
+
+    Examples
+    --------
+    >>> size(2_500_000)
+    '2.5 MB'
+    """
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -17,7 +17,7 @@ from dashboards.data.open_run import OpenRun
 from dashboards.images import png
 from gradscope.errors import GradscopeError
 from gradscope.store import CELL_DIMS
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 MAPS = ("gradient", "update", "direction")
 """Tensors that are shown as maps around zero; the others are images in [-1, 1]."""

@@ -118,15 +118,16 @@ def _record_here(request: Request, config: RunConfig, console: Console) -> Outco
 
 def _record_on_cluster(request: Request, config: RunConfig, console: Console) -> Outcome:
     from gradscope.recording import distributed  # takes a second to load
+    from gradscope.recording.cluster import cluster, threads_of
 
     if request.workers is not None and request.scheduler is not None:
         raise GradscopeError("--workers starts processes, --scheduler uses running ones: give one of the two")
-    with distributed.cluster(request.workers, request.scheduler) as client:
+    with cluster(request.workers, request.scheduler) as client:
         begun = distributed.begin(
             client,
             config,
             device=request.device,
-            threads=distributed.threads_of(request.workers),
+            threads=threads_of(request.workers),
             overwrite=request.overwrite,
             resume=request.resume is not None,
             stop_on_nonfinite=request.stop_on_nonfinite,

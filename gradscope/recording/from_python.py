@@ -1,4 +1,4 @@
-"""Recording a sampler from Python: one cell, without a configuration file."""
+"""Record a sampler from Python: one cell, without a configuration file."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,7 +25,7 @@ from probes import Probe
 
 
 class SamplerRecorder:
-    """Records one call of `sample` of a `GuidedSampler`; use it as a context manager, see `record`."""
+    """Records one call of `sample` of a `GuidedSampler`. Use it as a context manager, see `record`."""
 
     def __init__(
         self, sampler: GuidedSampler, path: StorePath, probes: Sequence[Probe], names: tuple[str, str], options: dict
@@ -48,24 +48,35 @@ class SamplerRecorder:
     def sample(
         self, labels: Sequence[int], num_inference_steps: int, seed: int = 0, batch_size: int | None = None
     ) -> Tensor:
-        """Sample and record, in blocks of `batch_size` (default: all at once).
+        """Sample and record, in blocks of `batch_size` (default: all samples in one block).
 
-        The store is made when the first step is measured: what fails before leaves none.
+        The store is created when the first step has been measured; an error before that leaves no store.
+
+        Parameters
+        ----------
+        labels
+            Target class of each sample.
+        num_inference_steps
+            Number of sampling steps.
+        seed
+            The generator of sample i is seeded by ``(seed, i)``.
+        batch_size
+            Samples that go through the sampler together.
 
         Returns
         -------
         Tensor
-            ``(n, channel, height, width)``, as `GuidedSampler.sample` gives them.
+            ``(n, channel, height, width)``, as from `GuidedSampler.sample`.
 
         Raises
         ------
         GradscopeError
-            The store cannot be made, continued or written, labels or probes do not fit, or it was called before.
+            The store cannot be created, resumed or written; labels or probes do not fit; or it was called before.
         """
         if self._recorded:
             raise GradscopeError(
-                f"{self._path} holds one call of sample, and has it; give all labels to one call "
-                "(labels=[...], batch_size=...), or record this one into a store of its own: gradscope.record(sampler, "
+                f"{self._path} holds one call of sample, and it is recorded; give all labels to one call "
+                "(labels=[...], batch_size=...), or record this one into another store: gradscope.record(sampler, "
                 "ANOTHER_PATH, probes)"
             )
         labels = class_labels(labels)
@@ -137,22 +148,31 @@ def record(
     resume: bool = False,
     durable: bool = False,
 ) -> SamplerRecorder:
-    """Record what a sampler does into a new store.
+    """Record the guided steps of a sampler into a new store.
 
     Parameters
     ----------
-    sampler, path, probes
-        What is recorded, where, and what is measured.
+    sampler
+        The sampler.
+    path
+        The store: a path, or a URL in an object store.
+    probes
+        What to measure at each step.
     classifier_name, stabilizer_name
-        Coordinates of the cell; default: the store's stem, and the stabiliser's class in lower case.
+        Coordinates of the cell; default: the store's name without its suffix, and the stabiliser's class in lower case.
     tensor_samples, tensor_every, dtype, codec
-        Which tensors are kept and how, see `gradscope.recording.recorder.make_schema`.
+        Which tensors are kept, and how; see `gradscope.recording.schema.make_schema`.
     overwrite
-        Replace a store at `path`.
+        Replace a store that exists at `path`.
     resume
-        Go on with the store at `path`, which was begun in the same way and did not come to its end.
+        Resume the store at `path`, which the same call began and did not finish.
     durable
-        See `gradscope.recording.recorder.BlockRecorder`.
+        See `gradscope.recording.block_recorder.BlockRecorder`.
+
+    Raises
+    ------
+    GradscopeError
+        The probes cannot measure, or the path cannot be used.
 
     Examples
     --------

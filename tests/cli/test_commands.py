@@ -95,7 +95,7 @@ BAD_KEYS = [
     ("stabilizers.adam={betas: [0.9, 1]}", "stabilizers.adam: betas must be two numbers in [0, 1), got [0.9, 1.0]"),
     ("stabilizers.adam={eps: small}", "stabilizers.adam.eps: must be a valid number"),
     ("probes=[norm]", "probes: unknown probe 'norm'; did you mean 'norms'? one of: gradient, update"),
-    ("probes=['probes:Probe']", "probes.probes:Probe: Probe is the base of all probes and measures nothing; name a"),
+    ("probes=['probes:Probe']", "probes.probes:Probe: Probe is the base class and measures nothing; name a"),
     ("probes=['probes:Coordinate']", "probes.probes:Coordinate: takes a subclass of probes.Probe, got the class C"),
     ("probes=['probes:GuidedStep']", "probes.probes:GuidedStep: takes a subclass of probes.Probe, got the class G"),
     ("probes=['users_models:judge']", "probes.users_models:judge: takes a probes.Probe, got one of type Sequential"),
@@ -167,7 +167,7 @@ def test_an_existing_store_is_kept(here, gradscope):
 def test_what_is_no_store_is_never_overwritten(here, gradscope):
     (here / "mine.zarr").mkdir()
     (here / "mine.zarr" / "thesis.tex").write_text("precious")
-    message = "recording.path: mine.zarr is not a zarr store, it is not overwritten"
+    message = "recording.path: mine.zarr is not a zarr store, so it is not overwritten"
     refused(gradscope, here, message, "record", "--config", "run.yaml", "--overwrite")
 
 

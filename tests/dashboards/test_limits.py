@@ -106,13 +106,15 @@ READING = {
 @pytest.mark.parametrize("name", READING)
 def test_the_content_of_a_chunk_is_bounded_by_the_metadata(copy, name):
     path = hostile_store.replaced(copy, name, hostile_store.zstd_of_zeros(BOMB))
-    with pytest.raises(GradscopeError, match=f"{name}/c/.* is damaged: it (holds {BOMB} bytes, wanted|has more than)"):
+    with pytest.raises(
+        GradscopeError, match=f"{name}/c/.* is damaged: it (decodes to {BOMB} bytes, wanted|has more than)"
+    ):
         READING[name](path)
 
 
 def test_a_chunk_that_does_not_state_its_size_is_refused(copy):
-    path = hostile_store.replaced(copy, "written", hostile_store.zstd_of_zeros(BOMB, told=False)[:500])
-    with pytest.raises(GradscopeError, match="it does not say how much it holds"):
+    path = hostile_store.replaced(copy, "written", hostile_store.zstd_of_zeros(BOMB, sized=False)[:500])
+    with pytest.raises(GradscopeError, match="its header does not give its decoded size"):
         OpenRun(path)
 
 
@@ -141,7 +143,7 @@ def test_tensors_in_blosc_and_in_shards_are_bounded(tmp_path, sharded):
     hostile_store.replaced(path, "gradient", bomb)
     ds = open_store(path)["gradient"]
     for part in (ds, ds.isel(sample=0, timestep=0)):
-        with pytest.raises(GradscopeError, match=f"it holds {BOMB} bytes"):
+        with pytest.raises(GradscopeError, match=f"it decodes to {BOMB} bytes"):
             part.load()
 
 

@@ -35,9 +35,9 @@ def test_labels_in_any_form_are_the_same_classes(unet, classifier, labels):
         ({"labels": torch.tensor([0.5])}, "labels: classes must be whole numbers, got 0.5"),
         ({"labels": np.zeros((2, 2), int)}, r"labels: classes must be whole numbers, got \[0, 0\]"),
         ({"labels": []}, "labels: at least one sample"),
-        ({"labels": [0], "seed": -1}, "seed: a whole number of at least 0, got -1"),
-        ({"labels": [0], "seed": 0.5}, "seed: a whole number of at least 0, got 0.5"),
-        ({"labels": [0], "num_inference_steps": 0}, "num_inference_steps: a whole number of at least 1, got 0"),
+        ({"labels": [0], "seed": -1}, "seed: must be a whole number of at least 0, got -1"),
+        ({"labels": [0], "seed": 0.5}, "seed: must be a whole number of at least 0, got 0.5"),
+        ({"labels": [0], "num_inference_steps": 0}, "num_inference_steps: must be a whole number of at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_by_name(unet, classifier, options, message):

@@ -1,4 +1,4 @@
-"""What is damaged, or no file, is refused by every reader, by the name of its array and chunk."""
+"""Every reader refuses damaged chunks, and pipes and devices in their place, and names array and chunk."""
 
 import os
 import re
@@ -26,7 +26,7 @@ SUMMED = ("plain", "lz4", "sharded", "half", "sparse")
 
 
 def flipped(file: Path, byte: int) -> None:
-    """One bit of a file is another."""
+    """Flip one bit of a file."""
     edit(file, lambda content: content.__setitem__(byte, content[byte] ^ 0x40))
 
 
@@ -54,14 +54,14 @@ def test_one_flipped_bit_of_any_chunk_is_refused_by_its_name(stores, kind, tmp_p
 
 @pytest.mark.parametrize("kind", SUMMED)
 @pytest.mark.parametrize("where", [(0, 0, 0, 1, 1), (slice(None), 0, 0, slice(None), slice(0, 2)), ()])
-def test_what_is_read_with_the_check_is_what_was_stored(stores, kind, where):  # noqa: F811
-    """Against plain xarray, whose zarr reads the chunks by itself."""
+def test_checked_reads_give_the_stored_values(stores, kind, where):  # noqa: F811
+    """Compared with plain xarray, which reads through zarr."""
     ours, plain = gradscope.open(stores(kind)), xr.open_zarr(stores(kind), mask_and_scale=False)
     for name in (str(name) for name, variable in ours.data_vars.items() if variable.dims[4:5] == ("sample",)):
         if kind == "half" and name in NAMES:
             continue  # scaled
         selected = [ds[name][where].values for ds in (ours, plain)]
-        if name in NAMES:  # those of other samples are masked
+        if name in NAMES:  # tensors of other samples are masked
             marker = plain["written"][where].values
             selected = [values[marker >= 3] for values in selected]
         assert np.array_equal(*selected, equal_nan=selected[0].dtype.kind == "f")
@@ -89,7 +89,7 @@ def test_the_dashboard_refuses_damaged_scalars_tensors_and_images(stores, tmp_pa
         Tiles().thumbnails(run, cell=1, first=0, last=1)
 
 
-def test_a_damaged_marker_stops_whoever_wants_to_go_on(stores, tmp_path):  # noqa: F811
+def test_a_run_with_a_damaged_marker_is_not_resumed(stores, tmp_path):  # noqa: F811
     path = copied(stores("interrupted"), tmp_path)
     flipped(chunks(path / "written")[0], 0)
     with pytest.raises(GradscopeError, match=r"written/c\.0\.0\.0\.0\.0\.0 is damaged"):
@@ -97,7 +97,7 @@ def test_a_damaged_marker_stops_whoever_wants_to_go_on(stores, tmp_path):  # noq
 
 
 def in_time(work, seconds: float = 20) -> list:
-    """What work gives or raises, in a thread that may hang."""
+    """Result or error of a function, which runs in a thread because it may hang."""
     out: list = []
 
     def run() -> None:
@@ -114,7 +114,7 @@ def in_time(work, seconds: float = 20) -> list:
 
 
 def strange(file: Path, what: str) -> None:
-    """Something that is no file, in its place."""
+    """Replace a file by a pipe, a device or a socket."""
     file.unlink()
     if what == "pipe":
         os.mkfifo(file)
@@ -126,7 +126,7 @@ def strange(file: Path, what: str) -> None:
     else:
         with socket.socket(socket.AF_UNIX) as end:
             here = Path.cwd()
-            os.chdir(file.parent)  # the name of a socket is short
+            os.chdir(file.parent)  # a socket's path must be short
             try:
                 end.bind(file.name)
             finally:
@@ -141,7 +141,7 @@ def strange(file: Path, what: str) -> None:
         *product(["lz4"], ["gradient"], ["pipe", "device"]),
     ],
 )
-def test_what_is_no_file_hangs_no_reader(stores, kind, name, what, tmp_path):  # noqa: F811
+def test_pipes_and_devices_hang_no_reader(stores, kind, name, what, tmp_path):  # noqa: F811
     path = copied(stores(kind), tmp_path)
     strange(chunks(path / name)[0], what)
     (found,) = in_time(lambda: read_all(path))
@@ -152,7 +152,7 @@ def test_what_is_no_file_hangs_no_reader(stores, kind, name, what, tmp_path):  #
 
 
 @pytest.mark.parametrize("place", ["zarr.json", "written/zarr.json", "gradient/zarr.json"])
-def test_metadata_that_are_no_file_hang_no_reader(stores, place, tmp_path):  # noqa: F811
+def test_pipes_in_place_of_metadata_hang_no_reader(stores, place, tmp_path):  # noqa: F811
     path = copied(stores("plain"), tmp_path)
     strange(path / place, "pipe")
     for work in (read_all, verify, OpenRun, lambda path: locate(path).locked()):

@@ -10,7 +10,7 @@ from dashboards.widgets.links import trajectory_state
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.signatures import CURVES
 from gradscope.plots.style import cell_name
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 _SPAN = "span(params.value, params.data.last_timestep)"
 _COUNT = "of(params.value, params.data.samples)"

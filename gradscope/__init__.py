@@ -74,6 +74,8 @@ if not TYPE_CHECKING:  # a type checker then refuses names that are not public
             raise AttributeError(f"module 'gradscope' has no attribute {name!r}")
         module, _, attribute = _NAMES[name].partition(":")
         try:
+            if name != "GradscopeError":
+                import_module("gradscope.accessor")  # ds.gradscope is there, whoever opened the store
             loaded = import_module(module)
         except ImportError as error:
             from gradscope.errors import hidden_package

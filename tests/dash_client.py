@@ -77,3 +77,9 @@ def texts(component: Any) -> str:
 
     look(component if isinstance(component, dict | list) else json.loads(to_json_plotly(component)))
     return " ".join(words)
+
+
+def show(client, path="", prefix="/", **query):
+    """The page of an address: its children, notices and view."""
+    outputs = ["page.children", "notices.children", "view.data", "store-select.value", "live.children", "poll.disabled"]
+    return ask(client, outputs, [("address", "data", {"path": path, "query": query})], [], "address.data", prefix)

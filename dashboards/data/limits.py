@@ -6,7 +6,7 @@ from typing import Any
 
 from dashboards.data.disk import readable_size
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import cell_dims_of
 from gradscope.store.locations.location import ROOT, locate
 from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.arrays import ITEMSIZE
@@ -39,7 +39,8 @@ def check_store(path: Path) -> int:
     """
     if (size := (path / ROOT).stat().st_size) > METADATA:
         raise _too_large(path, f"has metadata of {readable_size(size)}", readable_size(METADATA))
-    arrays = trust.parse(locate(path).read(ROOT) or b"", str(path))["consolidated_metadata"]["metadata"]
+    document = trust.parse(locate(path).read(ROOT) or b"", str(path))
+    arrays, cell = document["consolidated_metadata"]["metadata"], cell_dims_of(document["attributes"])
     lengths: dict[str, int] = {}
     chunks = resident = 0
     for name, array in arrays.items():
@@ -50,7 +51,7 @@ def check_store(path: Path) -> int:
         if name == "written" or name in dims or not {"timestep", "channel"} & set(dims):
             resident += prod(shape) * ITEMSIZE[array["data_type"]]
     claims = {words: (lengths[dim], most) for dim, (words, most) in LONGEST.items() if dim in lengths}
-    claims |= {"cells": (prod(lengths[dim] for dim in CELL_DIMS), CELLS), "chunks": (chunks, CHUNKS)}
+    claims |= {"cells": (prod(lengths[dim] for dim in cell), CELLS), "chunks": (chunks, CHUNKS)}
     for words, (count, most) in claims.items():
         if count > most:
             raise _too_large(path, f"claims {count:,} {words}", f"{most:,}")

@@ -11,12 +11,13 @@ import xarray as xr
 import zarr
 
 from dashboards.data import limits
-from dashboards.data.scalars import SCALAR_DIMS
 from gradscope.errors import GradscopeError
 from gradscope.store import open_store
 from gradscope.store.chunks import Chunks, stamp
+from gradscope.store.dims import REPEAT, is_tensor, over, sample_dims
 from gradscope.store.locations.location import ROOT, locate
 from gradscope.store.reader import open_arrays
+from probes.variable import IMAGE_DIMS
 
 if TYPE_CHECKING:
     from gradscope.analysis.cells import Cell
@@ -36,9 +37,20 @@ class Metadata:
         self.stamp = stamp(path / ROOT)  # before reading: a later change then has another stamp
         self.resident = limits.check_store(path) if self.stamp else 0
         """Bytes in memory besides the diagnostics."""
-        self.ds = open_store(path)
-        if (got := self.ds["written"].dims if "written" in self.ds else None) != SCALAR_DIMS:
-            raise GradscopeError(f"{path} has no marker `written` over {', '.join(SCALAR_DIMS)}; got {got}")
+        self.ds = ds = open_store(path)
+        self.scalar_dims = over(ds)
+        """Dimensions of a scalar: those of the cells, sample and timestep."""
+        if REPEAT in ds.dims or ds["timestep"].dtype.kind == "f":
+            what = "repeats its timesteps" if REPEAT in ds.dims else "has timesteps that are not whole numbers"
+            raise GradscopeError(f"{path} {what}; the dashboard does not show these yet, `gradscope report` reads them")
+        if (got := ds["written"].dims if "written" in ds else None) != self.scalar_dims:
+            raise GradscopeError(f"{path} has no marker `written` over {', '.join(self.scalar_dims)}; got {got}")
+        own = sample_dims(ds)
+        self._sample = {dim: ds.sizes[dim] for dim in own if dim in ds.sizes}
+        self.not_drawn = "" if own == IMAGE_DIMS else f"samples over {', '.join(own)} are not drawn; only images are"
+        """Why there are no pictures of samples; empty if there are."""
+        if self.not_drawn:
+            self.ds = ds.drop_vars([str(name) for name in ds.data_vars if is_tensor(ds, str(name))])
         self.digest = hashlib.sha256(locate(path).read(ROOT) or b"").digest()
         self._group = open_arrays(path)
         self._chunks: dict[str, Chunks] = {}
@@ -47,20 +59,21 @@ class Metadata:
     def along_t(self) -> tuple[str, ...]:
         """Variables over cells, sample and timestep, and perhaps dimensions of their own; no tensors."""
         dims = {str(name): v.dims for name, v in self.ds.data_vars.items()}
-        found = (name for name, each in dims.items() if each[:6] == SCALAR_DIMS and "channel" not in each)
+        along = len(self.scalar_dims)
+        found = (name for name, each in dims.items() if each[:along] == self.scalar_dims and "channel" not in each)
         return tuple(name for name in found if name != "written")
 
     @cached_property
     def scalars(self) -> tuple[str, ...]:
         """Variables along t without dimensions of their own: the findings look at these."""
-        return tuple(name for name in self.along_t if self.ds[name].dims == SCALAR_DIMS)
+        return tuple(name for name in self.along_t if self.ds[name].dims == self.scalar_dims)
 
     @cached_property
     def static(self) -> xr.Dataset:
         """All variables without timestep and channel, in memory, and the coordinates."""
         names = [name for name, v in self.ds.data_vars.items() if not {"timestep", "channel"} & set(v.dims)]
-        image = {dim: np.arange(self.ds.sizes[dim]) for dim in ("channel", "height", "width") if dim in self.ds.sizes}
-        return self.ds[names].assign_coords(self.ds.coords).assign_coords(image).compute()
+        sample = {dim: np.arange(length) for dim, length in self._sample.items()}
+        return self.ds[names].assign_coords(self.ds.coords).assign_coords(sample).compute()
 
     @cached_property
     def cells(self) -> "list[Cell]":

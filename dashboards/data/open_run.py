@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dashboards.data.cache import Cache
 from dashboards.data.limits import MEMORY
 from dashboards.data.metadata import Metadata
-from dashboards.data.scalars import SCALAR_DIMS, Marker, Scalars
+from dashboards.data.scalars import Marker, Scalars
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks, stamp
 from gradscope.store.locations.location import locate
@@ -93,6 +93,11 @@ class OpenRun:
         return self.cells[number]
 
     @property
+    def not_drawn(self) -> str:
+        """Why samples and their tensors are not drawn; empty if they are."""
+        return self._now.metadata.not_drawn
+
+    @property
     def tensors(self) -> tuple[str, ...]:
         """Those of `TENSORS` that the store has."""
         return tuple(name for name in TENSORS if name in self.ds)
@@ -134,7 +139,7 @@ class OpenRun:
         if unknown := [name for name in chosen if name not in metadata.along_t]:
             raise GradscopeError(metadata.why_no_scalar(unknown[0]))
         read = {name: (metadata.ds[name].dims, now.scalars.read(name), metadata.ds[name].attrs) for name in chosen}
-        marker = (SCALAR_DIMS, now.marker.values, metadata.ds["written"].attrs)
+        marker = (metadata.scalar_dims, now.marker.values, metadata.ds["written"].attrs)
         return metadata.static.assign(read | {"written": marker})
 
     def values(self, name: str) -> NDArray[Any]:

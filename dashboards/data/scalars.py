@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from dashboards.data.disk import readable_size
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS
 from gradscope.store.chunks import Chunks, Index, Stamp
 
-SCALAR_DIMS = (*CELL_DIMS, "sample", "timestep")
 Region = tuple[slice, ...]
 
 
@@ -28,7 +26,7 @@ class Marker:
     ) -> None:
         self._chunks, self._stamps = chunks, stamps
         self.values = values
-        """Over `SCALAR_DIMS`."""
+        """Over cells, sample and timestep."""
         self.values.flags.writeable = False
         self.changed = changed
         """Regions that differ from the marker before."""
@@ -52,7 +50,7 @@ class Marker:
 
 
 class Scalars:
-    """Values over `SCALAR_DIMS` and dimensions of their own; NaN, or -1 for integers, where the marker is 0.
+    """Values over cells, sample, timestep and dimensions of their own; NaN, or -1 for integers, where the marker is 0.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from dashboards.data.limits import check_picture
 from dashboards.data.open_run import OpenRun
 from dashboards.images import png
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS
+from gradscope.store import cell_dims
 from probes.variable import IMAGE_DIMS
 
 MAPS = ("gradient", "update", "direction")
@@ -99,7 +99,7 @@ class Tiles:
             There is no such cell or sample, or no image.
         """
         if "image" not in run.ds:
-            raise GradscopeError("this store has no final images")
+            raise GradscopeError(run.not_drawn or "this store has no final images")
         _check_index("cell", cell, len(run.cells), "cells")
         _check_index("sample", first, run.ds.sizes["sample"], "samples")
         _check_index("sample", last, run.ds.sizes["sample"], "samples")
@@ -136,8 +136,8 @@ def _elements(run: OpenRun) -> int:
 
 
 def _cell_index(run: OpenRun, cell: int) -> tuple[int, ...]:
-    """Indices of a cell over `CELL_DIMS`."""
-    return tuple(map(int, np.unravel_index(cell, [run.ds.sizes[dim] for dim in CELL_DIMS])))
+    """Indices of a cell over the dimensions of the cells."""
+    return tuple(map(int, np.unravel_index(cell, [run.ds.sizes[dim] for dim in cell_dims(run.ds)])))
 
 
 def _map(tensor: Floats, written: NDArray[np.bool_], limits: str) -> tuple[Pixels, NDArray[np.float64]]:

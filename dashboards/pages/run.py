@@ -17,8 +17,8 @@ from dashboards.state import State
 from dashboards.widgets.grid import Row, height_of, number_column, table, text_column
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajectory_state
 from gradscope.plots.style import cell_name
-from gradscope.store import CELL_DIMS
 from gradscope.store.attributes import nested
+from gradscope.store.dims import cell_dims, over
 
 TITLE = "Run"
 _ATTRIBUTES = ("run_id", "configuration_hash", "created", "status", "device", "threads", "schema_version", "command")
@@ -84,7 +84,7 @@ def register(app: Dash, library: Library) -> None:
 
 def progress_rows(run: OpenRun, state: State) -> list[Row]:
     """One row for each cell: how much of it is written. A click opens its trajectory."""
-    written = run.scalars("written")["written"].transpose(*CELL_DIMS, "sample", "timestep").values > 0
+    written = run.scalars("written")["written"].transpose(*over(run.ds)).values > 0
     written = written.reshape(-1, *written.shape[-2:])
     return [
         {
@@ -109,7 +109,7 @@ def array_rows(run: OpenRun) -> list[Row]:
         {
             "id": name,
             "name": name,
-            "dims": ", ".join(str(dim) for dim in run.ds[name].dims if dim not in CELL_DIMS),
+            "dims": ", ".join(str(dim) for dim in run.ds[name].dims if dim not in cell_dims(run.ds)),
             "dtype": str(run.ds[name].dtype),
             "bytes": sizes[name],
             "size": readable_size(sizes[name]),

@@ -128,6 +128,8 @@ class RecordingConfig(Strict):
     """Number of samples per cell whose tensors are recorded. Scalars are recorded for all samples."""
     tensor_every: Positive = 1
     """Record tensors at every n-th timestep. Scalars are recorded at all timesteps."""
+    sample_dims: list[Text] | None = None
+    """Names of a sample's dimensions in the store. null: channel, height and width, as a sample has three."""
     durable: bool = False
     """Wait until data are on the disk before they are marked as written: survives power failures, but is slower."""
 

@@ -4,16 +4,10 @@ import json
 import shutil
 
 import pytest
-from dash_client import ask
+from dash_client import ask, show
 
 from dashboards import create_app
 from dashboards.state import PAGES
-
-
-def show(client, path="", prefix="/", **query):
-    """The page of an address: its children, notices and view."""
-    outputs = ["page.children", "notices.children", "view.data", "store-select.value", "live.children", "poll.disabled"]
-    return ask(client, outputs, [("address", "data", {"path": path, "query": query})], [], "address.data", prefix)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,11 +1,17 @@
 """The library: runs by key, and broken stores beside the others."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small_store
+import trajectory_store
+from dash_client import show
 
+import gradscope
+from dashboards import create_app
 from dashboards.data.library import BrokenRun, Library
 from dashboards.data.open_run import OpenRun
 from gradscope.errors import GradscopeError
@@ -62,7 +68,7 @@ def test_a_broken_store_has_a_reason_and_is_opened_again(stored, tmp_path):
     reasons = [
         "is not a zarr store",
         "its zarr.json cannot be read as JSON",
-        "damaged: it does not say",
+        "damaged: its header does not give its decoded size",
         "it lacks written",
     ]
     for run, reason in zip(broken, reasons, strict=True):
@@ -73,3 +79,34 @@ def test_a_broken_store_has_a_reason_and_is_opened_again(stored, tmp_path):
     assert isinstance(mended, OpenRun)
     assert mended.key == broken[0].key
     assert library.run(mended.key) is mended
+
+
+WHOLE_TIMES = {"timestep": np.array([90, 60, 40, 20, 5])}
+
+
+def test_trajectories_and_further_dimensions_are_shown_without_pictures(tmp_path):
+    path = trajectory_store.save(tmp_path / "robot.zarr", **WHOLE_TIMES)
+    run = OpenRun(path)
+    assert len(run.cells) == 8
+    assert run.cells[3] == {
+        "classifier": "value", "classifier_input": "x_t", "stabilizer": "none", "guidance_scale": 0.5, "method": "mpgd",
+    }  # fmt: skip
+    assert run.not_drawn == "samples over horizon, action are not drawn; only images are"
+    assert run.tensors == ()
+    wanted = gradscope.open(path)["gradient_norm"].values
+    np.testing.assert_array_equal(run.values("gradient_norm"), wanted)
+    client = create_app([path]).server.test_client()
+    for page in ("overview", "trajectory", "compare", "distributions", "samples", "run"):
+        shown = json.dumps(show(client, page)["page"])
+        assert "cannot be opened" not in shown
+    assert "not drawn" in json.dumps(show(client, "trajectory"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [({}, "timesteps that are not whole numbers"), (WHOLE_TIMES | {"repeats": 2}, "repeats its timesteps")],
+)
+def test_what_is_not_shown_yet_is_refused_by_name(tmp_path, changes, why):
+    path = trajectory_store.save(tmp_path / "robot.zarr", **changes)
+    with pytest.raises(GradscopeError, match=f"{why}; the dashboard does not show these yet, `gradscope report`"):
+        OpenRun(path)

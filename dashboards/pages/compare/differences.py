@@ -13,7 +13,6 @@ from gradscope.analysis.verdicts import judged
 from gradscope.analysis.written import finished
 from gradscope.plots.cell_pair import quantity, titled
 from gradscope.plots.style import cell_name
-from gradscope.store import CELL_DIMS
 
 ACCURACY = "judge's accuracy"
 NONE = "–"
@@ -60,7 +59,7 @@ def _accuracy(ds: xr.Dataset, comparison: Comparison) -> dict[str, Any]:
 
 def differing(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
     """The dimensions in which two cells differ, with both values."""
-    return {dim: (a[dim], b[dim]) for dim in CELL_DIMS if a[dim] != b[dim]}
+    return {dim: (a[dim], b[dim]) for dim in a if a[dim] != b[dim]}
 
 
 def hint(a: Cell, b: Cell) -> str:

@@ -14,7 +14,7 @@ from gradscope.analysis.missing import absent
 from gradscope.analysis.verdicts import class_name, class_names
 from gradscope.plots.cell_style import coordinates, look
 from gradscope.plots.style import cell_name
-from gradscope.store import CELL_DIMS
+from gradscope.store.dims import cell_dims, over
 
 LABELS = {
     "gradient": "gradient",
@@ -24,7 +24,6 @@ LABELS = {
     "pred_original_sample": "x0-hat",
 }
 """Labels of tensors on the page."""
-_SCALAR_DIMS = {*CELL_DIMS, "sample", "timestep"}
 
 
 def with_focus(cells: tuple[int, ...], cell: int) -> tuple[int, ...]:
@@ -72,7 +71,7 @@ def description(run: OpenRun, state: State) -> dict[str, Any]:
 def tensors_kept(run: OpenRun) -> str:
     """The samples and steps that have tensors, in words."""
     if not run.tensors:
-        return absent(run.ds, "gradient")
+        return run.not_drawn or absent(run.ds, "gradient")
     last, steps = run.ds.sizes["sample"] - 1, run.tensor_every
     samples = f"tensors are kept for samples 0 to {run.tensor_samples - 1} of 0 to {last}"
     return samples if steps == 1 else f"{samples}, every {steps} steps"
@@ -80,7 +79,7 @@ def tensors_kept(run: OpenRun) -> str:
 
 def readout_names(run: OpenRun) -> list[str]:
     """Names of the diagnostics with one number, or one class, for each cell, sample and timestep."""
-    names = (str(name) for name, v in run.ds.variables.items() if set(v.dims) == _SCALAR_DIMS)
+    names = (str(name) for name, v in run.ds.variables.items() if set(v.dims) == {*over(run.ds)})
     return sorted(name for name in names if name != "written")
 
 
@@ -94,7 +93,7 @@ def sample_numbers(run: OpenRun, cell: int, sample: int) -> dict[str, Any]:
         "inf", None where nothing is written; ``written``, the number of steps that are written from the first.
     """
     written = run.written(cell, sample) > 0
-    index = np.unravel_index(cell, [run.ds.sizes[dim] for dim in CELL_DIMS])
+    index = np.unravel_index(cell, [run.ds.sizes[dim] for dim in cell_dims(run.ds)])
     classes = class_names(run.ds)
     values = {}
     for name in readout_names(run):

@@ -125,6 +125,7 @@ def test_colours_and_norms_at_every_scale(tmp_path):
 
 @pytest.mark.parametrize("codec", ["none", "lz4"])
 def test_a_recorded_run_is_shown_and_each_chunk_read_once(tmp_path, monkeypatch, codec):
+    monkeypatch.setattr("gradscope.store.schema._TENSOR_CHUNK_BYTES", 10 * 3 * SIZE**2 * 4)  # ten steps
     path = record(tmp_path / "s.zarr", Run(Settings(**{**vars(SETTINGS), "codec": codec})))
     run, images, ds = OpenRun(path), Tiles(), open_store(path).load()
     reads = []

@@ -27,10 +27,10 @@ class Live:
         self.path, self.made = path, Run(SETTINGS)
         create(path, self.made.schema, self.made.attributes())
         self.frames = self.made.frames()
-        self.writer = StoreWriter(path, self.made.schema, flush_seconds=3600)
+        self.writer = StoreWriter(path, self.made.schema, flush_seconds=0.05)
 
     def record(self, steps: int) -> None:
-        """Record some steps; a multiple of 10 is on disk afterwards."""
+        """Record some steps; their scalars are on disk afterwards."""
         for _ in range(steps):
             last = next(self.frames)
             self.writer.submit(last)

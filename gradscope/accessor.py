@@ -1,6 +1,6 @@
-"""``ds.gradscope``: the analysis of a store, in a notebook.
+"""``ds.gradscope``: the analysis of a store as methods, for notebooks.
 
-Figures and pages are imported where they are made: reading a store needs neither plotly nor jinja2.
+The methods that make figures and pages import what they need: reading a store needs neither plotly nor jinja2.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,78 +28,85 @@ Names = Mapping[str, str | float]
 
 @xr.register_dataset_accessor("gradscope")
 class Accessor:
-    """What `gradscope.analysis` does, as methods of a store."""
+    """The functions of `gradscope.analysis` and `gradscope.plots` as methods of an open store.
+
+    Examples
+    --------
+    >>> ds = gradscope.open("runs/both.zarr")
+    >>> ds.gradscope.summary().judge_accuracy.dims
+    ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale')
+    """
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._selected = ds
 
     @cached_property
     def _ds(self) -> xr.Dataset:
-        """With all dimensions of a store; only here does a dataset that is none raise."""
+        """The dataset with all dimensions of a store; raises GradscopeError if it is not a store."""
         return restore_dims(self._selected)
 
     def summary(self) -> xr.Dataset:
-        """One row a cell, see `gradscope.summary`."""
+        """Summarise each cell, see `gradscope.summary`."""
         return summary(self._ds)
 
     def signatures(self) -> pd.DataFrame:
-        """What fails, see `gradscope.signatures`."""
+        """Find signatures of failure, see `gradscope.signatures`."""
         return signatures.signatures(self._ds)
 
     def untested(self) -> dict[str, str]:
-        """Signatures that could not be tested, and what would make it possible."""
+        """Signatures that could not be tested, and what each of them needs."""
         return signatures.untested(self._ds)
 
     def curves(self, names: str | Sequence[str] | None = None) -> xr.Dataset:
-        """Means, intervals and quantiles along t, see `gradscope.stability.curves`."""
+        """Compute means, intervals and quantiles along t, see `gradscope.stability.curves`."""
         return stability.curves(self._ds, names)
 
     def compare(self, a: Names, b: Names) -> comparison.Comparison:
-        """Cell b against cell a, see `gradscope.compare`."""
+        """Compare cell b with cell a, see `gradscope.compare`."""
         return comparison.compare(self._ds, a, b)
 
     def compare_all(self, baseline: str = "none") -> pd.DataFrame:
-        """Does a stabiliser help, and does x0? See `gradscope.analysis.compare_all`."""
+        """Compare stabilisers with `baseline`, and x0 with x_t, see `gradscope.analysis.compare_all`."""
         return comparison.compare_all(self._ds, baseline)
 
     def report(self) -> "Report":
-        """All of it, see `gradscope.report`."""
+        """Collect all of these, see `gradscope.report`."""
         from gradscope.reporting.report import report
 
         return report(self._ds)
 
     def to_html(self, path: str | Path) -> None:
-        """Write the report as one offline page."""
+        """Write the report as one HTML page that needs no network."""
         from gradscope.reporting.html import to_html
 
         Path(path).write_text(to_html(self.report(), self._ds), encoding="utf-8")
 
     def plot_curve(self, name: str) -> "go.Figure":
-        """A diagnostic along t, with bands."""
+        """Plot a diagnostic along t, with bands."""
         from gradscope import plots
 
         return plots.curve(self._ds, name)
 
     def plot_heatmap(self, name: str) -> "go.Figure":
-        """A diagnostic over cells and t."""
+        """Plot a diagnostic over cells and t."""
         from gradscope import plots
 
         return plots.heatmap(self._ds, name)
 
     def plot_trajectories(self, cells: Sequence[Names], sample: int = 0, steps: int = 8) -> "go.Figure":
-        """x_t, x0-hat and the gradient of one sample along t, in some cells."""
+        """Show x_t, x0-hat and the gradient of one sample along t, in some cells."""
         from gradscope import plots
 
         return plots.trajectories(self._ds, cells, sample, steps)
 
     def plot_accuracy(self) -> "go.Figure":
-        """Accuracies by judge and guide, with intervals."""
+        """Plot accuracies by judge and guide, with intervals."""
         from gradscope import plots
 
         return plots.accuracy(self._ds)
 
     def plot_confusion(self, cell: Names) -> "go.Figure":
-        """What the judge sees, by target class, in one cell."""
+        """Plot the judge's class by target class, in one cell."""
         from gradscope import plots
 
         return plots.confusion(self._ds, cell)

@@ -1,23 +1,25 @@
-"""Errors that are messages to the user: what was got, what is possible, and where."""
+"""Errors for the user. Their messages say what was got, what is possible, and where."""
 
 import operator
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class GradscopeError(Exception):
-    """Something the user can mend. The command line prints it as one paragraph and exits with `exit_status`.
+    """An error that the user can fix. The command line prints it as one paragraph and exits with `exit_status`.
 
     Parameters
     ----------
     text
-        What is wrong, in words that hold wherever it is raised.
+        What is wrong, in words that suit Python and the command line.
     key
-        The key of the configuration, or the option, that it is about: stands before the text on the command line.
+        The key of the configuration, or the option, at fault. The command line prints it before the text.
     python, command
-        What to do about it, in Python's words (``overwrite=True``) and in those of the command line
-        (``--overwrite``). ``str(error)`` ends with the former, `for_command` with the latter.
+        What to do about it in Python (``overwrite=True``) and on the command line (``--overwrite``). ``str(error)``
+        ends with the former, `for_command` with the latter.
 
     Examples
     --------
@@ -39,32 +41,60 @@ class GradscopeError(Exception):
 
     def for_command(self) -> str:
         """The message as the command line prints it."""
-        told = "; ".join(filter(None, (super().__str__(), self._command)))
-        return f"{self._key}: {told}" if self._key else told
+        message = "; ".join(filter(None, (super().__str__(), self._command)))
+        return f"{self._key}: {message}" if self._key else message
+
+
+class HiddenPackage(GradscopeError, ImportError):
+    """A package of gradscope is hidden by another one of the same name."""
 
 
 class GradscopeWarning(UserWarning):
-    """Something that a reader of the numbers must know. The command line prints it as one paragraph."""
+    """A warning about how to read the numbers. The command line prints it as one paragraph."""
 
 
 class NonFiniteGradient(GradscopeError):
-    """A gradient was not finite in a run that was told to stop there."""
+    """A gradient was not finite, in a run with ``stop_on_nonfinite``."""
 
     exit_status = 3
 
 
+def hidden_package(error: ImportError) -> HiddenPackage | None:
+    """The error to raise if an import failed because another ``probes`` or ``dashboards`` was found instead of ours.
+
+    In notebooks and with ``python -m`` the current folder is searched first.
+    """
+    from importlib.util import find_spec  # only here: `gradscope --help` loads this module
+    from traceback import extract_tb
+
+    root = Path(__file__).parents[1]
+    files = {frame.filename for frame in extract_tb(error.__traceback__)}
+    for name in ("probes", "dashboards"):
+        spec = sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
+        found = None if spec is None else spec.origin
+        if found is None or Path(found).is_relative_to(root / name):
+            continue
+        if found in files or (error.name or "").partition(".")[0] == name:
+            return HiddenPackage(
+                f"{found} hides gradscope's own package {name}, {root / name}",
+                python="rename it, or start Python in another folder",
+                command="rename it, start in another folder, or type gradscope in place of python -m gradscope",
+            )
+    return None
+
+
 def notes(error: BaseException) -> list[str]:
-    """What was added to an error on its way."""
+    """Notes that were added to an error by ``add_note``."""
     return getattr(error, "__notes__", [])
 
 
 def whole_number(value: object, where: str, least: int = 0) -> int:
-    """The value as an int, numpy's integers included.
+    """The value as an int; NumPy's integers are taken, too.
 
     Raises
     ------
     GradscopeError
-        With `where` before it: it is no whole number, or below `least`.
+        The value is not a whole number, or is below `least`. The message begins with `where`.
 
     Examples
     --------
@@ -72,14 +102,20 @@ def whole_number(value: object, where: str, least: int = 0) -> int:
     4
     """
     if hasattr(value, "__index__") and not isinstance(value, bool):
-        with suppress(TypeError):  # arrays have the method, and no value
+        with suppress(TypeError):  # arrays have __index__, but raise TypeError
             if (number := operator.index(value)) >= least:
                 return number
-    raise GradscopeError(f"{where}: a whole number of at least {least}, got {value!r:.80}")
+    raise GradscopeError(f"{where}: must be a whole number of at least {least}, got {value!r:.80}")
 
 
 def one_of(got: object, possible: Iterable[str]) -> str:
-    """The end of a message about an unknown name: "did you mean 'adam'? one of: ema, adam, none"."""
+    """The end of a message about an unknown name.
+
+    Examples
+    --------
+    >>> one_of("adm", ["ema", "adam", "none"])
+    "did you mean 'adam'? one of: ema, adam, none"
+    """
     names = [str(name) for name in possible]
     close = get_close_matches(str(got), names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -9,9 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 def wilson(
     successes: ArrayLike, trials: ArrayLike, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Wilson's score interval of a share: lower and upper bounds, in the broadcast shape of the arguments.
+    """Wilson's score interval of a share (doi:10.1080/01621459.1927.10502953).
 
-    Without trials both are NaN.
+    Lower and upper bounds have the broadcast shape of the arguments; without trials they are NaN.
+
+    Examples
+    --------
+    >>> low, high = wilson(8, 10)
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.49, 0.943)
     """
     k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64))
     z = normal(level)
@@ -24,11 +30,11 @@ def wilson(
 
 
 def exact(successes: ArrayLike, trials: ArrayLike, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Clopper and Pearson's interval of a share (doi:10.1093/biomet/26.4.404): it covers at any level, however high.
+    """Clopper and Pearson's interval of a share (doi:10.1093/biomet/26.4.404), which covers at any level.
 
-    Without trials both bounds are NaN. ``successes`` may be fractions of samples.
+    Without trials both bounds are NaN. ``successes`` need not be whole numbers.
     """
-    from scipy.special import betaincinv  # takes a while: only where it is needed
+    from scipy.special import betaincinv  # here: scipy is slow to load
 
     k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64))
     tail = (1 - level) / 2
@@ -39,17 +45,16 @@ def exact(successes: ArrayLike, trials: ArrayLike, level: float) -> tuple[NDArra
 
 
 def resampled(n: int, replicates: int, seed: int = 0) -> NDArray[np.int64]:
-    """How often each of n items is drawn in each bootstrap replicate, ``(replicates, n)``; rows sum to n."""
+    """Count how often each of n items is drawn in each bootstrap replicate, ``(replicates, n)``; rows sum to n."""
     drawn = np.random.default_rng(seed).integers(0, n, (replicates, n))
     return np.stack([np.bincount(row, minlength=n) for row in drawn])
 
 
 def bootstrap(estimate: float, replicates: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Bounds of the bootstrap: the estimate plus the quantiles of the replicates' deviations from their own mean.
+    """Bootstrap interval: the estimate plus quantiles of the replicates' deviations from their mean.
 
-    A distance between sets grows when one of them is resampled, because duplicates make it less diverse. Deviations
-    from the replicates' mean are free of that bias; the percentiles of the replicates are not. NaN where a replicate is
-    not finite.
+    A distance between sets grows if one of them is resampled, because duplicates make it less diverse. Deviations from
+    the replicates' mean do not have that bias; percentiles of the replicates do. NaN if a replicate is not finite.
     """
     values = np.asarray(replicates, dtype=np.float64)
     if not np.isfinite(values).all():
@@ -65,7 +70,7 @@ def normal(level: float) -> float:
 
 def student(level: float, freedom: ArrayLike) -> NDArray[np.float64]:
     """Half-width of Student's two-sided interval in standard errors; NaN without a degree of freedom."""
-    from scipy.special import stdtrit  # takes a while: only where it is needed
+    from scipy.special import stdtrit  # here: scipy is slow to load
 
     degrees = np.asarray(freedom, dtype=np.float64)
     return np.where(degrees > 0, stdtrit(np.where(degrees > 0, degrees, 1), (1 + level) / 2), np.nan)
@@ -77,10 +82,10 @@ def transfer_ratio(
     """Share of a guide's success that an independent judge confirms, with its interval.
 
     (judge's accuracy - chance) / (guide's accuracy - chance). The interval holds the quantiles of the ratio under the
-    posterior of the four paired outcomes, a Dirichlet distribution with Jeffreys' prior (1/2 each): unlike a bootstrap
-    it knows, where guide and judge agreed on all samples so far, that on others they may not. All NaN where the guide's
-    own accuracy is not above chance (its Wilson interval reaches it). A bound is NaN where too many draws of the
-    guide's accuracy reach chance.
+    posterior of the four paired outcomes, a Dirichlet distribution with Jeffreys' prior (1/2 each). Unlike a
+    bootstrap, it has a width if guide and judge agree on all samples. All values are NaN if the guide's own accuracy is
+    not above chance (its Wilson interval reaches chance). A bound is NaN if the guide's accuracy reaches chance in too
+    many draws.
 
     Parameters
     ----------
@@ -91,7 +96,7 @@ def transfer_ratio(
     level
         Coverage of the interval.
     draws
-        From the posterior.
+        Number of draws from the posterior.
 
     Examples
     --------
@@ -106,7 +111,7 @@ def transfer_ratio(
     outcomes = np.bincount(2 * first + second, minlength=4)  # neither, judge alone, guide alone, both
     p = np.random.default_rng(0).dirichlet(outcomes + 0.5, draws)
     own, seen = p[:, 2] + p[:, 3] - chance, p[:, 1] + p[:, 3] - chance
-    # A draw in which the guide is at chance may stand anywhere: where there are too many of them, no bound.
+    # Draws with the guide at chance have no ratio. They count as beyond the bound: too many of them leave no bound.
     known = own > 0
     ratio = np.divide(seen, own, out=np.full(draws, np.nan), where=known)
     low, high = (

@@ -1,31 +1,43 @@
-"""Text that users read: names of cells, and numbers of bytes."""
+"""Text for users: names of cells, and sizes in bytes."""
 
 from gradscope.errors import GradscopeError
 
 LONGEST = 200
+"""Largest number of characters in a name."""
 
 
 def check_name(name: str, where: str) -> str:
-    """The name, if it can be shown in a line as it is.
+    """Return the name if it can be shown on one line as it is.
 
     Raises
     ------
     GradscopeError
-        It is empty, longer than 200 characters, or holds what cannot be seen: newlines, control characters, or marks
-        that turn the direction of writing (U+202E).
+        The name is not text, is empty, has over 200 characters, or has invisible ones: newlines, control characters, or
+        marks that change the direction of writing (U+202E). The message begins with `where`.
+
+    Examples
+    --------
+    >>> check_name("robust", "classifiers")
+    'robust'
     """
     if not isinstance(name, str):
-        raise GradscopeError(f"{where}: a name is text, got {name!r:.80}")
+        raise GradscopeError(f"{where}: a name must be text, got {name!r:.80}")
     if not name.strip():
         raise GradscopeError(f"{where}: a name must not be empty, got {name!r}")
     if len(name) > LONGEST:
         raise GradscopeError(f"{where}: a name has at most {LONGEST} characters, got {len(name)}: {name[:40]!r}...")
     if hidden := [letter for letter in name if not letter.isprintable()]:
-        told = ", ".join(f"U+{ord(letter):04X}" for letter in dict.fromkeys(hidden))
-        raise GradscopeError(f"{where}: a name holds letters that can be seen, got {name!r} with {told}")
+        codes = ", ".join(f"U+{ord(letter):04X}" for letter in dict.fromkeys(hidden))
+        raise GradscopeError(f"{where}: a name must have no invisible characters, got {name!r} with {codes}")
     return name
 
 
 def size(count: float) -> str:
-    """A number of bytes."""
+    """A number of bytes as text, in MB or, from 1 GB, in GB.
+
+    Examples
+    --------
+    >>> size(2_500_000)
+    '2.5 MB'
+    """
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

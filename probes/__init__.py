@@ -1,7 +1,7 @@
-"""What is measured at one sampling step.
+"""Measure one sampling step.
 
-A probe turns a `GuidedStep` into named values, one row a sample; `CATALOGUE` says what each value is. The names are
-loaded on first use: the catalogue needs no torch.
+A probe turns a `GuidedStep` into named values, one row per sample; `CATALOGUE` describes each of them. Names are loaded
+on first use, so that the catalogue needs no torch.
 """
 
 from importlib import import_module
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.attribution import Attribution
     from probes.belief import Belief
-    from probes.catalogue import CATALOGUE, IMAGE_DIMS, TENSOR, Coordinate, Variable
+    from probes.catalogue import CATALOGUE
     from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
     from probes.fractions import SOURCES, FiniteFraction, Fractions
     from probes.groups import NAMED
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from probes.strength import EffectiveStrength, NoiseAdded, Unguided
     from probes.tensors import Tensor
     from probes.trace import Trace
+    from probes.variable import IMAGE_DIMS, TENSOR, Coordinate, Variable
 
 _MODULES = {
     "Attribution": "attribution",
     "Belief": "belief",
     "CATALOGUE": "catalogue",
-    "Coordinate": "catalogue",
+    "Coordinate": "variable",
     "Cosine": "cosines",
     "CosineBetween": "cosines",
     "EffectiveStrength": "strength",
@@ -40,7 +41,7 @@ _MODULES = {
     "GradientLipschitz": "sensitivity",
     "GradientSNR": "snr",
     "GuidedStep": "step",
-    "IMAGE_DIMS": "catalogue",
+    "IMAGE_DIMS": "variable",
     "LagCosine": "cosines",
     "Layers": "layers",
     "NAMED": "groups",
@@ -51,11 +52,11 @@ _MODULES = {
     "SOURCES": "fractions",
     "ScoreCosine": "cosines",
     "Spectrum": "spectrum",
-    "TENSOR": "catalogue",
+    "TENSOR": "variable",
     "Tensor": "tensors",
     "Trace": "trace",
     "Unguided": "strength",
-    "Variable": "catalogue",
+    "Variable": "variable",
     "attach_all": "probe",
     "check_needs": "probe",
 }

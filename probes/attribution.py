@@ -1,4 +1,4 @@
-"""The gradient as an explanation of the guide: captum's measures of arXiv 1901.09392."""
+"""How well the gradient explains the guide nearby: captum's measures of arXiv 1901.09392."""
 
 import torch
 from torch import Tensor
@@ -15,11 +15,27 @@ class Attribution(Probe):
     Parameters
     ----------
     draws
-        Perturbations of x_t for each measure. Together they cost ``draws + 2`` gradients and ``2 * draws`` more forward
-        passes.
+        Perturbations of x_t for each measure. Both measures together cost ``draws + 2`` gradients and ``2 * draws``
+        further forward passes.
     radius
         Half the side of the cube that `sensitivity_max` draws from, and standard deviation of the Gaussian noise of
         `infidelity`, in the units of x_t.
+
+    Examples
+    --------
+    The gradient of a linear objective does not change, and predicts the objective exactly.
+
+    >>> def objective(x, label):
+    ...     return x.flatten(1).sum(dim=1)
+    >>> x_t, label = torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
+    >>> step = GuidedStep(
+    ...     step=0, timestep=999, x_t=x_t, gradient=torch.ones_like(x_t), label=label, objective=objective
+    ... )
+    >>> values, _ = Attribution().measure(step, None)
+    >>> values["sensitivity_max"]
+    tensor([0., 0.])
+    >>> values["infidelity"].max() < 1e-9
+    tensor(True)
     """
 
     needs = ("gradient", "label", "objective")
@@ -36,13 +52,13 @@ class Attribution(Probe):
         self.draws, self.radius = draws, radius
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
-        from captum.metrics import infidelity, sensitivity_max  # here: it loads matplotlib
+        from captum.metrics import infidelity, sensitivity_max  # here: captum loads matplotlib
 
         assert step.label is not None
         assert step.objective is not None
         objective, label = step.objective, step.label
-        generator = torch.Generator().manual_seed(step.step)  # captum's own draws would move torch's global generator
-        # Contiguous, for captum takes views; float64, whose range covers every float32 square.
+        generator = torch.Generator().manual_seed(step.step)  # captum's default draws use torch's global generator
+        # Contiguous, because captum makes views; float64, because squares may underflow in float32.
         x_t = step.x_t.contiguous()
         options = {"n_perturb_samples": self.draws, "max_examples_per_batch": len(x_t)}
 
@@ -57,7 +73,7 @@ class Attribution(Probe):
             return noise, x - noise
 
         sensitivity = sensitivity_max(explain, x_t, in_cube, **options)
-        nonzero = explain((x_t,))[0].flatten(1).any(dim=1)  # captum divides by 1 where the gradient is zero
+        nonzero = explain((x_t,))[0].flatten(1).any(dim=1)  # captum divides by 1 for a zero gradient
         explained = step.gradient.double().contiguous()
         error = infidelity(lambda x: objective(x, label).double(), normal, x_t, explained, **options)
         return {"sensitivity_max": sensitivity.where(nonzero, torch.nan).float(), "infidelity": error.float()}, state

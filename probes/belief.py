@@ -1,4 +1,4 @@
-"""What the guide believes of its own input."""
+"""How the guide classifies its own input."""
 
 import torch
 
@@ -9,7 +9,17 @@ from probes.step import GuidedStep
 
 
 class Belief(Probe):
-    """The guide's margin and log-probability of the target class, its entropy and its predicted class."""
+    """The guide's margin and log-probability of the target class, its entropy and its predicted class.
+
+    Examples
+    --------
+    >>> x = torch.zeros(1, 1, 2, 2)
+    >>> logits, label = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    >>> step = GuidedStep(step=0, timestep=999, x_t=x, gradient=x, logits=logits, label=label)
+    >>> values, _ = Belief().measure(step, None)
+    >>> values["margin"], values["predicted_class"]
+    (tensor([2.]), tensor([0], dtype=torch.int16))
+    """
 
     needs = ("logits", "label")
     variables = (
@@ -26,7 +36,7 @@ class Belief(Probe):
         log_p = step.logits.double().log_softmax(dim=1)
         values = {
             "margin": m.float(),
-            # Not from log_p, which rounds to 0 above a margin of 37.
+            # Not log_p, which rounds to 0 at margins above 37.
             "log_prob": torch.nn.functional.logsigmoid(m).float(),
             "entropy": torch.special.entr(log_p.exp()).sum(dim=1).float(),
             "predicted_class": log_p.argmax(dim=1).to(torch.int16),

@@ -1,66 +1,20 @@
-"""The table of diagnostics: what each is, which probe records it, how it is drawn, and what counts as a fault.
+"""The table of diagnostics: name, equation, units, probe, axis, and the thresholds of failure signatures.
 
-Everything that names a diagnostic reads this table: probes, store, analysis, plots, dashboard and documentation. No
-torch here. A probe of a user's own brings its rows along: they go into the store, as attributes of its variables.
+Probes, store, analysis, plots, dashboard and documentation all read this table. No torch here. A user's own probe
+brings its own rows, which the store keeps as attributes of the variables.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-IMAGE_DIMS = ("channel", "height", "width")
-TENSOR = ("...",)
-"""The dimensions of a full tensor: those of a sample, whatever they are."""
+from probes.variable import TENSOR, Variable
+
 LAG_PARTS = 28
-"""Parts of diffusion time; `gradient_lag_cosine` compares gradients of neighbouring ones."""
-
-
-@dataclass(frozen=True)
-class Coordinate:
-    """Values along a dimension of a probe's own."""
-
-    values: tuple[str, ...] | tuple[float, ...]
-    long_name: str
-    units: str = "1"
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A quantity that a probe yields, with one row a sample: a row of the table of diagnostics.
-
-    Examples
-    --------
-    >>> Variable("gradient_peak", "largest element of the gradient", "max |g_t|", logarithmic=True, low=0.0).units
-    '1'
-    """
-
-    name: str
-    long_name: str
-    equation: str
-    units: str = "1"
-    dims: tuple[str, ...] = ()
-    """Dimensions besides sample and timestep; `TENSOR` (or, of images, `IMAGE_DIMS`) marks a full tensor."""
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    """Lengths of the dimensions in `dims` that are neither the sample's nor in `coords`."""
-    coords: Mapping[str, Coordinate] = field(default_factory=dict)
-    """By dimension."""
-    dtype: str = "float32"
-    probe: str = ""
-    """The entry under ``probes`` that records it; empty for those of a user's own."""
-    logarithmic: bool = False
-    """It ranges over orders of magnitude: drawn on a logarithmic axis."""
-    low: float | None = None
-    high: float | None = None
-    """The least and the largest value that it can have; None: no bound."""
-    on_a_grid: bool = False
-    """It is defined at some timesteps alone; its line leads from one of these to the next."""
-    headline: bool = False
-    """It is among the first to be looked at: the report draws it, the dashboard begins with it."""
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    """By failure signature: the value that separates a fault from a healthy cell."""
+"""Number of parts of diffusion time; `gradient_lag_cosine` compares gradients of neighbouring parts."""
 
 
 def _rows(probe: str, *variables: Variable) -> list[Variable]:
-    """Rows that one entry under ``probes`` records."""
+    """Rows of the variables that one entry under ``probes`` records."""
     return [replace(variable, probe=probe) for variable in variables]
 
 
@@ -69,18 +23,18 @@ def _tensor(name: str, long_name: str, equation: str) -> list[Variable]:
 
 
 def norm_of(tensor: str) -> Variable:
-    """The l2 norm of a tensor of the step."""
+    """The row for the l2 norm of a tensor of the step."""
     return Variable(f"{tensor}_norm", f"l2 norm of the {tensor}", f"|{tensor}|_2", logarithmic=True, low=0.0)
 
 
 def cosine_of(tensor: str) -> Variable:
-    """A tensor's cosine with itself at the step before."""
+    """The row for the cosine of a tensor with itself at the previous step."""
     about = f"cosine similarity of the {tensor} with that of the previous step"
     return _cosine(f"{tensor}_cosine", about, f"cos({tensor}_t, {tensor}_prev)")
 
 
 def cosine_between(first: str, second: str) -> Variable:
-    """The cosine of two tensors of one step."""
+    """The row for the cosine of two tensors of one step."""
     about = f"cosine similarity of the {first} with the {second}"
     return _cosine(f"{first}_{second}_cosine", about, f"cos({first}, {second})")
 
@@ -315,16 +269,16 @@ _TABLE = [
 ]
 
 CATALOGUE: Mapping[str, Variable] = {variable.name: variable for variable in _TABLE}
-"""By name; `finite_fraction` and `nonfinite_source` are recorded whatever is listed under ``probes``."""
+"""Rows by name. `finite_fraction` and `nonfinite_source` are always recorded."""
 
 
 def row(variable: Variable) -> Variable:
-    """The table's row of this name; of a variable that is not in the table, itself."""
+    """The table's row of the same name; a variable that is not in the table is returned as it is."""
     return CATALOGUE.get(variable.name, variable)
 
 
 def threshold(signature: str) -> float:
-    """The value of the table that a failure signature compares with.
+    """The threshold of a failure signature.
 
     Examples
     --------

@@ -12,7 +12,18 @@ from probes.step import GuidedStep
 
 
 class Cosine(Probe):
-    """Cosine of a tensor with itself at the previous sampling step; NaN at the first step and for zero tensors."""
+    """Cosine of a tensor with itself at the previous sampling step; NaN at the first step and for zero tensors.
+
+    Examples
+    --------
+    >>> first = GuidedStep(step=0, timestep=999, x_t=torch.zeros(1, 1, 1, 2), gradient=torch.tensor([[[[1.0, 0.0]]]]))
+    >>> second = GuidedStep(step=1, timestep=998, x_t=torch.zeros(1, 1, 1, 2), gradient=torch.tensor([[[[3.0, 4.0]]]]))
+    >>> cosine = Cosine("gradient")
+    >>> _, state = cosine.measure(first, cosine.init())
+    >>> values, _ = cosine.measure(second, state)
+    >>> values["gradient_cosine"]
+    tensor([0.6000])
+    """
 
     def __init__(self, name: Literal["gradient", "update"]) -> None:
         self.name = name
@@ -26,12 +37,23 @@ class Cosine(Probe):
 
 
 class LagCosine(Probe):
-    """Cosine of the gradient with that about T / 28 timesteps earlier, however many steps the sampler takes.
+    """Cosine of the gradient with the gradient about T / 28 timesteps earlier, for any number of sampling steps.
 
-    Successive gradients are the nearer in time, and so the more alike, the more steps there are. Here the range of T
-    timesteps is cut into `LAG_PARTS` equal parts. The first step in each part is compared with the first step in the
-    part before it that has one. NaN at the other steps. Steps further apart than T / 28 are each compared with the one
-    before.
+    With more steps, successive gradients are closer in time and so more alike. To compare runs with different numbers
+    of steps, this probe cuts the range of T timesteps into `LAG_PARTS` equal parts. It compares the first step in each
+    part with the first step of the previous part that has a step, and gives NaN at the other steps. If steps are
+    further apart than T / 28, each is compared with the previous one.
+
+    Examples
+    --------
+    >>> x_t, gradient = torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+    >>> probe, state, cosines = LagCosine(), None, []
+    >>> for i, t in enumerate((999, 990, 950)):
+    ...     step = GuidedStep(step=i, timestep=t, x_t=x_t, gradient=gradient, num_train_timesteps=1000)
+    ...     values, state = probe.measure(step, state)
+    ...     cosines.append(round(values["gradient_lag_cosine"].item(), 4))
+    >>> cosines
+    [nan, nan, 1.0]
     """
 
     needs = ("gradient", "num_train_timesteps")
@@ -52,9 +74,20 @@ class LagCosine(Probe):
 
 
 class FirstCosine(Probe):
-    """Cosine of the gradient with the first one that the sample had: where it falls towards -1, it has turned round.
+    """Cosine of the gradient with the sample's first gradient; near -1 the gradient has reversed.
 
-    NaN up to and at that first gradient, and for zero tensors.
+    The first gradient is the first one that is finite and not zero. NaN up to that step, and for zero gradients.
+
+    Examples
+    --------
+    >>> x_t, gradient = torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+    >>> first = GuidedStep(step=0, timestep=999, x_t=x_t, gradient=gradient)
+    >>> second = GuidedStep(step=1, timestep=998, x_t=x_t, gradient=-gradient)
+    >>> probe = FirstCosine()
+    >>> _, state = probe.measure(first, probe.init())
+    >>> values, _ = probe.measure(second, state)
+    >>> values["gradient_first_cosine"]
+    tensor([-1.])
     """
 
     needs = ("gradient",)
@@ -70,7 +103,16 @@ class FirstCosine(Probe):
 
 
 class CosineBetween(Probe):
-    """Cosine of one tensor of a step with another; NaN where either is zero."""
+    """Cosine of one tensor of a step with another; NaN where either is zero.
+
+    Examples
+    --------
+    >>> x_t, gradient = torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+    >>> step = GuidedStep(step=0, timestep=999, x_t=x_t, gradient=gradient, update=2 * gradient)
+    >>> values, _ = CosineBetween("update", "gradient").measure(step, None)
+    >>> values["update_gradient_cosine"]
+    tensor([1.])
+    """
 
     def __init__(self, first: Literal["shift", "update"], second: Literal["direction", "gradient"]) -> None:
         self.needs = (first, second)
@@ -82,7 +124,16 @@ class CosineBetween(Probe):
 
 
 class ScoreCosine(Probe):
-    """Cosine of the gradient with the score's direction, -epsilon: below zero it fights the prior."""
+    """Cosine of the gradient with the direction of the score, -epsilon; below zero the gradient opposes the prior.
+
+    Examples
+    --------
+    >>> x_t, gradient = torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+    >>> step = GuidedStep(step=0, timestep=999, x_t=x_t, gradient=gradient, model_output=gradient)
+    >>> values, _ = ScoreCosine().measure(step, None)
+    >>> values["score_cosine"]
+    tensor([-1.])
+    """
 
     needs = ("gradient", "model_output")
     variables = (CATALOGUE["score_cosine"],)

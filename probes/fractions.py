@@ -1,4 +1,4 @@
-"""Shares of elements: clamped away, exactly zero, finite."""
+"""Shares of elements: finite, clamped, exactly zero."""
 
 import torch
 
@@ -7,14 +7,22 @@ from probes.probe import Probe
 from probes.step import GuidedStep
 
 SOURCES = ("finite", "x_t", "denoiser", "guide", "gradient")
-"""Where what is not finite appears first, by the numbers of `nonfinite_source`."""
+"""Where a value that is not finite appears first; the index is the value of `nonfinite_source`."""
 
 
 class FiniteFraction(Probe):
-    """Share of the gradient's elements that are finite, and where others come from.
+    """Share of the gradient's elements that are finite, and the source of values that are not.
 
-    Below 1 the sample's step goes unguided. The source is the first that is not finite, in the order of a step: x_t
-    itself, the denoiser's prediction, the guide's logits, and the gradient, where all of these are finite.
+    If the share is below 1, the sample's step is unguided. The source is the first value that is not finite, in the
+    order of a step: x_t, the denoiser's prediction, the guide's logits, the gradient.
+
+    Examples
+    --------
+    >>> gradient = torch.tensor([[[[1.0, torch.nan]]]])
+    >>> step = GuidedStep(step=0, timestep=999, x_t=torch.zeros(1, 1, 1, 2), gradient=gradient)
+    >>> values, _ = FiniteFraction().measure(step, None)
+    >>> values["finite_fraction"], SOURCES[values["nonfinite_source"]]
+    (tensor([0.5000]), 'gradient')
     """
 
     variables = (
@@ -33,7 +41,18 @@ class FiniteFraction(Probe):
 
 
 class Fractions(Probe):
-    """Shares of clamped elements of x0-hat, through which no x0 gradient passes, and of zeros in the gradient."""
+    """Shares of clamped elements of x0-hat, through which no x0 gradient passes, and of zeros in the gradient.
+
+    Examples
+    --------
+    >>> x_0, gradient = torch.tensor([[[[1.0, 0.5]]]]), torch.zeros(1, 1, 1, 2)
+    >>> step = GuidedStep(
+    ...     step=0, timestep=999, x_t=x_0, gradient=gradient, pred_original_sample=x_0, clip_range=1.0
+    ... )
+    >>> values, _ = Fractions().measure(step, None)
+    >>> values["clipped_fraction"], values["zero_fraction"]
+    (tensor([0.5000]), tensor([1.]))
+    """
 
     needs = ("gradient", "pred_original_sample")
     variables = (

@@ -1,4 +1,4 @@
-"""The names that a configuration may list under ``probes``, and the probes that each stands for."""
+"""The names that a configuration may list under ``probes``, each with the probes that it stands for."""
 
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -19,7 +19,7 @@ from probes.tensors import Tensor
 
 
 def _alone(kind: type[Probe]) -> Callable[..., list[Probe]]:
-    """A group of one probe, with its options."""
+    """A group of one probe that takes the probe's options."""
 
     def make(**options: object) -> list[Probe]:
         return [kind(**options)]
@@ -53,4 +53,4 @@ NAMED: Mapping[str, Callable[..., list[Probe]]] = {
     "attribution": _alone(Attribution),
     "layers": _alone(Layers),
 }
-"""Keyword arguments of a group are its options."""
+"""Functions that make the probes of each name; their keyword arguments are the options."""

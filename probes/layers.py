@@ -1,4 +1,4 @@
-"""What goes on inside the models: activations and gradients of named layers."""
+"""Activations and gradients of named layers inside the models."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -9,23 +9,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probes.catalogue import CATALOGUE, Coordinate
+from probes.catalogue import CATALOGUE
 from probes.numerics import norm, undefined
 from probes.probe import Probe
 from probes.step import GuidedStep
+from probes.variable import Coordinate
 
 
 class Layers(Probe):
-    """Norms of the outputs of named layers, and of the objective's gradient with respect to them.
+    """Norms of the outputs of named layers, and of the objective's gradient with respect to these outputs.
 
-    Only what runs inside `attach` counts: the sampler's own passes of the step. Of a layer that runs several times in a
-    step (SmoothGrad's draws, a shared activation) the last run counts; of an output of several tensors, the first one.
+    Only passes inside `attach` count: those that the sampler itself makes for the step. If a layer runs several times
+    in a step (SmoothGrad's draws, a shared activation), the last run counts. If its output has several tensors, the
+    first one counts.
 
     Parameters
     ----------
     names
         ``classifier.PATH`` or ``unet.PATH``, as in ``named_modules()``, for example ``classifier.blocks.2`` or
         ``unet.mid_block``.
+
+    Examples
+    --------
+    >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> layers = Layers(["classifier.1"])
+    >>> x_t = torch.ones(1, 1, 2, 2, requires_grad=True)
+    >>> with layers.attach({"classifier": classifier}):
+    ...     (gradient,) = torch.autograd.grad(classifier(x_t).sum(), x_t)
+    >>> step = GuidedStep(step=0, timestep=999, x_t=x_t.detach(), gradient=gradient)
+    >>> values, _ = layers.measure(step, None)
+    >>> values["layer_gradient_norm"]  # the norm of (1, 1)
+    tensor([[1.4142]])
     """
 
     def __init__(self, names: list[str]) -> None:
@@ -64,12 +78,12 @@ class Layers(Probe):
 
 
 def _watch(runs: dict[str, "_Run"], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    """Forward hook, with its first two arguments bound."""
+    """Forward hook; its first two arguments are bound by `partial`."""
     runs[name] = _Run(output if isinstance(output, Tensor) else output[0])
 
 
 class _Run:
-    """Norms of one output, ``(n,)``, and of its gradient once the backward pass has come by."""
+    """Norm of one output, ``(n,)``, and of its gradient after the backward pass."""
 
     def __init__(self, output: Tensor) -> None:
         self.activation = norm(output.detach())

@@ -1,4 +1,4 @@
-"""Magnitudes."""
+"""Norms of tensors."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,15 @@ from probes.step import GuidedStep
 
 
 class Norm(Probe):
-    """The l2 norm of a tensor over channel, height and width: vanishing or exploding guidance."""
+    """The l2 norm of each sample of a tensor: shows vanishing or exploding guidance.
+
+    Examples
+    --------
+    >>> step = GuidedStep(step=0, timestep=999, x_t=torch.zeros(2, 1, 2, 2), gradient=torch.ones(2, 1, 2, 2))
+    >>> values, _ = Norm("gradient").measure(step, None)
+    >>> values["gradient_norm"]
+    tensor([2., 2.])
+    """
 
     def __init__(self, name: Literal["gradient", "update"]) -> None:
         self.name = name

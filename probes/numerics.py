@@ -1,7 +1,7 @@
 """Norms, cosines and unit vectors that hold for gradients of any scale, and a guide's margin.
 
-Gradients of convinced guides reach below 1e-130, where squares and products of norms underflow: everything runs in
-float64, norms are taken of x / max|x|, and cosines of unit vectors. Nothing is added to a denominator.
+Gradients of saturated guides reach below 1e-130, where squares and products of norms underflow. So everything runs in
+float64, norms are those of x / max|x|, and cosines are those of unit vectors. No epsilon is added to a denominator.
 """
 
 import torch
@@ -14,44 +14,44 @@ def rows(x: Tensor) -> Tensor:
 
 
 def norm_of_rows(x: Tensor) -> Tensor:
-    """Norm (l2) of each row, shape ``(n,)``; NaN where an element is NaN, infinite where one is infinite."""
+    """The l2 norm of each row, ``(n,)``; NaN if an element is NaN, infinite if one is infinite."""
     peak = torch.linalg.vector_norm(x, torch.inf, dim=1)
     scale = peak.where(peak.isfinite() & (peak > 0), 1)
     return scale * torch.linalg.vector_norm(x / scale[:, None], dim=1)
 
 
 def norm(x: Tensor) -> Tensor:
-    """Norm (l2) of each sample, shape ``(n,)``, float64; see `norm_of_rows`."""
+    """The l2 norm of each sample, ``(n,)``, float64; see `norm_of_rows`."""
     return norm_of_rows(rows(x))
 
 
 def unit_rows(x: Tensor, length: Tensor) -> Tensor:
-    """Rows divided by their lengths; zero stays zero."""
+    """Rows divided by their lengths; zero rows stay zero."""
     return x / length.where(length != 0, 1)[:, None]
 
 
 def cosine_of_units(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of each unit row of a with that of b, ``(n,)``, float32; NaN where either is zero or not finite."""
+    """Cosine of each unit row of a with the same row of b, ``(n,)``, float32; NaN if either is zero or not finite."""
     known = a.any(dim=1) & b.any(dim=1)
     return (a * b).sum(dim=1).where(known, torch.nan).float()
 
 
 def unit(x: Tensor) -> Tensor:
-    """Each sample divided by its l2 norm; zero stays zero."""
+    """Each sample divided by its l2 norm; zero samples stay zero."""
     wide = rows(x)
     return unit_rows(wide, norm_of_rows(wide)).view(x.shape).to(x.dtype)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of each sample of a with that of b, ``(n,)``, float32; NaN where either is zero or not finite."""
+    """Cosine of each sample of a with the same one of b, ``(n,)``, float32; NaN if either is zero or not finite."""
     wide = rows(a), rows(b)
     return cosine_of_units(*(unit_rows(x, norm_of_rows(x)) for x in wide))
 
 
 def margin(logits: Tensor, label: Tensor) -> Tensor:
-    """The target's logit minus the logsumexp of the others, ``(n,)``, float64: log p = logsigmoid(margin).
+    """The target's logit minus the logsumexp of the others, ``(n,)``, float64, so that log p = logsigmoid(margin).
 
-    ``logits`` are ``(n, classes)``. Unlike log p it does not round to 0 for a convinced guide.
+    ``logits`` have shape ``(n, classes)``. Unlike log p, the margin does not round to 0 for a saturated guide.
     """
     wide, own = logits.double(), label[:, None]
     return wide.gather(1, own)[:, 0] - wide.scatter(1, own, -torch.inf).logsumexp(dim=1)

@@ -1,4 +1,4 @@
-"""Whether another classifier pulls the same way."""
+"""Compare the gradient with that of another classifier."""
 
 from torch import Tensor, nn
 
@@ -10,13 +10,24 @@ from probes.step import GuidedStep
 
 
 class ReferenceCosine(Probe):
-    """Cosine of the gradient with that of a reference classifier, which sees x_t itself: take one that knows noise.
+    """Cosine of the gradient with the gradient of a reference classifier at x_t; use one that was trained on noise.
 
     Parameters
     ----------
     classifier
-        Images ``(n, channel, height, width)`` -> logits ``(n, classes)``, of the same classes and on the same device as
-        the guide. It is put into evaluation mode.
+        Maps images ``(n, channel, height, width)`` to logits ``(n, classes)``. It must have the guide's classes and be
+        on its device. It is set to evaluation mode.
+
+    Examples
+    --------
+    >>> import torch
+    >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    >>> _ = classifier[1].weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    >>> gradient, label = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([0])
+    >>> step = GuidedStep(step=0, timestep=999, x_t=torch.zeros(1, 1, 1, 2), gradient=gradient, label=label)
+    >>> values, _ = ReferenceCosine(classifier).measure(step, None)
+    >>> values["reference_cosine"]
+    tensor([0.6000])
     """
 
     needs = ("gradient", "label")
@@ -31,5 +42,5 @@ class ReferenceCosine(Probe):
         return {"reference_cosine": cosine(step.gradient, reference)}, state
 
     def _margin(self, x: Tensor, label: Tensor) -> Tensor:
-        """Its gradient points where that of log p does, and does not round where the reference is convinced."""
+        """Its gradient has the direction of log p's, and does not round to 0 for a saturated reference."""
         return margin(self.classifier(x), label)

@@ -1,4 +1,4 @@
-"""How much the gradient changes where x_t changes a little."""
+"""How much the gradient changes when x_t changes a little."""
 
 import torch
 
@@ -12,9 +12,19 @@ State = tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
 
 
 class GradientLipschitz(Probe):
-    """Difference quotient of the gradient along the trajectory, raw and on unit gradients.
+    """Difference quotient of the gradient along the trajectory, of raw and of unit gradients.
 
-    The raw quotient scales with the gradient; the unit one does not (S_g of arXiv 2507.00687 is the raw one).
+    The raw quotient, S_g of arXiv 2507.00687, scales with the gradient; the unit one does not.
+
+    Examples
+    --------
+    >>> x = torch.ones(1, 1, 1, 2)
+    >>> steps = [GuidedStep(step=i, timestep=999 - i, x_t=i * x, gradient=(3 + 4 * i) * x) for i in range(2)]
+    >>> probe = GradientLipschitz()
+    >>> _, state = probe.measure(steps[0], probe.init())
+    >>> values, _ = probe.measure(steps[1], state)
+    >>> values["gradient_lipschitz"]
+    tensor([4.])
     """
 
     needs = ("gradient", "x_t")

@@ -1,4 +1,4 @@
-"""Whether the gradient is about the image or about the noise."""
+"""Whether the gradient depends on the image or on the noise."""
 
 import numpy as np
 import torch
@@ -13,16 +13,32 @@ from probes.step import GuidedStep
 class GradientSNR(Probe):
     """Signal-to-noise ratio of the objective's gradient over draws of the forward noise at the same timestep.
 
-    x0-hat is noised anew, K times; the ratio is that of the mean gradient's square to the square that it would have by
-    chance. About 1: all noise (2 and less says little); infinite: all draws agree; NaN: zero gradients.
+    Noise is added to x0-hat K times. The ratio is the square of the mean gradient, divided by the square that it would
+    have by chance. About 1 means all noise (values up to 2 say little), infinite means that all draws agree, and NaN
+    that the gradients are zero.
 
     Parameters
     ----------
     draws
-        K, at least 2; each costs a forward and a backward pass.
+        K, at least 2. Each draw costs a forward and a backward pass.
     seed
-        The noise is a function of (seed, step) and of the sample's place in its block, so the same in every cell; it is
-        drawn by a generator of its own.
+        The noise depends only on the seed, the step and the sample's place in its block, so it is the same in every
+        cell. It is drawn by a separate generator.
+
+    Examples
+    --------
+    The gradient of a linear objective is the same for all noise.
+
+    >>> def objective(x, label):
+    ...     return x.flatten(1).sum(dim=1)
+    >>> x_0 = torch.zeros(1, 1, 2, 2)
+    >>> step = GuidedStep(
+    ...     step=0, timestep=500, x_t=x_0, gradient=torch.ones_like(x_0), pred_original_sample=x_0,
+    ...     label=torch.tensor([0]), alphas_cumprod=0.5, objective=objective,
+    ... )
+    >>> values, _ = GradientSNR(draws=4).measure(step, None)
+    >>> values["gradient_snr"]
+    tensor([inf])
     """
 
     needs = ("pred_original_sample", "label", "alphas_cumprod", "objective")

@@ -1,4 +1,4 @@
-"""The record of one guided sampling step: the only thing that probes see."""
+"""The record of one guided sampling step, which is all that probes see."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from probes import numerics
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedStep:
-    """One step of a block of n samples. Tensors have shape ``(n, *sample)``: of images ``(n, channel, height, width)``.
+    """One step of a block of n samples. Tensors are ``(n, *sample)``, for images ``(n, channel, height, width)``.
 
-    Only `step`, `timestep`, `x_t` and `gradient` are required: whoever has a sampler of their own gives what they
-    have, and a probe that needs more says so. Tensors belong to the sampler; a probe reads them and keeps, at most,
-    a reference until the next step.
+    Only `step`, `timestep`, `x_t` and `gradient` are required. A sampler of your own may leave the rest out; a probe
+    that needs a missing field raises an error. Tensors belong to the sampler: a probe must not change them, nor keep a
+    reference beyond the next step.
 
     Examples
     --------
+    >>> import torch
     >>> step = GuidedStep(step=0, timestep=999, x_t=torch.zeros(2, 3, 8, 8), gradient=torch.ones(2, 3, 8, 8))
     >>> [round(norm, 2) for norm in step.norm("gradient").tolist()]
     [13.86, 13.86]
@@ -28,11 +29,11 @@ class GuidedStep:
     timestep: float
     """Diffusion time of x_t."""
     repeat: int = 0
-    """Number of the repetition of this step, from 0, where a method repeats it."""
+    """Number of this step's repetition, from 0, if a method repeats steps."""
     x_t: Tensor
     gradient: Tensor
-    """Gradient of the objective with respect to x_t, as it came: raw, possibly not finite. gradscope's sampler gives it
-    and the update in float64: a convinced guide's gradient lies below float32's range."""
+    """Raw gradient of the objective with respect to x_t; may be not finite. gradscope's sampler gives it and the update
+    in float64, because the gradient of a saturated guide lies below float32's range."""
     label: Tensor | None = None
     """Target classes, shape ``(n,)``, int64."""
     model_output: Tensor | None = None
@@ -40,7 +41,7 @@ class GuidedStep:
     pred_original_sample: Tensor | None = None
     """x0-hat, clamped where the scheduler clips."""
     clip_range: float | None = None
-    """Bound of pred_original_sample; None where it is not clamped."""
+    """Bound that pred_original_sample is clamped to; None if it is not clamped."""
     logits: Tensor | None = None
     """The guide's logits on its input, shape ``(n, classes)``."""
     update: Tensor | None = None
@@ -48,41 +49,39 @@ class GuidedStep:
     direction: Tensor | None = None
     """The update after normalisation."""
     shift: Tensor | None = None
-    """What guidance added to the step: guided minus unguided prev_sample."""
+    """The effect of guidance: guided minus unguided prev_sample."""
     prev_sample: Tensor | None = None
     """The next x_t, guided."""
     unguided: Tensor | None = None
-    """Samples in which guidance could not act at this step, shape ``(n,)``, bool: the gradient is not finite, or the
-    step leaves the shift undefined."""
+    """Whether guidance could not act on a sample at this step, shape ``(n,)``, bool: the gradient is not finite, or the
+    shift is undefined."""
     sigma: float | None = None
     """Standard deviation of the DDPM posterior at this step."""
     noise_added: float | Tensor | None = None
-    """Standard deviation of the noise that the step adds, one number or one a sample, ``(n,)``; 0 where it
-    adds none."""
+    """Standard deviation of the noise that the step adds, one number or ``(n,)``, one per sample; 0 if it adds none."""
     num_train_timesteps: int | None = None
-    """T: timesteps run from 0 to T - 1."""
+    """T; timesteps run from 0 to T - 1."""
     alphas_cumprod: float | None = None
-    """Of this timestep: x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) noise."""
+    """Value at this timestep: x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) noise."""
     backward_factor: Tensor | None = None
-    """What makes the gradients inside of the models those of the objective, ``(n,)``, float64; None where they are. Our
-    sampler differentiates the guide's margin m and multiplies by sigmoid(-m) afterwards."""
+    """Factor that turns gradients inside the models into those of the objective, ``(n,)``, float64; None for 1.
+    gradscope's sampler differentiates the guide's margin m and multiplies by sigmoid(-m) afterwards."""
     objective: Callable[[Tensor, Tensor], Tensor] | None = None
-    """The guide's objective at this timestep, one number a sample, ``(m,)``, as a differentiable function of noisy
+    """The guide's objective at this timestep, one number per sample, ``(m,)``. It is a differentiable function of noisy
     images ``(m, channel, height, width)`` and labels ``(m,)``, for any m. Its gradient at x_t is `gradient`, unless
-    SmoothGrad averages that. It runs the guide and, for x0-hat, the U-Net; for x0_detached, the noise predicted at the
-    images is held constant. To be called only while the step's hooks run: then the models are frozen.
-    """
+    SmoothGrad averages that. It runs the guide and, for x0-hat, the U-Net; for x0_detached the predicted noise is held
+    constant. Call it only while the step's hooks run: then the models are frozen."""
 
     def rows(self, name: str) -> Tensor:
-        """One of the image tensors as float64 rows, ``(n, elements)``; made once, however many probes ask for it."""
+        """One of the tensors as float64 rows, ``(n, elements)``; computed once for all probes."""
         return self._once("rows", name, lambda: numerics.rows(getattr(self, name)))
 
     def norm(self, name: str) -> Tensor:
-        """Norm (l2) of each of these rows, ``(n,)``, float64; NaN where an element is NaN."""
+        """The l2 norm of each of these rows, ``(n,)``, float64; NaN if an element is NaN."""
         return self._once("norm", name, lambda: numerics.norm_of_rows(self.rows(name)))
 
     def unit_rows(self, name: str) -> Tensor:
-        """These rows divided by their norms; zero stays zero."""
+        """These rows divided by their norms; zero rows stay zero."""
         return self._once("unit", name, lambda: numerics.unit_rows(self.rows(name), self.norm(name)))
 
     def _once(self, what: str, name: str, make: Callable[[], Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Full tensors, as they are in the step."""
+"""Full tensors of a step."""
 
 from typing import Any, Literal
 
@@ -8,27 +8,24 @@ from probes.catalogue import CATALOGUE
 from probes.probe import Probe
 from probes.step import GuidedStep
 
-_ABOUT = {
-    "gradient": ("gradient of the guide's objective with respect to x_t", "g_t = grad_{x_t} log p(y | c(x_t))"),
-    "update": ("gradient after the stabiliser", "u_t = stabilizer(g_t)"),
-    "direction": ("update after normalisation", "u_t / |u_t|_2 or u_t"),
-    "x_t": ("noisy sample before the step", "x_t"),
-    "pred_original_sample": (
-        "predicted clean sample x0-hat",
-        "(x_t - sqrt(1 - alphas_cumprod) * model_output) / sqrt(alphas_cumprod), clamped where the scheduler clips",
-    ),
-}
+_NAMES = ("gradient", "update", "direction", "x_t", "pred_original_sample")
 
 
 class Tensor(Probe):
-    """One image tensor of the step, by its field name."""
+    """One tensor of the step, by the name of its field.
+
+    Examples
+    --------
+    >>> step = GuidedStep(step=0, timestep=999, x_t=torch.zeros(1, 1, 1, 2), gradient=torch.ones(1, 1, 1, 2))
+    >>> Tensor("gradient").measure(step, None)
+    ({'gradient': tensor([[[[1., 1.]]]])}, None)
+    """
 
     def __init__(self, name: Literal["gradient", "update", "direction", "x_t", "pred_original_sample"]) -> None:
-        if name not in _ABOUT:
-            raise ValueError(f"no tensor {name!r} in a step; one of: {', '.join(_ABOUT)}")
+        if name not in _NAMES:
+            raise ValueError(f"no tensor {name!r} in a step; one of: {', '.join(_NAMES)}")
         self.name = name
         self.needs = (name,)
-        long_name, equation = _ABOUT[name]
         self.variables = (CATALOGUE[name],)
 
     def measure(self, step: GuidedStep, state: Any) -> tuple[dict[str, torch.Tensor], Any]:

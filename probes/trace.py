@@ -1,4 +1,4 @@
-"""A step hook that keeps the probes' values in memory: for a look at one trajectory, without a store."""
+"""Keep the values of probes in memory, to look at one trajectory without a store."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,8 +12,15 @@ from probes.step import GuidedStep
 
 
 class Trace:
-    """Call it with every `GuidedStep` of one block; ``trace["gradient_norm"]`` is then ``(n, steps)``.
+    """Step hook for one block of samples; ``trace["gradient_norm"]`` then has shape ``(n, steps)``.
 
+    Parameters
+    ----------
+    probes
+        What to measure.
+
+    Examples
+    --------
     >>> trace = Trace([Norm("gradient"), Cosine("gradient")])
     >>> with sampler.register_step_hook(trace):
     ...     images = sampler.sample(labels=[0, 1], num_inference_steps=20)

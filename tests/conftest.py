@@ -10,15 +10,15 @@ from small_models import SIZE, UNET, LinearClassifier
 
 from gradscope.sampling.process import Schedule
 
-# The models are tiny: threads only get in each other's way.
+# The models are tiny: more threads would be slower.
 torch.set_num_threads(1)
-# A pool's threads keep the treatment of denormals of the moment they were made.
+# Threads of a pool keep the treatment of denormals from the time of their start.
 dask.config.set(scheduler="synchronous")
 
 
 @pytest.fixture(autouse=True)
 def _denormals() -> Iterator[None]:
-    """Runs on the CPU flush denormals for the whole process: not so the next test."""
+    """Undo the flushing of denormals, which a run on the CPU sets for the whole process."""
     yield
     torch.set_flush_denormal(False)
 

@@ -1,4 +1,4 @@
-"""One of every named probe, with the options that it cannot do without."""
+"""One of every named probe, with its required options."""
 
 from typing import Any
 

@@ -26,7 +26,7 @@ PROBE = 'norm<svg onload="window.pwned=1">'
 
 
 def hostile() -> xr.Dataset:
-    """The small store with such texts wherever a store has any."""
+    """The small store with hostile texts wherever a store has text."""
     ds = small_store.evaluated()
     ds[PROBE] = ds["gradient_norm"].copy()
     ds["entropy"] = ds["log_prob"].copy()
@@ -52,20 +52,20 @@ def saved(folder: Path) -> Path:
     return small_store.save(hostile(), folder / "hostile.zarr")
 
 
-def zstd_of_zeros(size: int, told: bool = True) -> bytes:
-    """A frame of zstd that decodes to so many zeros, in 4 bytes for 128 KiB of them.
+def zstd_of_zeros(size: int, sized: bool = True) -> bytes:
+    """A zstd frame that decodes to `size` zeros; it has 4 bytes for each 128 KiB.
 
-    `told` says whether the frame begins with this size.
+    With `sized` the header gives the decoded size.
     """
     blocks, rest = divmod(size, 2**17)
     lengths = [2**17] * blocks + [rest] * bool(rest)
     repeated = [(length << 3 | 2 | (i == len(lengths) - 1)).to_bytes(3, "little") for i, length in enumerate(lengths)]
-    header = b"\x28\xb5\x2f\xfd" + (b"\x80\x58" + size.to_bytes(4, "little") if told else b"\x00\x58")
+    header = b"\x28\xb5\x2f\xfd" + (b"\x80\x58" + size.to_bytes(4, "little") if sized else b"\x00\x58")
     return header + b"".join(block + b"\x00" for block in repeated)
 
 
 def replaced(path: Path, name: str, content: bytes) -> Path:
-    """The store, after all chunks of an array became this."""
+    """Replace the content of all chunks of an array."""
     for file in (path / name).rglob("*"):
         if file.is_file() and file.name != "zarr.json":
             file.write_bytes(content)
@@ -73,10 +73,10 @@ def replaced(path: Path, name: str, content: bytes) -> Path:
 
 
 def claiming(path: Path, lengths: Mapping[str, int], chunks: Mapping[str, int] | None = None) -> Path:
-    """A store on disk whose metadata are made to claim these lengths of dimensions.
+    """Make the metadata of a store on disk claim these lengths of dimensions.
 
-    With `chunks`, those of arrays along t, but for the marker, and of images get these lengths too; their files are
-    gone then.
+    With `chunks`, also change the chunk sizes of images and of arrays along t, except for the marker, and remove their
+    files.
     """
     file = path / "zarr.json"
     root = json.loads(file.read_text())

@@ -1,7 +1,7 @@
-"""Processes that run gradscope's command line, begun in a moment: each is forked off one that has loaded everything.
+"""Start processes of gradscope's command line quickly, by forking a process that has loaded all modules.
 
-``python nursery.py`` reads a line of JSON for each: its arguments, and the files for its output. It answers with the
-process's number, and, when that has ended, with its exit status.
+``python nursery.py`` reads one line of JSON per process, its arguments. It answers with the process id and, when the
+process has ended, with its exit status.
 """
 
 import json
@@ -17,7 +17,7 @@ from small_run import environment
 
 
 class Nursery:
-    """Begins processes in a folder, one after the other."""
+    """Starts processes in a folder, one after another."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -32,7 +32,7 @@ class Nursery:
         )
 
     def begin(self, *arguments: str) -> int:
-        """Begin ``gradscope ARGUMENTS``; gives the number of its process."""
+        """Start ``gradscope ARGUMENTS``; return the process id."""
         self._end_what_runs()
         assert self._process.stdin
         self._process.stdin.write(json.dumps(arguments) + "\n")
@@ -42,7 +42,7 @@ class Nursery:
         return self._running
 
     def end(self) -> tuple[int, str, str]:
-        """Wait for it: exit status (negative: the signal), standard output, standard error."""
+        """Wait for the process; return exit status (negative: the signal), standard output and standard error."""
         return self._wait(), (self._folder / "out").read_text(), (self._folder / "err").read_text()
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
@@ -59,7 +59,7 @@ class Nursery:
         return status
 
     def _end_what_runs(self) -> None:
-        """Kill what was begun by a test that failed before it came to `end`."""
+        """Kill a process that a failed test left running."""
         if self._running is not None:
             with suppress(ProcessLookupError):
                 os.kill(self._running, signal.SIGKILL)
@@ -88,7 +88,7 @@ def _serve() -> None:
     import gradscope.cli.recording  # noqa: F401
     from gradscope import cli
 
-    # A shell's background jobs ignore it, and whatever they start.
+    # Background jobs of a shell, and their children, ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     for line in sys.stdin:

@@ -29,7 +29,7 @@ class LinearClassifier(nn.Module):
 
 
 class ZeroUNet(nn.Module):
-    """Predicts no noise, element by element: what is left of a trajectory is the noise that was drawn."""
+    """Predicts zero noise, so that a trajectory consists of the noise that was drawn."""
 
     config = SimpleNamespace(sample_size=SIZE, in_channels=3, out_channels=3)
 

@@ -1,4 +1,4 @@
-"""A run of small models by configuration, for tests that need processes of their own."""
+"""A run of small models by configuration, for tests that start processes."""
 
 import json
 import math
@@ -30,7 +30,7 @@ BLOCKS = 12
 
 
 def config(path: Path | str, **changes: Any) -> RunConfig:
-    """The run into another store; of a section, the changes are some of its keys."""
+    """The run with another store and other settings; a change of a section may give some of its keys."""
     content = SETTINGS | {"recording": SETTINGS["recording"] | {"path": str(path)}}
     for key, change in changes.items():
         content[key] = content[key] | change if isinstance(change, dict) else change
@@ -51,13 +51,13 @@ def robust():
 
 
 def draw_robust_from(seed: int) -> None:
-    """In this process: as if somebody had trained it anew."""
+    """Give the guide other weights in this process, as after another training."""
     global _robust_seed
     _robust_seed = seed
 
 
 class Failing(Probe):
-    """A probe with a mistake: it measures nothing, and so many steps more go well."""
+    """A probe that measures nothing and raises an error after `left` steps."""
 
     left = math.inf
 
@@ -69,14 +69,14 @@ class Failing(Probe):
 
 
 def recorded_bytes(store: Path) -> dict[str, bytes]:
-    """Every file of a store, without the metadata of its root."""
+    """Content of every file of a store, except for the metadata of its root."""
     found = {str(file.relative_to(store)): file.read_bytes() for file in store.rglob("*") if file.is_file()}
     del found["zarr.json"]
     return found
 
 
 def assert_same_recording(*stores: Path) -> None:
-    """Every file is the same, but for what a judge found in one of them."""
+    """Check that all files are the same, except for those of an evaluation."""
     ours, theirs = (
         {name: content for name, content in recorded_bytes(store).items() if name.split("/")[0] not in judged}
         for store in stores
@@ -86,7 +86,7 @@ def assert_same_recording(*stores: Path) -> None:
 
 
 def assert_sound(store: Path, reference: Path) -> float:
-    """Plain xarray opens it without a warning, and what is marked is what the reference has; gives the share marked."""
+    """Check with plain xarray that marked values equal those of a reference; return the share that is marked."""
     ds, whole = xr.open_zarr(store), xr.open_zarr(reference)
     written = ds["written"].values
     assert set(np.unique(written)) <= {0, 1, 3}
@@ -100,13 +100,13 @@ def assert_sound(store: Path, reference: Path) -> float:
 
 
 def environment() -> dict[str, str]:
-    """Of a process that runs it: with the tests' modules, and one thread."""
+    """Environment of a process that runs it: the tests' modules on the path, one thread."""
     path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def another_judge():
-    """Another one than any guide."""
+    """A judge that differs from every guide."""
     torch.manual_seed(99)
     return LinearClassifier()
 

@@ -29,7 +29,7 @@ ATTRIBUTES = {
     "run_id": "5f0c",
     "configuration": json.dumps({"judge": "none"}),
     "configuration_hash": "abcd",
-    "scheduler": json.dumps({"num_train_timesteps": 2000}),  # ten timesteps of which are near enough to compare
+    "scheduler": json.dumps({"num_train_timesteps": 2000}),  # close enough that ten timesteps can be compared
     "versions": {"gradscope": "0.1.0"},
     "command": "gradscope record --config both.yaml",
     "status": "complete",
@@ -38,12 +38,12 @@ ATTRIBUTES = {
 
 
 def recorded() -> xr.Dataset:
-    """Before any evaluation; the first `TENSORS` samples have tensors."""
+    """A store without an evaluation; the first `TENSORS` samples have tensors."""
     return _recorded().copy(deep=True)
 
 
 def evaluated() -> xr.Dataset:
-    """With made-up verdicts and distances, of the names that `gradscope evaluate` gives them."""
+    """The store with made-up verdicts and distances, named as by `gradscope evaluate`."""
     return _evaluated().copy(deep=True)
 
 
@@ -105,7 +105,7 @@ def _evaluated() -> xr.Dataset:
 
 
 def save(ds: xr.Dataset, path: Path) -> Path:
-    """As a store on disk, without zarr's warnings about what xarray does on its own."""
+    """Write it to disk, without zarr's warnings about the way xarray writes."""
     names = {name: ds[name].astype(object) for name in ds.coords if ds[name].dtype.kind == "U"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

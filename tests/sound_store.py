@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     dtype: str = "float32"
     tensor_every: int = 1
     blocks: float = np.inf
-    """So many are recorded, the last one not to its end if there is a fraction."""
+    """Number of recorded blocks; a fraction is a block that is recorded in part."""
     evaluated: bool = True
     summed: bool = True
 
@@ -54,7 +54,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Sound stores by kind, not to be changed."""
+    """Sound stores by kind; tests must not change them."""
 
     @cache
     def store(kind: str) -> Path:
@@ -123,7 +123,7 @@ def _frames(rng: np.random.Generator, schema: Schema, cell: tuple, first: int, h
         if cell == (1, 0, 0, 0) and step == 3:
             tensors["gradient"][0, 0, 0, 0] = np.nan
             tensors["gradient"][-1] = 0
-        original = tensors["pred_original_sample"]  # of the first block clamped, of the others small
+        original = tensors["pred_original_sample"]  # clamped in the first block, small in the others
         tensors["pred_original_sample"] = np.clip(original, -1, 1) if first == 0 else original / 9
         now = {name: value.astype("float64").reshape(rows, -1) for name, value in tensors.items()}
         values = _scalars(now, before, step, cell, grid)
@@ -146,7 +146,7 @@ def _frames(rng: np.random.Generator, schema: Schema, cell: tuple, first: int, h
 
 
 def _scalars(now: dict, before: dict | None, step: int, cell: tuple, grid: Grid) -> dict[str, np.ndarray]:
-    """By plain formulas, sample by sample."""
+    """Scalars by plain formulas, sample by sample."""
     out: dict[str, list[float]] = {name: [] for name in SCALARS}
     scale, alpha = grid.guidance_scale[cell[3]], grid.alphas_cumprod[step]
     for i in range(len(now["gradient"])):
@@ -195,7 +195,7 @@ def _evaluate(path: Path) -> None:
 
 
 def _make_old(path: Path) -> None:
-    """As earlier versions wrote it: without checksums, and without the list of what is recorded."""
+    """Rewrite a store as earlier versions did: without checksums and the list of recorded arrays."""
     group = zarr.open_group(path, mode="r+", use_consolidated=False)
     for name, array in list(group.arrays()):
         values, about = array[...], array.metadata
@@ -216,7 +216,7 @@ def _make_old(path: Path) -> None:
 
 
 def chunk(path: Path, name: str, number: int = 0) -> Path:
-    """A file of an array's chunks, in the order of their names."""
+    """One of an array's chunk files, by number in the order of their names."""
     return sorted(file for file in (path / name).iterdir() if file.name != "zarr.json")[number]
 
 
@@ -233,7 +233,7 @@ def edit_json(file: Path, change: Callable[[dict], object]) -> None:
 
 
 def write(path: Path, name: str, at: tuple, value: float) -> None:
-    """Set values of an array, with checksums that fit."""
+    """Set values of an array through zarr, which writes right checksums."""
     zarr.open_group(path, mode="r+")[name][at] = value
 
 

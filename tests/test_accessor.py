@@ -1,4 +1,4 @@
-"""``ds.gradscope`` says what the functions say."""
+"""The methods of ``ds.gradscope`` give the results of the functions."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import xarray as xr
 from small_store import BAD, GOOD, evaluated, save
 
 import gradscope
-from gradscope import plots
+from gradscope import accessor, plots
 from gradscope.analysis import compare, compare_all, curves, summary
 from gradscope.analysis.signatures import signatures, untested
 from gradscope.reporting.report import report, to_json
@@ -21,6 +21,7 @@ def ds():
 
 
 def test_tables_are_those_of_the_functions(ds):
+    assert isinstance(ds.gradscope, accessor.Accessor)
     xr.testing.assert_identical(ds.gradscope.summary(), summary(ds))
     pd.testing.assert_frame_equal(ds.gradscope.signatures(), signatures(ds))
     assert ds.gradscope.untested() == untested(ds)
@@ -50,7 +51,7 @@ def test_the_page_is_written(ds, tmp_path):
     assert ds.attrs["run_id"] in page
 
 
-def test_it_is_there_when_a_store_is_opened_and_loads_no_torch(tmp_path):
+def test_opening_a_store_registers_it_without_torch(tmp_path):
     path = save(evaluated().isel(classifier=[0], classifier_input=[0]), tmp_path / "a.zarr")
     code = (
         "import sys, gradscope; ds = gradscope.open(sys.argv[1])\n"

@@ -48,7 +48,9 @@ HOW = {
     r"gradscope evaluate .*": How(FEW),
     r"gradscope dashboard .*": How("--port 0"),
     r"gradscope (record )?--help|gradscope --version": How(),
-    r"gradscope probe-classifier --config audit.yaml": How("--set samples=8 --set timesteps=2"),
+    r"gradscope --install-completion": How(elsewhere="it changes the files of the user's shell"),
+    r"gradscope init .*": How(),
+    r"gradscope audit --config audit.yaml": How("--set samples=8 --set timesteps=2"),
     r"gradscope train ddpm --config train/ddpm32.yaml": How(
         f"{TRAINING} --set evaluation.samples=4 --set evaluation.num_inference_steps=2"
     ),

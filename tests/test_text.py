@@ -1,4 +1,4 @@
-"""Names that cannot be shown in a line, and runs that no folder bears, are refused before anything is made."""
+"""Names that cannot be shown on one line, and runs with too many files, are refused before a store is created."""
 
 import time
 
@@ -21,15 +21,15 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize(("name", "told"), NAMES.items())
-def test_names_that_cannot_be_shown_are_refused(tmp_path, name, told):
+@pytest.mark.parametrize(("name", "message"), NAMES.items())
+def test_names_that_cannot_be_shown_are_refused(tmp_path, name, message):
     for key in ("classifiers", "stabilizers"):
         content = config(tmp_path / "a.zarr").model_dump(mode="json")
         content[key] = {name: next(iter(content[key].values()))}
-        with pytest.raises(GradscopeError, match=told if name.isprintable() or "\x1b" not in name else ""):
+        with pytest.raises(GradscopeError, match=message if name.isprintable() or "\x1b" not in name else ""):
             check(RunConfig, content, "run.yaml")
     one = np.zeros(1)
-    with pytest.raises(GradscopeError, match=f"classifier: a name.*{told}"):
+    with pytest.raises(GradscopeError, match=f"classifier: a name.*{message}"):
         Grid((name,), ("x_t",), ("none",), (1.0,), one.astype(int), one, one, one, one, (3, 8, 8), 1)
 
 
@@ -40,16 +40,16 @@ def test_names_of_any_language_are_taken():
 
 
 def test_a_run_of_ten_million_samples_is_refused_at_once(tmp_path):
-    """Seeds of every sample took two minutes, before anything was said."""
+    """Computing all seeds first took two minutes."""
     settings = config(tmp_path / "a.zarr", judge="none", sampling={"samples": 10**7})
     start = time.perf_counter()
-    with pytest.raises(GradscopeError, match=r"the store would have [0-9,]{11} files, at most 1,000,000 are made"):
+    with pytest.raises(GradscopeError, match=r"the store would have [0-9,]{11} files, at most 1,000,000 are allowed"):
         prepare(settings, "cpu")
     assert time.perf_counter() - start < 20
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_number_of_files_is_that_of_the_store(tmp_path):
+def test_the_estimated_number_of_files_is_that_of_the_store(tmp_path):
     from gradscope.recording.run import record_run
 
     run = prepare(config(tmp_path / "a.zarr", judge="none", stabilizers={"none": {}}), "cpu")

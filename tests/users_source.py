@@ -1,4 +1,4 @@
-"""A module of a user's own, as text: models, callables and probes that a configuration may name."""
+"""A user's own module, as text: models, callables and probes that a configuration may name."""
 
 USERS = """
 import torch

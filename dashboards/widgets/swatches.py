@@ -1,4 +1,4 @@
-"""How a cell's lines look in the figures, as a small picture beside its name."""
+"""Swatches: the line style of a cell in the figures, as a small picture beside its name."""
 
 from urllib.parse import quote
 

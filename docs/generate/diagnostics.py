@@ -2,7 +2,8 @@
 
 from markdown_tables import code, table
 
-from probes.catalogue import CATALOGUE, TENSOR, Variable
+from probes.catalogue import CATALOGUE
+from probes.variable import TENSOR, Variable
 
 
 def diagnostics() -> list[Variable]:

@@ -7,7 +7,7 @@ from markdown_tables import code, table
 
 from gradscope.store import Array, Grid, Schema
 from gradscope.store.schema import WRITTEN
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 SAMPLES, STEPS, IMAGE = 64, 1000, (3, 32, 32)
 

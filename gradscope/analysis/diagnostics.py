@@ -3,7 +3,8 @@
 import numpy as np
 import xarray as xr
 
-from probes.catalogue import CATALOGUE, Variable
+from probes.catalogue import CATALOGUE
+from probes.variable import Variable
 
 
 def described(ds: xr.Dataset, name: str) -> Variable:

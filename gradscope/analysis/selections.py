@@ -4,7 +4,7 @@ import xarray as xr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.dims import REPEAT, over
-from gradscope.store.schema import OF_SAMPLES, OF_TIMESTEPS
+from gradscope.store.grid import OF_SAMPLES, OF_TIMESTEPS
 
 
 def restore_dims(ds: xr.Dataset) -> xr.Dataset:

@@ -14,7 +14,7 @@ from gradscope.analysis.tensors import from_tensors
 from gradscope.analysis.written import Written, written
 from gradscope.errors import GradscopeError
 from gradscope.store.dims import cell_dims, over
-from gradscope.store.schema import OF_TIMESTEPS
+from gradscope.store.grid import OF_TIMESTEPS
 
 __all__ = ["QUANTILES", "Written", "curves", "from_tensors", "permutation_null", "require", "written"]
 

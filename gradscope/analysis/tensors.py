@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradscope.analysis.missing import absent
 from gradscope.errors import GradscopeError, one_of
 from gradscope.store.dims import over, sample_dims
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 _CLIP = 1.0  # default clip_sample_range of diffusers
 _CHUNKS = {"sample": (8,), "timestep": (10,)}  # used for data in memory, which have no chunks

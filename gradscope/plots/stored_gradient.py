@@ -13,7 +13,7 @@ from gradscope.analysis.cells import place
 from gradscope.analysis.missing import require
 from gradscope.errors import GradscopeError
 from gradscope.plots.figure_numbers import evenly
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 _MOST = 4096
 """Largest number of gradients that are read for one figure."""

@@ -1,1 +1,1 @@
-"""From a configuration, or a sampler, to a store."""
+"""Record runs, from a configuration or from Python, into stores."""

@@ -1,40 +1,32 @@
-"""A run over several processes, or machines: its blocks are the tasks of a dask cluster.
+"""Record a run with several processes or machines: each block of the run is one task of a dask cluster.
 
-Each task owns the chunks of its block, so no two processes write one. A block is the same set of samples as in a run of
-one process, so with equal numbers of threads its bytes are the same. A worker that dies is replaced, and what it was at
-is recorded again from its first step.
+Each task owns the chunks of its block, so no two processes write the same chunk. Blocks are the same as in a run in one
+process, so with equal numbers of threads the bytes are the same. A worker that dies is replaced, and its block is
+recorded again from the first step.
 """
 
 import asyncio
-import logging
-import os
-import shlex
-import signal
-import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import dask
 import torch
-from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, as_completed, get_worker
+from distributed import Client, Future, KilledWorker, as_completed, get_worker
 from distributed.comm import CommClosedError
-from distributed.core import connect
-from distributed.security import Security
 
 from gradscope.config import RunConfig
 from gradscope.errors import GradscopeError
 from gradscope.models.device import set_device
+from gradscope.models.weights import weights
+from gradscope.recording.cluster import check_gpus
 from gradscope.recording.judge import load_judge
 from gradscope.recording.prepare import Run, moved, prepare
-from gradscope.recording.provenance import weights
 from gradscope.recording.resume import advice, refuse_other_weights
 from gradscope.recording.run import Cell, Outcome, begin_run, block_recorder, record_block
 from gradscope.store import Grid
@@ -43,28 +35,24 @@ from gradscope.store.progress import unfinished
 from gradscope.store.session import recording
 
 OnBlock = Callable[[Cell], None]
-_CONNECT_SECONDS = 30
-_REACH_SECONDS = 4
-"""In which a connection is made, and in which what listens says what it is."""
-_START = "start one with `dask scheduler`"
-_one_at_a_time = threading.Lock()  # threads of one worker would share torch's settings, and the device
+_one_at_a_time = threading.Lock()  # threads of one worker would share torch's settings and the device
 _loaded: dict[str, Run] = {}
-"""The run whose models this process holds, by `Task.id`,"""
+"""The run whose models this process holds, by `Task.id`."""
 _stopped: set[str] = set()
-"""and the runs that go on no more."""
+"""`Task.id` of each run that this process must not continue."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every task of a run is told."""
+    """What every task of a run gets."""
 
     id: str
-    """Of one recording: another one of the same configuration may have other weights."""
+    """Identifies one recording: the same configuration may be recorded again with other weights."""
     configuration: str
     """`RunConfig` as JSON."""
     device: str
     threads: int | None
-    """Of torch; None: what the worker has."""
+    """Number of torch's threads; None: the worker's default."""
     stop_on_nonfinite: bool
 
 
@@ -81,88 +69,6 @@ class Begun:
     deviation: dict[str, dict[str, float]]
 
 
-@contextmanager
-def cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
-    """A client of the scheduler at an address, or of so many new processes of this machine.
-
-    Raises
-    ------
-    GradscopeError
-        Nothing answers at the address, or there are no workers.
-    """
-    if scheduler is not None:
-        _reach(scheduler)
-        with Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False) as client:
-            if not client.scheduler_info()["workers"]:
-                raise GradscopeError(
-                    f"--scheduler {scheduler}: has no workers; start some: dask worker {shlex.quote(scheduler)}"
-                )
-            yield client
-        return
-    with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=0,
-            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-            resources={"GPU": 1},
-            silence_logs=logging.ERROR,
-        ) as local,
-        Client(local, set_as_default=False) as client,
-    ):
-        client.register_plugin(_Unmoved())
-        yield client
-
-
-class _Unmoved(WorkerPlugin):
-    """Ctrl-C reaches all processes of a terminal: the one that started the others ends them."""
-
-    def setup(self, worker: Worker) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _reach(scheduler: str) -> None:
-    """Refuse an address at which nothing answers before a client waits for it."""
-    try:
-        found = urlsplit(scheduler)
-        host, port = found.hostname, found.port
-    except ValueError:
-        host, port = None, None
-    if not host or not port:
-        raise GradscopeError(f"--scheduler: takes tcp://HOST:PORT, got {scheduler!r}")
-    try:
-        socket.create_connection((host, port), _REACH_SECONDS).close()
-    except (OSError, ValueError) as error:  # the latter: a name that cannot be one
-        raise GradscopeError(f"--scheduler {scheduler}: {error}; {_START}") from error
-    try:
-        kind = asyncio.run(asyncio.wait_for(_kind(scheduler), _REACH_SECONDS))
-    except Exception as error:  # of many kinds: what answers speaks another protocol, or says nothing
-        why = f" ({error})" if isinstance(error, OSError) and str(error) else ""
-        raise GradscopeError(f"--scheduler {scheduler}: no dask scheduler answers there{why}; {_START}") from error
-    if kind != "Scheduler":
-        raise GradscopeError(f"--scheduler {scheduler}: a dask {kind.lower()} listens there, not a scheduler; {_START}")
-
-
-async def _kind(address: str) -> str:
-    """What the dask server at an address says it is."""
-    comm = await connect(address, **Security().get_connection_args("client"))
-    try:
-        await comm.write({"op": "identity", "reply": True})
-        return str((await comm.read())["type"])
-    finally:
-        comm.abort()
-
-
-def threads_of(workers: int | None) -> int | None:
-    """Threads of each of so many processes of this machine: those asked for by OMP_NUM_THREADS, or torch's shared."""
-    if workers is None:
-        return None
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() else max(1, torch.get_num_threads() // workers)
-
-
 def begin(
     client: Client,
     config: RunConfig,
@@ -174,54 +80,56 @@ def begin(
     stop_on_nonfinite: bool = False,
     command: Sequence[str] = (),
 ) -> Begun:
-    """Have a worker load and check everything that a run needs, and make its store.
+    """Let one worker load and check everything that a run needs, and create its store.
 
-    The workers must reach the store at its path, and the models under the names of the configuration.
+    All workers must reach the store at its path, and the models under their names in the configuration.
 
     Parameters
     ----------
     client
-        Of the cluster.
+        A client of the cluster.
     config, device, overwrite, resume, stop_on_nonfinite, command
-        See `gradscope.recording.prepare.prepare` and `record_run`.
+        See `gradscope.recording.prepare.prepare` and `gradscope.recording.run.record_run`.
     threads
         See `Task`.
 
     Raises
     ------
     GradscopeError
-        As `prepare`, or the workers cannot be used.
+        The same errors as `prepare`; or this process does not see the store that the worker created.
     """
-    if locate(config.recording.path).path is not None:  # wherever workers were started
+    if locate(config.recording.path).path is not None:  # workers may run in other folders
         config = moved(config, str(Path(config.recording.path).absolute()))
     task = Task(uuid.uuid4().hex, config.model_dump_json(), device, threads, stop_on_nonfinite)
     begun = _result(client.submit(_begin, task, overwrite, resume, tuple(command), pure=False))
     if not locate(begun.path).exists():
-        raise GradscopeError(f"{begun.path}: a worker made the store, and here it is not: all must see the same folder")
+        raise GradscopeError(f"{begun.path}: a worker created the store, but it is not visible here; share the folder")
     return begun
 
 
 def record_blocks(client: Client, begun: Begun, on_block: OnBlock = lambda cell: None) -> Outcome:
-    """Record all blocks that a store lacks. GPU workers take one at a time: start them with ``--resources GPU=1``.
+    """Record all blocks that a store lacks.
+
+    A worker with a GPU records one block at a time: start it with ``--resources GPU=1``.
 
     Parameters
     ----------
     client
-        Of the cluster.
+        A client of the cluster.
     begun
-        The store.
+        The store, as `begin` returned it.
     on_block
-        Called with the cell after each block.
+        Called after each block with its cell.
 
     Raises
     ------
     GradscopeError
-        As `record_run`, or a block could not be recorded on any worker.
+        The same errors as `record_run`; or no worker could record a block.
     """
     location, parts = locate(begun.path), []
     resources = {"GPU": 1} if begun.device == "cuda" else None
-    if resources and not any("GPU" in found["resources"] for found in client.scheduler_info()["workers"].values()):
-        raise GradscopeError("--scheduler: no worker says that it has a GPU; start them with --resources GPU=1")
+    if resources:
+        check_gpus(client)
     with recording(location, advice(location)):
         pending, cells = {}, {}
         for cell, block in unfinished(location):
@@ -231,7 +139,7 @@ def record_blocks(client: Client, begun: Begun, on_block: OnBlock = lambda cell:
             for future in as_completed(list(pending.values()), loop=client.loop):
                 parts.append(_result(future))
                 del pending[future.key]
-                future.release()  # else dask would record it anew if its worker dies
+                future.release()  # otherwise dask records the block again if its worker dies
                 on_block(cells[future.key])
         except BaseException:
             _stop(client, begun.task, pending.values())
@@ -249,8 +157,8 @@ def record_blocks(client: Client, begun: Begun, on_block: OnBlock = lambda cell:
 
 
 def _stop(client: Client, task: Task, futures: Iterable[Future]) -> None:
-    """Have no worker go on with a run: the store is another's as soon as it is given back."""
-    with suppress(OSError, TimeoutError, CancelledError):  # no scheduler: then its workers end too
+    """Stop a run in all workers: once its lock is released, another process may write into the store."""
+    with suppress(OSError, TimeoutError, CancelledError):  # the scheduler is gone: then its workers end too
         client.cancel(list(futures), force=True)
         if client.status == "running":
             client.run(_stop_here, task.id, on_error="ignore")
@@ -264,7 +172,7 @@ async def _stop_here(run: str) -> None:
 
 @dataclass(frozen=True)
 class _Part:
-    """What recording one block was like, see `Outcome`."""
+    """The share of one block in `Outcome`."""
 
     bytes: int
     write_seconds: float
@@ -272,20 +180,20 @@ class _Part:
     nonfinite: tuple[str, ...]
 
 
-def _tells(work: Callable[..., Any]) -> Callable[..., Any]:
-    """What the user can mend is a task's result: dask would print it with a stack, worker by worker."""
+def _returns_errors(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a task return its GradscopeError: dask would print a raised one with a traceback in every worker."""
 
     @wraps(work)
-    def telling(*arguments: Any) -> Any:
+    def returning(*arguments: Any) -> Any:
         try:
             return work(*arguments)
         except GradscopeError as error:
             return error
 
-    return telling
+    return returning
 
 
-@_tells
+@_returns_errors
 def _begin(task: Task, overwrite: bool, resume: bool, command: Sequence[str]) -> Begun:
     with _one_at_a_time:
         run = _loaded[task.id] = _load(task, overwrite=overwrite, resume=resume)
@@ -295,7 +203,7 @@ def _begin(task: Task, overwrite: bool, resume: bool, command: Sequence[str]) ->
         return Begun(task, str(location), run.grid, run.schema.bytes(), run.schema.files(), run.device.type, deviation)
 
 
-@_tells
+@_returns_errors
 def _record(task: Task, cell: Cell, block: int) -> _Part:
     def go_on(*_: Any) -> None:
         if task.id in _stopped:
@@ -306,7 +214,7 @@ def _record(task: Task, cell: Cell, block: int) -> _Part:
             _set_up(task)
         else:
             run = _load(task, resume=True)
-            refuse_other_weights(run.config.recording.path, weights(run.models))  # of another machine, perhaps
+            refuse_other_weights(run.config.recording.path, weights(run.models))  # another machine may have others
             _loaded[task.id] = run
         go_on()
         run = _loaded[task.id]
@@ -317,14 +225,14 @@ def _record(task: Task, cell: Cell, block: int) -> _Part:
 
 
 def _load(task: Task, *, overwrite: bool = False, resume: bool = False) -> Run:
-    """Load and check a run; the one before is let go."""
+    """Load and check a run, after releasing the models of the previous one."""
     _loaded.clear()
     config = RunConfig.model_validate_json(task.configuration)
     return prepare(config, _set_up(task), overwrite=overwrite, resume=resume)
 
 
 def _set_up(task: Task) -> str:
-    """Set torch up for this thread, as a run of one process has it; gives the device's name."""
+    """Set torch's device and threads in this thread; return the name of the device."""
     name, devices = get_worker().name, torch.cuda.device_count()
     several = task.device in ("auto", "cuda") and devices > 1 and isinstance(name, int)  # workers of this machine
     device = f"cuda:{name % devices}" if several else task.device
@@ -335,12 +243,13 @@ def _set_up(task: Task) -> str:
 
 
 def _result(future: Future) -> Any:
+    """Wait for a task; raise the GradscopeError that it returned, or one in place of dask's errors."""
     try:
         result = future.result()
     except KilledWorker as error:
-        raise GradscopeError(f"workers died again and again at the same block, for lack of memory? {error}") from error
+        raise GradscopeError(f"several workers died at the same block; is there enough memory? {error}") from error
     except (CommClosedError, CancelledError) as error:
-        raise GradscopeError(f"the scheduler is gone: {error}") from error
+        raise GradscopeError(f"the scheduler is gone, or cancelled the task: {error}") from error
     if isinstance(result, GradscopeError):
         raise result
     return result

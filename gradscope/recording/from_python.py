@@ -1,4 +1,4 @@
-"""Recording a sampler from Python: one cell, without a configuration file."""
+"""Record a sampler from Python: one cell, without a configuration file."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,6 +18,7 @@ from gradscope.recording.recorder import Recorder
 from gradscope.recording.resume import resumption
 from gradscope.sampling.process import Schedule
 from gradscope.sampling.sampler import GuidedSampler, class_labels, sample_seeds
+from gradscope.stabilizers import Identity
 from gradscope.store import Grid, open_store
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath
@@ -25,14 +26,20 @@ from probes import Probe
 
 
 class SamplerRecorder:
-    """Records one call of `sample` of a `GuidedSampler`; use it as a context manager, see `record`."""
+    """Records one call of `sample` of a `GuidedSampler`. Use it as a context manager, see `record`."""
 
     def __init__(
-        self, sampler: GuidedSampler, path: StorePath, probes: Sequence[Probe], names: tuple[str, str], options: dict
+        self,
+        sampler: GuidedSampler,
+        path: StorePath,
+        probes: Sequence[Probe],
+        names: tuple[str, str],
+        sample_dims: tuple[str, ...],
+        options: dict,
     ) -> None:
         check_probes(probes)
         self._sampler, self._path, self._probes = sampler, path, tuple(probes)
-        self._names, self._options = names, options
+        self._names, self._sample_dims, self._options = names, sample_dims, options
         self._recorded = False
         if not options["resume"]:
             refuse_path(self._path, options["overwrite"])
@@ -48,24 +55,35 @@ class SamplerRecorder:
     def sample(
         self, labels: Sequence[int], num_inference_steps: int, seed: int = 0, batch_size: int | None = None
     ) -> Tensor:
-        """Sample and record, in blocks of `batch_size` (default: all at once).
+        """Sample and record, in blocks of `batch_size` (default: all samples in one block).
 
-        The store is made when the first step is measured: what fails before leaves none.
+        The store is created when the first step has been measured; an error before that leaves no store.
+
+        Parameters
+        ----------
+        labels
+            Target class of each sample.
+        num_inference_steps
+            Number of sampling steps.
+        seed
+            The generator of sample i is seeded by ``(seed, i)``.
+        batch_size
+            Samples that go through the sampler together.
 
         Returns
         -------
         Tensor
-            ``(n, channel, height, width)``, as `GuidedSampler.sample` gives them.
+            ``(n, channel, height, width)``, as from `GuidedSampler.sample`.
 
         Raises
         ------
         GradscopeError
-            The store cannot be made, continued or written, labels or probes do not fit, or it was called before.
+            The store cannot be created, resumed or written; labels or probes do not fit; or it was called before.
         """
         if self._recorded:
             raise GradscopeError(
-                f"{self._path} holds one call of sample, and has it; give all labels to one call "
-                "(labels=[...], batch_size=...), or record this one into a store of its own: gradscope.record(sampler, "
+                f"{self._path} holds one call of sample, and it is recorded; give all labels to one call "
+                "(labels=[...], batch_size=...), or record this one into another store: gradscope.record(sampler, "
                 "ANOTHER_PATH, probes)"
             )
         labels = class_labels(labels)
@@ -101,6 +119,7 @@ class SamplerRecorder:
             label=np.array(labels),
             seed=sample_seeds(seed, range(len(labels))),
             sample_shape=self._sampler.image_shape,
+            sample_dims=self._sample_dims,
             batch_size=batch_size,
             timestep=times["timestep"],
             alphas_cumprod=times["alphas_cumprod"],
@@ -133,33 +152,47 @@ def record(
     tensor_every: int = 1,
     dtype: str = "float32",
     codec: str = "none",
+    sample_dims: Sequence[str] = (),
     overwrite: bool = False,
     resume: bool = False,
     durable: bool = False,
 ) -> SamplerRecorder:
-    """Record what a sampler does into a new store.
+    """Record the guided steps of a sampler into a new store.
 
     Parameters
     ----------
-    sampler, path, probes
-        What is recorded, where, and what is measured.
+    sampler
+        The sampler.
+    path
+        The store: a path, or a URL in an object store.
+    probes
+        What to measure at each step.
     classifier_name, stabilizer_name
-        Coordinates of the cell; default: the store's stem, and the stabiliser's class in lower case.
+        Coordinates of the cell; default: the store's name without its suffix, and the stabiliser's class in lower case
+        (``none`` without a stabiliser, as in a configuration).
     tensor_samples, tensor_every, dtype, codec
-        Which tensors are kept and how, see `gradscope.recording.recorder.make_schema`.
+        Which tensors are kept, and how; see `gradscope.recording.schema.make_schema`.
+    sample_dims
+        Names of a sample's dimensions in the store; default: channel, height and width.
     overwrite
-        Replace a store at `path`.
+        Replace a store that exists at `path`.
     resume
-        Go on with the store at `path`, which was begun in the same way and did not come to its end.
+        Resume the store at `path`, which the same call began and did not finish.
     durable
-        See `gradscope.recording.recorder.BlockRecorder`.
+        See `gradscope.recording.block_recorder.BlockRecorder`.
+
+    Raises
+    ------
+    GradscopeError
+        The probes cannot measure, or the path cannot be used.
 
     Examples
     --------
     >>> with gradscope.record(sampler, "mine.zarr", [Tensor("gradient"), Cosine("gradient")]) as recorder:
     ...     images = recorder.sample(labels=[0, 1, 2, 3], num_inference_steps=20, seed=0)
     """
-    names = (classifier_name or Path(str(path)).stem, stabilizer_name or type(sampler.stabilizer).__name__.lower())
+    kind = "none" if isinstance(sampler.stabilizer, Identity) else type(sampler.stabilizer).__name__.lower()
+    names = (classifier_name or Path(str(path)).stem, stabilizer_name or kind)
     options = {
         "tensor_samples": tensor_samples,
         "tensor_every": tensor_every,
@@ -169,4 +202,4 @@ def record(
         "resume": resume,
         "durable": durable,
     }
-    return SamplerRecorder(sampler, path, probes, names, options)
+    return SamplerRecorder(sampler, path, probes, names, tuple(sample_dims), options)

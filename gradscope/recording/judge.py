@@ -1,4 +1,4 @@
-"""The judge of a run, before the run: so that one that does not fit is told before anything is recorded."""
+"""Load the judge and check its classes before recording starts."""
 
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.recording.prepare import Run, check_classes
@@ -6,12 +6,12 @@ from gradscope.sampling.sampler import image_shape
 
 
 def load_judge(run: Run) -> Classifier | None:
-    """The judge that the configuration names; None where it names none.
+    """Load the judge that the configuration names; None for ``judge: none``.
 
     Raises
     ------
     GradscopeError
-        It cannot be loaded, or its classes are not those of the guides.
+        The judge cannot be loaded, or its classes differ from those of the guides.
     """
     if run.config.judge == "none":
         return None

@@ -1,4 +1,4 @@
-"""The probes of a configuration: names, with options where they have any."""
+"""Make the probes that a configuration lists, each by its name with or without options."""
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
@@ -14,18 +14,18 @@ from gradscope.recording.measure import check_probe
 from probes import NAMED, Probe, attach_all
 
 LoadModule = Callable[[Any, str], nn.Module]
-"""A classifier by its specification and configuration key."""
+"""Loads a classifier, given its specification and its configuration key."""
 
 
 def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadModule) -> list[Probe]:
-    """The probes of one entry under ``probes``: a group's name or ``package.module:Class``, alone or with its options.
+    """Make the probes of one entry under ``probes``: a group's name or ``package.module:Class``, and its options.
 
     An option that the probe annotates as `torch.nn.Module` takes a classifier's specification.
 
     Raises
     ------
     GradscopeError
-        An unknown probe or option, or a value that the probe refuses.
+        The probe or an option is unknown, or the probe refuses a value.
     """
     name, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
     where = f"probes.{name}"
@@ -51,7 +51,7 @@ def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadM
 
 
 def check_attaching(probes: Sequence[Probe], modules: Mapping[str, nn.Module], where: str) -> None:
-    """Raise GradscopeError, with `where` before it, if the models lack what one of the probes looks at."""
+    """Raise GradscopeError if the models lack a layer that a probe reads; the message begins with `where`."""
     try:
         with attach_all(probes, modules):
             pass
@@ -60,7 +60,7 @@ def check_attaching(probes: Sequence[Probe], modules: Mapping[str, nn.Module], w
 
 
 class _Options(Strict):
-    """What a probe takes; the fields are made of its signature."""
+    """The options of a probe; fields are added from its signature."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -68,7 +68,7 @@ class _Options(Strict):
 def _arguments(
     make: Callable[..., Any], options: Mapping[str, Any], where: str, load_module: LoadModule
 ) -> dict[str, Any]:
-    """The options, checked against the names and annotations of what `make` takes."""
+    """Check the options against the parameters of `make`, and load the classifiers among them."""
     parameters = signature(make, eval_str=True).parameters
     if options and not parameters:
         raise GradscopeError(f"{where}: takes no options, got {', '.join(options)}")
@@ -84,7 +84,7 @@ def _arguments(
 
 
 def _field(parameter: Parameter) -> tuple[Any, Any]:
-    """Type and default of one option."""
+    """Type and default value of one option, for pydantic."""
     kinds = {Parameter.empty: Any, nn.Module: ClassifierSpec}
     kind = kinds.get(parameter.annotation, parameter.annotation)
     return kind, ... if parameter.default is Parameter.empty else parameter.default

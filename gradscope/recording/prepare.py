@@ -1,4 +1,4 @@
-"""A checked configuration with everything loaded: models, stabilisers, probes, and the grid of the run."""
+"""Load and check a configuration: models, stabilisers, probes, and the grid of the run."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from gradscope.models.device import set_device
 from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.models.schedulers import SCHEDULERS
 from gradscope.recording.load_probes import check_attaching, load_probes
-from gradscope.recording.recorder import make_schema, with_finite_fraction
+from gradscope.recording.schema import make_schema, with_finite_fraction
 from gradscope.sampling import execution
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
@@ -40,7 +40,7 @@ class Run:
     stabilizers: dict[str, Stabilizer]
     probes: tuple[Probe, ...]
     references: dict[str, Classifier]
-    """Classifiers of the probes, by their configuration key."""
+    """Classifiers that probes compare with, by configuration key."""
     grid: Grid
     codec: str
 
@@ -59,6 +59,7 @@ class Run:
 
     @property
     def schema(self) -> Schema:
+        """The arrays of the run's store."""
         settings = self.config.recording
         schema = make_schema(
             self.grid,
@@ -93,7 +94,7 @@ class Run:
 
 
 def moved(config: RunConfig, path: str) -> RunConfig:
-    """The configuration with another path of the store."""
+    """The configuration with another path for its store."""
     recording = config.recording.model_copy(update={"path": os.path.expanduser(path)})
     return config.model_copy(update={"recording": recording})
 
@@ -110,14 +111,14 @@ def prepare(
     device
         See `gradscope.models.device.set_device`.
     store
-        Where, in place of ``recording.path``.
+        Path of the store, in place of ``recording.path``.
     overwrite, resume
-        What may be there: any store, or the one of this run.
+        Whether any store, or the store of this run, may exist at the path.
 
     Raises
     ------
     GradscopeError
-        Naming the configuration's key, what was got and what is possible.
+        The configuration does not fit the models, or something cannot be loaded; the message names the key.
     """
     if store is not None:
         config = moved(config, store)
@@ -142,16 +143,16 @@ def prepare(
     probes = with_finite_fraction(probes)
     run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, references, grid, codec)
     for cell in run.cells():
-        run.sampler(cell).schedule(config.sampling.num_inference_steps)  # refuses what cannot be combined,
-    schema = run.schema  # and this, two probes of one name
+        run.sampler(cell).schedule(config.sampling.num_inference_steps)  # raises if settings do not go together
+    schema = run.schema  # raises if two probes record a variable of the same name
     if not resume:
-        refuse_size(config.recording.path, schema)  # before anything is made for every sample
+        refuse_size(config.recording.path, schema)  # before seeds are computed for every sample
     seeds = sample_seeds(config.sampling.seed, range(config.sampling.samples))
     return replace(run, grid=replace(grid, seed=seeds))
 
 
 def check_classes(classifiers: dict[str, Classifier]) -> None:
-    """Refuse classifiers, by configuration key, that do not agree in their classes."""
+    """Raise GradscopeError if classifiers, given by configuration key, have different classes."""
     (first, reference), *others = classifiers.items()
     for key, classifier in others:
         if classifier.num_classes != reference.num_classes:
@@ -160,14 +161,14 @@ def check_classes(classifiers: dict[str, Classifier]) -> None:
             )
         if classifier.classes and reference.classes and classifier.classes != reference.classes:
             raise GradscopeError(
-                f"{key}: its classes are {list(classifier.classes)}, those of {first} {list(reference.classes)}"
+                f"{key}: its classes are {list(classifier.classes)}, those of {first} are {list(reference.classes)}"
             )
 
 
 def _load_probes(
     config: RunConfig, denoiser: Denoiser, classifiers: dict[str, Classifier], device: torch.device
 ) -> tuple[tuple[Probe, ...], dict[str, Classifier]]:
-    """The probes, checked to fit every classifier, and the classifiers that they bring, by configuration key."""
+    """Load the probes and check that they fit every classifier; return also the probes' own classifiers, by key."""
     references: dict[str, Classifier] = {}
 
     def load_module(spec: str | TimmClassifier, where: str) -> nn.Module:
@@ -198,8 +199,9 @@ def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int) -> Grid:
         stabilizer=tuple(config.stabilizers),
         guidance_scale=tuple(config.guidance.guidance_scale),
         label=np.resize(wanted, sampling.samples),
-        seed=np.zeros(sampling.samples, np.int64),  # made last: it takes long for many samples
+        seed=np.zeros(sampling.samples, np.int64),  # filled in last: slow for many samples
         sample_shape=image_shape(denoiser.unet),
+        sample_dims=tuple(config.recording.sample_dims or ()),
         batch_size=sampling.batch_size,
         timestep=times["timestep"],
         alphas_cumprod=times["alphas_cumprod"],

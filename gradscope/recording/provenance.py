@@ -1,4 +1,4 @@
-"""What a store says of its origin."""
+"""Attributes of a store that describe where it comes from."""
 
 import json
 import platform
@@ -28,9 +28,9 @@ def provenance(
     device: torch.device,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Attributes of a store: identity, configuration, scheduler, versions, device, and every model's weights' hash.
+    """Attributes of a store: identity, configuration, scheduler, versions, device, and a hash of every model's weights.
 
-    ``configuration_hash`` is that of the configuration and of the scheduler's own settings, see `config_hash`.
+    ``configuration_hash`` covers the configuration and the scheduler's settings, see `config_hash`.
     """
     settings = configuration_of(scheduler)
     return {

@@ -1,4 +1,4 @@
-"""From the sampler's device to host memory, without making the sampler wait."""
+"""Copy values from the sampler's device to host memory without making the sampler wait."""
 
 import queue
 import time
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-"""Largest shape, and type, by name."""
+"""Largest shape, and dtype, of each value by name."""
 
 
 class Slot:
-    """Host memory for the values of one step: one buffer a type. `arrays` are NumPy views of it."""
+    """Host memory for the values of one step, one buffer per dtype. `arrays` are NumPy views of it."""
 
     def __init__(self, layout: Layout, pinned: bool) -> None:
         sizes: dict[torch.dtype, int] = {}
@@ -25,7 +25,7 @@ class Slot:
         self.arrays: dict[str, np.ndarray] = {}
 
     def fill(self, values: Mapping[str, Tensor], stream: torch.cuda.Stream | None) -> None:
-        """Copy the values, all those of a type at once; on CUDA in `stream`, joined on the device before."""
+        """Copy the values, those of one dtype at once. On CUDA they are joined on the device and copied in `stream`."""
         self.arrays = {}
         joined: dict[torch.dtype, Tensor] = {}
         for dtype, buffer in self._buffers.items():
@@ -55,15 +55,15 @@ class Slot:
             self._event.record(stream)
 
     def wait(self) -> None:
-        """Return when the buffers are filled."""
+        """Wait until the buffers are filled."""
         if self._event is not None:
             self._event.synchronize()
 
 
 class Ring:
-    """A fixed number of slots. `put` copies into a free one and waits, counted in `stalled`, where there is none.
+    """A fixed number of slots. `put` copies into a free slot, and waits if there is none; `stalled` sums up the waits.
 
-    On CUDA the buffers are pinned and the copies run on a side stream; values are cast before, on the device.
+    On CUDA the buffers are pinned, values are cast on the device, and copies run on a side stream.
     """
 
     def __init__(self, layout: Layout, device: torch.device, slots: int = 4) -> None:
@@ -74,7 +74,7 @@ class Ring:
         for _ in range(slots):
             self._free.put(Slot(layout, pinned=cuda))
         self.stalled = 0.0
-        """Seconds for which the sampler waited for a free slot."""
+        """Seconds that the sampler waited for free slots."""
 
     def put(self, values: Mapping[str, Tensor]) -> Slot:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A run into its store: begun, then block by block, sampler and probes of one cell at a time."""
+"""Record a run into its store, cell by cell and block by block."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -12,11 +12,11 @@ import torch
 from gradscope.config import RunConfig
 from gradscope.errors import GradscopeError
 from gradscope.models.foreign import failure
+from gradscope.recording.block_recorder import BlockRecorder
 from gradscope.recording.codec import choose_codec
 from gradscope.recording.measure import measured
 from gradscope.recording.prepare import Run
 from gradscope.recording.provenance import provenance
-from gradscope.recording.recorder import BlockRecorder
 from gradscope.recording.resume import advice, resumption
 from gradscope.sampling import execution
 from gradscope.sampling.sampler import GuidedSampler
@@ -31,16 +31,16 @@ OnStep = Callable[[Cell, GuidedStep], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recording was like."""
+    """What was recorded, and how fast it was written."""
 
     path: str
     bytes: int
     write_seconds: float
     stalled: float
     nonfinite: tuple[str, ...]
-    """Where gradients were not finite, in words."""
+    """Messages that say where gradients were not finite."""
     deviation: dict[str, dict[str, float]]
-    """What `execution` changed, see `gradscope.sampling.execution.Deviation`, by classifier and its input."""
+    """By classifier and input: deviation caused by ``execution``, see `gradscope.sampling.execution.Deviation`."""
 
 
 def record_run(
@@ -52,16 +52,31 @@ def record_run(
     on_step: OnStep = lambda cell, step: None,
     command: Sequence[str] = (),
 ) -> Outcome:
-    """Record every cell of a run into a new store, or what a store of this run lacks.
+    """Record every cell of a run into a new store, or the blocks that an interrupted run left out.
 
-    Blocks that are recorded from their first to their last step are kept; all others are recorded anew. What raises on
-    the way has a note of how far it came.
+    Blocks that are complete are kept; all others are recorded again from their first step. An error gets a note with
+    the number of recorded blocks.
+
+    Parameters
+    ----------
+    run
+        The run, as `prepare` returned it.
+    overwrite
+        Replace a store that exists at the path.
+    resume
+        Resume the store of this run.
+    stop_on_nonfinite
+        Raise `NonFiniteGradient` at the first gradient that is not finite.
+    on_step
+        Called after each step with the cell and the `GuidedStep`.
+    command
+        The command line, kept as an attribute of the store.
 
     Raises
     ------
     GradscopeError
-        The store cannot be made, continued or written, memory does not suffice, or (`NonFiniteGradient`) a gradient was
-        not finite and `stop_on_nonfinite` is set.
+        The store cannot be created, resumed or written; there is not enough memory; or (`NonFiniteGradient`) a gradient
+        was not finite and `stop_on_nonfinite` is set.
     """
     location = locate(run.config.recording.path)
     deviation = begin_run(run, location, overwrite=overwrite, resume=resume, command=command)
@@ -81,7 +96,7 @@ def record_run(
 def begin_run(
     run: Run, location: Location, *, overwrite: bool = False, resume: bool = False, command: Sequence[str] = ()
 ) -> dict[str, dict[str, float]]:
-    """Make the store of a run, or see that it is this run's; gives what `execution` changed, see `Outcome`."""
+    """Create the store of a run, or check that an existing one is of this run; return `Outcome.deviation`."""
     origin = _provenance(run, command)
     if resume:
         begin(location, run.schema, resumption(location, origin), resume=True)
@@ -93,7 +108,7 @@ def begin_run(
 
 
 def block_recorder(run: Run, location: Location, stop_on_nonfinite: bool = False) -> BlockRecorder:
-    """What records blocks of a run into its store."""
+    """The recorder of a run's blocks."""
     return BlockRecorder(
         location,
         run.schema,
@@ -121,9 +136,9 @@ def record_block(
 
 
 def _rehearsed(run: Run) -> torch.Tensor:
-    """Take and measure the first step of each classifier and input: what fails there, fails before there is a store.
+    """Take and measure the first step with each classifier and input, to raise errors before a store is created.
 
-    Gives the gradients of the last one, ``(n, channel, height, width)``.
+    Returns the gradients of the last of these steps, ``(n, channel, height, width)``.
     """
     labels = run.grid.label[: run.grid.block].tolist()
     for i, j in product(*map(range, run.grid.cells[:2])):
@@ -138,13 +153,13 @@ def _rehearsed(run: Run) -> torch.Tensor:
             measured(run.probes, step, [probe.init() for probe in run.probes])
         except GradscopeError:
             raise
-        except Exception as error:  # of a probe of the user's own
+        except Exception as error:  # raised by a user's own probe
             raise failure("measuring the first step", "probes", error) from error
     return step.gradient
 
 
 def _with_codec(run: Run, gradient: torch.Tensor) -> Run:
-    """Settle ``codec: auto`` by a trial on real gradients."""
+    """Replace ``codec: auto`` by the codec that a trial on real gradients chooses."""
     if run.config.recording.codec != "auto" or not run.schema.tensors:
         return run
     stored = gradient[:8].to(getattr(torch, run.config.recording.dtype)).cpu().numpy()
@@ -152,7 +167,7 @@ def _with_codec(run: Run, gradient: torch.Tensor) -> Run:
 
 
 def _deviation(run: Run) -> dict[str, dict[str, float]]:
-    """What `execution` changes, by classifier and its input; empty where the models run as they are."""
+    """The deviation caused by ``execution``, by classifier and input; empty if it changes nothing."""
     settings, found = run.config.execution, {}
     if execution.is_exact(settings):
         return {}
@@ -162,8 +177,8 @@ def _deviation(run: Run) -> dict[str, dict[str, float]]:
         if not deviation.gradient <= settings.tolerance:
             raise GradscopeError(
                 f"execution.tolerance: the gradient of {name} is off by {deviation.gradient:.2g} of its norm, more "
-                f"than {settings.tolerance:g}; run it as it is (execution.autocast=none, execution.compile=false), or "
-                "raise the tolerance"
+                f"than {settings.tolerance:g}; set execution.autocast=none and execution.compile=false, or raise the "
+                "tolerance"
             )
         found[name] = deviation._asdict()
     return found
@@ -175,7 +190,7 @@ def _provenance(run: Run, command: Sequence[str]) -> dict[str, Any]:
 
 
 def _out_of_memory(sampler: GuidedSampler, labels: list[int], config: RunConfig) -> str:
-    """Try single steps of ever smaller blocks, and say which one fits."""
+    """Try single steps with smaller and smaller blocks; return a message that says which size fits."""
     size = len(labels) // 2
     while size >= 1:
         try:

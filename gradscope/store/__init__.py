@@ -2,11 +2,13 @@
 
 from gradscope.store.creation import create
 from gradscope.store.dims import CELL_DIMS, cell_dims, sample_dims
+from gradscope.store.grid import Grid
 from gradscope.store.reader import open_store
 from gradscope.store.replacement import add_variables
 from gradscope.store.root import set_attributes
-from gradscope.store.schema import Array, Coordinate, Grid, Schema
-from gradscope.store.writer import Frame, StoreWriter
+from gradscope.store.schema import Array, Coordinate, Schema
+from gradscope.store.staging import Frame
+from gradscope.store.writer import StoreWriter
 
 __all__ = [
     "CELL_DIMS",

@@ -1,4 +1,4 @@
-"""The arrays of a store as zarr makes them, and the names of their chunks."""
+"""Create zarr arrays, and convert the keys of chunks into indices."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from gradscope.store.schema import fill_value
 
 DOTTED = {"name": "default", "separator": "."}
-"""How the chunks of recorded arrays are named: ``c.0.1`` (xarray's are ``c/0/1``)."""
+"""Keys of the chunks of recorded arrays: ``c.0.1`` (xarray writes ``c/0/1``)."""
 _CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4", shuffle="bitshuffle", clevel=1),)}
 
 
@@ -27,7 +27,7 @@ def create_array(
     shards: tuple[int, ...] | None = None,
     keys: Any = DOTTED,
 ) -> zarr.Array[Any]:
-    """Make an array that is empty, with a checksum in every chunk."""
+    """Create an empty array with a CRC-32C checksum in every chunk."""
     return group.create_array(
         name,
         shape=shape,
@@ -45,13 +45,13 @@ def create_array(
 
 
 def is_dotted(metadata: Mapping[str, Any]) -> bool:
-    """Whether the chunks of an array, by its metadata, are named as this package does it: xarray made all others."""
+    """Whether an array, given by its metadata, has the chunk keys that gradscope writes. If not, xarray wrote it."""
     settings = metadata.get("chunk_key_encoding")
     return isinstance(settings, dict) and settings.get("configuration", {}).get("separator") == "."
 
 
 def chunk_index(array: Any, key: str) -> tuple[int, ...] | None:
-    """Which chunk of a zarr array a key names; None where it names none inside of the grid."""
+    """Index of the chunk that a key names; None if it names no chunk of the array."""
     grid = grid_of(array)
     index = tuple(int(number) for number in re.findall(r"[0-9]+", key.partition("c")[2] or key)) if grid else ()
     if len(index) != len(grid) or any(i >= n for i, n in zip(index, grid, strict=True)):
@@ -60,6 +60,6 @@ def chunk_index(array: Any, key: str) -> tuple[int, ...] | None:
 
 
 def grid_of(array: Any) -> tuple[int, ...]:
-    """Number of stored objects along each dimension."""
+    """Number of stored objects (chunks or shards) along each dimension."""
     sizes = array.shards or array.chunks
     return tuple(-(-length // max(1, size)) for length, size in zip(array.shape, sizes, strict=True))

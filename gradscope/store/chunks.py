@@ -1,7 +1,7 @@
-"""Single chunks of a stored array.
+"""Read and write single chunks of a stored array.
 
-Arrays that are stored as they are, without a codec, are read and written straight as the files of their chunks, several
-times as fast as through zarr. All others are left to zarr.
+The chunks of uncompressed arrays in a folder are read and written directly as files, several times as fast as through
+zarr. All other chunks go through zarr.
 """
 
 import os
@@ -24,7 +24,7 @@ from gradscope.store.locations.files import regular, replace_file, sync
 from gradscope.store.locations.location import StorePath, locate
 from gradscope.store.untrusted.chunk_bytes import SUM, UNSOUND, is_sound
 
-_RUN_BYTES = 64 * 1024  # up to which reading what lies between is cheaper than reading twice
+_RUN_BYTES = 64 * 1024  # up to this size, reading unwanted elements in between is cheaper than a second read
 
 Index = tuple[int, ...]
 Where = tuple[int | slice, ...]
@@ -34,24 +34,28 @@ Stamp = tuple[int, int, int]
 class Chunks:
     """The chunks of one array of a store.
 
-    A writer replaces a chunk as a whole, so a reader never sees half of one. A chunk with a checksum is read as a whole
-    and checked. Old stores have chunks without one: of these little more is read than what is asked for.
+    A writer replaces whole chunks, so a reader never sees half of one. A chunk with a checksum is read whole and
+    checked. Older stores have chunks without a checksum: only the requested elements are read, and small gaps.
 
     Parameters
     ----------
+    store
+        The store.
+    array
+        One of its arrays.
     durable
-        What is written is on this machine's disk before `write` returns.
+        Flush data to disk (fsync) before `write` returns; in object stores it has no effect.
     """
 
     def __init__(self, store: StorePath, array: zarr.Array[Any], durable: bool = False) -> None:
         location = locate(store)
         self.array = array
         self.shape: Index = array.shape
-        """Of the array,"""
+        """Shape of the array."""
         self.size: Index = array.chunks
-        """of a chunk,"""
+        """Shape of a chunk."""
         self.grid: Index = array.cdata_shape
-        """and the number of chunks, along each dimension."""
+        """Number of chunks along each dimension."""
         self._folder = f"{location}/{array.path}"
         self._bytes = prod(array.chunks) * array.dtype.itemsize
         self._plain, self._summed = _is_plain(array), _is_summed(array)
@@ -69,41 +73,44 @@ class Chunks:
         return np.ndindex(self.grid)
 
     def place(self, index: Index) -> tuple[slice, ...]:
-        """Where in the array a chunk is."""
+        """Slices of the array that a chunk covers."""
         sizes = zip(index, self.size, self.shape, strict=True)
         return tuple(slice(i * size, min((i + 1) * size, end)) for i, size, end in sizes)
 
     def stamp(self, index: Index) -> Stamp | None:
-        """Changes whenever the chunk is written; None where it never was."""
+        """A value that changes whenever the chunk is written; None if it was never written."""
         return stamp(self._file(index))
 
     def index(self, at: Index) -> Index:
-        """Which chunk holds an element, of which only the first indices need be given."""
+        """Index of the chunk that holds an element; trailing indices that `at` leaves out are 0."""
         inner = (0,) * (len(self.grid) - len(at))
         return (*(i // size for i, size in zip(at, self.size, strict=False)), *inner)
 
     def read(self, index: Index) -> NDArray[Any]:
-        """One chunk; fill values where it was never written.
+        """Read one chunk; if it was never written, all elements are the fill value.
 
-        Raises GradscopeError where it cannot be read, as `around`, `select` and `whole` do.
+        Raises
+        ------
+        GradscopeError
+            A chunk cannot be read or is damaged; `around`, `select` and `whole` raise it, too.
         """
         return self.select(self.place(index))
 
     def around(self, at: Index) -> NDArray[Any]:
-        """What is read at once with an element: its neighbours along the last dimension given, in the same chunk.
+        """Read an element together with its neighbours in the same chunk, along the last dimension of `at`.
 
-        The element itself is at ``at[-1] % size[len(at) - 1]`` of it.
+        In the result the element has the index ``at[-1] % size[len(at) - 1]``.
         """
         axis = len(at) - 1
         first = at[-1] - at[-1] % self.size[axis]
         return self.select((*at[:-1], slice(first, first + self.size[axis])))
 
     def whole(self) -> NDArray[Any]:
-        """The whole array."""
+        """Read the whole array."""
         return self.select(())
 
     def select(self, where: Where) -> NDArray[Any]:
-        """``array[where]``, for numbers and slices that go forward."""
+        """Read ``array[where]``, for integers and slices with positive steps."""
         if not self._plain:
             return self.part(where)
         wanted = self._ranges(where)
@@ -119,14 +126,14 @@ class Chunks:
         return values[tuple(slice(None) if isinstance(w, slice) else 0 for w in where)]
 
     def part(self, where: Any) -> NDArray[Any]:
-        """What zarr reads there: ``array[where]``."""
+        """Read ``array[where]`` through zarr, for any index that zarr takes."""
         try:
             return np.asarray(self.array[where])
         except self._errors as error:
             raise GradscopeError(f"{self._folder} is damaged: {error}") from error
 
     def write(self, where: Where, values: NDArray[Any]) -> None:
-        """``array[where] = values``; a chunk that is written as a whole appears at once, in place of the one before."""
+        """Set ``array[where] = values``. A chunk that is written whole replaces the earlier one atomically."""
         wanted = self._ranges(where)
         ends = zip(wanted, self.size, self.shape, strict=True)
         whole = all(r.start % size == 0 and (r.stop % size == 0 or r.stop == end) for r, size, end in ends)
@@ -139,7 +146,7 @@ class Chunks:
         for parts in product(*(pieces(r, size) for r, size in zip(wanted, self.size, strict=True))):
             index, there, inside = zip(*parts, strict=True)
             chunk = values[there]
-            if chunk.shape != self.size:  # it reaches over the array's end
+            if chunk.shape != self.size:  # it extends beyond the array's end
                 chunk = np.full(self.size, self.array.fill_value, self.array.dtype)
                 chunk[inside] = values[there]
             chunk = np.ascontiguousarray(chunk, self.array.dtype)
@@ -147,7 +154,7 @@ class Chunks:
             replace_file(self._file(index), chunk.data, tail, durable=self._durable)
 
     def _sync(self, wanted: Sequence[range]) -> None:
-        """Have on the disk what zarr wrote."""
+        """Flush the chunks that zarr wrote to disk."""
         stored = self.array.shards or self.size
         for parts in product(*(pieces(r, size) for r, size in zip(wanted, stored, strict=True))):
             sync(Path(self._file(tuple(number for number, _, _ in parts))))
@@ -162,7 +169,7 @@ class Chunks:
         return f"{self._folder}/{self.array.metadata.encode_chunk_key(index)}"
 
     def _checked(self, index: Index, space: NDArray[np.uint8]) -> NDArray[Any] | None:
-        """A chunk, read into `space` with its checksum; None where it was never written."""
+        """Read a chunk and its checksum into `space`, and check it; None if it was never written."""
         file = self._file(index)
         try:
             with regular(file) as content:
@@ -181,10 +188,10 @@ class Chunks:
         return space[: self._bytes].view(self.array.dtype).reshape(self.size)
 
     def _fill(self, out: NDArray[Any], index: Index, inside: tuple[slice, ...]) -> None:
-        """Read what is inside of a chunk, in runs along one dimension as long as can go straight to `out`."""
+        """Read the slices `inside` of a chunk into `out`, in the longest possible contiguous runs."""
         axis = self._axis
         while axis < len(inside) - 1 and inside[axis].stop - inside[axis].start == 1:
-            axis += 1  # one index: there is nothing between to be read
+            axis += 1  # one index only: runs along this dimension would read unwanted elements
         while axis and inside[axis] == slice(0, self.size[axis], 1) and out[(0,) * (axis - 1)].flags.c_contiguous:
             axis -= 1
         run = inside[axis]
@@ -210,7 +217,10 @@ class Chunks:
 
 @lru_cache(1024)
 def pieces(wanted: range, size: int) -> tuple[tuple[int, slice, slice], ...]:
-    """Chunks of `size` along a dimension: the number of each, which of `wanted` it holds, and where in it they are."""
+    """Cut the indices `wanted` along one dimension into pieces, one for each chunk of `size`.
+
+    A piece is the number of the chunk, the slice of `wanted` that it holds, and their slice of the chunk.
+    """
     found, done = [], 0
     while done < len(wanted):
         number, first = divmod(wanted[done], size)
@@ -222,7 +232,7 @@ def pieces(wanted: range, size: int) -> tuple[tuple[int, slice, slice], ...]:
 
 
 def stamp(file: str | Path) -> Stamp | None:
-    """Changes whenever a file is replaced or written; None where there is none."""
+    """A value that changes whenever a file is replaced or written; None if there is no file."""
     try:
         about = os.stat(file)
     except OSError:
@@ -231,7 +241,7 @@ def stamp(file: str | Path) -> Stamp | None:
 
 
 def _is_plain(array: zarr.Array[Any]) -> bool:
-    """Whether a chunk's file is the chunk's elements in this machine's order of bytes, with a checksum or without."""
+    """Whether a chunk's file holds bare elements in this machine's byte order, with or without a checksum."""
     first, *further = getattr(array.metadata, "codecs", ()) or (None,)
     if not isinstance(first, BytesCodec) or (further and not _is_summed(array)):
         return False
@@ -239,6 +249,6 @@ def _is_plain(array: zarr.Array[Any]) -> bool:
 
 
 def _is_summed(array: zarr.Array[Any]) -> bool:
-    """Whether nothing but a checksum follows the elements."""
+    """Whether a checksum, and nothing else, follows the elements."""
     _, *further = getattr(array.metadata, "codecs", ()) or (None,)
     return len(further) == 1 and isinstance(further[0], Crc32cCodec)

@@ -1,4 +1,4 @@
-"""The hash by which two recordings are known to be of the same thing."""
+"""A hash that is equal for two recordings of the same configuration."""
 
 import hashlib
 import json
@@ -6,18 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 _STORING = ("path", "durable")
-"""Keys of ``recording`` that say how a run is stored and not what is recorded."""
+"""Keys of ``recording`` that do not change what is recorded."""
 
 
 def config_hash(configuration: Mapping[str, Any], scheduler: Mapping[str, Any] | None = None) -> str:
-    """SHA-256 of what is recorded, as canonical JSON; 16 hex digits.
+    """SHA-256 of the configuration as canonical JSON, the first 16 hex digits.
 
     Parameters
     ----------
     configuration
-        Of the run; how it is stored and evaluated does not enter.
+        The run's configuration; keys about storing and evaluating it are left out.
     scheduler
-        The scheduler's own settings, which the configuration names at most by their place.
+        The scheduler's settings; the configuration holds at most the name of the model that they come from.
+
+    Examples
+    --------
+    >>> short, long = ({"sampling": {"seed": 0}, "recording": {"path": path}} for path in ("a.zarr", "runs/a.zarr"))
+    >>> config_hash(short) == config_hash(long)
+    True
     """
     content = {key: value for key, value in configuration.items() if key != "evaluation"}
     if isinstance(content.get("recording"), Mapping):

@@ -1,4 +1,4 @@
-"""Making a store: every array, before the first step."""
+"""Create a store with all its arrays, before the first step."""
 
 import shlex
 import shutil
@@ -13,9 +13,10 @@ import zarr
 from gradscope.errors import GradscopeError
 from gradscope.store.arrays import create_array
 from gradscope.store.dims import REPEAT
+from gradscope.store.grid import AUXILIARY
 from gradscope.store.locations.location import ROOT, StorePath, locate, reason
 from gradscope.store.root import set_attributes
-from gradscope.store.schema import AUXILIARY, VERSION, WRITTEN, Schema
+from gradscope.store.schema import VERSION, WRITTEN, Schema
 from gradscope.store.untrusted import root as trust
 from gradscope.text import size
 
@@ -23,12 +24,23 @@ _FILES = 10**6
 
 
 def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Make the store with all its arrays, empty, and its metadata consolidated: it is there whole, or not at all.
+    """Create a store with all its arrays, empty, and consolidated metadata. It appears complete or not at all.
+
+    Parameters
+    ----------
+    where
+        A path, or a URL in an object store.
+    schema
+        Its arrays.
+    attributes
+        Its attributes.
+    overwrite
+        Replace a store that exists there.
 
     Raises
     ------
     GradscopeError
-        Something is there (and is not a store to be overwritten), or the file system lacks the room.
+        The path exists (and is not a store to overwrite), or the disk lacks the space.
     """
     location = locate(where)
     refuse_path(location, overwrite)
@@ -36,14 +48,14 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
     try:
         with location.made(overwrite) as new:
             if not overwrite:
-                refuse_path(location, overwrite)  # another process may have made it meanwhile
+                refuse_path(location, overwrite)  # another process may have created it in the meantime
             _fill(new.zarr, schema)
             dims = {"cell_dims": list(schema.grid.cell_dims), "sample_dims": list(schema.grid.sample_names)}
             about = {"schema_version": VERSION, "recorded": list(schema.names)}
             set_attributes(new, about | dims | dict(attributes))
-            trust.parse(new.read(ROOT) or b"", str(location))  # what is made can be opened
+            trust.parse(new.read(ROOT) or b"", str(location))  # check that readers will open it
     except location.errors as error:
-        raise GradscopeError(f"{location} cannot be made: {reason(error)}", key="recording.path") from error
+        raise GradscopeError(f"{location} cannot be created: {reason(error)}", key="recording.path") from error
 
 
 def _fill(place: Any, schema: Schema) -> None:
@@ -67,11 +79,11 @@ def _fill(place: Any, schema: Schema) -> None:
 
 
 def refuse_size(where: StorePath, schema: Schema) -> None:
-    """Raise GradscopeError where a store would have more files than a folder bears, or lacks the room on its disk."""
+    """Raise GradscopeError if a store would have over a million files, or more bytes than its disk has free."""
     location = locate(where)
     if (files := schema.files()) > _FILES:
         raise GradscopeError(
-            f"the store would have {files:,} files, at most {_FILES:,} are made",
+            f"the store would have {files:,} files, at most {_FILES:,} are allowed",
             key="recording.path",
             python="record fewer samples, timesteps or tensors, or larger blocks (batch_size)",
             command="lower sampling.samples or recording.tensor_samples, or raise sampling.batch_size",
@@ -91,7 +103,7 @@ def refuse_size(where: StorePath, schema: Schema) -> None:
 
 
 def refuse_path(where: StorePath, overwrite: bool) -> None:
-    """Raise GradscopeError where a new store may not be made."""
+    """Raise GradscopeError if a new store cannot be created at this path."""
     location = locate(where)
     if not location.exists():
         return
@@ -99,15 +111,15 @@ def refuse_path(where: StorePath, overwrite: bool) -> None:
         raise GradscopeError(
             f"{location} exists",
             key="recording.path",
-            python="choose another path, go on with it (resume=True), or replace it (overwrite=True)",
+            python="choose another path, continue it (resume=True), or overwrite it (overwrite=True)",
             command=f"choose another path (--store), continue it (--resume {shlex.quote(str(location))}), or overwrite "
             "it (--overwrite)",
         )
     if location.read(ROOT) is None:
-        raise GradscopeError(f"{location} is not a zarr store, it is not overwritten", key="recording.path")
+        raise GradscopeError(f"{location} is not a zarr store, so it is not overwritten", key="recording.path")
     if location.path is not None:
         with location.lock():
-            pass  # refuses a store into which another process records
+            pass  # raises if another process records into it
 
 
 _OF_TIMESTEPS = {
@@ -124,7 +136,7 @@ def _coordinates(group: zarr.Group, schema: Schema) -> None:
     grid = schema.grid
     texts = {
         "classifier": "guide",
-        "classifier_input": "what the guide sees: x_t, x0 (through the denoiser) or x0_detached",
+        "classifier_input": "input of the guide: x_t, x0 (through the denoiser) or x0_detached",
         "stabilizer": "stabiliser of the gradients",
         "guidance_scale": "guidance scale",
         "method": "guidance method",

@@ -1,4 +1,4 @@
-"""The dimensions of a store: of its cells, of a sample, and those between."""
+"""Names of a store's dimensions: those of cells, those of a sample, and `repeat`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import xarray as xr
 
 from gradscope.errors import GradscopeError
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 CELL_DIMS = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
-"""Every cell has these; a store may have more, see `cell_dims`."""
+"""Dimensions of the cells of every store; a store may have more, see `cell_dims`."""
 REPEAT = "repeat"
-"""Repetitions of a timestep, in stores of methods that repeat it."""
+"""Dimension for repetitions of a timestep. Only stores of methods that repeat timesteps have it."""
 _BY_RANK = {
     1: ("axis",),
     2: ("channel", "time"),
@@ -22,53 +22,59 @@ _TAKEN = {*CELL_DIMS, "sample", "timestep", "step", REPEAT, "class", "bound", "r
 
 
 def cell_dims(ds: xr.Dataset) -> tuple[str, ...]:
-    """Dimensions of the cells of a store: the four, then those of its own."""
+    """Dimensions of a store's cells: those of `CELL_DIMS`, then any further ones."""
     return cell_dims_of(ds.attrs)
 
 
 def sample_dims(ds: xr.Dataset) -> tuple[str, ...]:
-    """Dimensions of a sample of a store: channel, height and width of an image, horizon and action of a trajectory."""
+    """Dimensions of a sample, for example channel, height, width of an image, or horizon, action of a trajectory."""
     return sample_dims_of(ds.attrs)
 
 
 def cell_dims_of(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same by the attributes of a store."""
+    """Like `cell_dims`, from the attributes of a store."""
     return tuple(attributes.get("cell_dims", CELL_DIMS))
 
 
 def sample_dims_of(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same by the attributes of a store; the first schema knows images alone."""
+    """Like `sample_dims`, from the attributes of a store; schema 1 has images only."""
     return tuple(attributes.get("sample_dims", IMAGE_DIMS))
 
 
 def over(ds: xr.Dataset) -> tuple[str, ...]:
-    """Dimensions of a scalar diagnostic: those of the cells, sample and timestep."""
+    """Dimensions of a scalar diagnostic: those of cells, then sample and timestep."""
     return (*cell_dims(ds), "sample", "timestep")
 
 
 def is_tensor(ds: xr.Dataset, name: str) -> bool:
-    """Whether a variable goes over all dimensions of a sample."""
+    """Whether a variable has all dimensions of a sample."""
     return set(sample_dims(ds)) <= set(ds[name].dims)
 
 
 def sample_shape(ds: xr.Dataset) -> tuple[int, ...]:
-    """Lengths of the dimensions of a sample."""
+    """Shape of one sample."""
     return tuple(ds.sizes[dim] for dim in sample_dims(ds))
 
 
 def recorded_steps(ds: xr.Dataset) -> xr.DataArray:
-    """Whether a timestep is recorded, over cells, sample and timestep: from its first repetition on."""
+    """Whether each timestep is recorded, over cells, sample and timestep; its first repetition is enough."""
     there = ds["written"] > 0
     return there.isel({REPEAT: 0}, drop=True) if REPEAT in there.dims else there
 
 
 def names_of_sample(shape: tuple[int, ...], dims: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Names for the dimensions of a sample: those given, or by their number.
+    """Names of a sample's dimensions: `dims`, or by default the usual names for their number.
 
     Raises
     ------
     GradscopeError
-        They are not as many as the sample has, or a name is taken; or none are given and there are more than four.
+        `dims` does not name each dimension once, or a name is taken; or there are no `dims` and more than four
+        dimensions.
+
+    Examples
+    --------
+    >>> names_of_sample((3, 32, 32))
+    ('channel', 'height', 'width')
     """
     if not dims:
         if len(shape) not in _BY_RANK:
@@ -76,7 +82,11 @@ def names_of_sample(shape: tuple[int, ...], dims: tuple[str, ...] = ()) -> tuple
         return _BY_RANK[len(shape)]
     names = tuple(dims)
     if len(names) != len(shape) or len(set(names)) < len(names):
-        raise GradscopeError(f"sample_dims: a name for each of the {len(shape)} dimensions of a sample, got {names}")
+        raise GradscopeError(
+            f"sample_dims: takes a name for each of the {len(shape)} dimensions of a sample, got {names}"
+        )
     if taken := [name for name in names if not str(name).isidentifier() or name in _TAKEN]:
-        raise GradscopeError(f"sample_dims: letters, digits and _, and no dimension of every store, got {taken[0]!r}")
+        raise GradscopeError(
+            f"sample_dims: a name has letters, digits and _, and is not one that every store has, got {taken[0]!r}"
+        )
     return names

@@ -1,4 +1,4 @@
-"""Recorded arrays as lazy variables: masked where nothing is written yet, scaled where they are stored as float16."""
+"""Recorded arrays as lazy variables: masked where nothing is written yet, scaled if stored as float16."""
 
 import uuid
 from collections.abc import Hashable, Mapping, Sequence
@@ -16,36 +16,36 @@ from gradscope.store.chunks import Chunks, Where
 
 @dataclass(frozen=True)
 class Recorded:
-    """An array over cells, sample, timestep and dimensions of its own, with what it takes to read it right."""
+    """An array over cells, sample, timestep and its own dimensions, with its marker and exponents."""
 
     values: Chunks
     marker: Chunks
     least: int
-    """The marker's value from which on a value is there."""
+    """Elements are written where the marker is at least this value."""
     exponent: Chunks | None
-    """Of values stored as float16, which come back as float32."""
+    """Binary exponents of values stored as float16, which are read as float32; None for other values."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(np.float32) if self.exponent else self.values.array.dtype
 
     def read(self, where: Where) -> NDArray[Any]:
-        """What is written there; elsewhere NaN, and -1 for integers."""
+        """Read ``array[where]``; elements that are not written are NaN, or -1 for integers."""
         over = where[: len(self.marker.shape)]
-        there = self.marker.select(over) >= self.least  # first: it is set after the values
+        there = self.marker.select(over) >= self.least  # before the values: a writer sets it after them
         values = self.values.select(where)
         if self.exponent:
             exponent = self.exponent.select(over).astype(np.int32)
             exponent = exponent.reshape(exponent.shape + (1,) * (values.ndim - exponent.ndim))
             values = np.ldexp(values.astype(np.float32), exponent)
         if not there.all():
-            values = np.asarray(values)  # ldexp of a single value is no array
+            values = np.asarray(values)  # ldexp of a single value returns a scalar
             values[~there] = -1 if values.dtype.kind == "i" else np.nan
         return values
 
 
 class _Backend(BackendArray):
-    """A recorded array as xarray reads it: whatever it is asked for becomes numbers and slices."""
+    """A recorded array for xarray, which turns every index into integers and slices."""
 
     def __init__(self, recorded: Recorded) -> None:
         self._recorded = recorded
@@ -58,8 +58,8 @@ class _Backend(BackendArray):
 
 
 def lazy(dims: Sequence[Hashable], recorded: Recorded, attributes: Mapping[Any, Any]) -> xr.Variable:
-    """A variable over dask's chunks, which are those of the store."""
+    """A dask-backed variable, in the chunks of the store."""
     variable = xr.Variable(dims, LazilyIndexedArray(_Backend(recorded)), attributes)
     chunks = dict(zip(dims, recorded.values.size, strict=True))
-    # Named by itself: dask would read the values to find a name.
+    # Without a name dask would read the values to compute one.
     return variable.chunk(chunks, name=f"recorded-{uuid.uuid4().hex}")

@@ -1,4 +1,4 @@
-"""How far a recording came, and whether it can be continued."""
+"""Which blocks of a store are recorded, and whether a run can resume it."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from gradscope.store.schema import WRITTEN, Schema
 
 
 def finished(location: Location) -> NDArray[np.bool_]:
-    """Which blocks are recorded from the first to the last step, over cells and blocks, ``(*cells, blocks)``."""
+    """Whether each block is recorded from its first to its last step, ``(*cells, blocks)``."""
     group = zarr.open_group(location.zarr, mode="r")
     marker: Any = group[WRITTEN.name]
     chunks = Chunks(location, marker)
@@ -28,29 +28,27 @@ def finished(location: Location) -> NDArray[np.bool_]:
 
 
 def unfinished(location: Location) -> list[tuple[tuple[int, ...], int]]:
-    """Cell and number of each block that is not recorded, in the order of recording."""
+    """Cell and number of each block that is not finished, in the order of recording."""
     return [(tuple(map(int, cell)), int(block)) for *cell, block in np.argwhere(~finished(location))]
 
 
 def refuse_other(location: Location, schema: Schema) -> None:
-    """Raise GradscopeError, by name, where a store does not hold exactly these arrays over exactly this grid."""
+    """Raise GradscopeError, naming the difference, if a store has other arrays or another grid than a schema."""
     group = zarr.open_group(location.zarr, mode="r")
-    older = [name for name in schema.names if name in group]  # stores that do not list them
+    older = [name for name in schema.names if name in group]  # older stores do not list them
     recorded: Any = group.attrs.get("recorded", older)
     if differing := set(recorded) ^ set(schema.names):
-        raise GradscopeError(
-            f"{location}: cannot be continued, recorded then or now, but not both: {sorted(differing)}"
-        )
+        raise GradscopeError(f"{location}: cannot resume: these variables differ from the store's: {sorted(differing)}")
     for array in (*schema.arrays, WRITTEN):
         stored: Any = group[array.name]
         wanted = (schema.shape(array), schema.chunks(array), array.dtype, schema.dims(array))
         found = (stored.shape, stored.chunks, str(stored.dtype), stored.metadata.dimension_names)
         if wanted != found:
-            raise GradscopeError(f"{location}: cannot be continued, {array.name} was {found}, and would be {wanted}")
+            raise GradscopeError(f"{location}: cannot resume: {array.name} is {found} in the store, now {wanted}")
     grid = schema.grid
     values = {name: grid.along(name) for name in grid.cell_dims}
     values |= {name: getattr(grid, name) for name in ("label", "seed", "timestep")} | grid.times
     for name, value in values.items():
         coordinate: Any = group[name]
         if not np.array_equal(coordinate[...], np.asarray(value)):
-            raise GradscopeError(f"{location}: cannot be continued, its coordinate {name} has other values")
+            raise GradscopeError(f"{location}: cannot resume: the coordinate {name} has other values in the store")

@@ -1,4 +1,4 @@
-"""Reading a store."""
+"""Open a store for reading."""
 
 import xarray as xr
 import zarr
@@ -14,22 +14,26 @@ from gradscope.store.untrusted.bounded import Bounded
 
 
 def open_store(where: StorePath) -> xr.Dataset:
-    """Open a store lazily; what is not yet written is masked (NaN, and -1 for integers).
+    """Open a store lazily. Values that are not written yet are masked: NaN, or -1 for integers.
 
-    Where a timestep comes twice, samples are selected by ``step``, which does not: ``ds.sel(step=3)``.
-
-    Tensors stored as float16 come back as float32, scaled by their exponents. The attribute ``status`` is
-    ``recording`` only while a process records; a run that was killed is ``interrupted``.
+    Tensors stored as float16 are read as float32, scaled by their exponents. The attribute ``status`` is ``recording``
+    only while a process records; after a run was killed it is ``interrupted``.
 
     Parameters
     ----------
     where
-        A path, or the URL of a store in an object store.
+        A path, or a URL in an object store.
+
+    Returns
+    -------
+    xarray.Dataset
+        Scalars over cells (classifier, classifier_input, stabilizer, guidance_scale), sample and timestep; tensors over
+        the dimensions of a sample, too. If a timestep occurs twice, select by ``step``: ``ds.sel(step=3)``.
 
     Raises
     ------
     GradscopeError
-        There is no store, or it was written by a later version.
+        There is no store, it is damaged, or a later version wrote it.
 
     Examples
     --------
@@ -40,32 +44,32 @@ def open_store(where: StorePath) -> xr.Dataset:
     location = locate(where)
     group = open_arrays(location)
     try:
-        # Values as they are stored: what a stranger's attributes would make of them is not recorded.
+        # Without decoding: gradscope stores values as they are, and a stranger's attributes must not change them.
         ds = xr.open_zarr(group.store, chunks={}, zarr_format=3, mask_and_scale=False, decode_times=False)
-        # Small, and groupby("label") needs them. In a task of dask its scheduler would wait for that very task.
+        # They are small, and groupby("label") needs them. Synchronously: in a task, dask would wait for that task.
         ds = ds.assign_coords({name: coord.load(scheduler="synchronous") for name, coord in ds.coords.items()})
         masked = _masked(ds, location, group)
         trust.check_coordinates(ds, str(location))
     except GradscopeError:
         raise
-    except Exception as error:  # zarr and codecs raise of many kinds
+    except Exception as error:  # zarr and its codecs raise errors of many types
         raise GradscopeError(f"{location} is damaged: {error}") from error
     if ds.attrs.get("status") == "recording" and not location.locked():
         ds.attrs["status"] = "interrupted"
     ds.attrs = as_texts(ds.attrs)
     ds = ds.assign(masked)
-    if "timestep" in ds.dims and not ds.indexes["timestep"].is_unique:  # a solver evaluates the denoiser twice there
+    if "timestep" in ds.dims and not ds.indexes["timestep"].is_unique:  # some solvers repeat a timestep
         ds = ds.drop_indexes("timestep").set_xindex("step")
     return ds
 
 
 def open_arrays(where: StorePath) -> zarr.Group:
-    """The arrays of a store as they are stored; no chunk of them takes more than the metadata say.
+    """Open the arrays of a store through zarr; reading a chunk larger than the metadata allow raises an error.
 
     Raises
     ------
     GradscopeError
-        There is no store, or it was written by a later version.
+        There is no store, it is damaged, or a later version wrote it.
     """
     location = locate(where)
     content = location.read(ROOT)
@@ -77,7 +81,7 @@ def open_arrays(where: StorePath) -> zarr.Group:
     store = Bounded(location, document)
     try:
         return zarr.open_group(store, mode="r", zarr_format=3)
-    except Exception as error:  # zarr and codecs raise of many kinds
+    except Exception as error:  # zarr and its codecs raise errors of many types
         raise GradscopeError(f"{location} is damaged: {error}") from error
 
 
@@ -87,7 +91,7 @@ def _masked(ds: xr.Dataset, location: Location, group: zarr.Group) -> dict[str, 
     for name, variable in ((str(key), found) for key, found in ds.data_vars.items()):
         if name != "written" and "timestep" in variable.dims:
             least = 3 if is_tensor(ds, name) else 1
-            # A copy by xarray has float32, scaled, and the exponents beside it.
+            # A copy that xarray wrote holds scaled float32, and the exponents beside it.
             exponent = chunks.get(f"{name}_exponent") if variable.dtype == "float16" else None
             recorded = Recorded(chunks[name], chunks["written"], least, exponent)
             timed[name] = lazy(variable.dims, recorded, variable.attrs)

@@ -1,9 +1,9 @@
-"""Arrays that are added to a store, or take the place of earlier ones: a reader finds those of before, or all the new.
+"""Add arrays to a store, or replace some, atomically: a reader finds all of the old ones or all of the new ones.
 
-The root's metadata hold those of every array, and these say how the files of its chunks are named. New chunks lie
-beside the old ones under other names until the root, which is replaced at once, names them; then the old ones are
-removed. A journal lists the arrays that are on their way: what a process leaves that is killed on the way is removed by
-the next one that writes into the store.
+The root's metadata hold the metadata of every array, which say how the files of its chunks are named. New chunks are
+written beside the old ones under other names. Then the root is replaced, so that it names the new chunks, and the old
+ones are removed. A journal lists the arrays that are being replaced. If the process is killed, the next process that
+writes into the store removes what it left.
 """
 
 import json
@@ -23,17 +23,17 @@ from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.checks import NAME
 
 JOURNAL = ".evaluation.partial"
-"""Key of the list of arrays that are on their way."""
+"""Key of the list of arrays that are being replaced."""
 _CHUNK_BYTES = 4 * 2**20
 _OTHER = {"name": "v2", "separator": "."}
-"""Names of chunks that no array has whose chunks are named by `DOTTED`, or by xarray."""
+"""Keys of chunks that differ from those of `DOTTED` and from those that xarray writes."""
 
 
 def add_variables(where: StorePath, variables: xr.Dataset, instead_of: Iterable[str] = ()) -> None:
-    """Add arrays, with the coordinates they bring, to a store, and set `variables.attrs` on it: all of it at once.
+    """Add variables and their coordinates to a store, and set `variables.attrs` on it, all at once.
 
-    They take the place of arrays of the same name and of those named in `instead_of`. A process that is killed on the
-    way leaves the store as it was before, or as it is after; `clear` removes its leftovers.
+    They replace arrays of the same name and those named in `instead_of`. If the process is killed, the store is as it
+    was before, or complete; `clear` removes the leftovers.
     """
     location = locate(where)
     with writing(location):
@@ -45,7 +45,7 @@ def add_variables(where: StorePath, variables: xr.Dataset, instead_of: Iterable[
         try:
             for key, content in chunks.items():
                 location.replace(key, content)
-            root = Root(location)  # a recording may have set its status meanwhile
+            root = Root(location)  # a recording may have set its status in the meantime
             root.arrays = {name: array for name, array in root.arrays.items() if name not in replaced} | metadata
             root.attributes |= variables.attrs
             root.write()
@@ -54,7 +54,7 @@ def add_variables(where: StorePath, variables: xr.Dataset, instead_of: Iterable[
 
 
 def clear(location: Location) -> None:
-    """Remove what an earlier addition left: the chunks of arrays that are no more, or never came to be."""
+    """Remove what an earlier replacement left: chunks of old arrays, or of new ones that were never completed."""
     if location.read(JOURNAL) is None:
         return
     if location.path is not None:
@@ -75,7 +75,7 @@ def clear(location: Location) -> None:
 
 
 def journaled(location: Location) -> frozenset[str]:
-    """Names of the arrays that are on their way, or were when a process was killed."""
+    """Names of the arrays that are being replaced, or were when a process was killed."""
     names: Any = None
     with suppress(ValueError, RecursionError):
         names = json.loads(location.read(JOURNAL) or b"null")
@@ -83,7 +83,7 @@ def journaled(location: Location) -> frozenset[str]:
 
 
 def _encode(variables: xr.Dataset, before: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Metadata of the arrays by name, and their chunks by key, none of which an array of before has."""
+    """Metadata of the arrays by name, and their chunks by key; no array in `before` has any of these keys."""
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(files), zarr_format=3)
     for key, variable in variables.variables.items():
@@ -105,7 +105,7 @@ def _encode(variables: xr.Dataset, before: Mapping[str, Any]) -> tuple[dict[str,
 
 
 def _is_default(array: Any) -> bool:
-    """Whether the chunks of an array, if there is one, have names as those of recorded arrays do."""
+    """Whether an array, given by its metadata or None, has chunk keys like those of recorded arrays."""
     return array is not None and array.get("chunk_key_encoding", {}).get("name") == "default"
 
 

@@ -10,12 +10,12 @@ from gradscope.store.locations.location import ROOT, Location, StorePath, locate
 
 
 class Root:
-    """The root's metadata, with those of all arrays: replaced at once, so that a reader finds both."""
+    """The root's metadata, which include those of all arrays. `write` replaces them atomically."""
 
     def __init__(self, location: Location) -> None:
         content = location.read(ROOT)
         if content is None:
-            raise GradscopeError(f"{location}: the store is not there any more")
+            raise GradscopeError(f"{location}: the store no longer exists")
         self._location = location
         self._document = json.loads(content)
         self.attributes: dict[str, Any] = self._document["attributes"]
@@ -28,7 +28,7 @@ class Root:
 
 
 def set_attributes(where: StorePath, attributes: Mapping[str, Any]) -> None:
-    """Change attributes of the store."""
+    """Set attributes of a store; the others keep their values."""
     location = locate(where)
     with writing(location):
         root = Root(location)

@@ -1,4 +1,4 @@
-"""What a store holds: dimensions, arrays, chunks and sizes."""
+"""The arrays of a store: their dimensions, chunks and sizes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,126 +7,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradscope.errors import GradscopeError
-from gradscope.store.dims import CELL_DIMS, REPEAT, names_of_sample
-from gradscope.text import check_name
+from gradscope.store.dims import REPEAT
+from gradscope.store.grid import Grid
 
 VERSION = 2
-OF_TIMESTEPS = ("step", "alphas_cumprod", "sigma", "signal", "noise", "log_snr")
-OF_SAMPLES = ("label", "seed")
-COORDINATES = (*CELL_DIMS, "sample", *OF_SAMPLES, "timestep", *OF_TIMESTEPS)
-AUXILIARY = " ".join((*OF_TIMESTEPS, *OF_SAMPLES))
-"""The attribute `coordinates`: those that are not along a dimension of their own."""
-
 _CHUNK_BYTES = 4 * 2**20
 _TENSOR_CHUNK_BYTES = 2**20
 _SCALAR_CHUNK_STEPS = 50
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Coordinates of a run: cells, samples, timesteps and a sample's shape.
-
-    Raises
-    ------
-    GradscopeError
-        A name cannot be shown in a line, or a dimension's name is taken.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> grid = Grid(
-    ...     classifier=("robust",), classifier_input=("x_t",), stabilizer=("none",), guidance_scale=(0.0, 0.5),
-    ...     label=np.array([0, 1, 2]), seed=np.arange(3), timestep=np.array([999, 499]),
-    ...     alphas_cumprod=np.array([0.01, 0.5]), sigma=np.array([0.9, 0.1]), sample_shape=(16, 7),
-    ...     sample_dims=("horizon", "action"), batch_size=3,
-    ... )
-    >>> grid.cells, grid.sample_names
-    ((1, 1, 1, 2), ('horizon', 'action'))
-    """
-
-    classifier: tuple[str, ...]
-    classifier_input: tuple[str, ...]
-    stabilizer: tuple[str, ...]
-    guidance_scale: tuple[float, ...]
-    label: np.ndarray
-    """Target class of each sample, ``(samples,)``."""
-    seed: np.ndarray
-    """Seed of each sample's generator, ``(samples,)``."""
-    timestep: np.ndarray
-    """One for each evaluation of the denoiser, in sampling order, ``(timesteps,)``: whole numbers or not."""
-    alphas_cumprod: np.ndarray
-    sigma: np.ndarray
-    sample_shape: tuple[int, ...]
-    """Channel, height, width of an image; or those of any other sample."""
-    batch_size: int
-    """Samples of a block."""
-    sample_dims: tuple[str, ...] = ()
-    """Names of the sample's dimensions; by default those of points, signals, images or videos, by their number."""
-    further: Mapping[str, tuple[str | float, ...]] = field(default_factory=dict)
-    """Dimensions of the cells beside the four, for example ``method``, with their values."""
-    repeats: int = 0
-    """At most so often a timestep is repeated; 0: stores have no dimension `repeat`."""
-    signal: np.ndarray | None = None
-    noise: np.ndarray | None = None
-    """x_t = signal x_0 + noise epsilon, ``(timesteps,)``; by default the roots of alphas_cumprod and of 1 less that."""
-
-    def __post_init__(self) -> None:
-        for dim in ("classifier", "classifier_input", "stabilizer"):
-            for name in getattr(self, dim):
-                check_name(name, dim)
-        for dim, values in self.further.items():
-            if not str(dim).isidentifier() or dim in (*COORDINATES, *self.sample_names, REPEAT):
-                raise GradscopeError(f"further: {dim!r} cannot name a dimension of the cells")
-            for value in values:
-                if isinstance(value, str):
-                    check_name(value, str(dim))
-
-    @property
-    def cell_dims(self) -> tuple[str, ...]:
-        return (*CELL_DIMS, *self.further)
-
-    @property
-    def sample_names(self) -> tuple[str, ...]:
-        """Names of the sample's dimensions."""
-        return names_of_sample(self.sample_shape, self.sample_dims)
-
-    def along(self, dim: str) -> tuple[str | float, ...]:
-        """The values along one dimension of the cells."""
-        return tuple(self.further[dim] if dim in self.further else getattr(self, dim))
-
-    @property
-    def cells(self) -> tuple[int, ...]:
-        """Number of values of each of `cell_dims`."""
-        return tuple(len(self.along(dim)) for dim in self.cell_dims)
-
-    @property
-    def times(self) -> dict[str, np.ndarray]:
-        """Coordinates along the timesteps, by name; ``log_snr`` is in nats."""
-        signal = np.sqrt(self.alphas_cumprod) if self.signal is None else self.signal
-        noise = np.sqrt(1 - np.asarray(self.alphas_cumprod)) if self.noise is None else self.noise
-        with np.errstate(divide="ignore"):
-            log_snr = 2 * (np.log(signal) - np.log(noise))
-        values = (np.arange(self.timesteps), self.alphas_cumprod, self.sigma, signal, noise, log_snr)
-        return {name: np.asarray(value) for name, value in zip(OF_TIMESTEPS, values, strict=True)}
-
-    @property
-    def samples(self) -> int:
-        return len(self.label)
-
-    @property
-    def timesteps(self) -> int:
-        return len(self.timestep)
-
-    @property
-    def block(self) -> int:
-        """Samples of a block; the last one may have fewer."""
-        return min(self.batch_size, self.samples)
-
-
-@dataclass(frozen=True)
 class Coordinate:
-    """Values along a dimension of an array's own."""
+    """Values along an array's own dimension."""
 
     values: tuple[str, ...] | tuple[float, ...]
     long_name: str
@@ -137,8 +29,8 @@ class Coordinate:
 class Array:
     """One recorded array.
 
-    `kind` is ``tensor`` (over all dimensions, for the first samples only), ``scalar`` (over cells, sample, timestep,
-    repeat where there is one, and `dims`) or ``final`` (over cells, sample and `dims`, once a trajectory).
+    `kind` is ``tensor`` (over all dimensions, kept for the first samples), ``scalar`` (over cells, sample, timestep,
+    repeat if the store has it, and `dims`) or ``final`` (over cells, sample and `dims`: one value per trajectory).
     """
 
     name: str
@@ -147,36 +39,53 @@ class Array:
     dtype: str = "float32"
     dims: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Lengths of the dimensions in `dims` that are neither the sample's nor in `coords`."""
+    """Lengths of dimensions in `dims` that are neither a sample's nor in `coords`."""
     coords: Mapping[str, Coordinate] = field(default_factory=dict)
-    """By dimension."""
+    """Values along dimensions in `dims`."""
 
 
 WRITTEN = Array(
     "written",
     "scalar",
-    {"long_name": "what is recorded: 0 nothing, 1 scalars, 3 scalars and tensors", "units": "1"},
+    {"long_name": "recorded values: 0 none, 1 scalars, 3 scalars and tensors", "units": "1"},
     dtype="uint8",
 )
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The arrays of a run over its grid."""
+    """The arrays of a run over its grid, and how they are stored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> two, ten = np.arange(2), np.arange(10)
+    >>> grid = Grid(
+    ...     classifier=("robust",), classifier_input=("x_t",), stabilizer=("none",), guidance_scale=(0.5,),
+    ...     label=two, seed=two, timestep=ten[::-1], alphas_cumprod=(ten + 1) / 11, sigma=ten / 10,
+    ...     sample_shape=(3, 32, 32), batch_size=2,
+    ... )
+    >>> gradient = Array("gradient", "tensor", {"units": "1"}, dims=grid.sample_names)
+    >>> schema = Schema(grid, (gradient,))
+    >>> schema.shape(gradient)
+    (1, 1, 1, 1, 2, 10, 3, 32, 32)
+    >>> schema.bytes(), schema.files()
+    (245780, 4)
+    """
 
     grid: Grid
     arrays: tuple[Array, ...]
     tensor_samples: int = 64
-    """Tensors are kept for the first so many samples,"""
+    """Number of samples, from the first, whose tensors are kept."""
     tensor_every: int = 1
-    """every so many timesteps, from the first."""
+    """Interval in timesteps at which tensors are kept, from the first."""
     codec: Literal["none", "lz4"] = "none"
     sharded: bool = False
-    """Chunks of tensors lie together in larger objects: for stores that are far away."""
+    """Whether several chunks of a tensor share one object; used in object stores."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all recorded arrays, the marker included."""
+        """Names of all recorded arrays, the marker included."""
         return (*(array.name for array in self.arrays), WRITTEN.name)
 
     @property
@@ -193,7 +102,7 @@ class Schema:
 
     @property
     def coords(self) -> dict[str, Coordinate]:
-        """Coordinates of the arrays' own dimensions."""
+        """Coordinates of the arrays' own dimensions, by dimension."""
         return {dim: coordinate for array in self.arrays for dim, coordinate in array.coords.items()}
 
     def _of(self, kind: str) -> tuple[Array, ...]:
@@ -201,11 +110,10 @@ class Schema:
 
     @property
     def tensor_chunk(self) -> tuple[int, int]:
-        """Samples and timesteps of a tensor's chunk, about 1 MB: no chunk reaches over a block's end.
+        """Samples and timesteps of a tensor's chunk, about 1 MB. No chunk extends beyond a block.
 
-        One sample, and about equally many timesteps in each chunk of a trajectory: a trajectory is read in few pieces.
-        A trajectory that is smaller shares its chunk with others. Where tensors are kept at some timesteps only, a
-        chunk is one of these.
+        A chunk holds one sample, and a trajectory is split evenly into as few chunks as possible. Trajectories under
+        1 MB share a chunk with others. If tensors are not kept at every timestep, a chunk holds one timestep.
         """
         itemsize = max((np.dtype(array.dtype).itemsize for array in self.tensors), default=4)
         one = prod(self.grid.sample_shape) * max(1, self.grid.repeats) * itemsize
@@ -216,27 +124,31 @@ class Schema:
         return (_divisor(self.grid.block, limit) if whole else 1), steps
 
     def keeps_tensor(self, step: int) -> bool:
+        """Whether tensors are kept at a step."""
         return bool(self.tensors) and step % self.tensor_every == 0
 
     def kept_samples(self, first_sample: int, samples: int) -> int:
-        """How many of a block's samples have their tensors kept."""
+        """Number of a block's samples whose tensors are kept."""
         return max(0, min(samples, self.tensor_samples - first_sample))
 
     def dims(self, array: Array) -> tuple[str, ...]:
+        """Names of an array's dimensions."""
         repeat = (REPEAT,) if self.grid.repeats else ()
         time = () if array.kind == "final" else ("timestep", *repeat)
         return (*self.grid.cell_dims, "sample", *time, *array.dims)
 
     @property
     def repeats(self) -> tuple[int, ...]:
-        """Length of the dimension `repeat`; empty where there is none."""
+        """Length of the dimension `repeat`; empty if there is none."""
         return (self.grid.repeats,) if self.grid.repeats else ()
 
     def shape(self, array: Array) -> tuple[int, ...]:
+        """Lengths of an array's dimensions."""
         time = () if array.kind == "final" else (self.grid.timesteps, *self.repeats)
         return (*self.grid.cells, self.grid.samples, *time, *self.extra(array))
 
     def chunks(self, array: Array) -> tuple[int, ...]:
+        """Shape of an array's chunks."""
         samples, steps = self.grid.block, self.scalar_chunk_steps
         if array.kind == "tensor":
             samples, steps = self.tensor_chunk
@@ -247,23 +159,23 @@ class Schema:
 
     @property
     def _cell(self) -> tuple[int, ...]:
-        """A chunk holds one cell."""
+        """A chunk's size along the dimensions of cells: one cell."""
         return (1,) * len(self.grid.cell_dims)
 
     def _final_chunk(self, array: Array) -> int:
-        """Samples of a final array's chunk, near 4 MB, whatever a block has; no chunk reaches over a block's end."""
+        """Samples of a final array's chunk, at most 4 MB where that is possible; no chunk extends beyond a block."""
         limit = _CHUNK_BYTES // (prod(self.extra(array)) * np.dtype(array.dtype).itemsize)
         return _divisor(self.grid.block, limit)
 
     def shards(self, array: Array) -> tuple[int, ...] | None:
-        """Size of the objects that hold several chunks; None where each has its own."""
+        """Shape of the objects that hold several chunks; None if each chunk is an object."""
         if not self.sharded or array.kind != "tensor":
             return None
         return (*self._cell, self.stored_samples, self.tensor_chunk[1], *self.repeats, *self.extra(array))
 
     @property
     def stored_samples(self) -> int:
-        """Samples of a block that are in one object of a tensor: whole chunks, and no object reaches over a block."""
+        """Samples in one stored object of a tensor: whole chunks, and no object extends beyond a block."""
         chunk, kept = self.tensor_chunk[0], self.kept_samples(0, self.grid.block)
         if not self.sharded:
             return chunk
@@ -277,10 +189,11 @@ class Schema:
 
     @property
     def scalar_chunk_steps(self) -> int:
+        """Timesteps of a scalar's chunk."""
         return min(_SCALAR_CHUNK_STEPS, self.grid.timesteps)
 
     def bytes(self) -> int:
-        """Size of the whole store in bytes, uncompressed, without metadata."""
+        """Size of the complete store in bytes, uncompressed, without metadata."""
         cells = prod(self.grid.cells)
         kept = self.kept_samples(0, self.grid.samples) * ceil(self.grid.timesteps / self.tensor_every)
         counts = {
@@ -292,12 +205,12 @@ class Schema:
         return sum(cells * counts[a.kind] * prod(self.extra(a)) * np.dtype(a.dtype).itemsize for a in arrays)
 
     def files(self) -> int:
-        """Number of files of the whole store, at most."""
+        """Largest number of files of the complete store."""
         stored = ((a, self.shards(a) or self.chunks(a)) for a in (*self.arrays, WRITTEN))
         return sum(1 + prod(map(ceil, np.divide(self._kept_shape(array), size))) for array, size in stored)
 
     def _kept_shape(self, array: Array) -> tuple[int, ...]:
-        """Of an array, as far as it is ever written."""
+        """Shape of the part of an array that is ever written."""
         shape = list(self.shape(array))
         if array.kind == "tensor":
             first = len(self.grid.cell_dims)
@@ -307,7 +220,7 @@ class Schema:
 
 
 def _divisor(number: int, limit: int) -> int:
-    """The largest divisor up to a limit, at least 1."""
+    """The largest divisor of a number that is at most `limit`, at least 1."""
     return max(d for d in range(1, max(1, min(limit, number)) + 1) if number % d == 0)
 
 

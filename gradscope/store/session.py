@@ -1,4 +1,4 @@
-"""The time in which a store is recorded into: how it begins, whom it keeps out, and how it ends."""
+"""Begin a recording, keep other processes out of its store, and set the store's status when it ends."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,12 +16,12 @@ from gradscope.store.schema import Schema
 def begin(
     location: Location, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False, resume: bool = False
 ) -> None:
-    """Make the store, or see that it is the one of this schema; set the attributes on it.
+    """Create a store, or with `resume` check that it has this schema; set its attributes.
 
     Raises
     ------
     GradscopeError
-        The store cannot be made or continued, or another process records into it.
+        The store cannot be created or resumed, or another process records into it.
     """
     if not resume:
         create(location, schema, {**attributes, "status": "recording"}, overwrite)
@@ -33,9 +33,9 @@ def begin(
 
 @contextmanager
 def recording(location: Location, advice: str = "") -> Iterator[None]:
-    """While it is open no other process can record into the store; left, the store says how it ended.
+    """Lock a store for recording. On exit its status becomes ``complete``, or ``interrupted`` after an error.
 
-    An error that goes through it gets a note of how far the recording came, and `advice`.
+    An error gets a note with the number of recorded blocks and `advice`.
     """
     with location.lock():
         clear(location)

@@ -1,15 +1,14 @@
-"""Writing a store: one thread fills the arrays, whole chunks at a time, and the marker comes last.
+"""Write a store: one thread fills the arrays, whole chunks at a time, and sets the marker last.
 
-Scalars are written too when they have waited for some seconds, so that a run can be followed while it is recorded:
-`written` is 1 there, and becomes 3 when the tensors' chunk is written. What is written again is written whole, from
-memory.
+Scalars that have waited for some seconds are written before their chunk is full, so that a run can be watched while it
+is recorded. There `written` is 1; it becomes 3 when the tensors' chunk is written. A chunk that is written again is
+written whole, from memory.
 """
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +19,33 @@ from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks, Where
 from gradscope.store.locations.files import sync
 from gradscope.store.locations.location import ROOT, StorePath, locate, reason
-from gradscope.store.schema import WRITTEN, Array, Schema, fill_value
+from gradscope.store.schema import WRITTEN, Schema
+from gradscope.store.staging import Frame, Staging
 
 FLUSH_SECONDS = 2.0
-"""No step waits longer until it is written,"""
+"""Longest time that a step waits until it is written into a folder."""
 FAR_FLUSH_SECONDS = 30.0
-"""or, in an object store, this long."""
-
-
-@dataclass
-class Frame:
-    """The values of one step of one block, in host memory.
-
-    Arrays have the block's samples first; tensors only the samples whose tensors are kept. ``wait()`` returns when the
-    arrays are filled, ``release()`` gives them back.
-    """
-
-    cell: tuple[int, ...]
-    first_sample: int
-    step: int
-    arrays: Mapping[str, np.ndarray]
-    wait: Callable[[], None] = lambda: None
-    release: Callable[[], None] = lambda: None
-    repeat: int = 0
-    """Number of the repetition of this step, where the store has a dimension `repeat`."""
+"""Longest time that a step waits until it is written into an object store."""
 
 
 class StoreWriter:
     """Writes frames in a thread, whole chunks at a time, in the order of `submit`.
 
-    A block's steps must come in order, and one block after the other. A failure in the thread is raised by the next
-    `submit`, or by `close`. Memory is one chunk of timesteps of one block: about 1 MB for each tensor of each sample.
+    Submit the steps of a block in order, and one block after another. An error in the thread is raised by the next
+    `submit`, or by `close`. Memory holds one chunk of timesteps of one block: about 1 MB per tensor and sample.
+
+    Parameters
+    ----------
+    where
+        The store.
+    schema
+        Its arrays.
+    inspect
+        Called in the thread with each frame before it is written.
+    durable
+        Flush data to disk (fsync) before their marker is set.
+    flush_seconds
+        Longest time that a step waits until it is written; default: `FLUSH_SECONDS` or `FAR_FLUSH_SECONDS`.
     """
 
     def __init__(
@@ -73,32 +68,33 @@ class StoreWriter:
             name: Chunks(location, _array(group, name).with_config({"write_empty_chunks": True}), durable)
             for name in schema.names
         }
-        self._staging: _Staging | None = None
-        self._since: float | None = None  # when the oldest step that is not yet written came
+        self._staging: Staging | None = None
+        self._since: float | None = None  # arrival of the oldest step that is not written yet
         self._frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self.bytes = 0
         """Bytes written, before compression."""
         self.seconds = 0.0
-        """Time spent in writing."""
+        """Seconds spent writing."""
         self._thread = threading.Thread(target=self._run, name="gradscope-writer", daemon=True)
         self._thread.start()
 
     def forget(self, cell: tuple[int, ...], first_sample: int, samples: int) -> None:
-        """Mark nothing of a block as written, before it is recorded again; no step of it may be on its way."""
+        """Mark a block as not written, before it is recorded again. No frame of it may be in the queue."""
         rows: Where = (*cell, slice(first_sample, first_sample + samples))
         marker = self._chunks[WRITTEN.name]
         if (values := marker.select(rows)).any():
             marker.write(rows, np.zeros_like(values))
 
     def submit(self, frame: Frame) -> None:
+        """Queue a frame for writing; raises an earlier error of the thread."""
         if self._error is not None:
             frame.release()
             self.check()
         self._frames.put(frame)
 
     def check(self) -> None:
-        """Raise what went wrong in the thread, if anything did."""
+        """Raise GradscopeError if writing has failed in the thread."""
         if self._error is None:
             return
         if self._location.path is not None and not (self._location.path / ROOT).exists():
@@ -106,7 +102,7 @@ class StoreWriter:
         raise GradscopeError(f"{self._location} could not be written: {reason(self._error)}") from self._error
 
     def close(self) -> None:
-        """Write what is left, and stop."""
+        """Write the remaining frames, and end the thread."""
         if self._thread.is_alive():
             self._frames.put(None)
             self._thread.join()
@@ -126,7 +122,7 @@ class StoreWriter:
         self._flush_safely(0.0)
 
     def _next(self) -> Frame | None:
-        """The next frame; if it is long in coming, what waits is written meanwhile."""
+        """The next frame; steps that wait too long in the meantime are written."""
         while True:
             try:
                 return self._frames.get(timeout=self._patience())
@@ -134,7 +130,7 @@ class StoreWriter:
                 self._flush_safely(0.5)
 
     def _patience(self) -> float | None:
-        """Seconds until what is staged has to be written; None where nothing is."""
+        """Seconds until staged steps must be written; None if there are none."""
         if self._since is None or self._error is not None:
             return None
         return max(0.0, self._since + self._flush_seconds - time.monotonic())
@@ -151,7 +147,7 @@ class StoreWriter:
         if staging is None or (staging.cell, staging.first_sample) != (frame.cell, frame.first_sample):
             self._flush(0.0)
             samples = len(frame.arrays[self._schema.scalars[0].name])
-            self._staging = staging = _Staging(self._schema, frame.cell, frame.first_sample, samples)
+            self._staging = staging = Staging(self._schema, frame.cell, frame.first_sample, samples)
         staging.put(frame)
         if self._since is None:
             self._since = time.monotonic()
@@ -167,7 +163,7 @@ class StoreWriter:
             self._flush(1.0)
 
     def _flush(self, share: float) -> None:
-        """Write what waits: tensors if that share of their chunk has come, then scalars, then the marker."""
+        """Write waiting steps: tensors if this share of their chunk has arrived, then scalars, then the marker."""
         staging = self._staging
         if staging is None or not (staging.waiting or (staging.unmarked and not share)):
             return
@@ -179,7 +175,7 @@ class StoreWriter:
 
     def _refuse_removed(self) -> None:
         if self._location.path is not None and not (self._location.path / ROOT).exists():
-            raise FileNotFoundError("it was removed")  # zarr would make its folders again
+            raise FileNotFoundError("it was removed")  # zarr would create its folders again
 
     def _write_all(self, pieces: Iterator[tuple[str, Where, np.ndarray]]) -> None:
         for piece in pieces:
@@ -192,108 +188,8 @@ class StoreWriter:
         self.bytes += values.nbytes
 
 
-class _Staging:
-    """The steps of one block whose chunks are not yet full: these are written from here, whole.
-
-    A tensor's chunk is written when it is full, and once before, when half of it has come and waits: however slow the
-    sampler is, no more than twice the tensors' bytes are written. Scalars are few, and written whenever they wait.
-    """
-
-    def __init__(self, schema: Schema, cell: tuple[int, ...], first_sample: int, samples: int) -> None:
-        self.schema, self.cell, self.first_sample = schema, cell, first_sample
-        self.rows = slice(first_sample, first_sample + samples)
-        self.kept = schema.kept_samples(first_sample, samples)
-        rows = schema.stored_samples
-        self.staged = min(samples, -(-self.kept // rows) * rows)  # of tensors: whole objects
-        self.scalars = {a.name: self._empty(a, samples, schema.scalar_chunk_steps) for a in schema.scalars}
-        self.tensors = {
-            a.name: self._empty(a, self.staged, schema.tensor_chunk[1]) for a in schema.tensors if self.kept
-        }
-        self.marker = np.zeros((samples, schema.grid.timesteps, *schema.repeats), WRITTEN.dtype)
-        self.next = 0
-        """The step after the last that came."""
-        self.waiting = False
-        """Whether there are steps whose scalars are not written,"""
-        self.unmarked: list[tuple[int, ...]] = []
-        """steps (and repetitions) whose tensors are not,"""
-        self.first_marked = 0
-        """and the first step whose marker is not that here."""
-        self.halved = False
-        """The chunk that is being filled was written once."""
-
-    def _empty(self, array: Array, samples: int, steps: int) -> np.ndarray:
-        shape = (samples, steps, *self.schema.repeats, *self.schema.extra(array))
-        return np.full(shape, fill_value(array.dtype), dtype=array.dtype)
-
-    def put(self, frame: Frame) -> None:
-        schema, step = self.schema, frame.step
-        at: tuple[int, ...] = (frame.repeat,) if schema.repeats else ()
-        fresh = bool(at) and step >= self.next
-        self._put(self.scalars, frame, (slice(None), step % schema.scalar_chunk_steps, *at), fresh)
-        if self.tensors and schema.keeps_tensor(step):
-            self._put(self.tensors, frame, (slice(self.kept), step % schema.tensor_chunk[1], *at), fresh)
-            self.unmarked.append((step, *at))
-        place: Where = (slice(None), step, *at)
-        self.marker[place] = 1
-        self.first_marked = min(self.first_marked, step)
-        self.next, self.waiting = step + 1, True
-
-    def _put(self, staged: Mapping[str, np.ndarray], frame: Frame, place: Where, fresh: bool) -> None:
-        for name, values in staged.items():
-            if fresh:  # what an earlier chunk left in repetitions that this step may not have
-                values[:, place[1]] = fill_value(values.dtype)
-            values[place] = frame.arrays[name]
-
-    @property
-    def scalars_full(self) -> bool:
-        return self.next % self.schema.scalar_chunk_steps == 0 or self.next == self.schema.grid.timesteps
-
-    @property
-    def tensors_full(self) -> bool:
-        full = self.next % self.schema.tensor_chunk[1] == 0 or self.next == self.schema.grid.timesteps
-        return full and bool(self.unmarked)
-
-    def tensors_wait(self, share: float) -> bool:
-        """Whether at least a share of the tensors' chunk has come, and it was not yet written at half."""
-        size = self.schema.tensor_chunk[1]
-        come = (self.next - 1) % size + 1
-        again = share > 0 and self.halved
-        return bool(self.unmarked) and come >= share * size and not again
-
-    def take_tensors(self) -> Iterator[tuple[str, Where, np.ndarray]]:
-        """Array name, place and values of the tensors' chunk; afterwards the marker here says that they are there."""
-        steps = self._chunk(self.next - 1, self.schema.tensor_chunk[1])
-        rows = slice(self.first_sample, self.first_sample + self.staged)
-        for name, values in self.tensors.items():
-            values[:, self.next - steps.start :] = fill_value(values.dtype)  # and not what was there before
-            yield name, (*self.cell, rows, steps), values[:, : steps.stop - steps.start]
-        for step, *at in self.unmarked:
-            place: Where = (slice(self.kept), step, *at)
-            self.marker[place] = 3
-            self.first_marked = min(self.first_marked, step)
-        self.unmarked.clear()
-        self.halved = self.next < steps.stop
-
-    def take_scalars(self) -> Iterator[tuple[str, Where, np.ndarray]]:
-        """The same of the scalars' chunk, and then of the marker's chunks that changed, in the order of the steps."""
-        size = self.schema.scalar_chunk_steps
-        steps = self._chunk(self.next - 1, size)
-        for name, values in self.scalars.items():
-            values[:, self.next - steps.start :] = fill_value(values.dtype)
-            yield name, (*self.cell, self.rows, steps), values[:, : steps.stop - steps.start]
-        for first in range(self.first_marked - self.first_marked % size, self.next, size):
-            place = self._chunk(first, size)
-            yield WRITTEN.name, (*self.cell, self.rows, place), self.marker[:, place]
-        self.first_marked, self.waiting = self.next, False
-
-    def _chunk(self, step: int, size: int) -> slice:
-        """The steps of the chunk to which a step belongs: no flush is ever put off beyond its end."""
-        first = step - step % size
-        return slice(first, min(first + size, self.schema.grid.timesteps))
-
-
 def _sync_metadata(store: Path) -> None:
-    """Have on the disk what chunks are read with, and the names that lead to it."""
+    """Flush to disk the metadata that reading needs, and the names of their files and folders."""
     for file in store.glob(f"**/{ROOT}"):
         sync(file)
         sync(file.parent)

@@ -1,1 +1,1 @@
-"""Is a store what was recorded? Its metadata, its chunks, and its scalars recomputed from its tensors."""
+"""Verify a store: check its metadata and chunks, and recompute its scalars from its tensors."""

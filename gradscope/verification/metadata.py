@@ -1,4 +1,4 @@
-"""Whether a store's metadata agree with each other, and its files with them."""
+"""Check that a store's metadata agree with each other and with its files."""
 
 import json
 import shlex
@@ -10,39 +10,42 @@ from gradscope.errors import GradscopeError
 from gradscope.store.arrays import is_dotted
 from gradscope.store.config_hash import config_hash
 from gradscope.store.dims import CELL_DIMS, cell_dims_of, sample_dims_of
+from gradscope.store.grid import AUXILIARY, COORDINATES
 from gradscope.store.locations.files import MAX_METADATA_BYTES
 from gradscope.store.locations.location import ROOT, Location
 from gradscope.store.replacement import journaled
-from gradscope.store.schema import AUXILIARY, COORDINATES, VERSION, WRITTEN
+from gradscope.store.schema import VERSION, WRITTEN
 from gradscope.store.untrusted import arrays as trusted_arrays
 from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.checks import NAME
-from probes.catalogue import IMAGE_DIMS
+from probes.variable import IMAGE_DIMS
 
 MOST = 20
-"""Findings of an array that are told one by one."""
+"""Number of findings about an array that are listed."""
 _CONSOLIDATED = {"kind": "inline", "must_understand": False}
 _STATUS = ("recording", "interrupted", "complete")
-ANEW = "record the run anew"
+RECORD_AGAIN = "record the run again"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a store."""
+    """An error in a store."""
 
     array: str
-    """Its name; empty where it is none's."""
+    """Name of the array; empty if the finding is not about one."""
     place: str
     """File, chunk, or cell, sample and timestep."""
     what: str
+    """What is wrong."""
     remedy: str
+    """What to do about it."""
 
     def __str__(self) -> str:
         return f"{': '.join(filter(None, (self.place, self.what)))}; {self.remedy}"
 
 
 def bounded(found: Iterator[Finding], most: int = MOST) -> Iterator[Finding]:
-    """At most so many findings of each array, then one that says that there are more; no more are looked for."""
+    """At most `most` findings of each array, then one that says that there are more."""
     counts: dict[str, int] = {}
     for finding in found:
         counts[finding.array] = count = counts.get(finding.array, 0) + 1
@@ -53,12 +56,12 @@ def bounded(found: Iterator[Finding], most: int = MOST) -> Iterator[Finding]:
 
 
 class Metadata:
-    """The metadata of a store: of its root, with the copies of those of its arrays.
+    """The metadata of a store's root, with its copies of the arrays' metadata.
 
     Raises
     ------
     GradscopeError
-        There is no store, or none that this version reads.
+        There is no store, or this version does not read it.
     """
 
     def __init__(self, location: Location) -> None:
@@ -67,11 +70,11 @@ class Metadata:
             raise GradscopeError(f"{location} is not a zarr store (no {ROOT} in it)")
         self._location = location
         self.files: Mapping[str, int] = dict(location.listing())
-        """Sizes in bytes of all files and objects, by their keys."""
+        """Size in bytes of every file or object, by key."""
         self.refused = ""
-        """Why it cannot be read; empty where it can."""
-        self.on_their_way = journaled(location)
-        """Names of the arrays of an evaluation that goes on, or was interrupted; those of the root are whole."""
+        """Why the store cannot be read; empty if it can."""
+        self.being_replaced = journaled(location)
+        """Arrays of an evaluation that is running or was interrupted. The arrays in the root are complete."""
         try:
             self.document = trust.parse(content, str(location))
             if location.path is not None:
@@ -83,7 +86,7 @@ class Metadata:
             self.refused = str(error).removeprefix(f"{location}").lstrip(":, ")
 
     def _is_store(self) -> bool:
-        """Whether what cannot be read is a store of gradscope's that is damaged, and not something else."""
+        """Whether it is a damaged gradscope store, and not something else."""
         version = self.attributes.get("schema_version")
         if type(version) is int and version > VERSION:
             return False
@@ -91,40 +94,43 @@ class Metadata:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
+        """The root's attributes."""
         return _mapping(self.document.get("attributes"))
 
     @property
     def arrays(self) -> Mapping[str, Any]:
-        """The root's copies of the metadata of all arrays."""
+        """The root's copies of the arrays' metadata, by name."""
         return _mapping(_mapping(self.document.get("consolidated_metadata")).get("metadata"))
 
     @property
     def evaluation(self) -> frozenset[str]:
-        """Names of the arrays that the evaluation made."""
+        """Names of the arrays that an evaluation added."""
         return frozenset(_texts(_embedded(self.attributes, "evaluation").get("variables")))
 
     @property
     def cell_dims(self) -> tuple[str, ...]:
+        """Dimensions of cells."""
         return cell_dims_of({"cell_dims": _texts(self.attributes.get("cell_dims")) or CELL_DIMS})
 
     @property
     def sample_dims(self) -> tuple[str, ...]:
+        """Dimensions of a sample."""
         return sample_dims_of({"sample_dims": _texts(self.attributes.get("sample_dims")) or IMAGE_DIMS})
 
     @property
     def coordinates(self) -> tuple[str, ...]:
-        """Those that every store of this schema has."""
+        """Coordinates that every store of this schema version has."""
         later = ("signal", "noise", "log_snr") if self.attributes.get("schema_version") == 1 else ()
         return (*(name for name in COORDINATES if name not in later), *self.cell_dims[len(CELL_DIMS) :])
 
     @property
     def auxiliary(self) -> str:
-        """The attribute `coordinates` that a store of this schema has."""
+        """Value of the attribute `coordinates` in a store of this schema version."""
         return " ".join(name for name in AUXILIARY.split() if name in self.coordinates)
 
     @property
     def recorded(self) -> frozenset[str]:
-        """Names of the recorded arrays: listed, or, in older stores, by their dimensions."""
+        """Names of the recorded arrays: as listed or, in older stores, judged by their dimensions."""
         if "recorded" in self.attributes:
             return frozenset(_texts(self.attributes["recorded"]))
         over = [*self.cell_dims, "sample"]
@@ -133,18 +139,18 @@ class Metadata:
 
     @property
     def is_copy(self) -> bool:
-        """Whether xarray wrote it: a selection of a store, or another one's values."""
+        """Whether xarray wrote the store, as a copy or a selection of another one."""
         return not is_dotted(_mapping(self.arrays.get(WRITTEN.name)))
 
     @property
     def recording(self) -> Mapping[str, Any]:
-        """Settings of the recording, as far as the store has them."""
+        """Settings under ``recording``; empty if the store has none."""
         return _mapping(_embedded(self.attributes, "configuration").get("recording"))
 
     def findings(self) -> Iterator[Finding]:
-        """What is wrong with the metadata alone."""
+        """Findings about the metadata."""
         if self.refused:
-            yield Finding("", ROOT, self.refused, ANEW)
+            yield Finding("", ROOT, self.refused, RECORD_AGAIN)
         if len(self.arrays) > trusted_arrays.ARRAYS:
             return
         yield from self._differing()
@@ -154,32 +160,34 @@ class Metadata:
 
     @property
     def resume(self) -> str:
-        """What goes on with the recording: of a configuration the command, of a sampler in Python its call."""
+        """The command that resumes the recording; for one from Python, the call."""
         configured = "classifiers" in _embedded(self.attributes, "configuration")
         quoted = shlex.quote(str(self._location))
         return f"gradscope record --resume {quoted}" if configured else "gradscope.record(..., resume=True)"
 
     def remedy(self, name: str) -> str:
-        """How to come by an array again."""
+        """How to restore an array."""
         if name in self.evaluation:
-            return f"`gradscope evaluate {shlex.quote(str(self._location))}` makes it anew"
-        return ANEW
+            return f"`gradscope evaluate {shlex.quote(str(self._location))}` makes it again"
+        return RECORD_AGAIN
 
     def _differing(self) -> Iterator[Finding]:
         for name, copy in self.arrays.items():
             place = f"{name}/{ROOT}"
-            if not NAME.fullmatch(name) or name in self.on_their_way - self.recorded:
-                continue  # refused, or about to be written
+            if not NAME.fullmatch(name) or name in self.being_replaced - self.recorded:
+                continue  # refused already, or being replaced
             if self.files.get(place, 0) > MAX_METADATA_BYTES:
                 yield Finding(name, place, f"it takes {self.files[place]} bytes", self.remedy(name))
             elif (content := self._location.read(place)) is None:
-                yield Finding(name, place, "it is missing", f"write it as {ROOT} has it, or {self.remedy(name)}")
+                yield Finding(
+                    name, place, "it is missing", f"restore it from the copy in {ROOT}, or {self.remedy(name)}"
+                )
             elif keys := _differing_keys(own := _document(content), _mapping(copy)):
                 what = (
                     f"it differs from the copy in {ROOT} in {', '.join(keys)}" if own else "it cannot be read as JSON"
                 )
                 yield Finding(
-                    name, place, what, f"write it as {ROOT} has it, or, if that is wrong, {self.remedy(name)}"
+                    name, place, what, f"restore it from the copy in {ROOT}; if that is wrong, {self.remedy(name)}"
                 )
 
     def _missing(self) -> Iterator[Finding]:
@@ -196,44 +204,45 @@ class Metadata:
         known = {*self.coordinates, *self.recorded, *self.evaluation, *own}
         for name in self.arrays:
             if name not in known:
-                yield Finding(name, name, "no recording and no evaluation has this array", "remove it from the store")
+                what = "neither the recording nor the evaluation has this array"
+                yield Finding(name, name, what, "remove it from the store")
 
     def _attributes(self) -> Iterator[Finding]:
-        """What the root's attributes say, where all is said: in stores that list what they record."""
+        """Findings about the root's attributes, in stores that list what they record."""
         if "recorded" not in self.attributes:
             if any(_mapping(codec).get("name") == "crc32c" for codec in self._codecs(WRITTEN.name)):
-                yield Finding("", f"{ROOT}, recorded", "the names of the recorded arrays are missing", ANEW)
+                yield Finding("", f"{ROOT}, recorded", "the names of the recorded arrays are missing", RECORD_AGAIN)
             return
         consolidated = _mapping(self.document.get("consolidated_metadata"))
         if (about := {key: value for key, value in consolidated.items() if key != "metadata"}) != _CONSOLIDATED:
-            yield Finding("", f"{ROOT}, consolidated_metadata", f"{about}, wanted: {_CONSOLIDATED}", ANEW)
+            yield Finding("", f"{ROOT}, consolidated_metadata", f"{about}, wanted: {_CONSOLIDATED}", RECORD_AGAIN)
         if (status := self.attributes.get("status")) not in _STATUS:
-            what = f"it is {status!r}, one of: {', '.join(_STATUS)}"
+            what = f"it is {status!r}; one of: {', '.join(_STATUS)}"
             yield Finding("", f"{ROOT}, status", what, f"`{self.resume}` sets it")
         if (named := self.attributes.get("coordinates")) != self.auxiliary and not self.is_copy:
-            yield Finding("", f"{ROOT}, coordinates", f"they are {named!r}, wanted: {self.auxiliary!r}", ANEW)
+            yield Finding("", f"{ROOT}, coordinates", f"they are {named!r}, wanted: {self.auxiliary!r}", RECORD_AGAIN)
         said = self.attributes.get("configuration_hash")
         if said is not None and said != (digest := self._hash()):
-            yield Finding("", f"{ROOT}, configuration", f"its hash is {digest}, not {said}", ANEW)
+            yield Finding("", f"{ROOT}, configuration", f"its hash is {digest}, not {said}", RECORD_AGAIN)
 
     def _codecs(self, name: str) -> list[Any]:
         codecs = _mapping(self.arrays.get(name)).get("codecs")
         return codecs if isinstance(codecs, list) else []
 
     def _hash(self) -> str:
-        """Of what is stored as the configuration and, where it is there, as the scheduler's settings."""
+        """Hash of the stored configuration and, if stored, the scheduler's settings."""
         scheduler = _embedded(self.attributes, "scheduler") if "scheduler" in self.attributes else None
         return config_hash(_embedded(self.attributes, "configuration"), scheduler)
 
 
 def _differing_keys(own: Mapping[str, Any], copy: Mapping[str, Any]) -> list[str]:
-    """Keys under which two documents differ, as JSON: there NaN is itself."""
+    """Keys at which two documents differ, compared as JSON text, where NaN equals NaN."""
     both = {key: [json.dumps(each.get(key), sort_keys=True) for each in (own, copy)] for key in {*own, *copy}}
     return sorted(key for key, (ours, theirs) in both.items() if ours != theirs)
 
 
 def _document(content: str | bytes) -> dict[str, Any]:
-    """JSON as far as it is a mapping."""
+    """The mapping that JSON text holds; empty if it holds none."""
     try:
         return _mapping(json.loads(content))
     except (ValueError, RecursionError):

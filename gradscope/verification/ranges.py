@@ -1,4 +1,4 @@
-"""In which range the values of a store lie, whatever was recorded: what lies outside of it never was."""
+"""Ranges of a store's values: a value outside was never recorded."""
 
 import numpy as np
 import xarray as xr
@@ -6,19 +6,19 @@ import xarray as xr
 from gradscope.analysis.diagnostics import described
 from gradscope.analysis.verdicts import class_names
 
-_ROUNDING = 1e-5  # of what is stored as float32
+_ROUNDING = 1e-5  # relative error of values stored as float32
 _OUTCOMES = {
     **dict.fromkeys(("own_accuracy", "judge_accuracy", "class_accuracy", "precision", "recall", "coverage"), (0, 1)),
     **dict.fromkeys(("density", "confusion", "transfer_ratio"), (0, np.inf)),
 }
-"""What an evaluation adds, and the intervals of it."""
+"""Ranges of the arrays that an evaluation adds, and of their intervals."""
 _FINITE = ("alphas_cumprod", "sigma", "guidance_scale")
 VERDICTS = ("own_prediction", "judge_prediction")
-"""Over cells and sample; -1 where there is none."""
+"""Predicted classes over cells and sample; -1 if there is none."""
 
 
 def range_of(ds: xr.Dataset, name: str) -> tuple[float, float]:
-    """The least and the largest value of a scalar, a verdict or a coordinate; infinite where there is no bound."""
+    """Smallest and largest possible value of a scalar, a verdict or a coordinate; infinite if there is no bound."""
     last_class = len(class_names(ds)) - 1 if class_names(ds) else np.inf
     if name in VERDICTS:
         return -1, last_class
@@ -42,9 +42,9 @@ def range_of(ds: xr.Dataset, name: str) -> tuple[float, float]:
 
 
 def outside(ds: xr.Dataset, name: str) -> np.ndarray:
-    """Where a value lies outside of its range, of the variable's shape.
+    """Whether each value lies outside its range, bool, in the variable's shape.
 
-    NaN lies in every range, but for those of coordinates, which are finite.
+    NaN counts as inside, except for coordinates, which must be finite.
     """
     low, high = range_of(ds, name)
     values = ds[name].values

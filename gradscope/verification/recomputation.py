@@ -1,4 +1,4 @@
-"""What stored scalars must be, as far as other arrays of the store tell, and how near to that they are."""
+"""Recompute stored scalars from other arrays of the store, with the tolerance of each."""
 
 import json
 from collections.abc import Mapping
@@ -15,13 +15,14 @@ from gradscope.store.dims import over, sample_dims
 
 NORMS = frozenset({"gradient_norm", "update_norm"})
 _FRACTIONS = frozenset({"finite_fraction", "zero_fraction"})
-_TINY = 1e-37  # processes may flush what is below float32's normal numbers
+_TINY = 1e-37  # processes may flush numbers below float32's normal range
 _FLOAT32, _FLOAT16 = 1e-5, 2.0**-9
-"""Probes compute in float64 what they store in float32, which rounds by 6e-8: a hundred times that. An element that is
-stored as float16 is off by 2**-11 of itself, at most: by as much a norm, by twice as much a cosine; twice that."""
+"""Tolerances. Probes compute in float64 and store in float32, which rounds by 6e-8: the tolerance is a hundred times
+that. An element stored as float16 has a relative error of at most 2**-11, and so has a norm; a cosine has twice that,
+and the tolerance is twice the error of a cosine."""
 _CANCELLED = 4e-6
-"""Of a difference of float32 numbers near 1: the score, divided by sqrt(1 - alphas_cumprod), and of unit gradients,
-which earlier versions took in float32."""
+"""Error of a difference of float32 numbers near 1: of the score, before its division by sqrt(1 - alphas_cumprod), and
+of unit gradients, whose difference earlier versions took in float32."""
 
 _RELATIVE = frozenset({*NORMS, "gradient_lipschitz", "unit_gradient_lipschitz", "effective_strength"})
 _FROM_TENSORS = (
@@ -32,28 +33,28 @@ _FROM_TENSORS = (
 _SUCCESSIVE = frozenset({"gradient_cosine", "update_cosine", "gradient_lipschitz", "unit_gradient_lipschitz"})
 _OF_ANY_SIZE = frozenset({*NORMS, "finite_fraction", "clipped_fraction", "effective_strength"})
 _LOST, _ANY_LOST = 1e-30, 1e-28
-"""Norms of a stored tensor below which too much of it, or any element at all, may have been lost to zero: probes see
-float64, and float32 keeps nothing below 1e-38 where denormals are flushed."""
+"""A stored tensor with a norm below these may have lost too much, or any element at all, to zero: probes see float64,
+and float32 with flushed denormals keeps nothing below 1e-38."""
 _NOT_OF_FLOAT16 = frozenset({"zero_fraction", "clipped_fraction", "gradient_lipschitz", "unit_gradient_lipschitz"})
-"""Rounding makes elements zero or clamped, and differences of successive steps arbitrarily wrong."""
+"""Rounding to float16 makes elements zero or clamped, and differences of successive steps arbitrarily wrong."""
 
 Floats = NDArray[np.float64]
 
 
 def expected(ds: xr.Dataset) -> dict[str, tuple[Floats, Floats]]:
-    """What the scalars of a store that is read lazily must be.
+    """Recompute the scalars of a store, or of a part of one.
 
     Returns
     -------
     dict of str to tuple of numpy.ndarray
-        By name, over cells, sample and timestep: the value, NaN where it is not known and infinite where it is not
-        finite, and how far from it a sound one may be.
+        By name, over cells, sample and timestep: the value (NaN if unknown, infinite if it is not finite), and the
+        tolerance of the stored one.
     """
     half = any(str(name).endswith("_exponent") for name in ds.data_vars)
     names = [name for name in _FROM_TENSORS if name in ds and not (half and name in _NOT_OF_FLOAT16)]
     try:
         found = from_tensors(ds, {*names, "gradient_cosine", *NORMS})
-    except GradscopeError:  # none of their tensors is kept
+    except GradscopeError:  # the store has none of their tensors
         found = xr.Dataset()
     turn = found["gradient_cosine"].values if "gradient_cosine" in found else np.array(np.nan)
     values = {name: _known(ds, name, found, half) for name in names if name in found}
@@ -63,7 +64,7 @@ def expected(ds: xr.Dataset) -> dict[str, tuple[Floats, Floats]]:
 
 
 def finite_so_far(ds: xr.Dataset) -> NDArray[np.bool_]:
-    """Where the gradient was finite up to this step; nowhere, where that is not recorded."""
+    """Whether the gradient was finite up to each step; False if that is not recorded."""
     if "finite_fraction" not in ds:
         return np.zeros([ds.sizes[dim] for dim in over(ds)], bool)
     finite = (ds["finite_fraction"].values == 1) & (ds["written"].values > 0)
@@ -71,17 +72,15 @@ def finite_so_far(ds: xr.Dataset) -> NDArray[np.bool_]:
 
 
 def _known(ds: xr.Dataset, name: str, found: xr.Dataset, half: bool) -> Floats:
-    """NaN where the recomputed value says nothing of the stored one, else what it must be."""
+    """The recomputed value, NaN where the stored one may differ from it."""
     with np.errstate(over="ignore"):
         value = found[name].values.astype(np.float32).astype(np.float64)
-    if name in NORMS | _FRACTIONS:  # of every tensor
+    if name in NORMS | _FRACTIONS:  # known for every tensor
         value = np.where(np.isnan(value) & (ds["written"].values >= 3), np.inf, value)
     if name == "finite_fraction" and half:
-        stored = ds[name].values  # no exponent fits a tensor that is not finite: more of it may be lost
+        stored = ds[name].values  # no exponent fits a tensor that is not finite, so more elements may be lost
         value = np.where((value == 1) | (stored == 1), value, np.nan)
-    if (
-        name == "clipped_fraction"
-    ):  # only a clamp at 1, which the store does not say, gives elements of 1, and no larger
+    if name == "clipped_fraction":  # elements at 1 and none larger mean a clamp at 1; the store does not have the bound
         value = np.where(value > 0, value, np.nan)
     if name == "score_cosine":
         clipped = ds["clipped_fraction"].values if "clipped_fraction" in ds else np.nan
@@ -90,7 +89,7 @@ def _known(ds: xr.Dataset, name: str, found: xr.Dataset, half: bool) -> Floats:
 
 
 def _flushed(found: xr.Dataset, name: str) -> NDArray[np.bool_]:
-    """Where the tensor that this is made of is, or was a step ago, too small to tell."""
+    """Where the tensor behind a scalar is too small to recompute it, now or at the previous step."""
     norm = found["update_norm" if name == "update_cosine" else "gradient_norm"].values
     tiny = norm < (_ANY_LOST if name == "zero_fraction" else _LOST)
     if name not in _SUCCESSIVE:
@@ -100,7 +99,7 @@ def _flushed(found: xr.Dataset, name: str) -> NDArray[np.bool_]:
 
 
 def _tolerance(ds: xr.Dataset, name: str, value: Floats, half: bool, turn: Floats) -> Floats:
-    """`turn` is the cosine of successive gradients."""
+    """Tolerance of a stored scalar; `turn` is the cosine of successive gradients."""
     unit = _FLOAT16 if half and name not in ("finite_fraction", "effective_strength") else _FLOAT32
     with np.errstate(divide="ignore", invalid="ignore"):
         if name == "unit_gradient_lipschitz":
@@ -114,7 +113,7 @@ def _tolerance(ds: xr.Dataset, name: str, value: Floats, half: bool, turn: Float
 
 
 def _strength(ds: xr.Dataset) -> Floats | None:
-    """|shift| / (noise * sqrt(elements)), where the configuration tells the shift: DDPM, and no weight."""
+    """|shift| / (noise * sqrt(elements)), if the configuration determines the shift: DDPM with ``weight: one``."""
     configuration = _mapping(json.loads(ds.attrs.get("configuration", "{}")))
     guidance, sampling = (_mapping(configuration.get(key)) for key in ("guidance", "sampling"))
     normalize = guidance.get("normalize")
@@ -125,14 +124,14 @@ def _strength(ds: xr.Dataset) -> Floats | None:
     first, end = guidance.get("interval") or (-np.inf, np.inf)
     elements = prod(ds.sizes[dim] for dim in sample_dims(ds))
     update, finite = ds["update_norm"].values.astype(np.float64), ds["finite_fraction"].values
-    # A norm of 0 may have been flushed, and its direction not; of what is not finite the direction is 0.
+    # A norm of 0 may have been flushed, its direction not. The direction of a gradient that is not finite is 0.
     length = np.where(update > 0, 1.0 if normalize == "l2" else update, np.nan)
     length = np.where(finite < 1, 0.0, np.where(finite == 1, length, np.nan))
     along = [len(ds["guidance_scale"]) if dim == "guidance_scale" else 1 for dim in over(ds)]
     scale = ds["guidance_scale"].values.astype(np.float64).reshape(along)
     with np.errstate(divide="ignore", invalid="ignore"):
         amount = np.abs(scale) * ((first <= timestep) & (timestep < end))
-        # Stores of earlier versions say nothing of the noise added, and divide by sigma.
+        # Stores of earlier versions lack the noise added; they divide by sigma.
         added = ds["noise_added"].values.astype(np.float64) if "noise_added" in ds else np.zeros_like(length)
         noise = np.where(added > 0, added, sigma)
         value = amount * length / (noise * np.sqrt(elements))

@@ -1,4 +1,4 @@
-"""Whether a store is what was recorded: structure and chunks, then scalars recomputed from the tensors beside them."""
+"""Verify a store: check its metadata and chunks, then recompute its scalars from its tensors."""
 
 import json
 import warnings
@@ -15,52 +15,60 @@ from gradscope.analysis.selections import restore_dims
 from gradscope.errors import GradscopeError
 from gradscope.store import cell_dims, open_store
 from gradscope.store.dims import REPEAT, over
+from gradscope.store.grid import COORDINATES
 from gradscope.store.locations.location import ROOT, StorePath, locate
-from gradscope.store.schema import COORDINATES
 from gradscope.verification.chunks import Integrity, examine
-from gradscope.verification.metadata import ANEW, Finding
+from gradscope.verification.metadata import RECORD_AGAIN, Finding
 from gradscope.verification.ranges import VERDICTS, outside, range_of
 from gradscope.verification.recomputation import NORMS, expected, finite_so_far
 
-_SLAB = 2**22  # values of a scalar that are compared together, at most
+_SLAB = 2**22  # most values of a scalar that are compared together
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What is wrong with a store, and what was looked at."""
+    """The result of `verify`: what is wrong with a store, and how much was checked."""
 
     findings: tuple[Finding, ...]
+    """What is wrong; empty for a sound store."""
     remarks: tuple[str, ...]
-    """What is worth knowing and no damage."""
+    """Remarks that are not about damage."""
     chunks: int
+    """Number of chunks that were read."""
     bytes: int
-    """Stored ones, which were read."""
+    """Number of bytes that were read."""
     values: int
-    """Scalars that were recomputed."""
+    """Number of scalar values that were recomputed."""
     recomputed: tuple[str, ...]
-    """Names of the arrays they are of."""
+    """Names of the arrays whose values were recomputed."""
 
     @property
     def sound(self) -> bool:
+        """Whether nothing is wrong."""
         return not self.findings
 
 
 def verify(where: StorePath) -> Verification:
-    """Check everything that a store marks as written; what is not marked, or not yet, is not looked at.
+    """Check everything that a store marks as written; the rest of an unfinished store is not checked.
 
-    Metadata must agree with each other, files with them; every chunk that is marked must be there, have its size and
-    pass its checksum; and norms, cosines and whatever else the stored tensors tell must be what is stored beside them.
-    Memory grows with the store's number of files alone.
+    The metadata must agree with each other and with the files. Every marked chunk must exist, have the right size and
+    pass its checksum. Norms, cosines and other scalars must be those of the stored tensors. Memory grows only with the
+    number of files.
 
     Parameters
     ----------
     where
         A path or URL.
 
+    Returns
+    -------
+    Verification
+        The findings, and how much was checked.
+
     Raises
     ------
     GradscopeError
-        There is no store, or none that this version reads, or it cannot be reached.
+        There is no store, this version does not read it, or it cannot be reached.
 
     Examples
     --------
@@ -73,7 +81,7 @@ def verify(where: StorePath) -> Verification:
     if integrity.readable:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # of what damaged values overflow
+                warnings.simplefilter("ignore", RuntimeWarning)  # from damaged values that overflow
                 ds = open_store(location)
                 if REPEAT in ds.dims:
                     values.remarks.append("values of repeated timesteps are not recomputed")
@@ -82,7 +90,7 @@ def verify(where: StorePath) -> Verification:
                     in_order = ds["written"].dims == over(ds)
                     values.compare(ds if in_order else ds.transpose(*over(ds), ..., missing_dims="ignore"))
         except GradscopeError as error:
-            values.findings.append(Finding("", ROOT, str(error), ANEW))
+            values.findings.append(Finding("", ROOT, str(error), RECORD_AGAIN))
     return Verification(
         (*integrity.findings, *values.findings),
         (*integrity.remarks, *values.remarks),
@@ -95,7 +103,7 @@ def verify(where: StorePath) -> Verification:
 
 @dataclass
 class _Worst:
-    """Where an array is furthest from what it should be."""
+    """Where an array differs most from its recomputed values."""
 
     wrong: int = 0
     excess: float = -1.0
@@ -104,16 +112,18 @@ class _Worst:
 
 
 class _Values:
+    """Compares stored values with recomputed ones and with their ranges."""
+
     def __init__(self, integrity: Integrity) -> None:
         self._damaged = integrity.damaged
         self._worst: dict[str, _Worst] = {}
         self.remarks: list[str] = []
         self.counts: Counter[str] = Counter()
-        """Recomputed values, by array."""
+        """Number of recomputed values, by array."""
         self.findings: list[Finding] = []
 
     def compare(self, ds: xr.Dataset) -> None:
-        """Recompute what can be, block by block."""
+        """Recompute all values that can be, block by block."""
         for slab in _slabs(ds, self._is_damaged):
             for name, (value, tolerance) in expected(slab).items():
                 self._compare(slab, name, value, tolerance)
@@ -124,14 +134,14 @@ class _Values:
         self.findings += _beside(ds)
         for name, worst in sorted(self._worst.items()):
             what = f"{worst.what}; {worst.wrong} of its values are wrong, this one most"
-            self.findings.append(Finding(name, worst.place, what, f"it, or the tensor, is damaged: {ANEW}"))
+            self.findings.append(Finding(name, worst.place, what, f"it, or the tensor, is damaged: {RECORD_AGAIN}"))
         scalars = (str(name) for name, variable in ds.data_vars.items() if variable.dims == over(ds))
         left = sorted(n for n in scalars if n != "written" and not n.endswith("_exponent") and not self.counts[n])
         if left and self.counts:
-            self.remarks.append(f"nothing in the store gives {', '.join(left)} again: not recomputed")
+            self.remarks.append(f"not recomputed, because nothing in the store determines them: {', '.join(left)}")
 
     def _is_damaged(self, place: tuple[slice, ...]) -> bool:
-        """Whether a chunk is damaged that has to do with these cells and samples: that is reported."""
+        """Whether a damaged chunk, which is reported already, overlaps these cells and samples."""
         return any(
             all(a.start < b.stop and b.start < a.stop for a, b in zip(place, found, strict=False))
             for name, chunks in self._damaged.items()
@@ -140,7 +150,7 @@ class _Values:
         )
 
     def _compare(self, slab: xr.Dataset, name: str, value: NDArray[Any], tolerance: NDArray[Any]) -> None:
-        """`value` is NaN where it is not known, and infinite where the stored one is anything but finite."""
+        """Compare with `value`, which is NaN where it is unknown, and infinite where the stored value is not finite."""
         stored, known = slab[name].values.astype(np.float64), ~np.isnan(value)
         with np.errstate(invalid="ignore", over="ignore"):
             excess = np.abs(stored - value) / tolerance
@@ -152,17 +162,17 @@ class _Values:
 
     def _refuse_nan(self, slab: xr.Dataset, name: str) -> None:
         wrong = np.isnan(slab[name].values) & finite_so_far(slab)
-        self._note(slab, name, np.where(wrong, np.inf, 0), lambda at: "stored NaN, and the gradient is finite")
+        self._note(slab, name, np.where(wrong, np.inf, 0), lambda at: "stored NaN, but the gradient is finite")
 
     def _refuse_outside(self, slab: xr.Dataset, name: str) -> None:
         low, high = range_of(slab, name)
         wrong = outside(slab, name) & (slab["written"].values > 0)
         stored = slab[name].values
-        told = f"which lies outside of [{low:g}, {high:g}]"
-        self._note(slab, name, np.where(wrong, np.inf, 0), lambda at: f"stored {stored[at]:.7g}, {told}")
+        bounds = f"which lies outside of [{low:g}, {high:g}]"
+        self._note(slab, name, np.where(wrong, np.inf, 0), lambda at: f"stored {stored[at]:.7g}, {bounds}")
 
     def _note(self, slab: xr.Dataset, name: str, excess: NDArray[Any], what: Callable[[tuple[int, ...]], str]) -> None:
-        """Remember the worst of what exceeds its tolerance."""
+        """Remember the value that exceeds its tolerance most."""
         if not (excess > 1).any():
             return
         worst = self._worst.setdefault(name, _Worst())
@@ -174,7 +184,7 @@ class _Values:
 
 
 def _beside(ds: xr.Dataset) -> Iterator[Finding]:
-    """Verdicts and coordinates that lie outside of their ranges."""
+    """Findings about verdicts and coordinates outside their ranges."""
     evaluated = json.loads(ds.attrs.get("evaluation", "{}")).get("variables", ())
     for name in dict.fromkeys((*VERDICTS, *COORDINATES, *evaluated)):
         if name not in ds.variables or not (wrong := outside(ds, name)).any():
@@ -185,12 +195,12 @@ def _beside(ds: xr.Dataset) -> Iterator[Finding]:
         what = (
             f"{ds[name].values[at]}, which lies outside of [{low:g}, {high:g}], as {int(wrong.sum())} of its values do"
         )
-        remedy = ANEW if name in COORDINATES else "`gradscope evaluate` makes it again"
+        remedy = RECORD_AGAIN if name in COORDINATES else "`gradscope evaluate` makes it again"
         yield Finding(name, place, f"stored {what}", remedy)
 
 
 def _slabs(ds: xr.Dataset, skip: Callable[[tuple[slice, ...]], bool]) -> Iterator[xr.Dataset]:
-    """Cell by cell, some samples over all timesteps, blocks as a rule: only tensors are lazy."""
+    """Parts of the store: one cell, usually one block of samples, all timesteps. Only their tensors are lazy."""
     along = over(ds)
     sizes = [ds.sizes[dim] for dim in cell_dims(ds)]
     rows = max((ds["written"].variable.chunksizes or {"sample": (1,)})["sample"], default=1)
@@ -199,7 +209,7 @@ def _slabs(ds: xr.Dataset, skip: Callable[[tuple[slice, ...]], bool]) -> Iterato
     coordinates = {name: ds[name].load() for name in ds.coords}
     ds = ds[[name for name, variable in ds.data_vars.items() if variable.dims[: len(along)] == along]]
     scalars = [str(name) for name, variable in ds.data_vars.items() if variable.dims == along]
-    scalars.sort(key=lambda name: name != "written")  # before what it marks: a recording may go on meanwhile
+    scalars.sort(key=lambda name: name != "written")  # before the values that it marks: a recording may be running
     for cell in np.ndindex(*sizes):
         for first in range(0, ds.sizes["sample"], rows):
             place = (*(slice(i, i + 1) for i in cell), slice(first, min(first + rows, ds.sizes["sample"])))

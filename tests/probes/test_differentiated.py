@@ -1,4 +1,4 @@
-"""Probes that differentiate for themselves: closed forms, and the numbers that they were given, recomputed in NumPy."""
+"""Probes that differentiate the objective, compared with closed forms and with NumPy."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def images(seed):
 
 
 class Seen:
-    """An objective that keeps the images at which it was evaluated."""
+    """An objective that keeps the images that it was evaluated at."""
 
     def __init__(self, objective):
         self.objective, self.images = objective, []
@@ -76,7 +76,7 @@ def quadratic(x, label):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-22])
-def test_snr_is_that_of_the_gradients_at_the_noised_images(scale):
+def test_snr_is_recomputed_from_the_gradients_at_the_noised_images(scale):
     seen = Seen(lambda x, label: scale * quadratic(x, label))
     guided = step(seen)
     got = measured(GradientSNR(draws=6, seed=3), guided)["gradient_snr"]
@@ -92,7 +92,7 @@ def test_snr_is_that_of_the_gradients_at_the_noised_images(scale):
     assert np.abs(np.corrcoef(noise.reshape(6 * N, -1)) - np.eye(6 * N)).max() < 0.35
 
 
-def test_snr_of_pure_noise_is_about_one_and_of_signal_what_it_should_be():
+def test_snr_of_noise_and_of_signal_has_its_expectation():
     """With the gradient m + sqrt(1 - a) noise, the expectation is 1 + K |m|^2 / (d (1 - a))."""
     x_0 = images(2).clamp(-1, 1)
     for m, expected in ((0.0, 1.0), (0.5, 1 + 8 * 0.25 / 0.64)):
@@ -180,7 +180,7 @@ def test_relative_sensitivity_is_undefined_for_zero_gradients():
     np.testing.assert_array_equal(np.isnan(got), [False, True, True, False, False])
 
 
-def test_attribution_is_the_same_again():
+def test_attribution_is_reproducible():
     first, second = (measured(Attribution(), bowl_step()[1]) for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in first)
 

@@ -1,4 +1,4 @@
-"""Norms of layers, recomputed by plain autograd, and what becomes of the hooks."""
+"""Norms of layers, recomputed by plain autograd; hooks are removed."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ NAMES = ["classifier", "classifier.0", "classifier.3", "unet.down_blocks.0", "un
 
 @pytest.fixture
 def convolutional():
-    """Its activation works in place on the output of the watched convolution."""
+    """A model with an activation that works in place on the watched convolution's output."""
     torch.manual_seed(4)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 4))
 
@@ -58,7 +58,7 @@ def test_norms_of_a_classifiers_layers_are_those_of_plain_autograd(unet, convolu
 
 
 def test_norms_of_the_unets_layers_are_those_of_plain_autograd(unet, convolutional):
-    """The gradient with respect to the middle block's output: the rest of the U-Net, run from a replaced output."""
+    """The gradient with respect to the middle block's output: the rest of the U-Net runs on a replaced output."""
     trace, steps = sample(sampler(unet, convolutional, "x0"), [Layers(NAMES)])
     step = steps[1]
     outputs = {}
@@ -80,7 +80,7 @@ def test_norms_of_the_unets_layers_are_those_of_plain_autograd(unet, convolution
 
 
 @pytest.mark.parametrize("classifier_input", ["x_t", "x0_detached"])
-def test_where_backward_does_not_reach_the_gradient_norm_is_nan(unet, convolutional, classifier_input):
+def test_the_gradient_norm_is_nan_where_backward_does_not_reach(unet, convolutional, classifier_input):
     trace, _ = sample(sampler(unet, convolutional, classifier_input), [Layers(NAMES)])
     assert torch.isnan(trace["layer_gradient_norm"][..., 3:]).all()
     assert torch.isfinite(trace["layer_gradient_norm"][..., :3]).all()
@@ -135,7 +135,7 @@ def test_no_hook_remains_after_an_exception(unet, convolutional, where):
     assert not guided._hooks
 
 
-def test_of_smoothgrads_passes_the_last_draw_counts(unet, convolutional):
+def test_the_last_draw_of_smoothgrad_counts(unet, convolutional):
     """Neither the pass without noise, which has no gradient, nor the first draw."""
     seen = []
     guided = sampler(unet, convolutional, "x_t", smoothgrad=SmoothGrad(3, 0.5))
@@ -183,7 +183,7 @@ def test_names_are_distinct(names):
         Layers(names)
 
 
-def test_models_that_ran_unattached_are_told(unet, convolutional):
+def test_models_that_ran_unattached_are_refused(unet, convolutional):
     step = next(sampler(unet, convolutional).steps(LABELS, STEPS))
     with pytest.raises(ValueError, match=r"ran outside of Layers.attach\(modules\)"):
         Layers(["classifier.0"]).measure(step, None)

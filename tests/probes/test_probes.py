@@ -1,84 +1,13 @@
 """Every probe's values, re-derived in float64 NumPy."""
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
 import torch
 from every_probe import make
-from torch import nn
+from guided_steps import MODULES, SHAPE, N, check, flat, make_steps, run
 
 import probes
 from probes import NAMED, GuidedStep, Probe, Trace
-
-N, SHAPE = 4, (3, 8, 8)
-MODULES = {
-    "classifier": nn.ModuleDict({"linear": nn.Identity()}),
-    "unet": nn.ModuleDict({"mid_block": nn.Identity()}),
-}
-
-
-def make_steps(count=5, scale=1.0, dtype=torch.float32):
-    """Gradients and updates are of `dtype`, the rest is float32."""
-    generator = torch.Generator().manual_seed(0)
-
-    def image(dtype=torch.float32):
-        return torch.randn(N, *SHAPE, generator=generator, dtype=dtype)
-
-    return [
-        GuidedStep(
-            step=i,
-            timestep=100 - i,
-            x_t=image(),
-            gradient=image(dtype) * scale,
-            label=torch.tensor([0, 1, 2, 0]),
-            model_output=image(),
-            pred_original_sample=image().clamp(-1, 1),
-            clip_range=1.0,
-            logits=torch.randn(N, 3, generator=generator) * 5,
-            update=image(dtype) * scale,
-            direction=image(),
-            shift=image() * 0.01,
-            prev_sample=image(),
-            unguided=torch.tensor([False, i == 1, False, True]),
-            sigma=0.1 * (count - 1 - i),
-            noise_added=0.2 * (count - 1 - i),
-            num_train_timesteps=1000,
-            alphas_cumprod=0.5,
-            objective=lambda x, label: (label[:, None] * x.flatten(1).square()).sum(dim=1) * scale,
-        )
-        for i in range(count)
-    ]
-
-
-def run(names, steps):
-    trace = Trace([probe for name in names for probe in NAMED[name]()])
-    for step in steps:
-        trace(step)
-    return trace
-
-
-def flat(steps, name):
-    """(steps, n, d) in float64."""
-    return np.stack([getattr(step, name).double().numpy().reshape(N, -1) for step in steps])
-
-
-def check(got, expected, rtol=1e-5):
-    """`got` is (n, steps), `expected` (steps, n)."""
-    np.testing.assert_allclose(got.numpy(), expected.T, rtol=rtol, atol=1e-30)
-
-
-@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e-37, 1e30])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["gradient", "update"])
-def test_norms_and_cosines_hold_at_any_scale(name, scale, dtype):
-    steps = make_steps(scale=scale, dtype=dtype)
-    trace, g = run(["norms", "cosines"], steps), flat(steps, name)
-    norms = np.sqrt((g**2).sum(-1))
-    check(trace[f"{name}_norm"], norms)
-    cosine = (g[1:] * g[:-1]).sum(-1) / (norms[1:] * norms[:-1])
-    assert torch.isnan(trace[f"{name}_cosine"][:, 0]).all()
-    check(trace[f"{name}_cosine"][:, 1:], cosine)
 
 
 def test_zero_gradients_have_norm_zero_and_no_cosine():
@@ -93,13 +22,6 @@ def test_zero_gradients_have_norm_zero_and_no_cosine():
     assert torch.isfinite(trace["gradient_lipschitz"][1, 2])
 
 
-def test_score_cosine_is_the_cosine_with_minus_epsilon():
-    steps = make_steps()
-    g, e = flat(steps, "gradient"), flat(steps, "model_output")
-    expected = -(g * e).sum(-1) / np.sqrt((g**2).sum(-1) * (e**2).sum(-1))
-    check(run(["cosines"], steps)["score_cosine"], expected)
-
-
 def test_sensitivity_is_the_difference_quotient_raw_and_on_unit_gradients():
     steps = make_steps(scale=1e-20)
     trace, g, x = run(["sensitivity"], steps), flat(steps, "gradient"), flat(steps, "x_t")
@@ -111,8 +33,8 @@ def test_sensitivity_is_the_difference_quotient_raw_and_on_unit_gradients():
 
 
 @pytest.mark.parametrize("scale", [1e-130, 1e-300, 1e200])
-def test_true_gradients_of_a_convinced_guide_have_all_but_float32_norms(scale):
-    """Float64 gradients so small (or large) that squares, and products of norms, leave float64's range."""
+def test_true_gradients_of_a_saturated_guide_have_all_values_but_float32_norms(scale):
+    """Gradients whose squares and products of norms leave float64's range."""
     probe_names = ["norms", "cosines", "sensitivity", "fractions", "spectrum"]
     tiny, plain = (run(probe_names, make_steps(scale=s, dtype=torch.float64)) for s in (scale, 1.0))
     for name in (
@@ -123,84 +45,7 @@ def test_true_gradients_of_a_convinced_guide_have_all_but_float32_norms(scale):
     assert (tiny["gradient_norm"] == (0 if scale < 1 else torch.inf)).all()
 
 
-def times(*timesteps, total=1000, **fields):
-    """One step at each of these timesteps."""
-    about = {"num_train_timesteps": total, **fields}
-    return [
-        GuidedStep(**{**vars(step), "timestep": t, **about})
-        for step, t in zip(make_steps(len(timesteps)), timesteps, strict=True)
-    ]
-
-
-def lagged(timesteps, total=1000):
-    """Place of the gradient that each is compared with, by the definition: first steps in parts of total / 28."""
-    first = {}
-    for i, t in enumerate(timesteps):
-        first.setdefault(t // Fraction(total, 28), i)
-    places = sorted(first.values())
-    return dict(zip(places[1:], places, strict=False))
-
-
-@pytest.mark.parametrize(
-    ("timesteps", "total"),
-    [
-        (range(990, -1, -33), 1000),  # 31 steps, nearly all in parts of their own
-        (range(999, 949, -1), 1000),  # 50 successive ones, in three parts
-        (range(875, -1, -125), 1000),  # 8 steps, far apart
-        (range(390, -1, -10), 400),
-        (range(3960, -1, -40), 4000),
-    ],
-)
-def test_the_lag_cosine_compares_gradients_at_a_fixed_distance_in_diffusion_time(timesteps, total):
-    steps = times(*timesteps, total=total)
-    got, g = run(["cosines"], steps)["gradient_lag_cosine"], flat(steps, "gradient")
-    expected = np.full((len(steps), N), np.nan)
-    for i, before in lagged(timesteps, total).items():
-        norms = np.linalg.norm(g[i], axis=-1) * np.linalg.norm(g[before], axis=-1)
-        expected[i] = (g[i] * g[before]).sum(-1) / norms
-    check(got, expected)
-    assert np.isfinite(expected).any(axis=1).sum() == min(28, len({t * 28 // total for t in timesteps})) - 1
-
-
-def test_a_sampler_that_does_not_say_how_long_diffusion_is_has_no_lag_cosine():
-    with pytest.raises(ValueError, match=r"LagCosine needs GuidedStep\.num_train_timesteps"):
-        run(["cosines"], times(999, 500, num_train_timesteps=None))
-    trace = Trace([probes.Cosine("gradient")])
-    for step in times(999, 500, num_train_timesteps=None):
-        trace(step)
-    assert torch.isfinite(trace["gradient_cosine"][:, 1]).all()
-
-
-def test_the_first_cosine_is_with_the_first_gradient_that_a_sample_had():
-    steps = make_steps()
-    steps[0].gradient[1] = 0
-    steps[0].gradient[2, 0, 0, 0] = torch.nan
-    got, g = run(["cosines"], steps)["gradient_first_cosine"], flat(steps, "gradient")
-    expected = np.full((len(steps), N), np.nan)
-    for n in range(N):
-        first = 1 if n in (1, 2) else 0
-        for t in range(first + 1, len(steps)):
-            expected[t, n] = g[t, n] @ g[first, n] / np.linalg.norm(g[t, n]) / np.linalg.norm(g[first, n])
-    check(got, expected)
-
-
-def test_shift_and_update_are_compared_with_what_they_follow():
-    steps = make_steps()
-    steps[1].shift[0] = 0
-    steps[2].update[1] = -1e-3 * steps[2].gradient[1]
-    trace = run(["cosines", "strength"], steps)
-    for name, (a, b) in {
-        "shift_direction_cosine": ("shift", "direction"),
-        "update_gradient_cosine": ("update", "gradient"),
-    }.items():
-        x, y = flat(steps, a), flat(steps, b)
-        with np.errstate(invalid="ignore"):
-            check(trace[name], (x * y).sum(-1) / (np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)))
-    assert torch.isnan(trace["shift_direction_cosine"]).sum() == 1
-    assert trace["update_gradient_cosine"][1, 2] == pytest.approx(-1)
-
-
-def test_strength_is_shift_over_the_noise_added_by_sigma_where_there_is_none():
+def test_strength_is_shift_over_the_noise_added_or_else_over_sigma():
     steps = make_steps()
     steps[3] = GuidedStep(**{**vars(steps[3]), "noise_added": 0.0})
     steps[2] = GuidedStep(**{**vars(steps[2]), "noise_added": torch.tensor([0.1, 0.2, 0.0, 0.3])})
@@ -213,7 +58,7 @@ def test_strength_is_shift_over_the_noise_added_by_sigma_where_there_is_none():
     assert trace["unguided"].tolist() == [[0] * 5, [0, 1, 0, 0, 0], [0] * 5, [1] * 5]
 
 
-def test_strength_is_by_sigma_for_samplers_that_do_not_say_what_noise_they_add():
+def test_strength_is_shift_over_sigma_for_samplers_without_noise_added():
     steps = [GuidedStep(**{**vars(step), "noise_added": None}) for step in make_steps()]
     trace = Trace([probes.EffectiveStrength()])
     for step in steps:
@@ -236,8 +81,8 @@ def test_belief_is_log_softmax_entropy_and_argmax():
     np.testing.assert_array_equal(trace["predicted_class"].numpy(), p.argmax(-1).T)
 
 
-def test_a_convinced_guide_keeps_its_margin_and_its_log_probability():
-    """The log is -exp(-margin) where 1 - p is below float64's resolution; float32 holds it down to 1e-45."""
+def test_a_saturated_guide_keeps_its_margin_and_its_log_probability():
+    """Where 1 - p is below float64's resolution, log p is -exp(-margin); float32 has numbers down to 1e-45."""
     steps = make_steps(1)
     steps[0].logits[:] = torch.tensor([[40.0, 0, 1], [120, 0, 0], [-3, -200, 1], [1, 0, 0]])
     steps[0].label[:] = torch.tensor([0, 0, 1, 0])
@@ -319,7 +164,7 @@ def test_every_probe_declares_what_it_yields_and_changes_nothing(name):
 
 @pytest.mark.parametrize("name", list(NAMED))
 def test_a_probe_reads_only_what_it_needs(name):
-    """With all other fields at None it still measures, and with one of its needs at None it is refused by name."""
+    """It measures with all other fields None, and raises an error with one of its needs None."""
     for probe in make(name):
         with probe.attach(MODULES):
             pass
@@ -332,13 +177,13 @@ def test_a_probe_reads_only_what_it_needs(name):
                 Trace([probe])(GuidedStep(**{**full, need: None}))
 
 
-def test_a_trace_starts_anew_with_each_trajectory():
+def test_a_trace_starts_again_with_each_trajectory():
     steps = make_steps()
     once, twice = run(["cosines"], steps), run(["cosines"], steps + steps)
     torch.testing.assert_close(once["gradient_cosine"], twice["gradient_cosine"], equal_nan=True)
 
 
-def test_an_own_probe_is_one_class():
+def test_a_users_own_probe_is_one_class():
     class Peak(Probe):
         variables = (probes.Variable("peak", "largest magnitude", "max|g|"),)
 
@@ -352,6 +197,6 @@ def test_an_own_probe_is_one_class():
     check(trace["peak"], np.abs(flat(steps, "gradient")).max(-1))
 
 
-def test_unknown_tensors_say_what_is_possible():
+def test_unknown_tensors_are_refused_with_the_possible_ones():
     with pytest.raises(ValueError, match="no tensor 'x0' in a step; one of: gradient, update, direction"):
         probes.Tensor("x0")

@@ -29,7 +29,7 @@ def spectrum_of(image):
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 12, 20), (2, 9, 7)])
 @pytest.mark.parametrize("scale", [1.0, 1e-25, 1e-37, 1e30])
-def test_spectrum_is_that_of_numpys_fourier_transform_at_any_scale(shape, scale):
+def test_the_spectrum_equals_numpys_fourier_transform_at_any_scale(shape, scale):
     gradient = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32") * np.float32(scale)
     high, radial = measure(gradient)
     for i in range(2):

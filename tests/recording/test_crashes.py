@@ -1,4 +1,4 @@
-"""Whatever ends a recording: what is marked is whole and exact, and the run can go on to the same bytes."""
+"""However a recording ends: marked values are complete and exact, and the run resumes to the same bytes."""
 
 import json
 import os
@@ -30,7 +30,7 @@ from gradscope.store.locations.location import locate
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A folder with the configuration, and the run that nothing interrupted."""
+    """A folder with the configuration."""
     folder = tmp_path_factory.mktemp("runs")
     YAML().dump(SETTINGS, folder / "run.yaml")
     return folder
@@ -53,7 +53,7 @@ def whole(home, processes) -> Path:
     return home / "whole.zarr"
 
 
-def test_a_process_that_a_failed_test_left_is_ended_before_the_next(processes):
+def test_a_process_left_by_a_failed_test_is_killed(processes):
     left = processes.begin("record", "--config", "run.yaml", "--store", "left.zarr", "--device", "cpu")
     status, out, err = processes.run("--version")
     assert (status, out.split()[0]) == (0, "gradscope"), err
@@ -74,12 +74,12 @@ def sound(store: Path, whole: Path) -> float:
 
 
 def chunks(store: Path, names: list[str]) -> int:
-    """How many chunks of these arrays there are."""
+    """Number of existing chunks of these arrays."""
     return sum(len(list((store / name).glob("c.*"))) for name in names)
 
 
 @pytest.mark.slow
-def test_a_run_killed_anywhere_is_sound_and_goes_on_to_the_same_bytes(home, processes, whole):
+def test_a_run_killed_anywhere_is_sound_and_resumes_to_the_same_bytes(home, processes, whole):
     moment, store = random.Random(0), home / "killed.zarr"
     names = [*open_store(whole).attrs["recorded"], "written"]
     total, kills, resumed = chunks(whole, names), 0, 0
@@ -113,7 +113,7 @@ def test_a_run_killed_anywhere_is_sound_and_goes_on_to_the_same_bytes(home, proc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_run_killed_while_its_store_is_made_leaves_what_was_there(home, processes, whole, overwrite):
+def test_a_kill_during_creation_leaves_the_earlier_store(home, processes, whole, overwrite):
     moment = random.Random(1)
     store, partial = home / "made.zarr", home / ".made.zarr.partial"
     if overwrite:
@@ -128,7 +128,7 @@ def test_a_run_killed_while_its_store_is_made_leaves_what_was_there(home, proces
         assert status == -signal.SIGKILL, err
         if store.exists() and open_store(store).attrs["status"] == "complete":
             assert recorded_bytes(store) == recorded_bytes(whole)
-        elif store.exists():  # it was made before the kill
+        elif store.exists():  # it was created before the kill
             assert set(np.unique(xr.open_zarr(store)["written"].values)) <= {0, 1, 3}
         shutil.rmtree(store, ignore_errors=True)
         if overwrite:
@@ -142,9 +142,7 @@ def test_a_run_killed_while_its_store_is_made_leaves_what_was_there(home, proces
 @pytest.mark.parametrize(
     ("number", "word", "expected"), [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130)]
 )
-def test_a_run_that_is_asked_to_end_says_how_far_it_came_and_how_to_go_on(
-    home, processes, whole, number, word, expected
-):
+def test_a_terminated_run_says_how_far_it_came_and_how_to_resume(home, processes, whole, number, word, expected):
     store = home / f"{word}.zarr"
     process = processes.begin("record", "--config", "run.yaml", "--store", store.name, "--device", "cpu")
     wait_for(lambda: (store / "image" / "c.0.0.0.0.1.0.0.0").exists(), "second block")
@@ -166,7 +164,7 @@ def test_a_run_that_is_asked_to_end_says_how_far_it_came_and_how_to_go_on(
     assert (again["threads"], again["device"]) == (1, open_store(whole).attrs["device"])
 
 
-def test_a_run_goes_on_when_whoever_read_its_output_is_gone(home, processes, whole):
+def test_a_run_continues_when_the_reader_of_its_output_is_gone(home, processes, whole):
     out = home / "out"
     out.unlink()
     os.mkfifo(out)
@@ -202,7 +200,7 @@ def test_two_processes_do_not_record_into_one_store(home, processes, whole):
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of its own, of 6 MB."""
+    """A separate file system of 6 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True)
@@ -220,7 +218,7 @@ def interrupted(store: Path, done: int) -> str:
 
 
 def record_with(store: Path, at_step: int = -1, act=None, resume: bool = False, **changes) -> None:
-    """Record in this process, and do something at a step."""
+    """Record in this process, and call a function at a step."""
     steps = iter(range(10**6))
 
     def on_step(cell, step) -> None:
@@ -231,7 +229,7 @@ def record_with(store: Path, at_step: int = -1, act=None, resume: bool = False, 
     record_run(prepare(config(store, **changes), "cpu", resume=resume), on_step=on_step, resume=resume)
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(small_disk, whole):
+def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_room(small_disk, whole):
     store, filler = small_disk / "run.zarr", small_disk / "filler"
 
     def fill() -> None:
@@ -252,7 +250,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(small_disk, 
     assert_same_recording(store, whole)
 
 
-def test_a_file_system_that_becomes_read_only_is_told_and_the_run_goes_on(small_disk, whole):
+def test_a_read_only_file_system_is_reported_and_the_run_resumes(small_disk, whole):
     store = small_disk / "run.zarr"
 
     def remount(how: str) -> None:
@@ -270,7 +268,7 @@ def test_a_file_system_that_becomes_read_only_is_told_and_the_run_goes_on(small_
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4"])
-def test_a_store_that_is_removed_is_told_and_not_made_anew(tmp_path, codec):
+def test_a_removed_store_is_reported_and_not_created_again(tmp_path, codec):
     store = tmp_path / "run.zarr"
     with pytest.raises(GradscopeError, match=r"run.zarr was removed while it was recorded") as failed:
         record_with(store, 60, lambda: shutil.rmtree(store), recording={"codec": codec})
@@ -278,7 +276,7 @@ def test_a_store_that_is_removed_is_told_and_not_made_anew(tmp_path, codec):
     assert not store.exists()
 
 
-def test_an_error_of_a_users_probe_is_theirs_and_the_run_goes_on(tmp_path, whole, monkeypatch):
+def test_an_error_of_a_users_probe_is_raised_and_the_run_resumes(tmp_path, whole, monkeypatch):
     store, probes = tmp_path / "run.zarr", [*SETTINGS["probes"], "small_run:Failing"]
     monkeypatch.setattr(Failing, "left", 30)
     with pytest.raises(RuntimeError, match="my own mistake") as failed:

@@ -35,7 +35,7 @@ CREDENTIALS = {
 
 
 class Server:
-    """An S3 server of this process; what it holds outlives its stopping."""
+    """An S3 server in this process; its objects survive a restart."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -67,7 +67,7 @@ def server() -> Iterator[Server]:
 
 
 def objects(prefix: str) -> dict[str, bytes]:
-    """What is in the bucket below a prefix, by what follows it."""
+    """Objects of the bucket below a prefix, by the rest of their key."""
     client = boto3.client("s3")
     pages = client.get_paginator("list_objects_v2").paginate(Bucket="runs", Prefix=prefix)
     keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
@@ -81,7 +81,7 @@ def prepared(path: str, resume: bool = False, **sampling) -> Run:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory) -> xr.Dataset:
-    """The same run on this machine's disk."""
+    """The same run, recorded on disk."""
     path = tmp_path_factory.mktemp("here") / "run.zarr"
     record_run(prepared(str(path)))
     return open_store(path).assign_attrs(path=str(path))
@@ -94,7 +94,7 @@ def assert_equal(there: xr.Dataset, here: xr.Dataset) -> None:
 
 
 def test_a_run_in_a_bucket_is_the_run_on_the_disk(server, here, tmp_path):
-    outcome = record_run(prepare(config("s3://runs/same.zarr", recording={"durable": True}), "cpu"))  # there is no disk
+    outcome = record_run(prepare(config("s3://runs/same.zarr", recording={"durable": True}), "cpu"))  # not a disk
     assert outcome.path == "s3://runs/same.zarr"
     there = gradscope.open("s3://runs/same.zarr")
     assert_equal(there, here)
@@ -109,7 +109,7 @@ def test_a_run_in_a_bucket_is_the_run_on_the_disk(server, here, tmp_path):
     assert_equal(plain, xr.open_zarr(here.attrs["path"]))
 
 
-def test_what_is_there_is_kept_unless_it_is_to_be_overwritten(server):
+def test_existing_objects_are_kept_unless_a_store_is_to_be_overwritten(server):
     record_run(prepared("s3://runs/kept.zarr", samples=2))
     first = open_store("s3://runs/kept.zarr").attrs["run_id"]
     with pytest.raises(GradscopeError, match=r"s3://runs/kept.zarr exists; choose another path"):
@@ -118,22 +118,22 @@ def test_what_is_there_is_kept_unless_it_is_to_be_overwritten(server):
     with pytest.raises(GradscopeError, match="s3://runs/thesis exists"):
         prepared("s3://runs/thesis")
     config = prepared("s3://runs/other.zarr", samples=2).config
-    with pytest.raises(GradscopeError, match="s3://runs/thesis is not a zarr store, it is not overwritten"):
+    with pytest.raises(GradscopeError, match="s3://runs/thesis is not a zarr store, so it is not overwritten"):
         prepare(config, "cpu", store="s3://runs/thesis", overwrite=True)
     record_run(prepare(config, "cpu", store="s3://runs/kept.zarr", overwrite=True), overwrite=True)
     assert open_store("s3://runs/kept.zarr").attrs["run_id"] != first
     assert boto3.client("s3").get_object(Bucket="runs", Key="thesis/thesis.tex")["Body"].read() == b"precious"
 
 
-def test_chunks_of_a_block_lie_in_one_object_that_is_written_whole(server):
+def test_chunks_of_a_block_share_one_object_that_is_written_whole(server):
     run = prepared("s3://runs/sharded.zarr", samples=24, batch_size=12, num_inference_steps=12)
-    assert run.schema.tensor_chunk == (4, 10)
+    assert run.schema.tensor_chunk == (4, 12)
     record_run(run)
     array = zarr.open_group(locate("s3://runs/sharded.zarr").zarr, mode="r")["gradient"]
     # Tensors of the first five samples are kept: two chunks of four, the least that is whole.
-    assert (array.chunks[4:6], array.shards[4:6]) == ((4, 10), (12, 10))
-    cells, pieces = 4, 2
-    assert len(objects("sharded.zarr/gradient/")) == 1 + cells * pieces
+    assert (array.chunks[4:6], array.shards[4:6]) == ((4, 12), (12, 12))
+    cells = 4
+    assert len(objects("sharded.zarr/gradient/")) == 1 + cells
     ds = open_store("s3://runs/sharded.zarr")
     assert (ds["written"].isel(sample=slice(5)) == 3).all()
     assert np.isfinite(ds["gradient"].isel(sample=slice(5)).values).all()
@@ -142,7 +142,7 @@ def test_chunks_of_a_block_lie_in_one_object_that_is_written_whole(server):
 
 
 @pytest.mark.slow
-def test_a_lost_connection_is_waited_for(server, here):
+def test_a_lost_connection_is_retried(server, here):
     run, steps = prepared("s3://runs/waited.zarr"), iter(range(10**6))
 
     def on_step(cell, step) -> None:
@@ -155,7 +155,7 @@ def test_a_lost_connection_is_waited_for(server, here):
 
 
 @pytest.mark.slow
-def test_a_connection_that_stays_lost_is_told_and_the_run_goes_on_later(server, here, monkeypatch):
+def test_a_connection_that_stays_lost_is_reported_and_the_run_resumes_later(server, here, monkeypatch):
     monkeypatch.setattr(bucket, "RETRY_SECONDS", 2)
     run, steps = prepared("s3://runs/lost.zarr"), iter(range(10**6))
     try:
@@ -164,7 +164,7 @@ def test_a_connection_that_stays_lost_is_told_and_the_run_goes_on_later(server, 
         with pytest.raises(GradscopeError, match=r"s3://runs/lost.zarr: "):
             open_store("s3://runs/lost.zarr")
     finally:
-        server.stop()  # where the run failed before it did
+        server.stop()  # the run may fail before the writer does
         server.start()
     written = open_store("s3://runs/lost.zarr")["written"].values
     assert 0 < (written > 0).mean() < 1
@@ -178,7 +178,7 @@ def test_the_commands_take_urls(server, here, tmp_path):
         assert result.exit_code == 0, result.output
         return result
 
-    url, recording = "s3://runs/told.zarr", tmp_path / "run.json"
+    url, recording = "s3://runs/recorded.zarr", tmp_path / "run.json"
     recording.write_text(config(url, guidance={"classifier_input": ["x_t"]}).model_dump_json())  # JSON is YAML
     assert f"recorded {url}" in run("record", "--config", str(recording), "--device", "cpu").output
     assert_equal(open_store(url).drop_vars(["own_prediction"]), here.sel(classifier_input=["x_t"]))
@@ -198,7 +198,7 @@ def test_the_commands_take_urls(server, here, tmp_path):
         ("gs://runs/a.zarr", {"GOOGLE_SERVICE_ACCOUNT": "absent.json"}, "GOOGLE_SERVICE_ACCOUNT", ("AWS", "AZURE")),
     ],
 )
-def test_missing_credentials_are_told_within_seconds_by_the_providers_names(monkeypatch, url, given, keys, others):
+def test_missing_credentials_are_reported_within_seconds_by_the_providers_names(monkeypatch, url, given, keys, others):
     for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
         monkeypatch.delenv(name)
     for name, value in given.items():
@@ -214,12 +214,12 @@ def test_missing_credentials_are_told_within_seconds_by_the_providers_names(monk
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("gopher://runs/a.zarr", "gopher://runs/a.zarr: "),
         ("s3://absent/a.zarr", "s3://absent/a.zarr: .*404 Not Found"),
     ],
 )
-def test_urls_that_name_nothing_are_refused(server, url, told):
-    with pytest.raises(GradscopeError, match=told):
+def test_urls_that_name_nothing_are_refused(server, url, message):
+    with pytest.raises(GradscopeError, match=message):
         prepared(url)

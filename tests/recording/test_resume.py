@@ -1,4 +1,4 @@
-"""Going on with a run: what is kept, what is recorded again, and what is refused by name."""
+"""Resuming a run: blocks that are kept or recorded again, and differences that are refused."""
 
 import json
 import shutil
@@ -63,7 +63,7 @@ def test_only_blocks_that_are_not_finished_are_recorded_again(store, whole):
     assert_same_recording(store, whole)
 
 
-def test_what_was_damaged_in_a_block_that_is_not_marked_is_mended(store, whole):
+def test_damage_in_an_unmarked_block_is_repaired(store, whole):
     for file in store.glob("*/c.0.1.1.0.*"):
         file.write_bytes(file.read_bytes()[:-7])
     marker = store / "written"
@@ -74,7 +74,7 @@ def test_what_was_damaged_in_a_block_that_is_not_marked_is_mended(store, whole):
     assert_same_recording(store, whole)
 
 
-def test_what_verify_advises_mends_a_damaged_block(store, whole):
+def test_the_remedy_of_verify_repairs_a_damaged_block(store, whole):
     next(store.glob("gradient/c.0.0.0.0.1.*")).unlink()
     (finding,) = (finding for finding in verify(store).findings if finding.array == "gradient")
     assert finding.remedy == (
@@ -87,8 +87,8 @@ def test_what_verify_advises_mends_a_damaged_block(store, whole):
 
 
 @pytest.mark.parametrize("lost", ["status", "recorded"])
-def test_a_store_that_does_not_say_all_goes_on(store, whole, lost):
-    """As those of earlier versions do not."""
+def test_an_older_store_without_some_attributes_is_resumed(store, whole, lost):
+    """Stores of earlier versions lack these attributes."""
     document = json.loads((store / "zarr.json").read_text())
     del document["attributes"][lost]
     (store / "zarr.json").write_text(json.dumps(document))
@@ -107,8 +107,8 @@ def test_differences_are_refused_by_name(store, tmp_path):
     with pytest.raises(GradscopeError) as refused:
         recording_command.run(request(store, config=str(tmp_path / "other.yaml")))
     assert str(refused.value) == (
-        f"{store} cannot be continued: sampling.seed was 0, and is 5; stabilizers.adam.eps was absent, and is 0.0001. "
-        "Record that into another store"
+        f"{store}: cannot resume: sampling.seed was 0, and is 5; stabilizers.adam.eps was absent, and is 0.0001. "
+        "Record this run into another store"
     )
     with pytest.raises(GradscopeError, match="sampling.samples was 6, and is 8. Record"):
         recording_command.run(request(store, overrides=("sampling.samples=8",)))
@@ -127,7 +127,7 @@ def test_other_weights_are_refused_by_name(store, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"prediction_type": "v_prediction"}, "scheduler.prediction_type was epsilon, and is v_prediction"),
         ({"clip_sample": False}, "scheduler.clip_sample was True, and is False"),
@@ -135,19 +135,19 @@ def test_other_weights_are_refused_by_name(store, monkeypatch):
         ({"beta_end": 0.03}, "scheduler.beta_end was 0.02, and is 0.03"),
     ],
 )
-def test_other_settings_of_the_scheduler_are_refused_by_name(store, sampler, tmp_path, monkeypatch, change, told):
-    """The configuration names the scheduler at most by its place: what it holds there may have changed."""
+def test_other_settings_of_the_scheduler_are_refused_by_name(store, sampler, tmp_path, monkeypatch, change, message):
+    """The configuration has only the path of the scheduler; the settings at this path may have changed."""
     before = recorded_bytes(store)
     other = DDPMScheduler(**change)
     monkeypatch.setattr("small_run.DDPMScheduler", lambda: other)
-    with pytest.raises(GradscopeError, match=told):
+    with pytest.raises(GradscopeError, match=message):
         recording_command.run(request(store))
     assert recorded_bytes(store) == before
     with gradscope.record(sampler, tmp_path / "mine.zarr", [Norm("gradient")]) as recorder:
         recorder.sample([0], num_inference_steps=3)
     sampler.scheduler = other
     with (
-        pytest.raises(GradscopeError, match=told),
+        pytest.raises(GradscopeError, match=message),
         gradscope.record(sampler, tmp_path / "mine.zarr", [Norm("gradient")], resume=True) as recorder,
     ):
         recorder.sample([0], num_inference_steps=3)
@@ -158,11 +158,11 @@ def test_a_store_of_other_arrays_is_refused(store):
     root = json.loads((store / "zarr.json").read_text())
     root["attributes"]["recorded"].remove("update")
     (store / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(GradscopeError, match=r"cannot be continued, .*\['update'\]"):
+    with pytest.raises(GradscopeError, match=r"cannot resume: these variables differ .*\['update'\]"):
         recording_command.run(request(store))
 
 
-def test_what_is_no_store_is_not_continued(tmp_path):
+def test_only_stores_are_resumed(tmp_path):
     with pytest.raises(GradscopeError, match="absent.zarr: nothing is there") as refused:
         recording_command.run(request(tmp_path / "it is absent.zarr"))
     begin = f"begin with: gradscope record --store '{tmp_path}/it is absent.zarr' --config ..."
@@ -174,7 +174,7 @@ def test_what_is_no_store_is_not_continued(tmp_path):
 def test_with_a_complete_store_nothing_is_loaded(whole, tmp_path, monkeypatch, capsys):
     store = tmp_path / "run.zarr"
     shutil.copytree(whole, store)
-    recording_command.run(request(store))  # it was not evaluated
+    recording_command.run(request(store))  # it is not evaluated
     assert "evaluation" in open_store(store).attrs
     before = {file: file.read_bytes() for file in store.rglob("*") if file.is_file()}
     monkeypatch.setattr(recording_command, "prepare", lambda *rest, **options: pytest.fail("loads its models"))
@@ -192,7 +192,7 @@ def sampler() -> GuidedSampler:
     return GuidedSampler(unet, DDPMScheduler(), guidance, stabilizers.Adam())
 
 
-def test_a_recording_from_python_goes_on_too(sampler, tmp_path):
+def test_a_recording_from_python_is_resumed(sampler, tmp_path):
     probes, labels = [Tensor("gradient"), Norm("gradient"), Cosine("update")], [0, 1, 2, 3, 0]
 
     def sample(path: Path, resume: bool = False, seed: int = 0) -> torch.Tensor:
@@ -208,11 +208,11 @@ def test_a_recording_from_python_goes_on_too(sampler, tmp_path):
     with sampler.register_step_hook(stop), pytest.raises(KeyboardInterrupt) as stopped:
         sample(tmp_path / "run.zarr")
     assert stopped.value.__notes__ == [
-        f"1 of 3 blocks are recorded in {tmp_path / 'run.zarr'}; resume=True goes on with them"
+        f"1 of 3 blocks are recorded in {tmp_path / 'run.zarr'}; continue with resume=True"
     ]
-    with pytest.raises(GradscopeError, match="it was recorded from Python, gradscope.record"):
+    with pytest.raises(GradscopeError, match="it was recorded from Python; resume it with gradscope.record"):
         recording_command.run(request(tmp_path / "run.zarr"))
-    with pytest.raises(GradscopeError, match="cannot be continued, its coordinate seed has other values"):
+    with pytest.raises(GradscopeError, match="cannot resume: the coordinate seed has other values in the store"):
         sample(tmp_path / "run.zarr", resume=True, seed=1)
     again = sample(tmp_path / "run.zarr", resume=True)
     assert again.numpy().tobytes() == images.numpy().tobytes()

@@ -24,7 +24,7 @@ def values(n, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_slot_holds_what_was_put_in_the_types_of_the_layout(device):
+def test_a_slot_holds_the_values_in_the_types_of_the_layout(device):
     ring = Ring(LAYOUT, torch.device(device), slots=2)
     for n, left_out in ((4, ()), (3, ("gradient",)), (1, ("radial_spectrum", "gradient_exponent"))):
         put = {name: value for name, value in values(n, device).items() if name not in left_out}
@@ -37,7 +37,7 @@ def test_a_slot_holds_what_was_put_in_the_types_of_the_layout(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_what_was_put_is_not_changed_by_what_the_sampler_does_next(device):
+def test_later_changes_by_the_sampler_do_not_reach_a_slot(device):
     ring = Ring(LAYOUT, torch.device(device))
     put = values(4, device)
     expected = put["gradient_norm"].cpu().numpy().copy()

@@ -1,24 +1,21 @@
-"""Runs by configuration, on small models of the user's own."""
+"""Runs by configuration, with a user's own small models."""
 
 import importlib
 import json
-import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import own_models
 import pytest
 import torch
 import xarray as xr
+from own_models import changed, run_of
 
 import gradscope
-from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
-from gradscope.models.device import set_device
 from gradscope.recording.codec import choose_codec
-from gradscope.recording.load_probes import load_probes
-from gradscope.recording.prepare import prepare
 from gradscope.recording.run import record_run
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
 from gradscope.sampling.process import configuration_of
@@ -26,88 +23,7 @@ from gradscope.stabilizers import Adam, Identity
 from gradscope.store import CELL_DIMS
 from gradscope.store.config_hash import config_hash
 
-MODELS = """
-import torch
-from diffusers import DDPMScheduler, UNet2DModel
-from small_models import LinearClassifier
-from probes import Probe, Variable
-
-
-def denoiser():
-    torch.manual_seed(0)
-    unet = UNet2DModel(sample_size=8, block_out_channels=(8, 8), down_block_types=("DownBlock2D", "DownBlock2D"),
-                       up_block_types=("UpBlock2D", "UpBlock2D"), layers_per_block=1, norm_num_groups=4)
-    return unet, DDPMScheduler()
-
-
-def robust():
-    torch.manual_seed(1)
-    return LinearClassifier(gain=2.0)
-
-
-def non_robust():
-    torch.manual_seed(2)
-    return LinearClassifier(gain=3.0)
-
-
-def wide():
-    return LinearClassifier(size=16)
-
-
-class Peak(Probe):
-    variables = (Variable("peak", "largest magnitude", "max|g|"),)
-
-    def measure(self, step, state):
-        return {"peak": step.gradient.abs().flatten(1).amax(dim=1)}, state
-
-
-class Scaled(Probe):
-    variables = (Variable("scaled", "largest magnitude, scaled", "scale * max|g|"),)
-
-    def __init__(self, scale: float, power: int = 1):
-        if power < 1:
-            raise ValueError(f"power must be at least 1, got {power}")
-        self.scale, self.power = scale, power
-
-    def measure(self, step, state):
-        return {"scaled": self.scale * step.gradient.abs().flatten(1).amax(dim=1) ** self.power}, state
-
-
-class Greedy(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.unet, self.config = denoiser()[0], denoiser()[0].config
-
-    def forward(self, x, t):
-        if len(x) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return self.unet(x, t)
-
-
-def greedy():
-    return Greedy(), DDPMScheduler()
-"""
-
-
-@pytest.fixture
-def content(tmp_path, monkeypatch):
-    (tmp_path / "mymodels.py").write_text(MODELS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "mymodels", raising=False)
-    return {
-        "denoiser": "mymodels:denoiser",
-        "classifiers": {"robust": "mymodels:robust", "non_robust": "mymodels:non_robust"},
-        "guidance": {"classifier_input": ["x_t", "x0"], "guidance_scale": [0, 0.4]},
-        "stabilizers": {"none": {}, "adam": {}},
-        "sampling": {"num_inference_steps": 4, "samples": 5, "batch_size": 3},
-        "probes": ["gradient", "update", "x_t", "norms", "cosines", "mymodels:Peak"],
-        "recording": {"path": str(tmp_path / "run.zarr")},
-    }
-
-
-def run_of(content, **options):
-    return prepare(check(RunConfig, content, "test"), device="cpu", **options)
+content = own_models.content
 
 
 def test_every_cell_is_recorded_over_the_same_noise(content):
@@ -129,7 +45,7 @@ def test_every_cell_is_recorded_over_the_same_noise(content):
     np.testing.assert_allclose(ds["peak"].values, np.abs(ds["gradient"].values).max(axis=(-3, -2, -1)), rtol=1e-6)
 
 
-def test_each_cell_is_what_its_sampler_does_alone(content):
+def test_each_cell_equals_its_sampler_run_alone(content):
     run = run_of(changed(content, "guidance.guidance_scale", [0.4]))
     record_run(run)
     ds = gradscope.open("run.zarr")
@@ -137,14 +53,14 @@ def test_each_cell_is_what_its_sampler_does_alone(content):
     for name, method, stabilizer in (("robust", "none", Identity()), ("non_robust", "adam", Adam())):
         guidance = gradscope.ClassifierGuidance(getattr(models, name)(), "x0", guidance_scale=0.4)
         unet, scheduler = models.denoiser()
-        unet = unet.to(memory_format=torch.channels_last)  # as models are loaded for a run
+        unet = unet.to(memory_format=torch.channels_last)  # like models that a run loads
         sampler = gradscope.GuidedSampler(unet, scheduler, guidance, stabilizer)
         blocks = [sampler.sample([0, 1, 2], 4, first_sample=0), sampler.sample([3, 0], 4, first_sample=3)]
         cell = ds.sel(classifier=name, classifier_input="x0", stabilizer=method, guidance_scale=0.4)
         np.testing.assert_array_equal(cell["image"].values, torch.cat(blocks).numpy())
 
 
-def test_probes_with_options_and_their_coordinates_come_into_the_store(content):
+def test_probes_with_options_are_recorded_with_their_coordinates(content):
     names = ["classifier.linear", "unet.mid_block"]
     content |= {"stabilizers": {"none": {}}, "sampling": {"num_inference_steps": 2, "samples": 3, "batch_size": 2}}
     content["guidance"]["guidance_scale"] = [0.4]
@@ -182,7 +98,7 @@ def test_probes_with_options_and_their_coordinates_come_into_the_store(content):
     np.testing.assert_array_equal(xr.open_zarr("bare.zarr")["image"].values, ds["image"].values)
 
 
-def test_smoothgrad_by_configuration_is_that_of_python(content):
+def test_smoothgrad_by_configuration_equals_that_of_python(content):
     content["guidance"] = {
         "classifier_input": ["x0"],
         "guidance_scale": [0.4],
@@ -200,7 +116,7 @@ def test_smoothgrad_by_configuration_is_that_of_python(content):
     np.testing.assert_array_equal(cell["image"].values[3:], sampler.sample([3, 0], 4, first_sample=3).numpy())
 
 
-def test_attributes_tell_the_origin(content):
+def test_attributes_describe_the_origin(content):
     content |= {"guidance": {"guidance_scale": [0.4]}, "stabilizers": {"none": {}}}
     run = run_of(content, store="elsewhere.zarr")
     record_run(run, command=["gradscope", "record"])
@@ -219,102 +135,6 @@ def test_attributes_tell_the_origin(content):
     assert attributes["status"] == "complete"
 
 
-def changed(content, key, value):
-    *parents, last = key.split(".")
-    target = content
-    for parent in parents:
-        target = target.setdefault(parent, {})
-    target[last] = value
-    return content
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("denoiser", "mymodels:nothing", "denoiser: mymodels has no 'nothing'"),
-        ("denoiser", "zoo:sportballs32/ddmp", "denoiser: no 'zoo:sportballs32/ddmp' in the zoo"),
-        (
-            "classifiers.robust",
-            "mymodels:wide",
-            "classifiers.robust: the classifier does not take images of 3 x 8",
-        ),
-        ("classifiers.robust", "resnet18", "classifiers.robust: got 'resnet18'; possible: zoo:SET/NAME"),
-        ("stabilizers", {"adm": {}}, "unknown stabilizer 'adm'; did you mean 'adam'"),
-        ("probes", ["gradients"], "unknown probe 'gradients'; did you mean 'gradient'"),
-        ("probes", ["gradient", "gradient"], "two of them record 'gradient'"),
-        ("probes", [{"snr": {"drws": 8}}], "probes.snr.drws: unknown key; did you mean 'draws'[?] one of: draws, seed"),
-        ("probes", [{"snr": {"draws": "8"}}], "probes.snr.draws: must be a whole number, got '8'"),
-        ("probes", [{"snr": {"draws": 1}}], "probes.snr: draws must be at least 2, got 1"),
-        ("probes", [{"norms": {"draws": 1}}], "probes.norms: takes no options, got draws"),
-        ("probes", [{"srn": {"draws": 8}}], "probes: unknown probe 'srn'; did you mean 'snr'"),
-        ("probes", ["reference"], "probes.reference.classifier: this key is missing"),
-        (
-            "probes",
-            [{"reference": {"classifier": 3}}],
-            "probes.reference.classifier: must be a name .zoo:SET/NAME.*, got 3",
-        ),
-        (
-            "probes",
-            [{"reference": {"classifier": "resnet18"}}],
-            "probes.reference.classifier: got 'resnet18'; possible: ",
-        ),
-        (
-            "probes",
-            [{"reference": {"classifier": "mymodels:wide"}}],
-            "probes.reference.classifier: the classifier does not",
-        ),
-        (
-            "probes",
-            [{"reference": {"classifier": {"timm": "resnet18"}}}],
-            "probes.reference.classifier.num_classes: this key is missing",
-        ),
-        ("probes", [{"layers": {"names": "unet"}}], "probes.layers.names: must be a list, got 'unet'"),
-        ("probes", [{"layers": {"names": ["unet", 3]}}], "probes.layers.names.1: must be text, got 3"),
-        (
-            "probes",
-            [{"layers": {"names": ["classifier.linaer"]}}],
-            "probes.layers, at classifiers.robust: names: got 'classifier.linaer', but classifier .LinearClassifier. "
-            "has no layer 'linaer'; one of: linear",
-        ),
-        ("probes", ["mymodels:Scaled"], "probes.mymodels:Scaled.scale: this key is missing"),
-        ("probes", [{"mymodels:Scaled": {"scale": "x"}}], "probes.mymodels:Scaled.scale: must be a number, got 'x'"),
-        (
-            "probes",
-            [{"mymodels:Scaled": {"scale": 1, "power": 0}}],
-            "probes.mymodels:Scaled: power must be at least 1, got 0",
-        ),
-        (
-            "probes",
-            ["mymodels:robust"],
-            "probes.mymodels:robust: takes a probes.Probe, got one of type LinearClassifier",
-        ),
-        ("probes", ["mymodels:sys"], "probes: mymodels has no 'sys'"),
-        ("sampling.labels", [0, 4], "sampling.labels: the classifiers have classes 0 to 3, got 4"),
-        ("sampling.labels", [-1], "sampling.labels: the classifiers have classes 0 to 3, got -1"),
-        ("sampling.num_inference_steps", 2000, "at most the scheduler's 1000, got 2000"),
-        ("sampling.scheduler", "ddim", None),
-    ],
-)
-def test_what_is_wrong_is_said_before_anything_runs(content, tmp_path, key, value, message):
-    content = changed(content, key, value)
-    if key == "sampling.scheduler":
-        content = changed(content, "guidance.weight", "variance")
-        message = "guidance.weight: 'variance' weighs DDPM's noise"
-    with pytest.raises(GradscopeError, match=message):
-        run_of(content)
-    assert not (tmp_path / "run.zarr").exists()
-
-
-def test_classifiers_that_do_not_agree_in_their_classes_are_refused(content, tmp_path):
-    with (tmp_path / "mymodels.py").open("a") as file:
-        file.write("\n\ndef five():\n    return LinearClassifier(classes=5)\n")
-    sys.modules.pop("mymodels", None)
-    with pytest.raises(GradscopeError, match=r"probes.reference.classifier: has 5 classes, classifiers.robust has 4"):
-        run_of({**content, "probes": [{"reference": {"classifier": "mymodels:five"}}]})
-    with pytest.raises(GradscopeError, match=r"classifiers.non_robust: has 5 classes, classifiers.robust has 4"):
-        run_of(changed(content, "classifiers.non_robust", "mymodels:five"))
-
-
 def test_out_of_memory_says_which_batch_size_fits(content):
     content = changed(changed(content, "denoiser", "mymodels:greedy"), "sampling.batch_size", 5)
     content = changed(changed(content, "recording.codec", "none"), "guidance.classifier_input", ["x0"])
@@ -324,37 +144,8 @@ def test_out_of_memory_says_which_batch_size_fits(content):
     assert "x0_detached instead of x0" in str(caught.value)
 
 
-def test_codec_is_settled_by_the_gradients():
+def test_the_codec_is_chosen_by_the_gradients():
     noise = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype("float32")
     sparse = noise * (np.random.default_rng(1).uniform(size=noise.shape) < 0.1)
     assert choose_codec(noise) == "none"
     assert choose_codec(sparse) == "lz4"
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0x", "cuda:99"])
-def test_devices_that_are_not_there_are_refused(name):
-    with pytest.raises(GradscopeError, match="device: "):
-        set_device(name)
-
-
-def test_probes_by_name_give_fresh_probes():
-    first, again = (load_probes("norms", no_module) for _ in range(2))
-    assert [type(p).__name__ for p in first] == ["Norm", "Norm"]
-    assert first[0] is not again[0]
-
-
-def test_options_reach_the_probe():
-    (snr,) = load_probes({"snr": {"draws": 3}}, no_module)
-    assert (snr.draws, snr.seed) == (3, 0)
-    (reference,) = load_probes({"reference": {"classifier": "zoo:a/b"}}, lambda spec, where: Named(f"{where}={spec}"))
-    assert reference.classifier.name == "probes.reference.classifier=zoo:a/b"
-
-
-class Named(torch.nn.Module):
-    def __init__(self, name):
-        super().__init__()
-        self.name = name
-
-
-def no_module(spec, where):
-    raise AssertionError(where)

@@ -64,7 +64,9 @@ def sampler(denoiser=None, classifier=None, scheduler=None, **guidance):
 @pytest.mark.parametrize("kind", ["x_t", "x0", "x0_detached"])
 @pytest.mark.parametrize("form", ["one channel", "one sample", "tuple", "dict", "twice", "half", "integers"])
 def test_a_denoiser_gives_a_tensor_like_x_t(form, kind):
-    with pytest.raises(GradscopeError, match=r"denoiser: Denoiser gives a tensor of the shape of x_t, \(2, 3, 8, 8\)"):
+    with pytest.raises(
+        GradscopeError, match=r"denoiser: Denoiser must give a tensor of the shape of x_t, \(2, 3, 8, 8\)"
+    ):
         sampler(Denoiser(form), classifier_input=kind).sample([0, 1], 3)
 
 
@@ -95,7 +97,7 @@ def test_a_classifier_needs_a_graph_and_a_row_for_each_image(kind):
 def test_class_0_of_one_logit_has_no_logit_of_its_own():
     for labels, objective in (([0, 1], "log_prob"), ([1, 1], "logit")):
         sampler(classifier=Classifier("one logit"), objective=objective).sample(labels, 3)
-    with pytest.raises(GradscopeError, match="class 0 has none to differentiate, take log_prob"):
+    with pytest.raises(GradscopeError, match="class 0 has no logit to differentiate; take log_prob"):
         sampler(classifier=Classifier("one logit"), objective="logit").sample([0, 1], 3)
 
 
@@ -105,9 +107,9 @@ def test_class_0_of_one_logit_has_no_logit_of_its_own():
         ({"dtype": "float64"}, "dtype: got 'float64'"),
         ({"dtype": "bfloat16"}, "one of: float32, float16"),
         ({"codec": "auto"}, "codec: got 'auto'; one of: none, lz4"),
-        ({"tensor_samples": -1}, "tensor_samples: a whole number of at least 0, got -1"),
-        ({"tensor_every": 0}, "tensor_every: a whole number of at least 1, got 0"),
-        ({"classifier_name": 3}, "classifier: a name is text, got 3"),
+        ({"tensor_samples": -1}, "tensor_samples: must be a whole number of at least 0, got -1"),
+        ({"tensor_every": 0}, "tensor_every: must be a whole number of at least 1, got 0"),
+        ({"classifier_name": 3}, "classifier: a name must be text, got 3"),
     ],
 )
 def test_options_of_a_recording_are_refused_and_no_store_is_made(tmp_path, options, message):
@@ -122,7 +124,7 @@ def test_options_of_a_recording_are_refused_and_no_store_is_made(tmp_path, optio
 @pytest.mark.parametrize("size", [0, -1, 1.5, True])
 def test_a_batch_size_is_a_whole_number(tmp_path, size):
     with (
-        pytest.raises(GradscopeError, match="batch_size: a whole number of at least 1"),
+        pytest.raises(GradscopeError, match="batch_size: must be a whole number of at least 1"),
         gradscope.record(sampler(), tmp_path / "a.zarr", [Norm("gradient")]) as recorder,
     ):
         recorder.sample([0, 1], 3, batch_size=size)
@@ -137,9 +139,9 @@ def test_integers_of_numpy_are_numbers(tmp_path):
 
 @pytest.mark.parametrize("path", [None, 3, ""])
 def test_a_path_is_a_path(path):
-    with pytest.raises(GradscopeError, match="the path of a store is"):
+    with pytest.raises(GradscopeError, match="the path of a store (must be text|is empty)"):
         gradscope.record(sampler(), path, [Norm("gradient")])
-    with pytest.raises(GradscopeError, match="the path of a store is"):
+    with pytest.raises(GradscopeError, match="the path of a store (must be text|is empty)"):
         gradscope.open(path)
 
 
@@ -192,13 +194,13 @@ def test_an_unknown_spacing_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"guidance_scale": "0.5"}, "guidance_scale: a finite number"),
-        ({"guidance_scale": None}, "guidance_scale: a finite number"),
-        ({"guidance_scale": [0.5]}, "guidance_scale: a finite number"),
-        ({"interval": (500,)}, "guidance.interval: two timesteps"),
-        ({"interval": (None, 500)}, "guidance.interval: two timesteps"),
-        ({"interval": "ab"}, "guidance.interval: two timesteps"),
-        ({"interval": (1, 2, 3)}, "guidance.interval: two timesteps"),
+        ({"guidance_scale": "0.5"}, "guidance_scale: must be a finite number"),
+        ({"guidance_scale": None}, "guidance_scale: must be a finite number"),
+        ({"guidance_scale": [0.5]}, "guidance_scale: must be a finite number"),
+        ({"interval": (500,)}, "guidance.interval: must be two timesteps"),
+        ({"interval": (None, 500)}, "guidance.interval: must be two timesteps"),
+        ({"interval": "ab"}, "guidance.interval: must be two timesteps"),
+        ({"interval": (1, 2, 3)}, "guidance.interval: must be two timesteps"),
     ],
 )
 def test_guidance_that_is_none_is_refused(options, message):
@@ -212,10 +214,10 @@ def test_numbers_of_numpy_are_scales(scale):
 
 
 def test_labels_and_first_sample_are_bounded():
-    with pytest.raises(GradscopeError, match=r"labels: classes are whole numbers below 2\*\*63"):
+    with pytest.raises(GradscopeError, match=r"labels: classes must be whole numbers below 2\*\*63"):
         sampler().sample([2**70], 3)
     for first in (-1, 0.5):
-        with pytest.raises(GradscopeError, match="first_sample: a whole number of at least 0"):
+        with pytest.raises(GradscopeError, match="first_sample: must be a whole number of at least 0"):
             sampler().sample([0], 3, first_sample=first)
 
 
@@ -224,5 +226,5 @@ def test_a_path_is_no_store_that_is_open(tmp_path):
         gradscope.report("a.zarr")
     with gradscope.record(sampler(), tmp_path / "a.zarr", [Norm("gradient")]) as recorder:
         recorder.sample([0, 1], 3)
-    with pytest.raises(GradscopeError, match=r"guide: a torch.nn.Module, or each by its name"):
+    with pytest.raises(GradscopeError, match=r"guide: must be a torch.nn.Module, or a mapping of names"):
         gradscope.evaluate(tmp_path / "a.zarr", guide=lambda x: x)

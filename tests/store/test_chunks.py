@@ -1,4 +1,4 @@
-"""Chunks are read straight from their files where that is possible, and it makes no difference."""
+"""Chunks read directly from their files equal those that zarr reads."""
 
 import os
 from pathlib import Path
@@ -36,7 +36,7 @@ def make(path, codec="none", dtype="float32", chunks=CHUNKS, separator=".", endi
 
 @pytest.fixture(params=["plain", "lz4", "int16", "big endian", "folders", "split images"])
 def stored(request, tmp_path):
-    """Values and chunks of arrays that are stored in different ways, and whether their files can be read straight."""
+    """Values and chunks of arrays that are stored in different ways, and whether their files are read directly."""
     kind = request.param
     options = {
         "lz4": {"codec": "lz4"},
@@ -50,7 +50,7 @@ def stored(request, tmp_path):
     return values, Chunks(tmp_path / "s.zarr", array), kind not in ("lz4", "big endian")
 
 
-def test_what_is_read_is_what_zarr_reads(stored, monkeypatch):
+def test_chunks_are_read_as_zarr_reads_them(stored, monkeypatch):
     values, chunks, straight = stored
     calls = []
     original = zarr.Array.__getitem__
@@ -122,12 +122,12 @@ def test_selections_are_those_of_numpy(stored, where, run_bytes, monkeypatch):
     np.testing.assert_array_equal(got, values[where])
 
 
-def test_of_a_large_chunk_no_more_is_read_than_is_asked_for(tmp_path, monkeypatch):
+def test_only_the_requested_part_of_a_large_chunk_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_RUN_BYTES", 40)  # an element of the third dimension
     values = make(tmp_path / "s.zarr")
     chunks = Chunks(tmp_path / "s.zarr", zarr.open_group(tmp_path / "s.zarr", mode="r")["a"])
     file = tmp_path / "s.zarr" / "a" / "c.1.0.1.0.0"
-    file.write_bytes(file.read_bytes()[: (2 * 10 + 7) * 40])  # what comes after element [1, 2, 16] is gone
+    file.write_bytes(file.read_bytes()[: (2 * 10 + 7) * 40])  # elements after [1, 2, 16] are cut off
     np.testing.assert_array_equal(chunks.select((1, slice(0, 2), slice(None, 20))), values[1, :2, :20])
     np.testing.assert_array_equal(chunks.select((1, slice(0, 3), 16)), values[1, :3, 16])
     with pytest.raises(GradscopeError, match="is damaged"):
@@ -138,7 +138,7 @@ def test_of_a_large_chunk_no_more_is_read_than_is_asked_for(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     "where",
     [
-        (0, slice(4, 7), slice(10, 20)),  # whole chunks, and the first that reaches over the array's end
+        (0, slice(4, 7), slice(10, 20)),  # whole chunks, the first of them beyond the array's end
         (1, slice(0, 7), slice(20, 23)),
         (2,),
         (slice(0, 2), slice(0, 4), slice(0, 23)),
@@ -159,7 +159,7 @@ def test_chunks_are_written_as_zarr_writes_them(tmp_path, kind, where):
     assert files[0] == files[1]
 
 
-def test_a_chunk_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_earlier_chunk(tmp_path, monkeypatch):
     values = make(tmp_path / "s.zarr")
     chunks = Chunks(tmp_path / "s.zarr", zarr.open_group(tmp_path / "s.zarr", mode="r+")["a"])
 

@@ -1,4 +1,4 @@
-"""What is damaged, or no file, is refused by every reader, by the name of its array and chunk."""
+"""Every reader refuses damaged chunks, and pipes and devices in their place, and names array and chunk."""
 
 import os
 import re
@@ -15,8 +15,8 @@ import xarray as xr
 from sound_store import KINDS, NAMES, copied, edit, edit_json, make, stores  # noqa: F401  (a fixture)
 
 import gradscope
-from dashboards.data.recorded import Recorded
-from dashboards.images.tiles import Images
+from dashboards.data.open_run import OpenRun
+from dashboards.images.tiles import Tiles
 from gradscope.errors import GradscopeError
 from gradscope.store.locations.location import locate
 from gradscope.store.progress import finished
@@ -26,7 +26,7 @@ SUMMED = ("plain", "lz4", "sharded", "half", "sparse")
 
 
 def flipped(file: Path, byte: int) -> None:
-    """One bit of a file is another."""
+    """Flip one bit of a file."""
     edit(file, lambda content: content.__setitem__(byte, content[byte] ^ 0x40))
 
 
@@ -54,14 +54,14 @@ def test_one_flipped_bit_of_any_chunk_is_refused_by_its_name(stores, kind, tmp_p
 
 @pytest.mark.parametrize("kind", SUMMED)
 @pytest.mark.parametrize("where", [(0, 0, 0, 1, 1), (slice(None), 0, 0, slice(None), slice(0, 2)), ()])
-def test_what_is_read_with_the_check_is_what_was_stored(stores, kind, where):  # noqa: F811
-    """Against plain xarray, whose zarr reads the chunks by itself."""
+def test_checked_reads_give_the_stored_values(stores, kind, where):  # noqa: F811
+    """Compared with plain xarray, which reads through zarr."""
     ours, plain = gradscope.open(stores(kind)), xr.open_zarr(stores(kind), mask_and_scale=False)
     for name in (str(name) for name, variable in ours.data_vars.items() if variable.dims[4:5] == ("sample",)):
         if kind == "half" and name in NAMES:
             continue  # scaled
         selected = [ds[name][where].values for ds in (ours, plain)]
-        if name in NAMES:  # those of other samples are masked
+        if name in NAMES:  # tensors of other samples are masked
             marker = plain["written"][where].values
             selected = [values[marker >= 3] for values in selected]
         assert np.array_equal(*selected, equal_nan=selected[0].dtype.kind == "f")
@@ -80,16 +80,16 @@ def test_the_dashboard_refuses_damaged_scalars_tensors_and_images(stores, tmp_pa
     path = copied(stores("plain"), tmp_path)
     for name in ("gradient_norm", "gradient", "image"):
         flipped(next(file for file in chunks(path / name) if "c.0.0.0.1.0" in file.name), 7)
-    run = Recorded(path)
+    run = OpenRun(path)
     with pytest.raises(GradscopeError, match=r"gradient_norm/c\.0\.0\.0\.1\.0\.0 is damaged"):
         run.scalars("gradient_norm")
     with pytest.raises(GradscopeError, match=r"gradient/c\.0\.0\.0\.1\.0\.0\.0\.0\.0 is damaged"):
-        Images().frame(run, sample=0, step=0, cells=[1], limits="cell")
+        Tiles().frame(run, sample=0, step=0, cells=[1], limits="cell")
     with pytest.raises(GradscopeError, match=r"image/c\.0\.0\.0\.1\.0\.0\.0\.0 is damaged"):
-        Images().thumbnails(run, cell=1, first=0, last=1)
+        Tiles().thumbnails(run, cell=1, first=0, last=1)
 
 
-def test_a_damaged_marker_stops_whoever_wants_to_go_on(stores, tmp_path):  # noqa: F811
+def test_a_run_with_a_damaged_marker_is_not_resumed(stores, tmp_path):  # noqa: F811
     path = copied(stores("interrupted"), tmp_path)
     flipped(chunks(path / "written")[0], 0)
     with pytest.raises(GradscopeError, match=r"written/c\.0\.0\.0\.0\.0\.0 is damaged"):
@@ -97,7 +97,7 @@ def test_a_damaged_marker_stops_whoever_wants_to_go_on(stores, tmp_path):  # noq
 
 
 def in_time(work, seconds: float = 20) -> list:
-    """What work gives or raises, in a thread that may hang."""
+    """Result or error of a function, which runs in a thread because it may hang."""
     out: list = []
 
     def run() -> None:
@@ -114,7 +114,7 @@ def in_time(work, seconds: float = 20) -> list:
 
 
 def strange(file: Path, what: str) -> None:
-    """Something that is no file, in its place."""
+    """Replace a file by a pipe, a device or a socket."""
     file.unlink()
     if what == "pipe":
         os.mkfifo(file)
@@ -126,7 +126,7 @@ def strange(file: Path, what: str) -> None:
     else:
         with socket.socket(socket.AF_UNIX) as end:
             here = Path.cwd()
-            os.chdir(file.parent)  # the name of a socket is short
+            os.chdir(file.parent)  # a socket's path must be short
             try:
                 end.bind(file.name)
             finally:
@@ -141,7 +141,7 @@ def strange(file: Path, what: str) -> None:
         *product(["lz4"], ["gradient"], ["pipe", "device"]),
     ],
 )
-def test_what_is_no_file_hangs_no_reader(stores, kind, name, what, tmp_path):  # noqa: F811
+def test_pipes_and_devices_hang_no_reader(stores, kind, name, what, tmp_path):  # noqa: F811
     path = copied(stores(kind), tmp_path)
     strange(chunks(path / name)[0], what)
     (found,) = in_time(lambda: read_all(path))
@@ -152,10 +152,10 @@ def test_what_is_no_file_hangs_no_reader(stores, kind, name, what, tmp_path):  #
 
 
 @pytest.mark.parametrize("place", ["zarr.json", "written/zarr.json", "gradient/zarr.json"])
-def test_metadata_that_are_no_file_hang_no_reader(stores, place, tmp_path):  # noqa: F811
+def test_pipes_in_place_of_metadata_hang_no_reader(stores, place, tmp_path):  # noqa: F811
     path = copied(stores("plain"), tmp_path)
     strange(path / place, "pipe")
-    for work in (read_all, verify, Recorded, lambda path: locate(path).locked()):
+    for work in (read_all, verify, OpenRun, lambda path: locate(path).locked()):
         in_time(lambda work=work: work(path))
 
 
@@ -163,7 +163,7 @@ def test_a_store_with_too_many_arrays_is_refused_at_once(tmp_path):
     path = make(tmp_path / "s.zarr", KINDS["just begun"])
     arrays = {f"a{i}": {} for i in range(100_000)}
     edit_json(path / "zarr.json", lambda root: root["consolidated_metadata"]["metadata"].update(arrays))
-    for work in (gradscope.open, verify, Recorded):
+    for work in (gradscope.open, verify, OpenRun):
         (found,) = in_time(lambda work=work: work(path), 5)
         said = str(found) if isinstance(found, GradscopeError) else " ".join(map(str, found.findings))
         assert "arrays" in said

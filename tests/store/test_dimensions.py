@@ -1,63 +1,31 @@
-"""Samples that are no images, cells with further dimensions, times that come twice, and repetitions."""
-
-import zipfile
-from pathlib import Path
+"""Samples that are not images, further dimensions of cells, repeated timesteps, and repetitions."""
 
 import numpy as np
 import pytest
 import torch
+import trajectory_store
 import xarray as xr
 import zarr
+from trajectory_store import SAMPLES, TIMES, grid, tensors
 
 import gradscope
 from gradscope.analysis.selections import restore_dims
 from gradscope.errors import GradscopeError
 from gradscope.recording.recorder import Recorder
-from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, cell_dims, create, open_store, sample_dims
+from gradscope.store import Array, Frame, Schema, StoreWriter, cell_dims, create, open_store, sample_dims
 from gradscope.store.dims import names_of_sample
 from gradscope.store.locations.location import locate
 from gradscope.store.progress import finished
 from gradscope.verification.verify import verify
-from probes import TENSOR, Cosine, GuidedStep, Norm, Probe, Tensor, Variable
-
-SAMPLES, TIMES = 5, np.array([80.0, 24.4, 24.4, 5.1, 0.7])
-"""A second-order solver in sigma evaluates the denoiser twice at one of its times."""
-
-
-def grid(**changes):
-    content = {
-        "classifier": ("value",), "classifier_input": ("x_t",), "stabilizer": ("none", "adam"),
-        "guidance_scale": (0.0, 0.5), "label": np.arange(SAMPLES) % 2, "seed": np.arange(SAMPLES), "timestep": TIMES,
-        "alphas_cumprod": 1 / (1 + TIMES**2), "sigma": np.zeros(len(TIMES)), "sample_shape": (8, 2),
-        "sample_dims": ("horizon", "action"), "batch_size": 2, "further": {"method": ("dps", "mpgd")},
-        "signal": np.ones(len(TIMES)), "noise": TIMES,
-    }  # fmt: skip
-    return Grid(**(content | changes))
-
-
-def tensors(cell, first, step, repeat=0):
-    """Gradients that say where they belong."""
-    rng = np.random.default_rng([*cell, first, step, repeat])
-    rows = min(2, SAMPLES - first)
-    return torch.from_numpy(rng.normal(size=(rows, 8, 2)))
+from probes import TENSOR, GuidedStep, Norm, Probe, Tensor, Variable
 
 
 @pytest.fixture
 def recorded(tmp_path):
-    """Trajectories of a robot, recorded by a loop of the user's own."""
-    probes = [Tensor("gradient"), Norm("gradient"), Cosine("gradient")]
-    own = grid()
-    with Recorder(tmp_path / "s.zarr", own, probes, device=torch.device("cpu")) as recorder:
-        for cell in np.ndindex(own.cells):
-            for first in range(0, SAMPLES, 2):
-                hook = recorder.trajectory(cell, first)
-                for step, timestep in enumerate(TIMES):
-                    g = tensors(cell, first, step)
-                    hook(GuidedStep(step=step, timestep=timestep, x_t=g, gradient=g, prev_sample=g))
-    return tmp_path / "s.zarr"
+    return trajectory_store.save(tmp_path / "s.zarr")
 
 
-def test_dimensions_are_named_by_their_number_or_as_the_user_says():
+def test_dimensions_get_the_users_names_or_the_usual_ones():
     assert names_of_sample((2,)) == ("axis",)
     assert names_of_sample((3, 100)) == ("channel", "time")
     assert names_of_sample((3, 8, 8)) == ("channel", "height", "width")
@@ -76,7 +44,7 @@ def test_dimensions_are_named_by_their_number_or_as_the_user_says():
         grid(further={"label": ("a",)})
 
 
-def test_plain_xarray_reads_it_and_gradscope_the_same(recorded):
+def test_plain_xarray_and_gradscope_read_the_same(recorded):
     ds, plain = gradscope.open(recorded), xr.open_zarr(recorded)
     over = ("classifier", "classifier_input", "stabilizer", "guidance_scale", "method", "sample", "timestep")
     assert ds["gradient"].dims == plain["gradient"].dims == (*over, "horizon", "action")
@@ -94,7 +62,7 @@ def test_plain_xarray_reads_it_and_gradscope_the_same(recorded):
     assert ds["image"].dims == (*over[:6], "horizon", "action")
 
 
-def test_a_time_that_comes_twice_is_selected_by_its_step(recorded):
+def test_a_timestep_that_occurs_twice_is_selected_by_step(recorded):
     ds = gradscope.open(recorded)
     np.testing.assert_array_equal(ds["timestep"].values, TIMES)
     np.testing.assert_array_equal(ds.sel(step=3)["gradient_norm"].values, ds["gradient_norm"].values[..., 3])
@@ -125,7 +93,7 @@ def test_analyses_see_the_further_dimension(recorded):
     assert {"value, none, method dps", "value, adam, method mpgd"} <= {trace.name for trace in figure.data}
 
 
-def test_it_verifies_and_damage_is_found(recorded):
+def test_verify_finds_damage(recorded):
     found = verify(recorded)
     assert found.findings == ()
     assert found.values > 0
@@ -136,7 +104,7 @@ def test_it_verifies_and_damage_is_found(recorded):
     assert [finding.array for finding in verify(recorded).findings] == ["gradient"]
 
 
-def test_a_later_run_goes_on_where_it_ended(tmp_path):
+def test_an_interrupted_run_is_resumed(tmp_path):
     own, probes = grid(), [Norm("gradient")]
     options = {"device": torch.device("cpu")}
 
@@ -160,7 +128,7 @@ def test_a_later_run_goes_on_where_it_ended(tmp_path):
 
 
 class Spread(Probe):
-    """A probe of a user's own, of any sample."""
+    """A user's own probe, for samples of any shape."""
 
     variables = (
         Variable("spread", "spread of the gradient", "max |g| - min |g|", logarithmic=True, low=0.0),
@@ -174,7 +142,7 @@ class Spread(Probe):
 
 @pytest.mark.parametrize("shape", [(2,), (3, 50), (3, 4, 4), (2, 3, 4, 4)])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_samples_of_any_shape(tmp_path, shape, dtype):
+def test_samples_of_any_shape_are_recorded(tmp_path, shape, dtype):
     own = grid(sample_shape=shape, sample_dims=(), further={}, timestep=np.array([9, 5, 1]),
                alphas_cumprod=np.array([0.1, 0.5, 0.9]), sigma=np.ones(3), signal=None, noise=None)  # fmt: skip
     rng = np.random.default_rng(0)
@@ -197,7 +165,7 @@ def test_samples_of_any_shape(tmp_path, shape, dtype):
     assert ds["spread"].attrs["logarithmic"] == 1
     assert ds["spread"].attrs["valid_min"] == 0
     assert verify(tmp_path / "s.zarr").sound
-    ds.drop_encoding().to_netcdf(tmp_path / "s.nc", engine="h5netcdf")  # whose attributes are numbers, texts and lists
+    ds.drop_encoding().to_netcdf(tmp_path / "s.nc", engine="h5netcdf")  # netCDF has no mappings
     again = xr.open_dataset(tmp_path / "s.nc", engine="h5netcdf")
     np.testing.assert_array_equal(again["spread"].values, ds["spread"].values)
 
@@ -215,7 +183,7 @@ REPEATS = (1, 3, 2, 1, 3)
 
 
 def test_repetitions_of_a_timestep(tmp_path):
-    """As many as a step takes, in order; of a step with fewer the rest stays unwritten. Analyses see the last one."""
+    """Each step has its own number of repetitions; the rest stays unwritten. Analyses see the last repetition."""
     own = grid(repeats=3, further={}, timestep=np.arange(5)[::-1], alphas_cumprod=np.linspace(0.1, 0.9, 5))
     with Recorder(
         tmp_path / "s.zarr", own, [Tensor("gradient"), Norm("gradient")], device=torch.device("cpu")
@@ -259,11 +227,11 @@ def test_more_repetitions_than_the_grid_has_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"cell_dims": ["classifier"]}, "cell_dims is classifier, classifier_input"),
-        ({"cell_dims": "classifier"}, "cell_dims is"),
-        ({"sample_dims": []}, "sample_dims is one to eight names"),
-        ({"sample_dims": ["a", "a"]}, "sample_dims is one to eight names"),
-        ({"sample_dims": ["../x"]}, "sample_dims is one to eight names"),
+        ({"cell_dims": ["classifier"]}, "cell_dims must be classifier, classifier_input"),
+        ({"cell_dims": "classifier"}, "cell_dims must be"),
+        ({"sample_dims": []}, "sample_dims must be one to eight names"),
+        ({"sample_dims": ["a", "a"]}, "sample_dims must be one to eight names"),
+        ({"sample_dims": ["../x"]}, "sample_dims must be one to eight names"),
         ({"sample_dims": ["height", "width"]}, "gradient: its dimensions are"),
     ],
 )
@@ -278,7 +246,7 @@ def test_strange_dimensions_of_a_strangers_store_are_refused(recorded, change, w
 
 
 def test_frames_of_repeated_steps_leave_nothing_of_earlier_chunks(tmp_path, monkeypatch):
-    """Staged columns are used again by later chunks."""
+    """Later chunks reuse the staged memory."""
     from gradscope.store import schema as module
 
     monkeypatch.setattr(module, "_TENSOR_CHUNK_BYTES", 2 * 3 * 16 * 4)
@@ -298,34 +266,3 @@ def test_frames_of_repeated_steps_leave_nothing_of_earlier_chunks(tmp_path, monk
     wanted = [[0, 1, 2], [10, 11, 12], [20, np.nan, np.nan], [30, np.nan, np.nan], [40, 41, np.nan]]
     np.testing.assert_array_equal(group["gradient"][0, 0, 0, 0, 0, :, :, 0, 0], wanted)
     np.testing.assert_array_equal(group["norm"][0, 0, 0, 0, 1], wanted)
-
-
-@pytest.fixture
-def first_schema(tmp_path):
-    """A small store that version 0.1 recorded and judged."""
-    with zipfile.ZipFile(Path(__file__).with_name("schema_1.zip")) as archive:
-        archive.extractall(tmp_path)
-    return tmp_path / "schema_1.zarr"
-
-
-def test_a_store_of_the_first_schema_is_read_reported_and_verified(first_schema):
-    ds, plain = gradscope.open(first_schema), zarr.open_group(first_schema, mode="r")
-    assert ds.attrs["schema_version"] == 1
-    for name in ("gradient", "gradient_norm", "image", "predicted_class"):
-        np.testing.assert_array_equal(
-            ds[name].values[..., :2, :, :, :, :] if name == "gradient" else ds[name].values,
-            plain[name][..., :2, :, :, :, :] if name == "gradient" else plain[name][...],
-        )
-    assert sample_dims(ds) == ("channel", "height", "width")
-    report = gradscope.report(ds)
-    hits = (ds["judge_prediction"] == ds["label"]).mean("sample").values
-    np.testing.assert_allclose(report.cells["judge"].to_numpy(), hits.ravel())
-    assert "<table" in report._repr_html_()
-    assert verify(first_schema).findings == ()
-    assert ds.sel(timestep=ds["timestep"].values[2])["step"].item() == 2
-
-
-def test_a_store_of_the_first_schema_is_evaluated_and_drawn(first_schema):
-    ds = gradscope.open(first_schema)
-    assert ds.gradscope.plot_curve("gradient_norm").layout.yaxis.type == "log"
-    assert len(ds.gradscope.summary()["samples"].dims) == 4

@@ -1,11 +1,12 @@
-"""Images of any size and blocks of any number of samples: chunks stay small, and `verify` reads larger ones, too."""
+"""Chunks stay small for any image and block, and `verify` also reads the larger ones of older stores."""
 
 import numpy as np
 import pytest
 import torch
 
 import gradscope
-from gradscope.recording.recorder import Recorder, make_schema
+from gradscope.recording.recorder import Recorder
+from gradscope.recording.schema import make_schema
 from gradscope.store import Grid, schema
 from gradscope.verification.verify import verify
 from probes import GuidedStep, Norm, Tensor
@@ -40,14 +41,14 @@ def record(path, samples: int, size: int) -> np.ndarray:
 
 
 def test_32_samples_of_512_pixels_are_sound(tmp_path):
-    """One chunk a block had 100 MB; 64 MB were read of it, and called damaged."""
+    """One chunk per block had 100 MB. Earlier, `verify` read 64 MB of it and called it damaged."""
     images = record(tmp_path / "a.zarr", 32, 512)
     found = verify(tmp_path / "a.zarr")
     assert found.findings == ()
     np.testing.assert_array_equal(gradscope.open(tmp_path / "a.zarr")["image"].values.reshape(images.shape), images)
 
 
-def test_a_store_of_before_with_one_chunk_a_block_is_sound(tmp_path, monkeypatch):
+def test_an_older_store_with_one_chunk_per_block_is_sound(tmp_path, monkeypatch):
     monkeypatch.setattr(schema, "_CHUNK_BYTES", 2**30)
     record(tmp_path / "a.zarr", 32, 512)
     assert (tmp_path / "a.zarr" / "image" / "c.0.0.0.0.0.0.0.0").stat().st_size > 100e6

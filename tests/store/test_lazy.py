@@ -1,4 +1,4 @@
-"""What a store gives lazily: the same however it is asked for, and masked as it is when it is read."""
+"""Lazy variables: every way to read them gives the same values, masked by the marker at the time of reading."""
 
 import pickle
 
@@ -27,7 +27,7 @@ def grid():
 
 @pytest.fixture(params=["none", "lz4"])
 def half(request, tmp_path, monkeypatch):
-    """A store of which steps are missing, the schema, and all that is to be read from it."""
+    """A store with missing steps, and the values that reading it must give."""
     arrays = (
         Array("gradient", "tensor", {"units": "1"}, dims=IMAGE),
         Array("update", "tensor", {"units": "2"}, dims=IMAGE, dtype="float16"),
@@ -71,7 +71,7 @@ SELECTIONS = [
 @pytest.mark.parametrize(
     "way", ["values", "compute", "loaded with others", "two steps", "pickled", "arithmetic", "a copy"]
 )
-def test_every_way_to_read_gives_the_same(half, selection, way):
+def test_every_way_to_read_gives_the_same_values(half, selection, way):
     path, expected = half
     ds = open_store(path)
     for name, values in expected.items():
@@ -96,7 +96,7 @@ def test_every_way_to_read_gives_the_same(half, selection, way):
 
 
 @pytest.mark.parametrize("change", ["replaced", "transposed", "masked", "renumbered"])
-def test_what_has_become_something_else_leaves_the_store_as_it_is(half, change):
+def test_changed_variables_leave_the_store_unchanged(half, change):
     path, expected = half
     found, values = open_store(path)["gradient"], expected["gradient"].copy()
     if change == "replaced":
@@ -112,7 +112,7 @@ def test_what_has_become_something_else_leaves_the_store_as_it_is(half, change):
 
 
 def test_opening_leaves_dasks_scheduler_alone(half):
-    """Within a task of a cluster it would wait for that very task, and a recording by workers hung for ever."""
+    """Within a task, dask's scheduler waits for that very task: a recording by workers hung forever."""
 
     def scheduler(*_, **__):
         raise AssertionError("asked")
@@ -140,10 +140,10 @@ def test_a_selection_reads_its_own_chunks_alone(half, monkeypatch):
     monkeypatch.setattr(Chunks, "select", lambda self, where: asked.append(where) or original(self, where))
     np.testing.assert_array_equal(found.values, expected["gradient"][:, :, 0, :, 4])
     assert all(where[4] in (4, slice(4, 5, 1)) for where in asked)
-    assert sorted(len(where) for where in asked) == [6] * 3 + [9] * 3  # the marker, and the values, of three chunks
+    assert sorted(len(where) for where in asked) == [6] * 3 + [9] * 3  # markers and values of three chunks
 
 
-def test_what_is_written_later_shows_and_not_before(tmp_path):
+def test_values_appear_when_they_are_written(tmp_path):
     arrays = (Array("gradient", "tensor", {}, dims=IMAGE), Array("norm", "scalar", {}))
     schema, path = Schema(grid(), arrays), tmp_path / "s.zarr"
     create(path, schema, {})
@@ -158,6 +158,6 @@ def test_what_is_written_later_shows_and_not_before(tmp_path):
     writer.close()
     got = lazily.values[0, 0, 0, 0, :, 0, 0, 0]
     np.testing.assert_array_equal(got, [*range(13), *[np.nan] * 10])
-    zarr.open_group(path, mode="r+")["written"][0, 0, 0, 0, 0, 5] = 1  # its tensors are not there
+    zarr.open_group(path, mode="r+")["written"][0, 0, 0, 0, 0, 5] = 1  # its tensors are missing
     assert np.isnan(lazily.values[0, 0, 0, 0, 5]).all()
     assert ds["norm"].values[0, 0, 0, 0, 0, 5] == 1

@@ -1,4 +1,4 @@
-"""An evaluation takes the place of an earlier one at once, however the process that writes it ends."""
+"""An evaluation replaces an earlier one atomically, however its process ends."""
 
 import json
 import os
@@ -25,7 +25,7 @@ LATER = ("floor", "judge_prediction", "own_accuracy", "own_prediction")
 
 
 def later() -> xr.Dataset:
-    """Other values of the same names, some names less and some more, one of them of a single number."""
+    """An evaluation with other values, fewer and further names, and one single number."""
     prediction = ((*CELL_DIMS, "sample"), np.ones((*CELLS, SAMPLES), "int16"), ABOUT)
     found = xr.Dataset(
         {
@@ -42,8 +42,8 @@ def evaluate(path: Path, found: xr.Dataset | None = None) -> None:
     add_variables(path, later() if found is None else found, instead_of=EARLIER)
 
 
-def told(path: Path) -> str:
-    """Which evaluation a store has, by its attributes; all of its values must be that one's."""
+def evaluation_of(path: Path) -> str:
+    """Which evaluation a store has by its attributes; checks that all values are of this evaluation."""
     plain, ours = xr.open_zarr(path, mask_and_scale=False), gradscope.open(path)
     names = json.loads(plain.attrs["evaluation"])["variables"]
     for ds in (plain, ours):
@@ -66,7 +66,7 @@ def told(path: Path) -> str:
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
-import dask.array, numpy, zarr, zarr.storage  # all that is imported later: no thread runs before the fork
+import dask.array, numpy, zarr, zarr.storage  # imported before the fork: later imports would start threads
 import test_replacement
 from gradscope.store import open_store
 
@@ -97,8 +97,8 @@ print(number)
 """
 
 
-def test_a_process_that_is_killed_at_any_step_leaves_the_earlier_evaluation_or_the_later(tmp_path):
-    """Each file that is opened to be written, renamed or removed is a step."""
+def test_a_kill_at_any_step_leaves_the_earlier_or_the_later_evaluation(tmp_path):
+    """A step is a file that is opened for writing, renamed or removed."""
     store = make(tmp_path / "s.zarr", Kind(blocks=0))
     command = [sys.executable, "-c", KILLED, store, tmp_path]
     paths = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
@@ -109,12 +109,12 @@ def test_a_process_that_is_killed_at_any_step_leaves_the_earlier_evaluation_or_t
     sound, seen = verify(store), []
     for number in range(steps):
         path = tmp_path / f"{number}.zarr"
-        seen.append(told(path))
+        seen.append(evaluation_of(path))
         assert not (wrong := [*map(str, examine(locate(path)).findings)]), f"{number}: {wrong}"
-        if number % 10 == 0:  # the next evaluation removes what is left
+        if number % 10 == 0:  # the next evaluation removes the leftovers
             evaluate(path)
-            assert told(path) == "later"
-            found = verify(path)  # with what is recomputed
+            assert evaluation_of(path) == "later"
+            found = verify(path)  # recomputes values, too
             assert (found.findings, found.remarks) == ((), sound.remarks)
             assert not [file for file in path.rglob("*") if file.name.endswith(".partial")]
             assert not (path / "confusion").exists()
@@ -122,7 +122,7 @@ def test_a_process_that_is_killed_at_any_step_leaves_the_earlier_evaluation_or_t
     assert {*seen} == {"earlier", "later"}
 
 
-def test_what_goes_wrong_on_the_way_leaves_the_evaluation_before_and_no_files(stores, tmp_path, monkeypatch):  # noqa: F811
+def test_an_error_leaves_the_earlier_evaluation_and_no_files(stores, tmp_path, monkeypatch):  # noqa: F811
     path = copied(stores("plain"), tmp_path)
     files = {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
     location, calls = locate(path), count()
@@ -136,7 +136,7 @@ def test_what_goes_wrong_on_the_way_leaves_the_evaluation_before_and_no_files(st
     monkeypatch.setattr(type(location), "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate(path)
-    assert told(path) == "earlier"
+    assert evaluation_of(path) == "earlier"
     left = {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
     assert {key: json.loads(left[key]) if key.name == "zarr.json" else left[key] for key in left} == {
         key: json.loads(files[key]) if key.name == "zarr.json" else files[key] for key in files
@@ -152,12 +152,12 @@ def test_evaluations_follow_one_another(stores, tmp_path):  # noqa: F811
             add_variables(path, before.assign_attrs(evaluation=earlier.attrs["evaluation"]), instead_of=LATER)
         else:
             evaluate(path)
-        assert told(path) == ("earlier" if number % 2 else "later")
+        assert evaluation_of(path) == ("earlier" if number % 2 else "later")
         found = examine(locate(path))
         assert (found.findings, found.remarks) == ([], [])
 
 
-def test_who_opened_the_store_before_is_not_given_fill_values(stores, tmp_path):  # noqa: F811
+def test_a_store_opened_before_an_evaluation_gives_no_fill_values(stores, tmp_path):  # noqa: F811
     path = copied(stores("plain"), tmp_path)
     before = gradscope.open(path)
     evaluate(path)
@@ -165,14 +165,14 @@ def test_who_opened_the_store_before_is_not_given_fill_values(stores, tmp_path):
         _ = before["own_prediction"].values
 
 
-def test_a_recording_that_goes_on_removes_what_an_evaluation_left(tmp_path):
+def test_a_resumed_recording_removes_leftovers_of_an_evaluation(tmp_path):
     path = make(tmp_path / "s.zarr", KINDS["interrupted"])
     (path / "own_prediction").mkdir()
     (path / "own_prediction" / "c.0").write_bytes(b"half")
     (path / replacement.JOURNAL).write_text(json.dumps(["own_prediction", "../../outside", "gradient", 1]))
     found = examine(locate(path))
     assert not found.findings
-    assert "an evaluation goes on, or was interrupted" in found.remarks[0]
+    assert "an evaluation is running or was interrupted" in found.remarks[0]
     with recording(locate(path)):
         pass
     assert not (path / "own_prediction").exists()

@@ -1,4 +1,4 @@
-"""Damaged and forged stores: a clear error or an answer, and no other exception."""
+"""Reading a damaged or forged store gives an answer or a GradscopeError, and no other exception."""
 
 import copy
 import io
@@ -59,7 +59,7 @@ def places(root):
 
 @pytest.fixture(scope="module")
 def target(original, tmp_path_factory):
-    """A copy that examples change and put right again."""
+    """A copy that examples change and restore."""
     return Path(shutil.copytree(original, tmp_path_factory.mktemp("forged") / "a.zarr"))
 
 
@@ -86,12 +86,12 @@ def forge(data, document, places):
             else:
                 inner[last if how == "change" else data.draw(ADDED)] = data.draw(VALUES)
         except (KeyError, IndexError, TypeError):
-            continue  # an earlier change took the place away
+            continue  # an earlier change removed this place
     return document
 
 
 def look(path):
-    """Whatever reads a store without judging it."""
+    """Read a store in every way that does not evaluate it."""
     ds = open_store(path)
     shown = Console(file=io.StringIO())
     console.print_info(shown, ds)
@@ -112,7 +112,7 @@ def analyse(path):
 
 
 def browse(path):
-    """Every page of the dashboard, a picture and thumbnails: what cannot be shown is told there, or refused."""
+    """Open every page of the dashboard, a picture and thumbnails; each shows the store or an error."""
     library = Library([path])
     client = app_of(library, "/").server.test_client()
     client.get("/_dash-dependencies")
@@ -128,7 +128,7 @@ def browse(path):
 
 
 def answers(work, path):
-    """Whether there was an answer; a GradscopeError is none, and anything else is raised."""
+    """Whether a function returns; False for a GradscopeError, and any other error is raised."""
     try:
         work(path)
     except GradscopeError:
@@ -157,7 +157,7 @@ def forged_store(data, root, places, target):
 
 
 def damaged_store(data, original, target, restored):
-    """One chunk or more cut off, changed, removed or made longer."""
+    """One or more chunks cut off, changed, removed or made longer."""
     files = sorted(file for file in original.rglob("c/**/*") if file.is_file())
     for file in data.draw(st.lists(st.sampled_from(files), min_size=1, max_size=3, unique=True)):
         content, there = bytearray(file.read_bytes()), target / file.relative_to(original)
@@ -214,7 +214,7 @@ def test_an_unchanged_store_is_an_answer(original):
 
 
 def test_a_claim_of_petabytes_takes_no_memory(original, tmp_path):
-    """Opened and looked at in a process that may not take more than 8 GiB of addresses."""
+    """Opened and read in a process with at most 8 GiB of address space."""
     forged = shutil.copytree(original, tmp_path / "a.zarr")
     document = json.loads((forged / "zarr.json").read_text())
     for array in document["consolidated_metadata"]["metadata"].values():
@@ -230,4 +230,4 @@ def test_a_claim_of_petabytes_takes_no_memory(original, tmp_path):
         "except GradscopeError as error:\n    print('refused:', error)"
     )
     out = subprocess.run([sys.executable, "-c", code, str(forged)], capture_output=True, text=True, check=True)
-    assert re.search("refused: .* (more than 100000000 pieces|larger than any that is read)", out.stdout)
+    assert re.search("refused: .* (more than 100000000 pieces|too large to be read)", out.stdout)

@@ -1,4 +1,4 @@
-"""What a store's metadata may say, place by place."""
+"""Forged metadata of a store are refused, key by key."""
 
 import copy
 import json
@@ -35,32 +35,32 @@ SHARDS = {"name": "sharding_indexed", "configuration": {"chunk_shape": [1], "cod
         (("node_type",), "array", "its root is of type 'array', wanted: a group"),
         (("consolidated_metadata",), REMOVED, "not consolidated"),
         (("attributes", "schema_version"), REMOVED, "not one of gradscope's"),
-        (("attributes", "schema_version"), "1", "schema_version is a whole number from 1, got '1'"),
+        (("attributes", "schema_version"), "1", "schema_version must be a whole number of at least 1, got '1'"),
         (("attributes", "schema_version"), 99, "has schema version 99, this gradscope reads up to"),
-        (("attributes", "status"), 1, "status is a text, got 1"),
-        (("attributes", "classes"), [1], r"classes is a list of texts, got \[1\]"),
-        (("attributes", "configuration"), {"a": 1}, "configuration is JSON as a text"),
+        (("attributes", "status"), 1, "status must be a text, got 1"),
+        (("attributes", "classes"), [1], r"classes must be a list of texts, got \[1\]"),
+        (("attributes", "configuration"), {"a": 1}, "configuration must be JSON text"),
         (("attributes", "configuration"), "[1]", r"configuration must be a mapping, got \[1\]"),
         (("attributes", "configuration"), "{" * 9, "configuration cannot be read as JSON"),
-        (("attributes", "configuration"), '{"guidance": {"interval": 3}}', "interval is two timesteps, or none, got 3"),
-        (("attributes", "configuration"), '{"recording": {"tensor_samples": "x"}}', "tensor_samples is a .* got 'x'"),
-        (("attributes", "configuration"), '{"recording": {"tensor_samples": -1}}', "from 0, got -1"),
-        (("attributes", "configuration"), '{"recording": {"tensor_every": 0}}', "tensor_every is a .* from 1, got 0"),
-        (("attributes", "configuration"), '{"recording": {"tensor_every": true}}', "from 1, got True"),
-        (("attributes", "evaluation"), '{"distances": 3}', "evaluation: distances is a list of texts, got 3"),
+        (("attributes", "configuration"), '{"guidance": {"interval": 3}}', "interval must be two timesteps.*, got 3"),
+        (("attributes", "configuration"), '{"recording": {"tensor_samples": "x"}}', "tensor_samples must .* got 'x'"),
+        (("attributes", "configuration"), '{"recording": {"tensor_samples": -1}}', "at least 0, got -1"),
+        (("attributes", "configuration"), '{"recording": {"tensor_every": 0}}', "tensor_every must .* least 1, got 0"),
+        (("attributes", "configuration"), '{"recording": {"tensor_every": true}}', "at least 1, got True"),
+        (("attributes", "evaluation"), '{"distances": 3}', "evaluation: distances must be a list of texts, got 3"),
         ((*NORM, "zarr_format"), 2, "array gradient_norm: only arrays of zarr format 3"),
         ((*NORM, "node_type"), "group", "array gradient_norm: only arrays"),
         ((*NORM, "codecs"), [{"name": "numcodecs.pickle"}], "codec 'numcodecs.pickle' is not read; one of: blosc"),
         ((*NORM, "codecs"), [SHARDS], "chunks of .* do not fit"),
         ((*NORM, "codecs"), ["bytes", "gzip"], "codec 'gzip' is not read; one of: blosc"),
-        ((*NORM, "codecs"), ["bytes", "zstd", "zstd"], "compress twice; what they hold cannot be told"),
+        ((*NORM, "codecs"), ["bytes", "zstd", "zstd"], "compress twice; their decoded size is not known"),
         ((*NORM, "codecs"), [SHARDS, "zstd"], "sharding_indexed stands alone"),
         ((*NORM, "codecs"), [], r"codecs are a list, got \[\]"),
         ((*NORM, "data_type"), "object", "data type 'object'; one of: bool"),
         ((*NORM, "data_type"), {"name": "structured"}, "data type {'name': 'structured'}"),
-        ((*NORM, "shape"), [-1] * 6, "shape must be a list of whole numbers from 0"),
-        ((*NORM, "shape"), [10**400] * 6, "shape must be a list of whole numbers from 0"),
-        ((*NORM, "shape"), [True] * 6, "shape must be a list of whole numbers from 0"),
+        ((*NORM, "shape"), [-1] * 6, "shape must be a list of whole numbers of at least 0"),
+        ((*NORM, "shape"), [10**400] * 6, "shape must be a list of whole numbers of at least 0"),
+        ((*NORM, "shape"), [True] * 6, "shape must be a list of whole numbers of at least 0"),
         ((*NORM, "shape"), [2, 2, 2, 2, 17, 10], "'sample' has length 17, in another array 16|in another array 17"),
         ((*NORM, "dimension_names"), ["sample"], "do not name the 6 dimensions"),
         ((*NORM, "dimension_names"), ["sample"] * 6, "has a dimension twice"),
@@ -70,9 +70,9 @@ SHARDS = {"name": "sharding_indexed", "configuration": {"chunk_shape": [1], "cod
         ((*NORM, "chunk_grid", "configuration", "chunk_shape"), [0] * 6, "do not fit shape"),
         ((*NORM, "chunk_grid", "name"), "rectangular", "chunk grid 'rectangular', wanted: regular"),
         ((*NORM, "storage_transformers"), ["x"], "storage transformers are not read"),
-        ((*NORM, "attributes", "units"), 3, "units is a text, got 3"),
-        ((*NORM, "attributes", "coordinates"), ["label"], "coordinates is a text"),
-        ((*NORM, "attributes", "scale_factor"), 2.0, "attribute scale_factor changes its values"),
+        ((*NORM, "attributes", "units"), 3, "units must be a text, got 3"),
+        ((*NORM, "attributes", "coordinates"), ["label"], "coordinates must be a text"),
+        ((*NORM, "attributes", "scale_factor"), 2.0, "attribute scale_factor would change its values"),
         ((*GRADIENT, "data_type"), "int32", "array gradient: it holds int, wanted: float"),
         (("consolidated_metadata", "metadata", "../x"), {}, "an array cannot be named '../x'"),
         (("consolidated_metadata", "metadata", ".."), {}, "an array cannot be named '..'"),
@@ -83,7 +83,7 @@ SHARDS = {"name": "sharding_indexed", "configuration": {"chunk_shape": [1], "cod
         (("consolidated_metadata", "metadata", "written"), REMOVED, "it lacks written"),
     ],
 )
-def test_metadata_are_refused_with_the_place_and_what_was_got(document, path, value, message):
+def test_forged_metadata_are_refused_with_place_and_value(document, path, value, message):
     changed = inner = copy.deepcopy(document)
     for key in path[:-1]:
         inner = inner[key]
@@ -124,7 +124,7 @@ def test_links_out_of_a_store_are_not_followed(store, tmp_path):
     (mine / "gradient").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(GradscopeError, match=r"gradient is a link out of the store"):
         open_store(mine)
-    (tmp_path / "another.zarr").symlink_to(store)  # the store itself may lie elsewhere
+    (tmp_path / "another.zarr").symlink_to(store)  # the store itself may be a link
     assert open_store(tmp_path / "another.zarr").sizes["sample"] == small_store.SAMPLES
 
 
@@ -133,7 +133,7 @@ def test_links_out_of_a_store_are_not_followed(store, tmp_path):
     [
         ("classifier", ["a", "a"], "classifier has a value twice"),
         ("guidance_scale", [0.0, float("nan")], "guidance_scale is not finite"),
-        ("bound", ["high", "low"], "bound is low and high"),
+        ("bound", ["high", "low"], "bound must be low and high"),
     ],
 )
 def test_coordinates_are_those_of_a_run(tmp_path, name, values, message):
@@ -143,7 +143,7 @@ def test_coordinates_are_those_of_a_run(tmp_path, name, values, message):
 
 
 def test_attributes_do_not_change_values(tmp_path):
-    """Neither units that read like dates nor a fill value of the data themselves."""
+    """Neither units that look like dates nor a fill value that occurs in the data."""
     ds = small_store.evaluated()
     expected = ds["gradient_norm"].values.copy()
     path = small_store.save(ds, tmp_path / "a.zarr")

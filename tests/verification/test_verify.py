@@ -1,4 +1,4 @@
-"""Stored scalars are held against the tensors beside them; wrong ones are found and named."""
+"""Stored scalars are compared with the stored tensors; wrong ones are found and named."""
 
 import json
 import re
@@ -42,16 +42,16 @@ def test_sound_stores_are_sound(stores, kind):
     assert (found.values > 0) == (kind != "just begun")
 
 
-def test_all_that_has_tensors_is_recomputed(stores):
-    """Norms of 3 samples in 4 cells; cosines but for the first step, and gradients of zero or NaN."""
+def test_every_scalar_with_tensors_is_recomputed(stores):
+    """Norms of 3 samples in 4 cells; cosines except at the first step, and at gradients that are zero or NaN."""
     values = {name: value for name, (value, _) in expected(open_store(stores("plain")).load()).items()}
     known = {name: int((~np.isnan(value)).sum()) for name, value in values.items()}
     assert known["gradient_norm"] == known["update_norm"] == known["finite_fraction"] == 4 * 3 * 7
     assert known["update_cosine"] == 4 * 3 * 6
-    # One block of two samples and one of one have a NaN in their first sample, and zeros in their last, at a step.
-    # In one cell gradients fall from 1e-20 to 1e-38: what is below 1e-30 at the last three steps says too little.
+    # Two blocks have a step with a NaN in their first sample and zeros in their last.
+    # In one cell gradients fall from 1e-20 to 1e-38; at the last three steps they are below 1e-30 and unknown.
     assert known["gradient_cosine"] == 4 * 3 * 6 - 3 * 2 - 3 * 3
-    # Of all samples, but for the last step, where sigma is 0.
+    # All samples, except at the last step, where sigma is 0.
     assert known["effective_strength"] == 4 * 5 * 6
     assert verify(stores("plain")).values == sum(known.values())
 
@@ -59,16 +59,16 @@ def test_all_that_has_tensors_is_recomputed(stores):
 def test_every_kind_of_scalar_is_compared(stores):
     found = verify(stores("plain"))
     assert set(found.recomputed) == set(sound_store.SCALARS)
-    assert found.remarks == ("nothing in the store gives predicted_class again: not recomputed",)
+    assert found.remarks == ("not recomputed, because nothing in the store determines them: predicted_class",)
     assert set(verify(stores("half")).recomputed) == set(sound_store.SCALARS) - {
         "clipped_fraction", "gradient_lipschitz", "unit_gradient_lipschitz", "zero_fraction",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["plain", "sharded", "half"])
-def test_scalars_that_are_not_those_of_their_tensors_are_named(stores, tmp_path, kind):
+def test_scalars_that_differ_from_their_tensors_are_named(stores, tmp_path, kind):
     path = copied(stores(kind), tmp_path)
-    # The clamp and the score are not known at every place, and of gradients said not to be finite no strength is.
+    # The clamp and the score are not known everywhere; without a finite gradient the strength is not known.
     names = set(verify(path).recomputed) - {"clipped_fraction", "score_cosine", "finite_fraction"}
     for name in names:
         stored = float(open_store(path)[name][AT])
@@ -77,7 +77,7 @@ def test_scalars_that_are_not_those_of_their_tensors_are_named(stores, tmp_path,
 
 
 @pytest.mark.parametrize("kind", ["plain", "half"])
-def test_a_fraction_of_finite_elements_is_held_against_the_gradient(stores, tmp_path, kind):
+def test_the_fraction_of_finite_elements_is_compared_with_the_gradient(stores, tmp_path, kind):
     path = copied(stores(kind), tmp_path)
     write(path, "finite_fraction", AT, 0.5)
     at = {finding.array: finding.place for finding in verify(path).findings}
@@ -85,7 +85,7 @@ def test_a_fraction_of_finite_elements_is_held_against_the_gradient(stores, tmp_
 
 
 @pytest.mark.parametrize("name", ["gradient", "update"])
-def test_a_tensor_that_is_not_the_one_measured_is_found(stores, tmp_path, name):
+def test_a_changed_tensor_is_found(stores, tmp_path, name):
     path = copied(stores("sharded"), tmp_path)
     array = zarr.open_group(path, mode="r+")[name]
     array[AT] = array[AT] * 1.001
@@ -112,7 +112,7 @@ def test_norms_without_tensors_must_be_numbers_where_the_gradient_is_finite(stor
     (finding,) = verify(path).findings
     assert finding.array == "gradient_norm"
     assert finding.place.endswith("sample 4, timestep 100")
-    assert finding.what.startswith("stored NaN, and the gradient is finite")
+    assert finding.what.startswith("stored NaN, but the gradient is finite")
 
 
 def test_a_flipped_bit_without_a_checksum_is_found_by_recomputing(stores, tmp_path):
@@ -132,17 +132,17 @@ def test_values_of_damaged_chunks_are_not_reported_again(stores, tmp_path):
 
 
 def test_the_block_of_a_damaged_chunk_is_recorded_again(stores, tmp_path):
-    """As the finding says: without the marker's chunk it is unfinished."""
+    """The remedy of the finding works: without the marker's chunk, the block is unfinished."""
     path = copied(stores("sharded"), tmp_path)
     chunk(path, "gradient", -1).unlink()
     (finding,) = verify(path).findings
-    assert "remove written/c.1.0.0.1.1.*: then `gradscope.record(..., resume=True)` records" in finding.remedy
+    assert "remove written/c.1.0.0.1.1.*; then `gradscope.record(..., resume=True)` records" in finding.remedy
     (file,) = path.glob("written/c.1.0.0.1.1.*")
     file.unlink()
     assert unfinished(locate(path)) == [((1, 0, 0, 1), 1)]
 
 
-def test_the_command_says_what_is_sound_and_what_is_damaged(stores, tmp_path):
+def test_the_command_reports_sound_and_damaged_stores(stores, tmp_path):
     def run(path):
         result = CliRunner().invoke(cli.app, ["verify", str(path)])
         return result, result.output.strip().splitlines()
@@ -182,7 +182,7 @@ VALUES = st.one_of(
 
 
 def test_metadata_of_any_kind_are_findings_or_refused(stores, tmp_path):
-    """A value somewhere in the metadata of the root, and in the array's own, becomes something else."""
+    """One value in the metadata of the root or of an array is replaced."""
     path = copied(stores("plain"), tmp_path)
     whole = (path / "zarr.json").read_bytes()
     arrays = sorted(json.loads(whole)["consolidated_metadata"]["metadata"])
@@ -225,7 +225,7 @@ def _keys(value):
 
 @pytest.mark.parametrize(("gain", "variance_type"), [(300.0, "fixed_small"), (2.0, "fixed_large")])
 def test_a_sound_recording_is_sound(tmp_path, monkeypatch, gain, variance_type):
-    """Of a guide so convinced that float32 holds its gradients no more, and of steps that add more noise than sigma."""
+    """With a saturated guide, whose gradients underflow in float32, and with steps that add more noise than sigma."""
     monkeypatch.setattr(small_run, "LinearClassifier", lambda **settings: LinearClassifier(gain=gain))
     monkeypatch.setattr(small_run, "DDPMScheduler", lambda: DDPMScheduler(variance_type=variance_type))
     path = tmp_path / "run.zarr"
@@ -239,13 +239,13 @@ def test_a_sound_recording_is_sound(tmp_path, monkeypatch, gain, variance_type):
         assert np.isfinite(ds["update_cosine"].values[..., 1:]).mean() > 0.5
     else:
         strength, added = (ds[name].values[..., :-1] for name in ("effective_strength", "noise_added"))
-        moved = ds["update_norm"].values[..., :-1] > 0  # where x0-hat is clamped everywhere, no gradient is left
+        moved = ds["update_norm"].values[..., :-1] > 0  # where x0-hat is clamped everywhere, the gradient is zero
         np.testing.assert_allclose(strength[moved], (0.4 / 192**0.5 / added)[moved], rtol=1e-5)
         assert (added > ds["sigma"].values[:-1]).all()
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("judge_prediction", 99, r"stored 99, which lies outside of \[-1, 1\]"),
         ("own_prediction", -2, r"stored -2, which lies outside of \[-1, 1\]"),
@@ -264,15 +264,15 @@ def test_a_sound_recording_is_sound(tmp_path, monkeypatch, gain, variance_type):
         ("gradient_cosine", 1.5, "which lies outside|recomputed"),
     ],
 )
-def test_values_outside_of_their_range_are_named(stores, tmp_path, name, value, told):
-    """The chunks are whole and their checksums right: these values were written as they are."""
+def test_values_outside_of_their_range_are_named(stores, tmp_path, name, value, message):
+    """The values are wrong, but the chunks are complete and have right checksums."""
     path = copied(stores("plain"), tmp_path)
     ds = open_store(path)
     if name not in ds.variables:
         pytest.skip("this store does not record it")
     write(path, name, tuple(0 for _ in ds[name].dims) if ds[name].ndim < 6 else AT, value)
     (found,) = (finding for finding in verify(path).findings if finding.array == name)
-    assert re.search(told, found.what)
+    assert re.search(message, found.what)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +284,6 @@ def test_values_outside_of_their_range_are_named(stores, tmp_path, name, value, 
         ("fd_extractor", -5, True), ("fd_extractor_interval", -5, False), ("kd_extractor", -0.1, False),
     ],
 )  # fmt: skip
-def test_what_an_evaluation_adds_lies_in_its_range(name, value, wrong):
+def test_values_of_an_evaluation_lie_in_their_ranges(name, value, wrong):
     ds = xr.Dataset({name: ("x", [0.5, value]), "label": ("sample", [0, 1])})
     assert outside(ds, name).tolist() == [False, wrong]

@@ -1,1 +1,1 @@
-"""Where a store lies: a folder of this machine, or an object store."""
+"""Where a store is: in a folder of this machine, or in an object store."""

@@ -12,23 +12,23 @@ from gradscope.store.locations.files import MAX_METADATA_BYTES
 from gradscope.store.locations.folder import ROOT
 
 RETRY_SECONDS = 60
-"""A request is repeated for so long."""
+"""A request that fails is repeated for this long."""
 _TRIAL_SECONDS = 2
-"""So is the first one, which shows whether there are credentials."""
-_WHERE_MACHINES_ASK = ("169.254.169.254", "metadata.google.internal")  # for credentials, where the environment has none
+"""The first request, which shows whether there are credentials, is repeated for this long."""
+_METADATA_SERVERS = ("169.254.169.254", "metadata.google.internal")  # give credentials to machines of a cloud
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
     "gcs": "GOOGLE_SERVICE_ACCOUNT=KEY.json, or `gcloud auth application-default login`",
     "azure": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
 }
-"""What gives credentials, by provider as obstore names it."""
+"""How to give credentials, by obstore's name of the provider."""
 
 
 class Bucket:
-    """A store in an object store: s3, gs, az, http or whatever else obstore opens. Credentials are the environment's.
+    """A store in an object store: s3, gs, az, http or any other that obstore opens.
 
-    Every object appears at once. What is made there is a store only when its root's
-    metadata, consolidated last, are there.
+    Credentials come from the environment. Objects are written atomically. A new store counts as one only when the
+    metadata of its root exist, which are written last.
     """
 
     path = None
@@ -47,7 +47,7 @@ class Bucket:
         try:
             self._store = obstore.store.from_url(self.url, retry_config=_retrying(RETRY_SECONDS))
             self._trial = obstore.store.from_url(self.url, retry_config=_retrying(_TRIAL_SECONDS))
-        except Exception as error:  # of many kinds: a missing account, credentials of a wrong form
+        except Exception as error:  # of many types: a missing account, credentials of a wrong form
             raise GradscopeError(f"{url}: {first_line(error)}; {self._wanted}".rstrip("; ")) from None
         self._tried = False
         self.zarr = zarr.storage.ObjectStore(self._store)
@@ -56,32 +56,32 @@ class Bucket:
         return self.url
 
     def exists(self) -> bool:
-        with self._told():
+        with self._naming_url():
             return any(len(page) for page in self._store.list(chunk_size=1))
 
     def read(self, key: str, most: int = MAX_METADATA_BYTES) -> bytes | None:
-        with self._told():
+        with self._naming_url():
             try:
                 return bytes(self._store.get(key).bytes())
             except FileNotFoundError:
                 return None
 
     def listing(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        with self._told():
+        with self._naming_url():
             for page in self._store.list(folder or None):
                 yield from ((found["path"], found["size"]) for found in page)
 
     def replace(self, key: str, content: bytes) -> None:
-        with self._told():
+        with self._naming_url():
             self._store.put(key, content)
 
     def remove(self, key: str) -> None:
-        with self._told(), suppress(FileNotFoundError):
+        with self._naming_url(), suppress(FileNotFoundError):
             self._store.delete([key, *(inside for inside, _ in self.listing(key))])
 
     @contextmanager
     def made(self, overwrite: bool = False) -> "Iterator[Bucket]":
-        with self._told():
+        with self._naming_url():
             with suppress(FileNotFoundError):
                 self._store.delete(ROOT)
             for page in self._store.list():
@@ -89,7 +89,7 @@ class Bucket:
         yield self
 
     def locked(self) -> bool:
-        return True  # object stores have no locks: what says it is being recorded is believed
+        return True  # object stores have no locks: believe the status `recording`
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -100,8 +100,8 @@ class Bucket:
         return f"credentials come from the environment: {self._credentials}" if self._credentials else ""
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors of the connection, with the URL before them."""
+    def _naming_url(self) -> Iterator[None]:
+        """Raise the connection's errors as GradscopeError, with the URL."""
         self._refuse_without_credentials()
         try:
             yield
@@ -109,7 +109,7 @@ class Bucket:
             raise GradscopeError(f"{self.url}: {first_line(error)}") from error
 
     def _refuse_without_credentials(self) -> None:
-        """Ask once, without patience: a machine that is asked for credentials and has none is not asked for a minute.
+        """Make one request with a short time limit, so that missing credentials are reported within seconds.
 
         Any other error is left to the request that follows.
         """
@@ -120,18 +120,18 @@ class Bucket:
             try:
                 self._trial.head(ROOT)
             except self.errors as error:
-                if any(host in str(error) for host in _WHERE_MACHINES_ASK):
+                if any(host in str(error) for host in _METADATA_SERVERS):
                     self._tried = False
-                    told = f"{self.url}: no credentials, and this machine has none of its own; {self._wanted}"
-                    raise GradscopeError(told) from error
+                    message = f"{self.url}: no credentials, and this machine has none of its own; {self._wanted}"
+                    raise GradscopeError(message) from error
 
 
 def first_line(error: BaseException) -> str:
-    """Kind and first line of an error's text."""
+    """Type of an error, and the first line of its message."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
 
 
 def _retrying(seconds: float) -> Any:
-    """Ever longer pauses, until the seconds are over."""
+    """Settings for retries with growing pauses, until the seconds are over."""
     pauses = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
     return {"max_retries": 10_000, "retry_timeout": timedelta(seconds=seconds), "backoff": pauses}

@@ -1,4 +1,4 @@
-"""Files that appear at once, and files that are nothing but files."""
+"""Write files atomically, and read only regular files."""
 
 import io
 import os
@@ -11,21 +11,21 @@ from typing import Any
 from gradscope.errors import GradscopeError
 
 MAX_METADATA_BYTES = 64 * 2**20
-"""More are not read of one file of metadata."""
+"""Largest metadata file that is read."""
 
 
 @contextmanager
 def regular(file: str | Path) -> Iterator[io.FileIO]:
-    """Open a file to read it, unbuffered.
+    """Open a regular file for unbuffered reading.
 
-    Reading a named pipe would wait for a writer, and opening a device may do anything.
+    A named pipe would block until something writes into it, and opening a device can have any effect.
 
     Raises
     ------
     GradscopeError
-        It is no regular file, and no link to one.
+        It is neither a regular file nor a link to one.
     OSError
-        It is not there, or cannot be opened.
+        It does not exist or cannot be opened.
     """
     check_regular(os.stat(file), file)
     with open(file, "rb", buffering=0, opener=_no_wait) as content:
@@ -34,15 +34,15 @@ def regular(file: str | Path) -> Iterator[io.FileIO]:
 
 
 def check_regular(about: os.stat_result, file: str | Path) -> None:
-    """Raise GradscopeError where a file is a pipe, a socket or a device."""
+    """Raise GradscopeError if a file is a pipe, a socket or a device."""
     if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # reading a folder raises OSError
-        raise GradscopeError(f"{file} is damaged: it is a pipe, a socket or a device, and no file")
+        raise GradscopeError(f"{file} is damaged: it is a pipe, a socket or a device, not a file")
 
 
 def replace_file(file: str | Path, *parts: Any, durable: bool = False) -> None:
-    """Write a file that is never seen half written, of parts that give their bytes.
+    """Write a file from parts, each a buffer of bytes, so that readers never see it half written.
 
-    Durable: when it is named it is on the disk, and its name is when this returns.
+    With `durable` the content reaches the disk before the file gets its name, and the name before this returns.
     """
     partial = f"{file}.partial"
     try:
@@ -66,12 +66,12 @@ def _no_wait(file: str, flags: int) -> int:
 
 
 def _no_link(file: str, flags: int) -> int:
-    """Opens a file; where there is a link of this name, what it leads to is not written."""
+    """Open a file, but do not follow a link: its target must not be overwritten."""
     return os.open(file, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
+    """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

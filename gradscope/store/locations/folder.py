@@ -1,4 +1,4 @@
-"""Stores on this machine's disk."""
+"""Stores in folders of this machine."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ROOT = "zarr.json"
 
 
 class Folder:
-    """A store on this machine's disk."""
+    """A store in a folder of this machine."""
 
     errors = (OSError,)
 
@@ -31,7 +31,7 @@ class Folder:
             os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError as error:  # a name that is too long, a folder that may not be looked into
+        except OSError as error:  # the name is too long, or a folder may not be read
             raise GradscopeError(f"{self}: {error.strerror}") from error
         return True
 
@@ -47,7 +47,7 @@ class Folder:
         for inner, _, names in os.walk(self.path / folder):
             for name in names:
                 file = Path(inner, name)
-                with suppress(OSError):  # gone meanwhile
+                with suppress(OSError):  # removed in the meantime
                     yield file.relative_to(self.path).as_posix(), file.lstat().st_size
 
     def replace(self, key: str, content: bytes) -> None:
@@ -67,11 +67,11 @@ class Folder:
     def made(self, overwrite: bool = False) -> "Iterator[Folder]":
         path = Path(os.path.realpath(self.path))
         partial, replaced = (path.with_name(f".{path.name}.{what}") for what in ("partial", "replaced"))
-        with self._made_by_us(path.with_name(f".{path.name}.making")), ExitStack() as stack:
+        with self._creating(path.with_name(f".{path.name}.making")), ExitStack() as stack:
             old = overwrite and path.exists()
             if old:
                 stack.enter_context(self.lock())
-            shutil.rmtree(partial, ignore_errors=True)  # of one that was killed while it was made
+            shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed while creating
             try:
                 yield Folder(partial)
                 if old:
@@ -86,13 +86,13 @@ class Folder:
             shutil.rmtree(replaced, ignore_errors=True)
 
     @contextmanager
-    def _made_by_us(self, file: Path) -> Iterator[None]:
-        """While it is open no other process makes this store."""
+    def _creating(self, file: Path) -> Iterator[None]:
+        """While this context is open, no other process can create the store."""
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
         with exclusive(file) as free:
             if not free:
-                raise GradscopeError(f"{self}: another process is making it")
+                raise GradscopeError(f"{self}: another process is creating it")
             try:
                 yield
             finally:
@@ -107,7 +107,9 @@ class Folder:
             try:
                 free = stack.enter_context(exclusive(self._lock))
             except FileNotFoundError:
-                raise GradscopeError(f"{self}: it has no marker, so it is no store that gradscope recorded") from None
+                raise GradscopeError(
+                    f"{self}: it has no array `written`, so it is not a store that gradscope recorded"
+                ) from None
             except OSError as error:
                 raise GradscopeError(f"{self} cannot be written: {error.strerror}") from error
             if not free:
@@ -116,4 +118,4 @@ class Folder:
 
     @property
     def _lock(self) -> Path:
-        return self.path / "written" / ROOT  # of the files that are there throughout, one that is never replaced
+        return self.path / "written" / ROOT  # a file that every store has, and that is never replaced

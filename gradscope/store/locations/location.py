@@ -1,4 +1,4 @@
-"""Where a store is: a folder of this machine, or below a URL of an object store."""
+"""Locations of stores: folders of this machine, and URLs of object stores."""
 
 import os
 from collections.abc import Iterator
@@ -15,52 +15,52 @@ __all__ = ["ROOT", "Location", "StorePath", "locate", "reason", "writing"]
 
 
 class Location(Protocol):
-    """A place that may hold a store; its ``str`` is what the user gave."""
+    """A place that may hold a store. Its ``str`` is the path or URL that the user gave."""
 
     @property
     def path(self) -> Path | None:
-        """The folder; None where it is none of this machine's."""
+        """The folder; None for an object store."""
         ...
 
     @property
     def zarr(self) -> Any:
-        """What zarr and xarray open."""
+        """The store as zarr and xarray open it."""
         ...
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What reading and writing raise."""
+        """Errors that reading and writing raise."""
         ...
 
     def exists(self) -> bool:
-        """Whether anything is there."""
+        """Whether anything exists there."""
         ...
 
     def read(self, key: str, most: int = MAX_METADATA_BYTES) -> bytes | None:
-        """What lies under a key, of a folder `most` bytes and one more at most; None where nothing is there."""
+        """Content of a key, None if there is none. In a folder at most ``most + 1`` bytes are read."""
         ...
 
     def listing(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        """Key and size in bytes of every file or object there, or in a folder; links are not followed."""
+        """Key and size in bytes of every file or object, or of those in `folder`; links are not followed."""
         ...
 
     def replace(self, key: str, content: bytes) -> None:
-        """Put a file or object in place of the one before, at once."""
+        """Write a file or object; it replaces an earlier one atomically."""
         ...
 
     def remove(self, key: str) -> None:
-        """Remove a file or object, or all that is in a folder of this name."""
+        """Remove a file or object, or a folder of this name with its content."""
         ...
 
     def made(self, overwrite: bool = False) -> "AbstractContextManager[Location]":
-        """A context that gives the location to make a store in; left without an error, the store is here, whole.
+        """A context that yields the location to create a store in. After an exit without error the store is here.
 
-        Nothing is here, or it is to be overwritten: it is replaced.
+        With `overwrite` it replaces a store that exists here.
         """
         ...
 
     def locked(self) -> bool:
-        """Whether some process records into the store, as far as can be seen."""
+        """Whether a process records into the store; always True for an object store, which has no locks."""
         ...
 
     def lock(self) -> AbstractContextManager[None]:
@@ -69,20 +69,20 @@ class Location(Protocol):
         Raises
         ------
         GradscopeError
-            Another one does.
+            Another process does.
         """
         ...
 
 
 StorePath = str | Path | Location
-"""A path or a URL, or what `locate` makes of it."""
+"""A path, a URL, or a `Location`."""
 
 
 def locate(where: StorePath) -> Location:
-    """The location that a path (`~` is the user's folder) or a URL (``s3://bucket/name.zarr``) names."""
+    """The location of a path (`~` is the user's folder) or a URL (``s3://bucket/name.zarr``)."""
     if not isinstance(where, str | Path):
         if not hasattr(where, "listing"):
-            raise GradscopeError(f"the path of a store is text or a pathlib.Path, got {where!r:.80}")
+            raise GradscopeError(f"the path of a store must be text or a pathlib.Path, got {where!r:.80}")
         return where
     if not str(where):
         raise GradscopeError("the path of a store is empty")
@@ -91,7 +91,7 @@ def locate(where: StorePath) -> Location:
 
 @contextmanager
 def writing(location: Location) -> Iterator[None]:
-    """What goes wrong in writing, as an error for the user."""
+    """Raise errors of writing as GradscopeError."""
     try:
         yield
     except location.errors as error:
@@ -99,5 +99,5 @@ def writing(location: Location) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Why something could not be read or written, in a line."""
+    """One line that says why reading or writing failed."""
     return getattr(error, "strerror", None) or first_line(error)

@@ -1,4 +1,4 @@
-"""Locks on files: the system gives them back when their process ends, however it ends."""
+"""Locks on files, which the system releases when their process ends, even if it is killed."""
 
 import errno
 import sys
@@ -12,16 +12,16 @@ from typing import BinaryIO
 from gradscope.errors import GradscopeError
 from gradscope.store.locations.files import regular
 
-_TRIES, _PAUSE = 5, 0.1  # whoever asks `is_locked` holds the file for a moment
+_TRIES, _PAUSE = 5, 0.1  # `is_locked` in another process holds the lock for a moment
 
-if sys.platform == "win32":  # has no such locks: a recording that was killed looks like one that goes on
+if sys.platform == "win32":  # has no such locks: a killed recording looks like a running one
 
     def _take(file: int, shared: bool) -> bool:
         return not shared
 else:
     import fcntl
 
-    _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system
+    _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems without locks
 
     def _take(file: int, shared: bool) -> bool:
         try:
@@ -37,7 +37,7 @@ else:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[bool]:
-    """Hold the lock of an existing file; gives False where another process has it."""
+    """Hold the exclusive lock of an existing file; yields False if another process holds it."""
     with ExitStack() as stack:
         file: BinaryIO | FileIO = stack.enter_context(regular(path))
         for i in range(_TRIES):
@@ -48,7 +48,7 @@ def exclusive(path: Path) -> Iterator[bool]:
             except OSError as error:
                 if error.errno != errno.EBADF:
                     raise
-                file = stack.enter_context(path.open("r+b"))  # NFS locks alone only what can be written
+                file = stack.enter_context(path.open("r+b"))  # NFS locks only files that are open for writing
                 taken = _take(file.fileno(), shared=False)
             if taken:
                 break
@@ -56,7 +56,7 @@ def exclusive(path: Path) -> Iterator[bool]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of this file."""
+    """Whether a process holds the exclusive lock of a file."""
     try:
         with regular(path) as file:
             return not _take(file.fileno(), shared=True)

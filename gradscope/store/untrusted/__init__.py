@@ -1,1 +1,1 @@
-"""Stores of strangers: what is checked before anything in them is decoded."""
+"""Checks of stores that may come from strangers, before anything in them is decoded."""

@@ -1,4 +1,4 @@
-"""What must hold of a store's arrays, by their metadata: sizes, codecs, and the dimensions of those that are known."""
+"""Check the metadata of a store's arrays: sizes, codecs, and the dimensions of arrays that are read by name."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -6,25 +6,26 @@ from math import prod
 from typing import Any
 
 from gradscope.store.dims import CELL_DIMS, REPEAT, cell_dims_of, sample_dims_of
-from gradscope.store.schema import OF_SAMPLES, OF_TIMESTEPS
+from gradscope.store.grid import OF_SAMPLES, OF_TIMESTEPS
 from gradscope.store.untrusted.checks import NAME, check_depth, check_key, mapping, refuse, short, whole_numbers
 from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, TEXT
-from probes.catalogue import CATALOGUE, TENSOR
+from probes.catalogue import CATALOGUE
+from probes.variable import TENSOR
 
 _CHUNK_BYTES, _SHARD_BYTES = 2**30, 2**36
-_LONG_BYTES = 2**26  # of chunks that are longer than their array
-_TENSOR_BYTES, _OTHER_BYTES = 2**48, 2**36  # an array over a sample's dimensions, and any other
-_COORDINATE_VALUES = 10**7  # they are read when a store is opened
+_LONG_BYTES = 2**26  # of chunks that are larger than their array
+_TENSOR_BYTES, _OTHER_BYTES = 2**48, 2**36  # of an array over a sample's dimensions, and of any other
+_COORDINATE_VALUES = 10**7  # coordinates are read when a store is opened
 _CHUNKS = 10**8
 ARRAYS = 1000
-"""A run records dozens; every one of them takes time when a store is opened."""
+"""Largest number of arrays that is read. A run records dozens, and each of them takes time to open."""
 _CODECS = frozenset({"bytes", "crc32c", "sharding_indexed", "transpose", "vlen-utf8", *COMPRESSIONS})
 ITEMSIZE = {
     **{"bool": 1, "string": TEXT},
     **{"int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8},
     **{"float16": 2, "float32": 4, "float64": 8},
 }
-"""Bytes of an element, by data type: those that are read."""
+"""Bytes of an element by data type; other data types are not read."""
 _INDEX = {"name": "bytes", "configuration": {"endian": "little"}}
 _INTEGER, _FLOAT = ("int", "uint"), ("float",)
 
@@ -34,7 +35,7 @@ _SCALARS = {row.name: _INTEGER if row.dtype.startswith("int") else _FLOAT for ro
 
 @dataclass(frozen=True)
 class _Dims:
-    """The dimensions of a store, by its attributes."""
+    """Names of a store's dimensions, from its attributes."""
 
     cell: tuple[str, ...]
     sample: tuple[str, ...]
@@ -42,10 +43,11 @@ class _Dims:
 
     @property
     def step(self) -> tuple[str, ...]:
+        """Dimensions of a scalar, without repetitions."""
         return (*self.cell, "sample", "timestep")
 
     def known(self) -> dict[str, tuple[tuple[str, ...], Collection[str]]]:
-        """Dimensions and kinds of what this package reads by name."""
+        """Dimensions and kinds of elements of the arrays that gradscope reads by name."""
         final, step = (*self.cell, "sample"), (*self.step, *self.repeat)
         return {
             **{name: ((name,), ("string",)) for name in (*CELL_DIMS[:3], "class", "judge_class", "bound")},
@@ -64,13 +66,13 @@ class _Dims:
 
 _ENDINGS = {"_interval": ("bound",), "_replicates": ("replicate",)}
 _NEEDED = ("sample", "timestep", "label", "written")
-_NEVER = ("scale_factor", "add_offset", "missing_value", "_Unsigned")  # values are stored as they are
+_NEVER = ("scale_factor", "add_offset", "missing_value", "_Unsigned")  # these would change values when decoded
 
 
 def check(arrays: Mapping[str, Any], where: str, attributes: Mapping[str, Any]) -> None:
-    """Raise GradscopeError unless these metadata, by name, describe arrays of a store that can be read safely.
+    """Raise GradscopeError unless these metadata, by array name, describe arrays that can be read safely.
 
-    Its attributes, checked before, name the dimensions of cells and samples.
+    `attributes`, which are checked before, name the dimensions of cells and samples.
     """
     if len(arrays) > ARRAYS:
         refuse(where, f"it has {len(arrays)} arrays, at most {ARRAYS} are read")
@@ -89,14 +91,14 @@ def check(arrays: Mapping[str, Any], where: str, attributes: Mapping[str, Any]) 
 
 
 def codec_name(codec: Any) -> Any:
-    """Codecs without settings may be written as their name."""
+    """Name of a codec; one without settings may be given as its name alone."""
     return codec.get("name") if isinstance(codec, dict) else codec
 
 
 def _check_array(
     array: Any, where: str, name: str, lengths: dict[str, int], sample: tuple[str, ...]
 ) -> tuple[tuple[str, ...], str]:
-    """Dimensions and kind of an array whose metadata are in order; the dimensions' lengths go into `lengths`."""
+    """Check one array's metadata; return its dimensions and kind, and add the dimensions' lengths to `lengths`."""
     about = mapping(array, where, "its metadata")
     if about.get("zarr_format") != 3 or about.get("node_type") != "array":
         refuse(where, "only arrays of zarr format 3 are read")
@@ -115,7 +117,7 @@ def _check_array(
     _check_chunks(about, where, shape, ITEMSIZE[dtype])
     size, limit = prod(shape) * ITEMSIZE[dtype], _TENSOR_BYTES if set(sample) <= set(dims) else _OTHER_BYTES
     if size > limit or (dims == [name] and shape[0] > _COORDINATE_VALUES):
-        refuse(where, f"shape {short(shape)} is larger than any that is read")
+        refuse(where, f"shape {short(shape)} is too large to be read")
     if about.get("storage_transformers"):
         refuse(where, "storage transformers are not read")
     attributes = mapping(about.get("attributes", {}), where, "attributes")
@@ -123,7 +125,7 @@ def _check_array(
     for key in ("long_name", "units", "equation", "coordinates"):
         check_key(attributes, key, "a text", lambda value: isinstance(value, str), where)
     if scaled := [key for key in _NEVER if key in attributes]:
-        refuse(where, f"attribute {scaled[0]} changes its values; no store of gradscope's has it")
+        refuse(where, f"attribute {scaled[0]} would change its values; gradscope never writes it")
     return tuple(dims), dtype.rstrip("0123456789")
 
 
@@ -145,12 +147,12 @@ def _check_chunk(chunk: list[int], where: str, shape: list[int], itemsize: int, 
     if prod(chunk) * itemsize > limit:
         refuse(where, f"a chunk of {short(chunk)} takes more than {limit} bytes")
     longer = any(size > max(length, 1) for size, length in zip(chunk, shape, strict=True))
-    if longer and prod(chunk) * itemsize > _LONG_BYTES:  # a selection, written by xarray, keeps the chunks of the whole
+    if longer and prod(chunk) * itemsize > _LONG_BYTES:  # a selection that xarray wrote keeps the chunk size
         refuse(where, f"chunks of {short(chunk)} are longer than shape {short(shape)}")
 
 
 def _check_codecs(codecs: Any, where: str, chunk: list[int], itemsize: int) -> bool:
-    """Whether the chunks lie together in shards."""
+    """Check the codecs; return whether they put several chunks into a shard."""
     names = _codec_names(codecs, where, _CODECS)
     if "sharding_indexed" not in names:
         return False
@@ -177,7 +179,7 @@ def _codec_names(codecs: Any, where: str, possible: Collection[str]) -> list[str
         if not isinstance(name, str) or name not in possible:
             refuse(where, f"codec {short(name)} is not read; one of: {', '.join(sorted(possible))}")
     if sum(name in COMPRESSIONS for name in names) > 1:
-        refuse(where, f"codecs {short(names)} compress twice; what they hold cannot be told")
+        refuse(where, f"codecs {short(names)} compress twice; their decoded size is not known")
     return names
 
 
@@ -189,7 +191,7 @@ def _check_known(
     shapes: Mapping[str, tuple[tuple[str, ...], str]],
     of: _Dims,
 ) -> None:
-    """What is read by its name has the dimensions it is read with."""
+    """Check that an array that is read by name has the expected dimensions and kind."""
     known = of.known()
     wanted, kinds = known.get(name, (dims, (kind,)))
     gone = {dim for dim in (*of.step, *of.repeat) if shapes.get(dim, ((dim,), ""))[0] == ()}  # one value was selected

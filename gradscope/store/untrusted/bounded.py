@@ -1,6 +1,6 @@
-"""Reading a stranger's store through zarr: chunks that are damaged, too large or no files are refused by name.
+"""Read a stranger's store through zarr: chunks that are damaged, too large or not regular files raise an error.
 
-Decoders believe the headers of what they decode, and a few kB can become many GB.
+Decoders trust the headers of their input, so that a few kB could become many GB.
 """
 
 import os
@@ -30,17 +30,18 @@ class _Chunks:
     """How the chunks of an array are stored."""
 
     size: int
-    """Bytes of a chunk, decoded."""
+    """Bytes of a decoded chunk."""
     codecs: tuple[str, ...]
     shard: int
-    """Chunks that lie together in a file; 0 where each has its own,"""
+    """Number of chunks in a file; 0 if each chunk has its own file."""
     index: int
-    """and bytes of the index at its end,"""
+    """Bytes of the index at the end of a file of several chunks."""
     index_summed: bool
-    """the last of them a checksum."""
+    """Whether the index ends with a checksum."""
 
     @classmethod
     def of(cls, array: Mapping[str, Any]) -> "_Chunks":
+        """From the metadata of an array."""
         chunk, codecs = array["chunk_grid"]["configuration"]["chunk_shape"], array["codecs"]
         itemsize, shard, index, summed = ITEMSIZE[array["data_type"]], 0, 0, False
         if codec_name(codecs[0]) == "sharding_indexed":
@@ -53,27 +54,27 @@ class _Chunks:
 
     @property
     def most(self) -> int:
-        """Bytes of a chunk as it is stored: what cannot be compressed gets a little longer."""
+        """Largest size of a stored chunk in bytes: compression makes random data a little longer."""
         return 2 * self.size + 1024
 
     def flaw(self, content: Bytes) -> str | None:
-        """Why what was read of one chunk is not decoded."""
+        """Why a stored chunk must not be decoded; None if it may be."""
         if len(content) > self.most:
             return f"it has more than {self.most} bytes"
         if self.codecs[-1] == "crc32c" and not is_sound(content):
             return UNSOUND
         for compression in (codec for codec in self.codecs if codec in COMPRESSIONS):
             if (size := claimed(content, compression)) is None:
-                return "it does not say how much it holds"
+                return "its header does not give its decoded size"
             if size > self.size + 4 * len(self.codecs):  # checksums
-                return f"it holds {size} bytes, wanted {self.size}"
+                return f"it decodes to {size} bytes, wanted {self.size}"
         return None
 
     def shard_flaw(self, content: Bytes) -> str | None:
-        """The same of a file of several."""
+        """The same for a file of several chunks."""
         index = content[max(0, len(content) - self.index) :]
         if len(index) < self.index:
-            return None  # zarr says what is wrong
+            return None  # zarr raises an error
         if what := self.index_flaw(index):
             return what
         found = np.frombuffer(index[: 16 * self.shard].tobytes(), "<u8").reshape(-1, 2)
@@ -81,14 +82,14 @@ class _Chunks:
         return next(filter(None, map(self.flaw, there)), None)
 
     def index_flaw(self, content: Bytes) -> str | None:
-        """The same of the index of several."""
+        """The same for the index of such a file."""
         return UNSOUND_INDEX if self.index_summed and not is_sound(content) else None
 
 
 class Bounded(WrapperStore[Store]):
-    """What zarr reads a location's arrays from, whose metadata, by name, have been checked.
+    """A zarr store that reads the arrays of a location; their metadata, `document`, must have been checked.
 
-    Reading raises GradscopeError where a chunk is larger than they say, is not what its checksum is of, or no file.
+    Reading raises GradscopeError if a chunk is larger than the metadata allow, fails its checksum, or is not a file.
     """
 
     def __init__(self, location: Location, document: Mapping[str, Any]) -> None:
@@ -106,7 +107,7 @@ class Bounded(WrapperStore[Store]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         if isinstance(self._store, LocalStore):
-            with suppress(OSError):  # what is not there is not read either
+            with suppress(OSError):  # a missing file is left to zarr
                 check_regular(os.stat(self._store.root / key), f"{self._where}/{key}")
         name, _, rest = key.partition("/")
         chunks = self._chunks.get(name)
@@ -115,14 +116,15 @@ class Bounded(WrapperStore[Store]):
         whole, most, at_end = byte_range is None, chunks.most, isinstance(byte_range, SuffixByteRequest)
         if whole:
             most = max(1, chunks.shard) * most + chunks.index
-            if isinstance(self._store, LocalStore):  # a file with holes may have any length
+            if isinstance(self._store, LocalStore):  # a sparse file may have any length
                 byte_range = RangeByteRequest(0, most + 1)
         elif isinstance(byte_range, RangeByteRequest) and byte_range.end - byte_range.start > most:
             raise GradscopeError(f"{self._where}/{key} is damaged: a chunk in it has more than {most} bytes")
         content = await super().get(key, prototype, byte_range)
-        if content is None and name in self._whole:  # zarr would take it for one that was never written
+        if content is None and name in self._whole:  # zarr would treat it as never written
             raise GradscopeError(
-                f"{self._where}/{key} is missing: it was evaluated since it was opened, open it again; or it is damaged"
+                f"{self._where}/{key} is missing: the store was evaluated since it was opened, open it again; or it is "
+                "damaged"
             )
         flaw = chunks.index_flaw if at_end else chunks.shard_flaw if chunks.shard and whole else chunks.flaw
         if content is not None and (what := flaw(content.as_numpy_array().view(np.uint8))):

@@ -1,4 +1,4 @@
-"""Looking at what a store's metadata say: refusals name the place and what was got."""
+"""Checks of single values in a store's metadata. Errors name the place and the value."""
 
 import json
 import re
@@ -8,18 +8,18 @@ from typing import Any, NoReturn
 from gradscope.errors import GradscopeError
 
 NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,200}")
-"""What an array of a store can be named."""
+"""Possible names of arrays."""
 _DEPTH = 20
 
 
 def check_key(values: Mapping[str, Any], key: str, wanted: str, holds: Callable[[Any], bool], where: str) -> None:
-    """Refuse the value of a key that is there."""
+    """Raise GradscopeError if a key is present and its value is not as wanted."""
     if key in values and not holds(values[key]):
-        refuse(where, f"{key} is {wanted}, got {short(values[key])}")
+        refuse(where, f"{key} must be {wanted}, got {short(values[key])}")
 
 
 def check_depth(value: Any, where: str) -> None:
-    """Refuse what is nested so deep that whoever walks it would fail."""
+    """Raise GradscopeError if a value is nested too deep to walk through by recursion."""
     level = [value]
     for _ in range(_DEPTH):
         level = [
@@ -34,38 +34,38 @@ def check_depth(value: Any, where: str) -> None:
 
 
 def parsed(content: str | bytes, where: str, what: str) -> Any:
-    """What is written there as JSON."""
+    """Parse JSON."""
     try:
         return json.loads(content)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one, as is a number of too many digits
+    except (ValueError, RecursionError) as error:  # ValueError also for bad UTF-8 and too long numbers
         raise GradscopeError(f"{where}: {what} cannot be read as JSON: {error}") from None
 
 
 def mapping(value: Any, where: str, what: str) -> dict[str, Any]:
-    """The value, a mapping."""
+    """Return the value; raise GradscopeError unless it is a mapping."""
     if not isinstance(value, dict):
         refuse(where, f"{what} must be a mapping, got {short(value)}")
     return value
 
 
 def whole_numbers(value: Any, where: str, what: str, least: int) -> list[int]:
-    """The value, a list of numbers of at least `least`."""
+    """Return the value; raise GradscopeError unless it is a list of whole numbers of at least `least`."""
     if not isinstance(value, list) or not all(is_number(n, int) and n >= least for n in value):
-        refuse(where, f"{what} must be a list of whole numbers from {least}, got {short(value)}")
+        refuse(where, f"{what} must be a list of whole numbers of at least {least}, got {short(value)}")
     return value
 
 
 def is_number(value: Any, kind: Any = int | float) -> bool:
-    """Whether it is one that fits into 64 bits; truth values and NaN are none."""
+    """Whether the value is a number that fits into 64 bits; booleans and NaN are not."""
     return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def short(value: Any) -> str:
-    """As it is shown in a line."""
+    """The value as text of at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def refuse(where: str, why: str) -> NoReturn:
-    """Raise GradscopeError."""
+    """Raise GradscopeError with a place and a reason."""
     raise GradscopeError(f"{where}: {why}")

@@ -1,6 +1,6 @@
-"""What the bytes of a stored chunk say of themselves: lengths, checksums, and which chunks lie in a shard.
+"""Check the bytes of a stored chunk without decoding them: length, checksum, decoded size, and the index of a shard.
 
-Nothing is decoded here, and nothing is read that the bytes only claim to hold: decoders trust their headers.
+Decoders trust the headers of their input; nothing here does.
 """
 
 import sys
@@ -20,26 +20,26 @@ _ABSENT = np.uint64(2**64 - 1)
 
 _ZSTD = 0xFD2FB528
 COMPRESSIONS = ("blosc", "zstd")
-"""Codecs whose results say what they decode to."""
+"""Codecs whose output gives its decoded size in a header."""
 TEXT = 1024
-"""Bytes of a text, the most that are read on average."""
+"""Largest average size of a text in bytes."""
 
-UNSOUND = "its checksum is not that of its bytes"
-UNSOUND_INDEX = "the checksum of its index is not that of its bytes"
+UNSOUND = "its checksum does not match its bytes"
+UNSOUND_INDEX = "the checksum of its index does not match its bytes"
 
 Bytes = NDArray[np.uint8]
 
 
 def claimed(content: Bytes, compression: str) -> int | None:
-    """What compressed bytes say that they decode to, in bytes; None where they do not say it."""
+    """Decoded size in bytes that the header of compressed bytes gives; None if it gives none."""
     if compression == "blosc":
         return _number(content[4:8]) if len(content) >= _BLOSC_HEADER else None
     if len(content) < 5 or _number(content[:4]) != _ZSTD:
         return None
     about = int(content[4])
-    single = about >> 5 & 1  # the frame is its window: the window's size is left out
+    single = about >> 5 & 1  # single segment: the header leaves out the window's size
     length = (single, 2, 4, 8)[about >> 6]
-    first = 6 - single + (0, 1, 2, 4)[about & 3]  # after a dictionary's number
+    first = 6 - single + (0, 1, 2, 4)[about & 3]  # after the dictionary's number
     field = content[first : first + length]
     if not length or len(field) < length:
         return None
@@ -51,9 +51,9 @@ def _number(content: Bytes) -> int:
 
 
 def flaw(content: bytes, array: Any, inside: Sequence[int]) -> str | None:
-    """What is wrong with the stored bytes of a chunk (or shard) of a zarr array, None where nothing is.
+    """Say what is wrong with the stored bytes of a chunk (or shard) of a zarr array; None if they are sound.
 
-    `inside` says how far the chunk lies inside of the array.
+    `inside` is the shape of the part of the chunk that lies inside the array.
     """
     shape = array.shards or array.chunks
     itemsize = None if array.dtype.hasobject or array.dtype.kind in "TU" else array.dtype.itemsize
@@ -66,18 +66,18 @@ def is_sound(content: Bytes) -> bool:
 
 
 def is_summed(array: Any) -> bool:
-    """Whether every byte of the array's chunks is under a checksum."""
+    """Whether checksums cover every byte of the array's chunks."""
     return _is_summed(array.metadata.codecs)
 
 
 def is_plain(array: Any) -> bool:
-    """Whether the chunks are their elements, and a checksum at most: their bytes need no decoding to be read."""
+    """Whether chunks hold bare elements, with or without a checksum, so that reading needs no decoding."""
     codecs = [codec for codec in array.metadata.codecs if not isinstance(codec, Crc32cCodec)]
     return len(codecs) == 1 and isinstance(codecs[0], BytesCodec)
 
 
 def most_bytes(array: Any) -> int:
-    """A bound of the size of a stored chunk (or shard); codecs that do not compress add little."""
+    """Largest size of a stored chunk (or shard) in bytes; codecs that do not compress add little."""
     shape, itemsize = array.shards or array.chunks, max(array.dtype.itemsize, 1)
     if array.dtype.hasobject or array.dtype.kind in "TU":
         return int(prod(shape)) * 2**16 + 2**16
@@ -118,11 +118,11 @@ def _flaw(
 def _compression_flaw(content: Bytes, codec: BloscCodec | ZstdCodec, wanted: int | None, most: int) -> str | None:
     decoded = claimed(content, "blosc" if isinstance(codec, BloscCodec) else "zstd")
     if decoded is None:
-        return f"its {len(content)} bytes do not say how much they hold"
+        return f"the header of its {len(content)} bytes does not give their decoded size"
     if isinstance(codec, BloscCodec) and (encoded := _number(content[12:_BLOSC_HEADER])) != len(content):
-        return f"it has {len(content)} compressed bytes, and says {encoded}"
+        return f"it has {len(content)} compressed bytes, but its header says {encoded}"
     if decoded > most or (wanted is not None and decoded < wanted):
-        return f"it holds {decoded} bytes, wanted {most if wanted is None else wanted}"
+        return f"it decodes to {decoded} bytes, wanted {most if wanted is None else wanted}"
     return None
 
 
@@ -131,11 +131,11 @@ def _shard_flaw(
 ) -> str | None:
     index_codecs = [type(part) for part in codec.index_codecs]
     if index_codecs not in ([BytesCodec], [BytesCodec, Crc32cCodec]) or sys.byteorder != "little":
-        return None  # zarr reads it, or says what is wrong
+        return None  # zarr reads it, or raises an error
     grid = tuple(-(-length // size) for length, size in zip(shape, codec.chunk_shape, strict=True))
     length = 16 * prod(grid) + SUM * (len(index_codecs) == 2)
     if len(content) < length:
-        return f"it has {len(content)} bytes, less than its index"
+        return f"it has {len(content)} bytes, fewer than its index has"
     at_end = codec.index_location.value == "end"
     index = content[-length:] if at_end else content[:length]
     if _flaw(index, codec.index_codecs, (prod(grid), 2), 8, ()):
@@ -148,11 +148,11 @@ def _shard_flaw(
                 return f"its chunk {at} is missing"
             continue
         if int(offset) + int(size) > len(content):
-            return f"its chunk {at} reaches over its end"
+            return f"its chunk {at} extends beyond its end"
         total += int(size)
         part = content[int(offset) : int(offset) + int(size)]
         if wrong := _flaw(part, codec.codecs, codec.chunk_shape, itemsize, codec.chunk_shape):
             return f"its chunk {at}: {wrong}"
     if total != len(content):
-        return f"it has {len(content)} bytes, its chunks and their index {total}"
+        return f"it has {len(content)} bytes, but its chunks and index have {total}"
     return None

@@ -1,7 +1,7 @@
-"""What must hold of a store before zarr or xarray interpret it: it may come from a stranger.
+"""Check a store, which may come from a stranger, before zarr or xarray interpret it.
 
-`parse` and `check` look at the metadata alone, wherever their bytes come from, `check_links` at a folder's entries, and
-`check_coordinates` at the values along the dimensions of what has been opened.
+`parse` and `check` look at the metadata alone, `check_links` at the entries of a folder, and `check_coordinates` at the
+coordinates of an opened store.
 """
 
 import os
@@ -26,12 +26,12 @@ _TEXTS = ("status", "run_id", "configuration_hash", "created", "device", "comman
 
 
 def parse(content: bytes, where: str) -> dict[str, Any]:
-    """The metadata of a store's root as they are in its file, checked by `check`.
+    """Parse the metadata of a store's root, and check them with `check`.
 
     Raises
     ------
     GradscopeError
-        They are too large, no JSON, or not those of a store that can be read safely.
+        The metadata are too large, not JSON, or not those of a store that can be read safely.
     """
     if len(content) > MAX_METADATA_BYTES:
         raise GradscopeError(f"{where}: its metadata take {len(content)} bytes, at most {MAX_METADATA_BYTES} are read")
@@ -41,7 +41,7 @@ def parse(content: bytes, where: str) -> dict[str, Any]:
 
 
 def check(document: Any, where: str) -> None:
-    """Raise GradscopeError unless this document, of a store's root, describes arrays that can be read safely."""
+    """Raise GradscopeError unless the document of a store's root describes arrays that can be read safely."""
     root = mapping(document, where, "its zarr.json")
     if root.get("zarr_format") != 3:
         refuse(where, f"zarr format {short(root.get('zarr_format'))}: only format 3 is read")
@@ -50,12 +50,12 @@ def check(document: Any, where: str) -> None:
     _check_attributes(mapping(root.get("attributes", {}), where, "attributes"), where)
     consolidated = root.get("consolidated_metadata")
     if not isinstance(consolidated, dict) or not isinstance(consolidated.get("metadata"), dict):
-        refuse(where, "its metadata are not consolidated, so it was not made whole")
+        refuse(where, "its metadata are not consolidated, so it is not complete")
     trusted_arrays.check(consolidated["metadata"], where, root.get("attributes", {}))
 
 
 def check_links(folder: Path) -> None:
-    """Raise GradscopeError where an entry of a store's folder is a link out of it: it would be read, or written to."""
+    """Raise GradscopeError if an entry of a store's folder links to a place outside, which might be overwritten."""
     try:
         links = [entry.path for entry in os.scandir(folder) if entry.is_symlink()]
     except OSError as error:
@@ -67,11 +67,11 @@ def check_links(folder: Path) -> None:
 
 
 def check_coordinates(ds: xr.Dataset, where: str) -> None:
-    """Raise GradscopeError where the values along the dimensions are not those of a run."""
+    """Raise GradscopeError if coordinates along dimensions are empty, repeated or not finite."""
     cell = cell_dims(ds)
-    unique = "step" if "step" in ds and ds.attrs["schema_version"] > 1 else "timestep"  # a timestep may come twice
+    unique = "step" if "step" in ds and ds.attrs["schema_version"] > 1 else "timestep"  # a timestep may occur twice
     for name in (*cell, "sample", unique):
-        values = np.atleast_1d(ds[name].values)  # a selection of one value was written
+        values = np.atleast_1d(ds[name].values)  # a selection of one value is stored without the dimension
         if not len(values) and name in cell:
             refuse(where, f"{name} is empty")
         if len(np.unique(values)) < len(values):
@@ -85,7 +85,7 @@ def check_coordinates(ds: xr.Dataset, where: str) -> None:
     if not np.isfinite(ds["guidance_scale"].values).all():
         refuse(where, "guidance_scale is not finite")
     if "bound" in ds.coords and ds["bound"].values.tolist() != ["low", "high"]:
-        refuse(where, f"bound is low and high, got {short(ds['bound'].values.tolist())}")
+        refuse(where, f"bound must be low and high, got {short(ds['bound'].values.tolist())}")
 
 
 def _check_attributes(attributes: Mapping[str, Any], where: str) -> None:
@@ -93,7 +93,7 @@ def _check_attributes(attributes: Mapping[str, Any], where: str) -> None:
     if version is None:
         raise GradscopeError(f"{where} is a zarr store, but not one of gradscope's (no schema_version)")
     if not is_number(version, int) or version < 1:
-        refuse(where, f"schema_version is a whole number from 1, got {short(version)}")
+        refuse(where, f"schema_version must be a whole number of at least 1, got {short(version)}")
     if version > VERSION:
         raise GradscopeError(f"{where} has schema version {version}, this gradscope reads up to {VERSION}")
     check_depth(attributes, where)
@@ -116,10 +116,10 @@ def _check_attributes(attributes: Mapping[str, Any], where: str) -> None:
     for key in ("guidance", "recording", "sampling", "classifiers"):
         check_key(configuration, key, "a mapping", lambda value: isinstance(value, dict), f"{where}, configuration")
     for key, least in (("tensor_samples", 0), ("tensor_every", 1)):
-        wanted, holds = f"a whole number from {least}", partial(_is_count, least=least)
+        wanted, holds = f"a whole number of at least {least}", partial(_is_count, least=least)
         check_key(configuration.get("recording", {}), key, wanted, holds, f"{where}, configuration")
     for settings in (configuration, configuration.get("guidance", {})):
-        check_key(settings, "interval", "two timesteps, or none", _is_interval, f"{where}, configuration")
+        check_key(settings, "interval", "two timesteps, or null", _is_interval, f"{where}, configuration")
     evaluation, where = _embedded(attributes, "evaluation", where), f"{where}, evaluation"
     for key in ("distances", "variables"):
         check_key(evaluation, key, "a list of texts", _is_texts, where)
@@ -127,10 +127,10 @@ def _check_attributes(attributes: Mapping[str, Any], where: str) -> None:
 
 
 def _embedded(attributes: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    """An attribute that is JSON itself; empty where there is none."""
+    """An attribute that holds JSON text, parsed; empty if it is missing."""
     if key not in attributes:
         return {}
-    check_key(attributes, key, "JSON as a text", lambda value: isinstance(value, str), where)
+    check_key(attributes, key, "JSON text", lambda value: isinstance(value, str), where)
     found = mapping(parsed(attributes[key], where, key), where, key)
     check_depth(found, where)
     return found
@@ -141,7 +141,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_names(value: Any) -> bool:
-    """Whether these are names of dimensions, each once."""
+    """Whether the value is a list of one to eight different names."""
     names = _is_texts(value) and 1 <= len(value) <= 8 and len(set(value)) == len(value)
     return names and all(NAME.fullmatch(name) for name in value)
 

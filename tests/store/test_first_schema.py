@@ -1,0 +1,43 @@
+"""Stores of the first schema stay readable, reportable and verifiable."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import gradscope
+from gradscope.store import sample_dims
+from gradscope.verification.verify import verify
+
+
+@pytest.fixture
+def first_schema(tmp_path):
+    """A small store that version 0.1 recorded and evaluated."""
+    with zipfile.ZipFile(Path(__file__).with_name("schema_1.zip")) as archive:
+        archive.extractall(tmp_path)
+    return tmp_path / "schema_1.zarr"
+
+
+def test_a_store_of_the_first_schema_is_read_reported_and_verified(first_schema):
+    ds, plain = gradscope.open(first_schema), zarr.open_group(first_schema, mode="r")
+    assert ds.attrs["schema_version"] == 1
+    for name in ("gradient", "gradient_norm", "image", "predicted_class"):
+        np.testing.assert_array_equal(
+            ds[name].values[..., :2, :, :, :, :] if name == "gradient" else ds[name].values,
+            plain[name][..., :2, :, :, :, :] if name == "gradient" else plain[name][...],
+        )
+    assert sample_dims(ds) == ("channel", "height", "width")
+    report = gradscope.report(ds)
+    hits = (ds["judge_prediction"] == ds["label"]).mean("sample").values
+    np.testing.assert_allclose(report.cells["judge"].to_numpy(), hits.ravel())
+    assert "<table" in report._repr_html_()
+    assert verify(first_schema).findings == ()
+    assert ds.sel(timestep=ds["timestep"].values[2])["step"].item() == 2
+
+
+def test_a_store_of_the_first_schema_is_evaluated_and_drawn(first_schema):
+    ds = gradscope.open(first_schema)
+    assert ds.gradscope.plot_curve("gradient_norm").layout.yaxis.type == "log"
+    assert len(ds.gradscope.summary()["samples"].dims) == 4

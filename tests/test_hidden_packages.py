@@ -70,10 +70,10 @@ def test_one_that_fails_by_itself_is_named_too(tmp_path):
     assert done.returncode == 2
 
 
-def test_an_import_error_of_another_kind_stays_what_it_is(hidden):
+def test_an_import_error_of_another_kind_stays_what_it_is(tmp_path):
     """A missing dependency is not laid on a user's folder."""
     code = "import sys; sys.modules['torch'] = None; import gradscope; gradscope.GuidedSampler"
-    last = run(hidden, "-c", code).stderr.splitlines()[-1]
+    last = run(tmp_path, "-c", code).stderr.splitlines()[-1]
     assert last.startswith("ModuleNotFoundError: import of torch halted")
 
 

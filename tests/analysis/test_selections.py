@@ -141,7 +141,8 @@ def stores(tmp_path_factory) -> dict[str, Path]:
     torch.set_num_threads(1)
     found = {dtype: tmp_path_factory.mktemp("copies") / f"{dtype}.zarr" for dtype in ("float32", "float16")}
     for dtype, where in found.items():
-        changes = {"sampling": {"samples": 12, "num_inference_steps": 9}, "guidance": {"guidance_scale": [0, 0.4]}}
+        guidance = {"guidance_scale": [0, 0.4], "classifier_input": ["x_t"]}
+        changes = {"sampling": {"samples": 12, "num_inference_steps": 9, "batch_size": 6}, "guidance": guidance}
         recording = {"dtype": dtype, "tensor_every": 1 if dtype == "float32" else 2}
         record_run(prepare(config(where, judge="none", recording=recording | {"path": str(where)}, **changes), "cpu"))
     return found

@@ -188,7 +188,7 @@ def test_findings_do_not_depend_on_the_order_of_dimensions(fault):
 
 def test_signatures_that_cannot_be_tested_say_why():
     ds = trajectories()
-    assert "needs two samples" not in str(untested(ds))
+    assert "need two samples" not in str(untested(ds))
     assert (
         untested(ds.isel(sample=[0]))["vanishing"] == "a mean and its interval need two samples, and the store has one"
     )

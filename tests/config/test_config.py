@@ -84,6 +84,7 @@ def test_defaults(file):
             "codec": "auto",
             "tensor_samples": 64,
             "tensor_every": 1,
+            "sample_dims": None,
             "durable": False,
         },
     }
@@ -383,6 +384,7 @@ CHANGES = {
     "recording__codec": "lz4",
     "recording__tensor_samples": 63,
     "recording__tensor_every": 2,
+    "recording__sample_dims": ["a", "b", "c"],
 }
 
 

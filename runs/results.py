@@ -17,8 +17,8 @@ import xarray as xr
 
 import gradscope
 from gradscope.analysis.cells import Cell, cells, place
-from gradscope.analysis.comparison import accuracy_change
 from gradscope.analysis.means import mean_interval
+from gradscope.analysis.paired_cells import accuracy_change
 from gradscope.analysis.statistics import holm
 from gradscope.analysis.written import finished
 

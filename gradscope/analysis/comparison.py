@@ -1,8 +1,4 @@
-"""Compare two cells of a run, paired over samples.
-
-All cells of a run share each sample's initial noise, step noise and label. So the two trajectories of a sample differ
-only in their guidance, and the sample is a pair.
-"""
+"""Compare two cells of a run in every diagnostic, in the judge's accuracy and in the distances, paired over samples."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,28 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import NDArray
 
-from gradscope.analysis.cells import Cell, cells, place
-from gradscope.analysis.means import row_means
+from gradscope.analysis.cells import Cell, place
+from gradscope.analysis.means import Floats, row_means
 from gradscope.analysis.missing import absent
+from gradscope.analysis.paired_cells import Difference, accuracy_change, distances, paired_difference
 from gradscope.analysis.selections import restore_dims
-from gradscope.analysis.statistics import Cluster, Test, cluster_permutation, holm, mcnemar, paired_mean
-from gradscope.analysis.verdicts import judged
+from gradscope.analysis.statistics import Cluster, Test, cluster_permutation, holm, paired_mean
 from gradscope.analysis.written import finished
-from gradscope.errors import GradscopeError, one_of
-from gradscope.intervals import bootstrap
-from gradscope.store.dims import cell_dims
+from gradscope.errors import GradscopeError
 
-CURVES = ("gradient_cosine", "log_prob", "effective_strength")
+COMPARED_CURVES = ("gradient_cosine", "log_prob", "effective_strength")
 """Diagnostics that are also compared at each timestep."""
-
-KERNEL_DISTANCES = ("kd_", "kid")
-"""Prefixes of the kernel distances. Only these distances are unbiased at any number of samples."""
-
-_RESOLUTION = 1e-6  # relative rounding error of a sum over an image in float32
-
-Floats = NDArray[np.float64]
 
 
 class _Quantity(NamedTuple):
@@ -61,19 +47,6 @@ SCALARS: Mapping[str, _Quantity] = {
     "entropy": _Quantity("entropy"),
     "final log_prob": _Quantity("log_prob", _last),
 }
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Difference b minus a of a statistic of a whole set of samples, such as a distance."""
-
-    estimate: float
-    low: float
-    """Lower bound of the 95 % paired bootstrap interval."""
-    high: float
-    """Upper bound of the 95 % paired bootstrap interval."""
-    error: float
-    """Standard deviation of the replicates."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +134,7 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
         before, after = paired(name)
         with np.errstate(divide="ignore", invalid="ignore"):  # norms may be 0, and their logarithm infinite
             rows.append({"diagnostic": title} | _scalar(transform(before), transform(after)))
-        if name in CURVES:
+        if name in COMPARED_CURVES:
             found = cluster_permutation(paired_difference(before, after))
             curves[name] = [replace(c, first=timestep[c.first], last=timestep[c.last]) for c in found]
     columns = ["diagnostic", "mean_a", "mean_b", "estimate", "low", "high", "effect", "n", "p", "p_holm", "note"]
@@ -179,86 +152,6 @@ def compare(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | 
     return Comparison(
         _cell(ds, places[0]), _cell(ds, places[1]), int(both.sum()), scalars, accuracy, curves, distance, missing
     )
-
-
-def compare_all(ds: xr.Dataset, baseline: str = "none") -> pd.DataFrame:
-    """Does a stabiliser help, and does x0? Compare every guided cell with its references.
-
-    A cell is compared with the same cell with the `baseline` stabiliser, with the same cell at x_t, and, if it differs
-    in both, with the cell that has neither technique. Unguided cells (scale 0) do not differ and are left out.
-
-    Parameters
-    ----------
-    ds
-        A store.
-    baseline
-        Name of the stabiliser that counts as none.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per comparison:
-
-        - the cell's names;
-        - ``against``: the names by which the reference differs from the cell; ``technique``: the cell's own names in
-          their place; ``at``: the classifier_input or stabilizer that both share;
-        - ``n``: number of samples that are finished in both;
-        - ``accuracy``: the judge's accuracy minus that of the reference, with its 95 % interval ``accuracy_low``,
-          ``accuracy_high``, Cohen's g ``cohens_g``, McNemar's ``p``, and ``p_holm`` corrected over the table;
-        - ``<kd>``, ``<kd>_low``, ``<kd>_high``: the same for every kernel distance (below 0 the cell is better);
-        - ``note``: why a number is missing.
-
-    Raises
-    ------
-    GradscopeError
-        The store has several stabilisers, and `baseline` is not one of them.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from gradscope.analysis import synthetic
-    >>> none = synthetic.trajectories(accuracy=0.9)
-    >>> smooth = synthetic.trajectories(accuracy=0.5).assign_coords(stabilizer=["smooth"])
-    >>> table = compare_all(xr.concat([none, smooth], "stabilizer", data_vars="all", join="outer"))
-    >>> table[["technique", "against", "n", "accuracy"]].round(2).to_dict("records")
-    [{'technique': 'smooth', 'against': 'none', 'n': 64, 'accuracy': -0.3}]
-    """
-    ds = restore_dims(ds)
-    stabilizers = ds["stabilizer"].values.tolist()
-    if baseline not in stabilizers and len(stabilizers) > 1:
-        raise GradscopeError(f"compare_all: no stabilizer {baseline!r}; {one_of(baseline, stabilizers)}")
-    both_dims = {"classifier_input": "x_t", "stabilizer": baseline}
-    references = ({"stabilizer": baseline}, {"classifier_input": "x_t"}, both_dims)
-    kernel = [name for name in _replicated(ds) if name.startswith(KERNEL_DISTANCES)]
-    rows = []
-    for cell in cells(ds):
-        for reference in references:
-            exists = all(name in ds[dim].values.tolist() for dim, name in reference.items())
-            if cell["guidance_scale"] == 0 or not exists or any(cell[dim] == reference[dim] for dim in reference):
-                continue
-            first, second = ds.isel(place(ds, {**cell, **reference})), ds.isel(place(ds, cell))
-            both = finished(first) & finished(second)
-            row = {
-                **cell,
-                "against": ", ".join(reference.values()),
-                "technique": " + ".join(str(cell[dim]) for dim in reference),
-                "at": ", ".join(str(cell[dim]) for dim in both_dims if dim not in reference),
-                "n": int(both.sum()),
-                "note": absent(ds, "judge_prediction"),
-            }
-            if "judge_prediction" in ds:
-                accuracy = accuracy_change(first, second)
-                row |= _accuracy_columns(accuracy) | {"n": accuracy.n}
-            for name, apart in distances(first, second).items():
-                if name in kernel:
-                    row |= {name: apart.estimate, f"{name}_low": apart.low, f"{name}_high": apart.high}
-            rows.append(row)
-    columns = [*cell_dims(ds), "against", "technique", "at", "n"]
-    columns += ["accuracy", "accuracy_low", "accuracy_high", "cohens_g", "p", "p_holm"]
-    columns += [f"{name}{end}" for name in kernel for end in ("", "_low", "_high")] + ["note"]
-    table = pd.DataFrame(rows, columns=columns)
-    table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
-    return table
 
 
 def _scalar(a: Floats, b: Floats) -> dict[str, Any]:
@@ -281,50 +174,6 @@ def _scalar(a: Floats, b: Floats) -> dict[str, Any]:
         "p": test.p,
         "note": "; ".join(filter(None, notes)),
     }
-
-
-def paired_difference(a: Floats, b: Floats) -> Floats:
-    """The difference b - a, and 0 where it is only rounding of float32.
-
-    Normalisation makes strengths equal, but they still differ by rounding.
-    """
-    with np.errstate(invalid="ignore"):
-        difference = b - a
-    return np.where(np.isclose(a, b, rtol=_RESOLUTION, atol=0) & np.isfinite(difference), 0, difference)
-
-
-def _accuracy_columns(test: Test) -> dict[str, Any]:
-    return {
-        "accuracy": test.estimate,
-        "accuracy_low": test.low,
-        "accuracy_high": test.high,
-        "cohens_g": test.effect,
-        "p": test.p,
-        "note": test.note,
-    }
-
-
-def _replicated(ds: xr.Dataset) -> list[str]:
-    """Names of the statistics that have bootstrap replicates."""
-    names = [str(name).removesuffix("_replicates") for name in ds.data_vars if str(name).endswith("_replicates")]
-    return sorted(name for name in names if name in ds)
-
-
-def accuracy_change(a: xr.Dataset, b: xr.Dataset, level: float = 0.95) -> Test:
-    """The judge's accuracy in cell b minus that in cell a, paired over the samples that are judged in both."""
-    both = judged(a) & judged(b)
-    before, after = ((cell["judge_prediction"] == cell["label"]).values[both] for cell in (a, b))
-    return mcnemar(before, after, level)
-
-
-def distances(a: xr.Dataset, b: xr.Dataset) -> dict[str, Difference]:
-    """Every statistic of the evaluation that has bootstrap replicates: in cell b minus in cell a."""
-    out = {}
-    for name in _replicated(a):
-        estimate = float(b[name]) - float(a[name])
-        replicates = b[f"{name}_replicates"].values - a[f"{name}_replicates"].values
-        out[name] = Difference(estimate, *bootstrap(estimate, replicates), float(np.std(replicates)))
-    return out
 
 
 def _cell(ds: xr.Dataset, index: Mapping[str, int]) -> Cell:

@@ -5,8 +5,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gradscope.analysis.cells import Cell
-from gradscope.analysis.comparison import accuracy_change
 from gradscope.analysis.findings import Finding, cell_fields, outcome_finding
+from gradscope.analysis.paired_cells import accuracy_change
 from gradscope.analysis.statistics import mcnemar
 from gradscope.analysis.verdicts import correct, judged
 from gradscope.analysis.written import finished

@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 
 from gradscope.analysis.cells import Cell
-from gradscope.analysis.comparison import KERNEL_DISTANCES, Difference, accuracy_change, distances
 from gradscope.analysis.false_alarms import BY_ACCURACY, BY_DISTANCE
 from gradscope.analysis.findings import Finding, outcome_finding
+from gradscope.analysis.paired_cells import KERNEL_DISTANCES, Difference, accuracy_change, distances
 from gradscope.analysis.statistics import MINIMUM_SAMPLES, Test, holm
 from gradscope.analysis.verdicts import correct, judged
 from gradscope.intervals import normal

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 import plotly.graph_objects as go
 
-from gradscope.analysis.comparison import SCALARS, compare_all
+from gradscope.analysis.comparison import SCALARS
+from gradscope.analysis.technique_effects import compare_all
 from gradscope.plots.belief import belief, belief_numbers, draw_belief
 from gradscope.plots.cell_pair import variable_of
 from gradscope.plots.curve_grid import curve, curve_numbers, draw_curve, draw_heatmap, heatmap

@@ -9,9 +9,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gradscope.analysis.cells import Cell, place
-from gradscope.analysis.comparison import SCALARS, paired_difference
+from gradscope.analysis.comparison import SCALARS
 from gradscope.analysis.diagnostics import described
 from gradscope.analysis.means import Floats, row_means
+from gradscope.analysis.paired_cells import paired_difference
 from gradscope.analysis.written import finished
 from gradscope.errors import GradscopeError
 from gradscope.plots.figure_numbers import cell_values, full_cell, require_diagnostic

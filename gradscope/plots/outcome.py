@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from gradscope.analysis.cells import place
-from gradscope.analysis.comparison import compare_all
 from gradscope.analysis.independence import also_guides
 from gradscope.analysis.missing import require
 from gradscope.analysis.summary import summary
+from gradscope.analysis.technique_effects import compare_all
 from gradscope.analysis.verdicts import class_names
 from gradscope.plots.layout import finish
 from gradscope.plots.style import GREY, PALETTE, cell_name, escaped

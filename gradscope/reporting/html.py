@@ -14,9 +14,9 @@ from markupsafe import Markup, escape
 
 from gradscope import plots
 from gradscope.analysis.cells import Cell, place
-from gradscope.analysis.comparison import KERNEL_DISTANCES
 from gradscope.analysis.in_memory import in_memory
 from gradscope.analysis.independence import also_guides, warnings
+from gradscope.analysis.paired_cells import KERNEL_DISTANCES
 from gradscope.analysis.verdicts import class_names
 from gradscope.errors import GradscopeError
 from gradscope.reporting.report import Report, grouped, headline, multiplicity

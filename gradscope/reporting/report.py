@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from gradscope.analysis.comparison import compare_all, jsonable
+from gradscope.analysis.comparison import jsonable
 from gradscope.analysis.false_alarms import FALSE_ALARMS
 from gradscope.analysis.findings import SEVERITIES, Finding
 from gradscope.analysis.in_memory import in_memory
@@ -17,6 +17,7 @@ from gradscope.analysis.independence import also_guides, warnings
 from gradscope.analysis.selections import restore_dims
 from gradscope.analysis.signatures import find, number_of_tests, untested
 from gradscope.analysis.summary import TRAJECTORY_MEANS, summary
+from gradscope.analysis.technique_effects import compare_all
 from gradscope.analysis.written import Written, written
 from gradscope.store.attributes import NESTED
 from gradscope.store.dims import cell_dims

@@ -5,46 +5,14 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from different_cells import ADAM, AT_ADAM, AT_GOOD, TIMESTEPS, mid_p, store, verdicts, with_distances
 from scipy import stats
-from small_store import CELLS, GOOD, SHAPE
+from small_store import GOOD
 from statsmodels.stats.multitest import multipletests
 
 import gradscope
 from gradscope.analysis import compare, compare_all
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS
-
-OVER = (*CELL_DIMS, "sample", "timestep")
-TIMESTEPS = 12
-ADAM = GOOD | {"stabilizer": "adam"}
-AT_GOOD, AT_ADAM = (0, 0, 0, 1), (0, 0, 1, 1)
-
-
-def store(samples=80, seed=0):
-    """Noise in every cell. In `ADAM` the cosines of steps 4 to 8 are higher by 0.2, and the accuracy is higher."""
-    rng = np.random.default_rng(seed)
-    shape = (*SHAPE, samples, TIMESTEPS)
-    of_sample = rng.normal(size=(samples, 1))  # shared by all cells
-    values = {
-        "gradient_cosine": 0.1 * (of_sample + rng.normal(size=shape)),
-        "gradient_norm": np.exp(3 * rng.normal(size=shape) - 40),
-        "effective_strength": np.full(shape, 0.2) * (1 + 1e-8 * rng.normal(size=shape)),
-        "log_prob": -np.abs(of_sample + rng.normal(size=shape)),
-    }
-    values["gradient_cosine"][(*AT_ADAM, slice(None), slice(4, 9))] += 0.2
-    values["gradient_cosine"][..., 0] = np.nan
-    values["effective_strength"][..., -1] = np.nan
-    label = np.arange(samples) % 4
-    right = rng.random((*SHAPE, samples)) < 0.5
-    right[AT_ADAM] |= rng.random(samples) < 0.8
-    return xr.Dataset(
-        {name: (OVER, x.astype(np.float32)) for name, x in values.items()}
-        | {
-            "judge_prediction": ((*CELL_DIMS, "sample"), np.where(right, label, (label + 1) % 4).astype(np.int16)),
-            "written": (OVER, np.ones(shape, dtype=np.uint8)),
-        },
-        coords=CELLS | {"label": ("sample", label), "timestep": np.arange(TIMESTEPS)[::-1] * 80 + 79},
-    )
 
 
 @pytest.fixture
@@ -103,16 +71,6 @@ def test_curves_differ_at_the_known_timesteps(ds):
     assert found.estimate == pytest.approx(0.2, abs=0.05)
     assert not [cluster for cluster in curves["log_prob"] if cluster.p < 0.01]
     assert sorted(curves) == ["effective_strength", "gradient_cosine", "log_prob"]
-
-
-def verdicts(ds, at, rows=slice(None)):
-    return (ds["judge_prediction"].values[at] == ds["label"].values)[rows]
-
-
-def mid_p(a, b):
-    more, fewer = sorted([(b & ~a).sum(), (a & ~b).sum()], reverse=True)
-    share = stats.binom(more + fewer, 0.5)
-    return min(1, 2 * share.sf(more) + share.pmf(more))
 
 
 def test_accuracy_is_compared_by_mcnemars_test(ds):
@@ -179,24 +137,6 @@ def test_values_that_are_not_finite_are_counted(ds):
     assert found["estimate"] == pytest.approx(np.mean(means))
 
 
-def with_distances(ds, replicates=500):
-    """Distances with biased replicates: in every cell too large by the same amount, and with common noise."""
-    rng = np.random.default_rng(1)
-    common = rng.normal(size=replicates)
-    distance, coverage = 10 + 5 * rng.random(SHAPE), rng.random(SHAPE)
-    own = 0.1 * rng.normal(size=(*SHAPE, replicates))
-    names = (*CELL_DIMS, "replicate")
-    return ds.assign(
-        fd_extractor=(CELL_DIMS, distance),
-        fd_extractor_replicates=(names, distance[..., None] + 3 + common + own),
-        coverage=(CELL_DIMS, coverage),
-        coverage_replicates=(names, coverage[..., None] + 0.01 * own),
-        fd_extractor_floor=0.3,
-        kd_extractor=(CELL_DIMS, distance / 100),
-        kd_extractor_replicates=(names, (distance[..., None] + own) / 100),
-    )
-
-
 def test_distances_are_compared_by_paired_replicates(ds):
     ds = with_distances(ds)
     found = compare(ds, GOOD, ADAM).distance
@@ -248,61 +188,3 @@ def test_unknown_ambiguous_and_equal_cells_are_refused(ds):
         compare(ds, GOOD, GOOD | {"stabilizer": "adm"})
     with pytest.raises(GradscopeError, match="both are the cell classifier robust, .*stabilizer adam"):
         compare(ds, ADAM, ADAM)
-
-
-def test_every_cell_is_compared_with_its_reference(ds):
-    ds = with_distances(ds)
-    table = compare_all(ds)
-    made = {tuple(r) for r in table[[*CELL_DIMS, "against"]].itertuples(index=False)}
-    expected = set()
-    for classifier in CELLS["classifier"]:
-        expected |= {(classifier, i, "adam", 0.5, "none") for i in ("x_t", "x0")}
-        expected |= {(classifier, "x0", s, 0.5, "x_t") for s in ("none", "adam")}
-        expected |= {(classifier, "x0", "adam", 0.5, "x_t, none")}
-    assert made == expected
-    assert len(table) == 10
-    for r in table.to_dict("records"):
-        at = tuple(CELLS[dim].index(r[dim]) for dim in CELL_DIMS)
-        references = {
-            "none": (at[0], at[1], 0, at[3]),
-            "x_t": (at[0], 0, at[2], at[3]),
-            "x_t, none": (at[0], 0, 0, at[3]),
-        }
-        reference = references[r["against"]]
-        names = {
-            "none": ("adam", r["classifier_input"]),
-            "x_t": ("x0", r["stabilizer"]),
-            "x_t, none": ("x0 + adam", ""),
-        }
-        assert (r["technique"], r["at"]) == names[r["against"]]
-        a, b = verdicts(ds, reference), verdicts(ds, at)
-        assert r["accuracy"] == pytest.approx(b.mean() - a.mean())
-        assert r["p"] == pytest.approx(mid_p(a, b))
-        change = ds["kd_extractor"].values[at] - ds["kd_extractor"].values[reference]
-        assert r["kd_extractor"] == pytest.approx(change)
-        assert r["kd_extractor_low"] < change < r["kd_extractor_high"]
-        assert "fd_extractor" not in r  # it is biased, more so with fewer samples
-    np.testing.assert_allclose(table["p_holm"], multipletests(table["p"], method="holm")[1])
-    assert (table["note"] == "").all()
-    best = table.set_index(["classifier", "classifier_input", "stabilizer", "against"]).loc[
-        ("robust", "x_t", "adam", "none")
-    ]
-    assert best["accuracy_low"] > 0
-    assert best["p_holm"] < 0.05
-
-
-def test_a_table_without_an_evaluation_says_so(ds):
-    table = compare_all(ds.drop_vars("judge_prediction"))
-    assert table["accuracy"].isna().all()
-    assert set(table["note"]) == {"judge_prediction is not in this store; `gradscope evaluate STORE` adds it"}
-    assert (table["n"] == 80).all()
-    assert "kd_extractor" not in table
-
-
-def test_the_baseline_must_be_there(ds):
-    with pytest.raises(GradscopeError, match="no stabilizer 'nine'; did you mean 'none'"):
-        compare_all(ds, baseline="nine")
-    against_adam = compare_all(ds, baseline="adam")
-    assert set(against_adam["against"]) == {"adam", "x_t", "x_t, adam"}
-    assert set(compare_all(ds.sel(stabilizer=["adam"]))["against"]) == {"x_t"}
-    assert len(compare_all(ds.sel(stabilizer=["adam"], classifier_input=["x_t"]))) == 0

@@ -58,6 +58,7 @@ HOW = {
     r"python runs/pictures.py .*": How(),
     r"python runs/calibration.py .*": How(elsewhere="it draws for minutes; tests/analysis looks at a few such draws"),
     r"python tests/dashboards/screenshots.py .*": How(),
+    r"python runs/examples/execute.py": How(elsewhere="test_notebooks.py executes them, and it would rewrite them"),
     r"python tests/benchmarks/run.py --device cuda": How(elsewhere="it needs a GPU"),
     r"export AWS_.*": How(elsewhere="its variables are set for the commands below it"),
     r"pip install .*|apt-get install .*": How(elsewhere="it changes the machine"),

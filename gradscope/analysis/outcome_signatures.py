@@ -90,7 +90,7 @@ def ineffective(
         shown |= accuracy_change(control, cell, level).high < FOLLOWED
         bounds = f"[{gain.low:+.2f}, {gain.high:+.2f}]"
         evidence += f"; against the unguided control it changes by {gain.estimate:+.2f} {bounds}"
-    advice = "see the other findings of this cell for the reason; audit the guide with `gradscope probe-classifier`"
+    advice = "see the other findings of this cell for the reason; audit the guide with `gradscope audit`"
     return outcome_finding(
         "ineffective",
         "alarm" if shown else "remark",
@@ -142,7 +142,7 @@ def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Fi
                 f"the judge sees class {name} in {own.mean():.2f} [{low:.2f}, {high:.2f}] of its samples, the other "
                 f"classes in {others.mean():.2f}",
                 "look at this class alone: at its gradients and the guide's accuracy at each timestep (`gradscope "
-                "probe-classifier`); do guide and data number the classes alike?",
+                "audit`); do guide and data number the classes alike?",
                 name,
             )
         )

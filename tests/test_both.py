@@ -104,4 +104,4 @@ def test_the_wheel_holds_the_presets_and_the_zoo(tmp_path):
     assert zoo <= names
     runs = [*ROOT.glob("runs/*.yaml"), *ROOT.glob("runs/train/**/*.yaml")]  # runs/models holds what was trained here
     assert {f"gradscope/presets/{p.relative_to(ROOT / 'runs').as_posix()}" for p in runs} <= names
-    assert {"probes/step.py", "gradscope/analysis/templates/report.html.jinja"} <= names
+    assert {"probes/step.py", "gradscope/reporting/templates/report.html.jinja"} <= names

@@ -198,7 +198,7 @@ def test_questions_to_a_store(tmp_path):
     assert error < 1e-6
 
     assert re.findall(r"sound: (\w+)", shown.printed()) == ["True", "False"]
-    assert "its checksum is not that of its bytes" in shown.printed()
+    assert "its checksum does not match its bytes" in shown.printed()
     (exported,) = tmp_path.rglob("scalars.nc")
     with xr.open_dataset(exported) as back:
         np.testing.assert_array_equal(back.gradient_norm.squeeze(), ds.gradient_norm)

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_run(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     import long_runs
 
     found = long_runs.held_by_cell(tmp_path / "run.zarr", timesteps=1000, cells=8)

@@ -6,6 +6,9 @@ from probes.catalogue import CATALOGUE
 from probes.variable import TENSOR, Variable
 
 
+_HEAD = ("name", "is", "unit", "range", "equation", "further dims", "thresholds")
+
+
 def diagnostics() -> list[Variable]:
     """Every variable that a probe of gradscope's records. This function alone knows where the table is."""
     return list(CATALOGUE.values())
@@ -18,7 +21,8 @@ def text() -> str:
     for probe in dict.fromkeys(row.probe for row in rows):
         parts.append(f"## {code(probe) if probe else 'Always recorded'}\n")
         mine = [_row(row) for row in rows if row.probe == probe]
-        parts.append(table(("name", "is", "unit", "range", "equation", "further dims", "thresholds"), mine))
+        filled = [i for i in range(len(_HEAD)) if any(row[i] != "-" for row in mine)]  # narrow columns are hard to read
+        parts.append(table([_HEAD[i] for i in filled], [[row[i] for i in filled] for row in mine]))
     return "\n".join(parts)
 
 

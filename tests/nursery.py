@@ -85,7 +85,7 @@ def nursery(folder: Path) -> Iterator[Nursery]:
 def _serve() -> None:
     import torch
 
-    import gradscope.cli.recording  # noqa: F401
+    import gradscope.cli.record_workflow  # noqa: F401
     from gradscope import cli
 
     # Background jobs of a shell, and their children, ignore it.

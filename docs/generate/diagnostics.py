@@ -5,7 +5,6 @@ from markdown_tables import code, table
 from probes.catalogue import CATALOGUE
 from probes.variable import TENSOR, Variable
 
-
 _HEAD = ("name", "is", "unit", "range", "equation", "further dims", "thresholds")
 
 
@@ -21,8 +20,7 @@ def text() -> str:
     for probe in dict.fromkeys(row.probe for row in rows):
         parts.append(f"## {code(probe) if probe else 'Always recorded'}\n")
         mine = [_row(row) for row in rows if row.probe == probe]
-        filled = [i for i in range(len(_HEAD)) if any(row[i] != "-" for row in mine)]  # narrow columns are hard to read
-        parts.append(table([_HEAD[i] for i in filled], [[row[i] for i in filled] for row in mine]))
+        parts.append(table(_HEAD, mine))
     return "\n".join(parts)
 
 

@@ -14,9 +14,9 @@ from gradscope.analysis.means import mean_interval, row_means
 from probes.catalogue import LAG_PARTS, threshold
 
 OPPOSED = 0.25
-"""Share of the guided steps at which an update points against its gradient if the two are unrelated."""
+"""The update is unrelated if it points against its gradient at this share of the guided steps or more."""
 FOLLOWS = threshold("unrelated_update")
-"""Mean cosine with its gradient of an update that still follows it, with a lag."""
+"""An update whose mean cosine with its gradient is higher follows the gradient, with a lag."""
 _WIDEST_PARTS = 1.5
 """Largest distance of compared gradients, in parts of diffusion time. Beyond it, healthy gradients differ as much as
 faulty ones."""

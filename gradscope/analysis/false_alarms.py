@@ -3,7 +3,7 @@
 FALSE_ALARMS = 0.05
 """Largest chance that a store without a fault has any alarm or warning."""
 BY_ACCURACY, BY_DISTANCE = 0.02, 0.005
-"""Parts of this chance that belong to comparisons between cells, by accuracy and by distance."""
+"""Parts of `FALSE_ALARMS` for comparisons between cells: by accuracy, and by distance."""
 
 
 def level_per_test(tests: int) -> float:

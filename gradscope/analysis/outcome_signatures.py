@@ -17,7 +17,7 @@ MARGIN = 0.1
 FOLLOWED = 0.25
 """Gain of accuracy over the unguided control that counts as success."""
 UNDONE = 0.2
-"""Loss of the guide's accuracy, from its own inputs on the way to the final samples, that is a fault."""
+"""A fault if the guide's accuracy falls by more between its inputs during sampling and the final samples."""
 UNEVEN = 0.5
 """Accuracy below which a class fails if the others do better."""
 COLLAPSE = 0.5

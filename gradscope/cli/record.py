@@ -33,7 +33,7 @@ def record(
     ] = None,
 ) -> None:
     """Record a run, every cell of the configuration's grid, into one store; then judge the samples."""
-    from gradscope.cli.recording import Request, run
+    from gradscope.cli.record_workflow import Request, run
 
     with interruptible():
         run(Request(config, resume, store, overrides or (), device, overwrite, stop_on_nonfinite, workers, scheduler))

@@ -13,10 +13,11 @@ from gradscope.analysis.comparison import SCALARS
 from gradscope.analysis.technique_effects import compare_all
 from gradscope.plots.belief import belief, belief_numbers, draw_belief
 from gradscope.plots.cell_pair import variable_of
-from gradscope.plots.curve_grid import curve, curve_numbers, draw_curve, draw_heatmap, heatmap
+from gradscope.plots.curve_grid import curve, curve_numbers, draw_curve
 from gradscope.plots.curves import curves, curves_numbers, draw_curves
 from gradscope.plots.difference import difference, difference_numbers, draw_difference
 from gradscope.plots.forest import draw_forest, forest, forest_numbers
+from gradscope.plots.heatmap import draw_heatmap, draw_stability, heatmap, stability, stability_numbers
 from gradscope.plots.magnitudes import draw_magnitudes, magnitudes, magnitudes_numbers
 from gradscope.plots.outcome import (
     accuracy,
@@ -31,7 +32,6 @@ from gradscope.plots.outcome import (
 from gradscope.plots.pairs import draw_pairs, pairs, pairs_numbers
 from gradscope.plots.ridgelines import draw_ridgelines, ridgelines, ridgelines_numbers
 from gradscope.plots.spectrum import draw_spectrum, spectrum, spectrum_numbers
-from gradscope.plots.stability import draw_stability, stability, stability_numbers
 from gradscope.plots.style import PLOTLY_CONFIG, cell_name
 from gradscope.plots.trajectories import draw_trajectories, trajectories, trajectory_numbers
 

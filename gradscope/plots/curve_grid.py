@@ -1,4 +1,4 @@
-"""A diagnostic along t in all cells: a grid of curves with bands, and a heat map."""
+"""A diagnostic along t in all cells: a grid of curves with bands."""
 
 from itertools import product
 
@@ -12,7 +12,7 @@ from gradscope.analysis.stability import curves
 from gradscope.plots.bands import band, fit_to_log_axis, has_log_axis, set_log_axis
 from gradscope.plots.figure_numbers import by_cell, diagnostic_attrs, rows_to_draw
 from gradscope.plots.layout import TIMESTEP, finish, thresholds
-from gradscope.plots.style import DASHES, PALETTE, assigned, cell_name, escaped, shade
+from gradscope.plots.style import DASHES, PALETTE, assigned, escaped, shade
 from gradscope.store.dims import CELL_DIMS, cell_dims
 
 _BANDS = {("q05", "q95"): 0.08, ("low", "high"): 0.25}
@@ -127,48 +127,6 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title=escaped(numbers.attrs["label"]), col=1)
     figure.update_layout(legend={"orientation": "h", "yref": "container", "y": 1, "yanchor": "top"})
     return finish(figure, 90 + 260 * len(scales)).update_layout(margin_t=60)
-
-
-def heatmap(ds: xr.Dataset, name: str) -> go.Figure:
-    """A diagnostic's mean over samples along t, one row per cell.
-
-    The colours of cosines are centred at 0; norms and strengths are shown as log10. Arguments and errors are those of
-    `curve`.
-
-    Examples
-    --------
-    >>> from gradscope.analysis import synthetic
-    >>> heatmap(synthetic.trajectories(samples=8), "gradient_norm").data[0].colorbar.title.text
-    'log10 gradient_norm'
-    """
-    return draw_heatmap(curve_numbers(ds, name))
-
-
-def draw_heatmap(numbers: pd.DataFrame) -> go.Figure:
-    """Draw the means of `curve_numbers`."""
-    name, title = numbers.attrs["name"], escaped(numbers.attrs["label"])
-    parts = list(by_cell(numbers))
-    values = np.stack([rows["mean"].to_numpy(dtype=np.float64) for _, rows in parts])
-    scale: dict[str, object] = {"colorscale": "Cividis"}
-    if name.endswith("_cosine"):
-        scale = {"colorscale": "RdBu_r", "zmid": 0, "zmin": -1, "zmax": 1}
-    elif numbers.attrs["logarithmic"]:
-        title = f"log10 {title}"
-        values = np.log10(values, out=np.full_like(values, np.nan), where=values > 0)
-    timestep = parts[0][1]["timestep"]
-    figure = go.Figure(
-        go.Heatmap(
-            x=[str(t) for t in timestep],
-            y=[escaped(cell_name(cell)) for cell, _ in parts],
-            z=values,
-            colorbar={"title": {"text": title, "side": "right"}, "thickness": 14},
-            hovertemplate="%{y}<br>t = %{x}: %{z:.3g}<extra></extra>",
-            **scale,
-        )
-    )
-    figure.update_xaxes(title=TIMESTEP, type="category", nticks=12)
-    figure.update_yaxes(autorange="reversed")
-    return finish(figure, 130 + 24 * len(parts))
 
 
 def _on_log_axis(numbers: pd.DataFrame) -> tuple[pd.DataFrame, float]:

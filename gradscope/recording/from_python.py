@@ -171,7 +171,7 @@ def record(
         Coordinates of the cell; default: the store's name without its suffix, and the stabiliser's class in lower case
         (``none`` without a stabiliser, as in a configuration).
     tensor_samples, tensor_every, dtype, codec
-        Which tensors are kept, and how; see `gradscope.recording.schema.make_schema`.
+        Which tensors are kept, and how; see `gradscope.recording.make_schema.make_schema`.
     sample_dims
         Names of a sample's dimensions in the store; default: channel, height and width.
     overwrite

@@ -16,7 +16,7 @@ from gradscope.models.device import set_device
 from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.models.schedulers import SCHEDULERS
 from gradscope.recording.load_probes import check_attaching, load_probes
-from gradscope.recording.schema import make_schema, with_finite_fraction
+from gradscope.recording.make_schema import make_schema, with_finite_fraction
 from gradscope.sampling import execution
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad

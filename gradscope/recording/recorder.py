@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradscope.recording.block_recorder import BlockRecorder, Trajectory
+from gradscope.recording.make_schema import make_schema, with_finite_fraction
 from gradscope.recording.measure import check_probes
-from gradscope.recording.schema import make_schema, with_finite_fraction
 from gradscope.store import Grid
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath, locate

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradscope.stabilizers.base import Stabilizer
-from gradscope.stabilizers.settings import require_eps
+from gradscope.stabilizers.checks import require_eps
 
 
 class AdaGradState(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradscope.stabilizers.base import Stabilizer
-from gradscope.stabilizers.settings import require_positive
+from gradscope.stabilizers.checks import require_positive
 
 
 @dataclass(frozen=True)

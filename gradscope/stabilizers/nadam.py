@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradscope.stabilizers.adam import AdamState, moments
 from gradscope.stabilizers.base import Stabilizer
-from gradscope.stabilizers.settings import require_betas, require_eps
+from gradscope.stabilizers.checks import require_betas, require_eps
 
 
 class NAdamState(NamedTuple):

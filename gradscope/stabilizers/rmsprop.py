@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gradscope.stabilizers.adam import Adam, AdamState
 from gradscope.stabilizers.base import Stabilizer
-from gradscope.stabilizers.settings import require_eps, require_fraction
+from gradscope.stabilizers.checks import require_eps, require_fraction
 
 
 @dataclass(frozen=True)

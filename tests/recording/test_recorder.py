@@ -12,8 +12,8 @@ import gradscope
 from gradscope import ClassifierGuidance, GuidedSampler
 from gradscope.errors import GradscopeError
 from gradscope.recording.from_python import SamplerRecorder
+from gradscope.recording.make_schema import make_schema
 from gradscope.recording.recorder import Recorder
-from gradscope.recording.schema import make_schema
 from gradscope.sampling.process import Schedule
 from gradscope.stabilizers import Adam
 from gradscope.store import Grid

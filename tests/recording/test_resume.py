@@ -14,8 +14,8 @@ from small_run import SETTINGS, assert_same_recording, config, recorded_bytes
 
 import gradscope
 from gradscope import ClassifierGuidance, GuidedSampler, stabilizers
-from gradscope.cli import recording as recording_command
-from gradscope.cli.recording import Request
+from gradscope.cli import record_workflow as recording_command
+from gradscope.cli.record_workflow import Request
 from gradscope.errors import GradscopeError
 from gradscope.recording.prepare import prepare
 from gradscope.recording.run import record_run

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import gradscope
+from gradscope.recording.make_schema import make_schema
 from gradscope.recording.recorder import Recorder
-from gradscope.recording.schema import make_schema
 from gradscope.store import Grid, schema
 from gradscope.verification.verify import verify
 from probes import GuidedStep, Norm, Tensor

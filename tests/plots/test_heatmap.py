@@ -8,8 +8,8 @@ import gradscope.plots
 from gradscope.analysis import compare_all
 from gradscope.errors import GradscopeError
 from gradscope.plots import FIGURES, effects
-from gradscope.plots.curve_grid import curve_numbers, heatmap
-from gradscope.plots.stability import stability, stability_numbers
+from gradscope.plots.curve_grid import curve_numbers
+from gradscope.plots.heatmap import heatmap, stability, stability_numbers
 
 
 @pytest.mark.parametrize("name", ["gradient_cosine", "gradient_norm"])

@@ -1,14 +1,31 @@
-"""A heat map of a diagnostic over all cells and t."""
+"""Heat maps of a diagnostic over all cells and t: `heatmap` of a report, `stability` of the dashboard."""
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
 from gradscope.analysis.cells import cells
 from gradscope.analysis.means import finite_mean
-from gradscope.plots.curve_grid import draw_heatmap
-from gradscope.plots.figure_numbers import cell_values, diagnostic_attrs, require_diagnostic
-from gradscope.plots.layout import along_t
+from gradscope.plots.curve_grid import curve_numbers
+from gradscope.plots.figure_numbers import by_cell, cell_values, diagnostic_attrs, require_diagnostic
+from gradscope.plots.layout import TIMESTEP, along_t, finish
+from gradscope.plots.style import cell_name, escaped
+
+
+def heatmap(ds: xr.Dataset, name: str) -> go.Figure:
+    """A diagnostic's mean over samples along t, one row per cell.
+
+    The colours of cosines are centred at 0; norms and strengths are shown as log10. Arguments and errors are those of
+    `curve`.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> heatmap(synthetic.trajectories(samples=8), "gradient_norm").data[0].colorbar.title.text
+    'log10 gradient_norm'
+    """
+    return draw_heatmap(curve_numbers(ds, name))
 
 
 def stability(ds: xr.Dataset, name: str) -> go.Figure:
@@ -65,3 +82,30 @@ def draw_stability(numbers: pd.DataFrame) -> go.Figure:
     figure = draw_heatmap(numbers).update_traces(x=timestep).update_xaxes(type="linear")
     figure.update_yaxes(dtick=1, tickfont_size=10).update_layout(margin_t=10)  # name every row
     return along_t(figure, timestep)
+
+
+def draw_heatmap(numbers: pd.DataFrame) -> go.Figure:
+    """Draw the means of `curve_numbers`."""
+    name, title = numbers.attrs["name"], escaped(numbers.attrs["label"])
+    parts = list(by_cell(numbers))
+    values = np.stack([rows["mean"].to_numpy(dtype=np.float64) for _, rows in parts])
+    scale: dict[str, object] = {"colorscale": "Cividis"}
+    if name.endswith("_cosine"):
+        scale = {"colorscale": "RdBu_r", "zmid": 0, "zmin": -1, "zmax": 1}
+    elif numbers.attrs["logarithmic"]:
+        title = f"log10 {title}"
+        values = np.log10(values, out=np.full_like(values, np.nan), where=values > 0)
+    timestep = parts[0][1]["timestep"]
+    figure = go.Figure(
+        go.Heatmap(
+            x=[str(t) for t in timestep],
+            y=[escaped(cell_name(cell)) for cell, _ in parts],
+            z=values,
+            colorbar={"title": {"text": title, "side": "right"}, "thickness": 14},
+            hovertemplate="%{y}<br>t = %{x}: %{z:.3g}<extra></extra>",
+            **scale,
+        )
+    )
+    figure.update_xaxes(title=TIMESTEP, type="category", nticks=12)
+    figure.update_yaxes(autorange="reversed")
+    return finish(figure, 130 + 24 * len(parts))

@@ -78,7 +78,7 @@ def test_the_remedy_of_verify_repairs_a_damaged_block(store, whole):
     next(store.glob("gradient/c.0.0.0.0.1.*")).unlink()
     (finding,) = (finding for finding in verify(store).findings if finding.array == "gradient")
     assert finding.remedy == (
-        f"remove written/c.0.0.0.0.1.*: then `gradscope record --resume {store}` records this block again"
+        f"remove written/c.0.0.0.0.1.*; then `gradscope record --resume {store}` records this block again"
     )
     for file in store.glob("written/c.0.0.0.0.1.*"):
         file.unlink()

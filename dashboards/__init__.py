@@ -1,7 +1,7 @@
 """The dashboard: one cursor through every gradient of a recorded run.
 
-Reads stores through `gradscope.store` and `gradscope.analysis`; never loads torch. `create_app` and `serve` are loaded
-on first use, so that `gradscope.plots` needs no web server in a notebook.
+It reads stores through `gradscope.store` and `gradscope.analysis` and never loads torch. `create_app` and `serve` are
+loaded on first use, so that other rooms can use parts of the dashboard without a web server.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The app: pages around one cursor, whose state is the URL."""
+"""The app: pages around one cursor. The URL is their state."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -8,15 +8,17 @@ from typing import Any
 import dash
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from dash.dependencies import ALL
+from pydantic import BaseModel
+from werkzeug.exceptions import HTTPException
 
 from dashboards import pages, shell
-from dashboards.data.library import Broken, Library
+from dashboards.data.library import BrokenRun, Library
 from dashboards.images import routes
-from dashboards.security import callbacks as asked
-from dashboards.security import guard
+from dashboards.security import callbacks, guard
+from dashboards.security.callbacks import CheckedDash
 from dashboards.state import parse
-from dashboards.widgets import controls as components
-from dashboards.widgets import export
+from dashboards.widgets import export, messages
+from dashboards.widgets.links import View
 from gradscope.errors import GradscopeError
 
 _LOG = logging.getLogger(__name__)
@@ -43,31 +45,38 @@ _INDEX = """<!DOCTYPE html>
 </html>"""
 
 
-def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
-    """The dashboard of some stores, as a Dash app; ``create_app([...]).server`` is its WSGI application.
+class Address(BaseModel, extra="forbid"):
+    """The browser's address: content of the dcc.Store ``address``."""
 
-    It answers to any host name: where it is meant for one machine, `serve` lets in no other than that machine's.
+    path: str
+    query: dict[str, str]
+
+
+def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
+    """The dashboard of some stores as a Dash app; ``create_app([...]).server`` is its WSGI application.
+
+    It answers to any host name. `serve` answers only to the names of this machine where it listens on this machine
+    alone.
 
     Parameters
     ----------
     stores
-        Paths of recorded stores. They are opened for reading only, and nothing else is. One that cannot be opened is
-        shown as such.
+        Paths of recorded stores. The app reads these and nothing else. A store that cannot be opened is shown as such.
     prefix
-        Path of the app on its host, with a slash at both ends: for a reverse proxy that does not serve it at ``/``.
+        Path of the app on its host, with a slash at both ends, for a reverse proxy that serves it below ``/``.
     """
     return app_of(Library([Path(store) for store in stores]), prefix)
 
 
 def app_of(library: Library, prefix: str, names: Collection[str] | None = None) -> Dash:
-    """The app of a library, which a page asks for its runs once it is loaded: opening them takes a while.
+    """The app of a library. The first page opens the runs, since that takes a while.
 
     Parameters
     ----------
     names
-        Of hosts under which it is asked, see `dashboards.security.guard`.
+        Host names that the app answers to, see `dashboards.security.guard`.
     """
-    app = Dash(
+    app = CheckedDash(
         "dashboards",
         title="gradscope",
         update_title=None,
@@ -76,31 +85,31 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None) 
         pages_folder="",
         url_base_pathname=prefix,
         index_string=_INDEX.replace("{icon}", _ICON),
-        use_pages=False,  # Dash's own; ours are one page
+        use_pages=False,  # Dash's own pages; ours share one
         csrf_token_name=guard.PAGE_COOKIE,
         csrf_header_name=guard.PAGE_HEADER,
         suppress_callback_exceptions=True,
-        on_error=_tell,
+        on_error=_show_error,
     )
     app.layout = shell.layout()
     guard.register(app.server, prefix, names)
-    asked.register(app, prefix)
+    callbacks.register(app, prefix)
     routes.register(app.server, library, prefix)
     export.register(app.server, library, prefix)
-    _navigation(app, library)
-    _growth(app, library)
+    _register_navigation(app, library)
+    _register_growth(app, library)
     for page in pages.PAGES.values():
         page.register(app, library)
     return app
 
 
-def _navigation(app: Dash, library: Library) -> None:
+def _register_navigation(app: Dash, library: Library) -> None:
     app.clientside_callback(
         "function () { return window.gradscope.address(); }", Output("address", "data"), Input("page", "id")
     )
     app.clientside_callback(
-        ClientsideFunction("gradscope_shell", "write"),
-        Output("written", "data"),
+        ClientsideFunction("gradscope_shell", "write_url"),
+        Output("url-written", "data"),
         Input({"type": "control", "key": ALL}, "value"),
         State({"type": "control", "key": ALL}, "id"),
         State("view", "data"),
@@ -108,8 +117,8 @@ def _navigation(app: Dash, library: Library) -> None:
     )
 
     @app.callback(Output("store-select", "data"), Input("page", "id"))
-    def stores(_: str):
-        return shell.choices(library)
+    def stores(page: str):
+        return shell.store_options(library)
 
     @app.callback(
         Output("page", "children"),
@@ -120,35 +129,35 @@ def _navigation(app: Dash, library: Library) -> None:
         Output("poll", "disabled"),
         Input("address", "data"),
     )
-    def show(address: dict[str, Any] | None):
+    def show(address: Address | None):
         if address is None:
             return (no_update,) * 6
-        state, notices = parse(address["path"], address["query"], library)
-        run = library.run(address["query"].get("store"))
-        told = [components.notice(text) for text in notices]
-        if isinstance(run, Broken):
-            view = {"store": run.key, "page": "overview", "url": f"overview?store={run.key}"}
-            return components.broken(run), told, view, run.key, None, True
-        assert state is not None  # there is one where the run can be opened
+        state, texts = parse(address.path, address.query, library)
+        run = library.run(address.query.get("store"))
+        notices = [messages.notice(text) for text in texts]
+        if isinstance(run, BrokenRun):
+            view = View(store=run.key, page="overview", url=f"overview?store={run.key}")
+            return messages.broken(run), notices, view.model_dump(), run.key, None, True
+        assert state is not None  # `parse` finds one in every run that can be opened
         run.refresh()
-        view = {"store": run.key, "page": state.page, "url": state.url()}
+        view = View(store=run.key, page=state.page, url=state.url())
         content = pages.PAGES[state.page].layout(run, state)
-        return content, told, view, run.key, components.progress(run), not run.live
+        return content, notices, view.model_dump(), run.key, messages.progress(run), not run.live
 
     app.clientside_callback(
-        ClientsideFunction("gradscope_shell", "shown"), Output("shown", "data"), Input("view", "data")
+        ClientsideFunction("gradscope_shell", "show_view"), Output("view-shown", "data"), Input("view", "data")
     )
     app.clientside_callback(
-        ClientsideFunction("gradscope_shell", "open"),
-        Output("opened", "data"),
+        ClientsideFunction("gradscope_shell", "open_store"),
+        Output("store-opened", "data"),
         Input("store-select", "value"),
         State("view", "data"),
         prevent_initial_call=True,
     )
 
 
-def _growth(app: Dash, library: Library) -> None:
-    """While a run is recorded: look for what is new, and tell the page."""
+def _register_growth(app: Dash, library: Library) -> None:
+    """While a run is recorded, look for its growth and pass the new version to the page."""
 
     @app.callback(
         Output("version", "data"),
@@ -159,20 +168,24 @@ def _growth(app: Dash, library: Library) -> None:
         State("version", "data"),
         prevent_initial_call=True,
     )
-    def look(_: int, view: dict[str, Any] | None, version: str | None):
-        run = library.run(view["store"]) if view else None
-        if run is None or isinstance(run, Broken):
+    def look(n_intervals: int | None, view: View | None, version: str | None):
+        run = library.run(view.store) if view else None
+        if run is None or isinstance(run, BrokenRun):
             return no_update, no_update, True
         run.refresh()
         changed = run.version if run.version != version else no_update
-        return changed, components.progress(run), not run.live
+        return changed, messages.progress(run), not run.live
 
 
-def _tell(error: Exception) -> Any:
-    """What went wrong in a callback, said on the page."""
-    known = isinstance(error, GradscopeError | OSError)
-    text = str(error) if known else f"{type(error).__name__}: {error}. This is a fault of gradscope, please report it"
-    dash.set_props("notices", {"children": [components.error(text)]})
-    if not known:
+def _show_error(error: Exception) -> Any:
+    """Show an error of a callback on the page."""
+    if isinstance(error, HTTPException):  # the answer to a malformed value
+        raise error
+    expected = isinstance(error, GradscopeError | OSError)
+    text = (
+        str(error) if expected else f"{type(error).__name__}: {error}. This is a fault of gradscope, please report it"
+    )
+    dash.set_props("notices", {"children": [messages.error(text)]})
+    if not expected:
         _LOG.error("a callback failed", exc_info=error)
     return no_update

@@ -1,4 +1,4 @@
-"""Serving the dashboard on this machine."""
+"""The server: waitress serves the dashboard on this machine."""
 
 import logging
 import socket
@@ -16,21 +16,30 @@ from gradscope.errors import GradscopeError
 
 THREADS = 8
 CONNECTIONS = 500
-"""At once; a browser keeps six."""
-LIMITS = {"max_request_body_size": guard.LARGEST, "connection_limit": CONNECTIONS, "asyncore_use_poll": True}
+"""Open connections; a browser keeps six."""
+LIMITS = {"max_request_body_size": guard.MAX_BODY, "connection_limit": CONNECTIONS, "asyncore_use_poll": True}
 
 
 def serve(stores: Sequence[Path], host: str, port: int, prefix: str = "/", tell: Callable[[str], None] = print) -> None:
     """Serve the dashboard until interrupted.
 
+    Parameters
+    ----------
+    stores
+        Paths of recorded stores.
+    host, port
+        Address to listen on; port 0 is any free one.
+    prefix
+        Path of the app behind a reverse proxy.
+    tell
+        Called with each message for the user.
+
     Raises
     ------
     GradscopeError
-        The address is taken, or not one of this machine.
+        Another program uses the address, or it is not one of this machine.
     """
-    logging.getLogger("waitress.queue").setLevel(
-        logging.ERROR
-    )  # it would tell of every request that waits for a thread
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of each request that waits for a thread
     library = Library(stores)
     app = app_of(library, prefix, guard.local_names(host) if is_local(host) else None)
     try:
@@ -40,12 +49,12 @@ def serve(stores: Sequence[Path], host: str, port: int, prefix: str = "/", tell:
     port = server.effective_port
     if not is_local(host):
         tell(
-            f"warning: {host} opens the dashboard to others: whoever reaches port {port} can read these stores; there "
-            "is no password. Prefer an SSH tunnel or a reverse proxy that asks for one"
+            f"warning: {host} opens the dashboard to other machines: anyone who reaches port {port} can read these "
+            "stores, without a password. Prefer an SSH tunnel, or a reverse proxy with a password"
         )
     shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
     tell(f"gradscope dashboard: http://{f'[{shown}]' if ':' in shown else shown}:{port}{prefix}  (Ctrl-C ends it)")
-    threading.Thread(target=lambda: library.runs, daemon=True).start()  # while the browser loads what the page needs
+    threading.Thread(target=lambda: library.runs, daemon=True).start()  # open stores while the browser loads the page
     server.run()
 
 

@@ -1,9 +1,10 @@
-"""What surrounds the pages: header, navigation, notices and the stores that callbacks share."""
+"""The shell around the pages: header, navigation, notices, and the dcc.Stores that callbacks share."""
 
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from dashboards.data.library import Broken, Library
+from dashboards.data.library import BrokenRun, Library
+from dashboards.data.open_run import OpenRun
 from dashboards.pages import PAGES
 from dashboards.state import CURSOR, FIELDS
 
@@ -12,7 +13,8 @@ POLL = 2000
 
 
 def layout() -> dmc.MantineProvider:
-    """The page before any state is known."""
+    """The shell with an empty page."""
+    stores = ("address", "view", "version", "url-written", "view-shown", "store-opened")
     return dmc.MantineProvider(
         defaultColorScheme="auto",
         theme={"primaryColor": "blue", "defaultRadius": "sm", "fontFamily": "system-ui, sans-serif"},
@@ -21,15 +23,15 @@ def layout() -> dmc.MantineProvider:
             html.Header(_header(), className="header"),
             html.Div(id="notices", role="status", className="notices"),
             html.Main(html.Div(dmc.Skeleton(height=400), id="page"), tabIndex=-1, className="page"),
-            html.Div(id="said", role="status", className="said", **{"aria-live": "polite"}),
-            *[dcc.Store(id=name) for name in ("address", "view", "version", "written", "shown", "opened")],
+            html.Div(id="announcement", role="status", className="announcement", **{"aria-live": "polite"}),
+            *[dcc.Store(id=name) for name in stores],
             dcc.Interval(id="poll", interval=POLL, disabled=True),
         ],
     )
 
 
-def choices(library: Library) -> list[dict[str, str]]:
-    """The stores to choose from."""
+def store_options(library: Library) -> list[dict[str, str]]:
+    """Options of the select of stores."""
     return [{"value": key, "label": _label(run)} for key, run in library.runs.items()]
 
 
@@ -70,5 +72,5 @@ def _header() -> list:
     ]
 
 
-def _label(run) -> str:
-    return f"{run.path.name} (cannot be opened)" if isinstance(run, Broken) else run.path.name
+def _label(run: OpenRun | BrokenRun) -> str:
+    return f"{run.path.name} (cannot be opened)" if isinstance(run, BrokenRun) else run.path.name

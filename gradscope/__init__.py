@@ -67,12 +67,23 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'gradscope' has no attribute {name!r}")
-    module, _, attribute = _NAMES[name].partition(":")
-    loaded = import_module(module)
-    return getattr(loaded, attribute) if attribute else loaded
+if not TYPE_CHECKING:  # a type checker then refuses names that are not public
+
+    def __getattr__(name: str) -> Any:
+        if name not in _NAMES:
+            raise AttributeError(f"module 'gradscope' has no attribute {name!r}")
+        module, _, attribute = _NAMES[name].partition(":")
+        try:
+            if name != "GradscopeError":
+                import_module("gradscope.accessor")  # ds.gradscope is there, whoever opened the store
+            loaded = import_module(module)
+        except ImportError as error:
+            from gradscope.errors import hidden_package
+
+            if (hidden := hidden_package(error)) is not None:
+                raise hidden from error
+            raise
+        return getattr(loaded, attribute) if attribute else loaded
 
 
 def __dir__() -> list[str]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import xarray as xr
 
-from gradscope.analysis import comparison, signatures, stability
-from gradscope.analysis.subsets import whole
+from gradscope.analysis import comparison, signatures, stability, technique_effects
+from gradscope.analysis.selections import restore_dims
 from gradscope.analysis.summary import summary
 from gradscope.store import open_store
 
@@ -43,7 +43,7 @@ class Accessor:
     @cached_property
     def _ds(self) -> xr.Dataset:
         """The dataset with all dimensions of a store; raises GradscopeError if it is not a store."""
-        return whole(self._selected)
+        return restore_dims(self._selected)
 
     def summary(self) -> xr.Dataset:
         """Summarise each cell, see `gradscope.summary`."""
@@ -67,7 +67,7 @@ class Accessor:
 
     def compare_all(self, baseline: str = "none") -> pd.DataFrame:
         """Compare stabilisers with `baseline`, and x0 with x_t, see `gradscope.analysis.compare_all`."""
-        return comparison.compare_all(self._ds, baseline)
+        return technique_effects.compare_all(self._ds, baseline)
 
     def report(self) -> "Report":
         """Collect all of these, see `gradscope.report`."""

@@ -1,9 +1,11 @@
 """Errors for the user. Their messages say what was got, what is possible, and where."""
 
 import operator
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class GradscopeError(Exception):
@@ -43,6 +45,10 @@ class GradscopeError(Exception):
         return f"{self._key}: {message}" if self._key else message
 
 
+class HiddenPackage(GradscopeError, ImportError):
+    """A package of gradscope is hidden by another one of the same name."""
+
+
 class GradscopeWarning(UserWarning):
     """A warning about how to read the numbers. The command line prints it as one paragraph."""
 
@@ -51,6 +57,30 @@ class NonFiniteGradient(GradscopeError):
     """A gradient was not finite, in a run with ``stop_on_nonfinite``."""
 
     exit_status = 3
+
+
+def hidden_package(error: ImportError) -> HiddenPackage | None:
+    """The error to raise if an import failed because another ``probes`` or ``dashboards`` was found instead of ours.
+
+    In notebooks and with ``python -m`` the current folder is searched first.
+    """
+    from importlib.util import find_spec  # only here: `gradscope --help` loads this module
+    from traceback import extract_tb
+
+    root = Path(__file__).parents[1]
+    files = {frame.filename for frame in extract_tb(error.__traceback__)}
+    for name in ("probes", "dashboards"):
+        spec = sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
+        found = None if spec is None else spec.origin
+        if found is None or Path(found).is_relative_to(root / name):
+            continue
+        if found in files or (error.name or "").partition(".")[0] == name:
+            return HiddenPackage(
+                f"{found} hides gradscope's own package {name}, {root / name}",
+                python="rename it, or start Python in another folder",
+                command="rename it, start in another folder, or type gradscope in place of python -m gradscope",
+            )
+    return None
 
 
 def notes(error: BaseException) -> list[str]:

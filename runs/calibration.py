@@ -1,9 +1,10 @@
-"""How often the failure signatures find what is there, and what is not: the table of CALIBRATION.md.
+"""How often the failure signatures find a known fault, and how often a healthy run: the tables of CALIBRATION.md.
 
 python runs/calibration.py runs/mixture.zarr runs/both.zarr runs/both_100.zarr
 
-Known faults are drawn trajectories (`gradscope.analysis.synthetic`). Healthy are drawn trajectories without a fault and
-guided cells of the given stores whose judged accuracy has a lower bound of at least 0.6; the others are shown, too.
+Known faults are drawn trajectories (`gradscope.analysis.synthetic`). Drawn trajectories without a fault count as
+healthy, and so do guided cells of the given stores if the lower bound of their judged accuracy is at least 0.6. The
+other cells are shown too.
 """
 
 import sys
@@ -19,7 +20,9 @@ from gradscope.analysis.synthetic import FAULTS, SIGNATURE, trajectories
 from gradscope.intervals import wilson
 
 REPETITIONS = 25
+"""Draws of each fault."""
 HEALTHY = 0.6
+"""Lower bound of the judge's accuracy from which on a cell counts as healthy."""
 
 
 def main(stores: list[str]) -> None:
@@ -52,7 +55,7 @@ def listed(names: list[str]) -> str:
 
 
 def counts(fault: str, samples: int) -> Counter[str]:
-    """In how many draws each signature is found; remarks apart, they are no faults."""
+    """In how many draws each signature is found; remarks are in parentheses, because they are no faults."""
     seen: Counter[str] = Counter()
     for seed in range(REPETITIONS):
         found = findings(fault, seed, samples)
@@ -63,7 +66,7 @@ def counts(fault: str, samples: int) -> Counter[str]:
 
 
 def findings(fault: str, seed: int, samples: int) -> list[Finding]:
-    """What is found in one draw of a fault."""
+    """The findings in one draw of a fault."""
     if fault == "none, cosine 0.5":
         return find(trajectories(samples=samples, seed=seed, cosine=0.5))
     if fault != "over_regularised":
@@ -75,23 +78,24 @@ def findings(fault: str, seed: int, samples: int) -> list[Finding]:
 def guided(ds: xr.Dataset) -> Iterator[tuple]:
     """Name, N, accuracy, its lower bound, alarms, warnings and remarks of the guided cells.
 
-    What compares a cell with another is left out.
+    Findings that compare a cell with another are left out.
     """
     found = [f for f in find(ds) if f.signature != "over_regularised"]
     summary = gradscope.summary(ds).stack(cell=("classifier", "classifier_input", "stabilizer", "guidance_scale"))
-    for place in range(summary.sizes["cell"]):
-        row = summary.isel(cell=place)
+    for number in range(summary.sizes["cell"]):
+        row = summary.isel(cell=number)
         low, high = row["judge_interval"].values
         cell = row["cell"].item()
         if cell[3] == 0:
             continue
-        mine = [f for f in found if tuple(f.cell.values()) == cell]
-        by_severity = [[_named(f) for f in mine if f.severity == severity] for severity in SEVERITIES]
+        here = [f for f in found if tuple(f.cell.values()) == cell]
+        by_severity = [[_with_class(f) for f in here if f.severity == severity] for severity in SEVERITIES]
         accuracy = f"{float(row['judge_accuracy']):.2f} [{low:.2f}, {high:.2f}]"
         yield " / ".join(map(str, cell)), int(row["samples"]), accuracy, low, *by_severity
 
 
-def _named(finding: Finding) -> str:
+def _with_class(finding: Finding) -> str:
+    """The name of the signature, with the target class if only its samples show the finding."""
     return f"{finding.signature} ({finding.target_class})" if finding.target_class else finding.signature
 
 

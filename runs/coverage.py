@@ -1,9 +1,9 @@
-"""How often the intervals hold what they are intervals of: the tables of CALIBRATION.md.
+"""How often the intervals contain the true value: the tables of CALIBRATION.md.
 
 python runs/coverage.py
 
-Samples are drawn from populations whose value is known, many times over; an interval of 95 % should hold it in 95 of
-100 draws. Beside each share stand the draws' number and Wilson's interval. Eight minutes on one core.
+Samples are drawn many times from populations whose true value is known. A 95 % interval should contain it in 95 of
+100 draws. Each share has Wilson's interval. Eight minutes on one core.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,9 @@ from gradscope.evaluation.real import load_real
 from gradscope.intervals import bootstrap, resampled, transfer_ratio, wilson
 
 DRAWS = 2000
+"""Draws of accuracies and transfer ratios; ten times as many of means."""
 FEATURES = 96
+"""Dimensions of the features."""
 Rng = np.random.Generator
 
 
@@ -57,7 +59,7 @@ MEANS: list[tuple[str, Callable[[Rng, int], NDArray], float]] = [
     ("uniform numbers", lambda rng, n: rng.random(n), 0.5),
     ("exponential numbers", lambda rng, n: rng.exponential(size=n), 1.0),
 ]
-"""Names, draws of n samples, and their mean."""
+"""Name of a population, a function that draws n samples from it, and its mean."""
 
 
 def means(rng: Rng, draw: Callable[[Rng, int], NDArray], mean: float, n: int) -> Iterable[bool]:
@@ -70,7 +72,7 @@ def ratios(rng: Rng, guide: float, follows: float, n: int) -> Iterable[bool]:
     for _ in range(DRAWS):
         own = rng.random(n) < guide
         ratio, low, high = transfer_ratio(own, own & (rng.random(n) < follows), 0.25)
-        if np.isfinite(ratio):  # a guide that is not above chance has none
+        if np.isfinite(ratio):  # undefined if the guide is not above chance
             yield not (true < low or true > high)
 
 
@@ -82,7 +84,7 @@ def changes(rng: Rng, gained: float, lost: float, n: int) -> Iterable[tuple[bool
 
 
 def populations(rng: Rng) -> Iterator[tuple[str, NDArray, NDArray]]:
-    """Name, features of real images, and features that samples are drawn from."""
+    """Name, features of real images, and the features from which samples are drawn."""
     spread = np.sqrt(1 / np.arange(1, FEATURES + 1))
     moved = np.where(np.arange(FEATURES) < 10, 0.5, 0.0) * spread
     normal = rng.normal(size=(2, 4096, FEATURES)) * spread
@@ -97,7 +99,7 @@ def distances(
     rng: Rng, population: str, real: NDArray, images: NDArray, sizes: tuple[int, ...], draws: int = 200
 ) -> Iterator[list[str]]:
     for name, distance in (("kernel", Kernel(real)), ("Frechet", Frechet(real))):
-        whole = distance.distance(images)
+        of_population = distance.distance(images)
         rows: dict[str, list[str]] = {"the population's distance": [], "the mean distance at this N": []}
         for n in sizes:
             counts = resampled(n, 200)
@@ -106,11 +108,11 @@ def distances(
                 samples = images[rng.choice(len(images), n, replace=False)]
                 estimates[i] = distance.distance(samples)
                 ends[i] = bootstrap(estimates[i], distance.replicates(samples, counts))
-            for what, true in zip(rows, (whole, estimates.mean()), strict=True):
+            for target, true in zip(rows, (of_population, estimates.mean()), strict=True):
                 holds = (ends[:, 0] <= true) & (true <= ends[:, 1])
-                rows[what].append(f"{held(holds)}; mean {estimates.mean():.3f}, true {true:.3f}")
-        for what, cells in rows.items():
-            yield [f"{name}; {population}", what, *cells]
+                rows[target].append(f"{held(holds)}; mean {estimates.mean():.3f}, true {true:.3f}")
+        for target, cells in rows.items():
+            yield [f"{name}; {population}", target, *cells]
 
 
 def held(holds: Iterable[bool]) -> str:

@@ -1,9 +1,9 @@
-"""What showing the guide x0-hat changes, what a stabiliser does, and both together.
+"""Whether it helps to show the guide x0-hat, to use a stabiliser, or to do both.
 
 python runs/does_x0_help.py runs/both.zarr
 
-The judge's accuracy in a cell less that in the same cell without the technique, paired over samples, with Newcombe's
-95 % interval; p is McNemar's, with Holm's correction over all rows, and there is none below 64 samples.
+Prints the judge's accuracy in a cell minus that in the same cell without the technique, paired over samples, with its
+95 % interval. p is McNemar's, with Holm's correction over all rows; with fewer than 64 samples there is none.
 """
 
 import sys
@@ -16,7 +16,7 @@ from gradscope.analysis import compare_all, require
 
 
 def answer(ds: xr.Dataset) -> list[str]:
-    """One line a comparison, those of a classifier together."""
+    """One line per comparison, grouped by classifier."""
     require(ds, "judge_prediction")
     table = compare_all(ds)
     if table.empty:
@@ -35,7 +35,7 @@ def answer(ds: xr.Dataset) -> list[str]:
 
 
 def verdict(row: dict) -> str:
-    """In a word: the interval leaves out 0, and so does the test after correction, where there is one."""
+    """The answer in a word. It is undecided if the interval includes 0, or if the corrected p is above 0.05."""
     if row["p_holm"] > 0.05 or row["accuracy_low"] <= 0 <= row["accuracy_high"]:
         return "undecided"
     return "helps" if row["accuracy"] > 0 else "harms"

@@ -2,10 +2,10 @@
 
 python runs/matched_strength.py stabilizers.yaml FOLDER 'classifiers={robust: zoo:sportballs32/robust}' KEY=VALUE ...
 
-Without normalisation equal guidance_scale is not equal strength: an ADAM update has a norm near sqrt(d), a gradient one
-that may be 1e-12. So for every stabiliser of the configuration the scale is sought at which the mean effective strength
-(shift over the step's noise) of a few samples equals that of the first stabiliser with l2 normalisation at the
-configuration's scale; then it is recorded with that scale into FOLDER/NAME.zarr.
+Without normalisation, equal guidance_scale is not equal strength: an ADAM update has a norm near sqrt(d), a gradient
+may have one of 1e-12. So this script searches a scale for every stabiliser of the configuration. At this scale the mean
+effective strength (shift over the step's noise) of a few samples equals that of the first stabiliser with l2
+normalisation at the configuration's scale. The run with this scale is recorded into FOLDER/NAME.zarr.
 """
 
 import sys
@@ -21,9 +21,9 @@ from gradscope.recording.run import record_run
 from probes import EffectiveStrength, Trace
 
 SAMPLES = 16
-"""For the search; the recording has the configuration's."""
+"""Number of samples in the search; the recording has as many as the configuration says."""
 ROUNDS, TOLERANCE = 10, 0.05
-"""Of the search; it ends where the strength is within 5 % of the target, and says so where it does not get there."""
+"""Largest number of rounds, and relative tolerance of the strength. A search that fails says so."""
 
 
 def main(config: str, folder: str, overrides: Sequence[str]) -> None:
@@ -39,9 +39,9 @@ def main(config: str, folder: str, overrides: Sequence[str]) -> None:
 
 
 def matched(config: RunConfig, stabilizer: str, target: float) -> tuple[float, float]:
-    """Scale and the strength reached: a secant search over their logarithms.
+    """Scale and the strength reached, by a secant search over their logarithms.
 
-    Strength grows less than the scale: a guide that is followed more is convinced sooner, and its gradient fades.
+    Strength grows more slowly than the scale: stronger guidance convinces the guide sooner, and its gradient fades.
     """
     scale, slope = config.guidance.guidance_scale[0], 1.0
     tried: list[tuple[float, float]] = []

@@ -1,4 +1,4 @@
-"""The pictures of README, from a recorded store and a denoiser (needs matplotlib).
+"""Draw the pictures of README from a recorded store and a denoiser (needs matplotlib).
 
 python runs/pictures.py gradients runs/both.zarr runs/pictures/gradients.png
 python runs/pictures.py samples zoo:sportballs32/ddpm runs/pictures/samples.png

@@ -1,11 +1,11 @@
-"""The tables and plots of RESULTS.md, from evaluated stores (needs matplotlib).
+"""Make the tables and plots of RESULTS.md from evaluated stores (needs matplotlib).
 
-python runs/results.py cells STORE ...            one row a cell: verdicts, distance, coverage, gradients
+python runs/results.py cells STORE ...            one row per cell: verdicts, distance, coverage, gradients
 python runs/results.py techniques STORE ...       the effect of each technique, paired, against the guide alone
 python runs/results.py curves out.png STORE ...   how the gradients behave over timesteps
-python runs/results.py scales out.png STORE ...   accuracy against coverage over the guidance scale
+python runs/results.py scales out.png STORE ...   accuracy against coverage, one point per guidance scale
 
-Stores of several runs are read as one table; they must share their samples (the same seed and number of them).
+Several stores are read as one table; they must share their samples (same seed, same number).
 """
 
 import sys
@@ -16,10 +16,11 @@ import numpy as np
 import xarray as xr
 
 import gradscope
-from gradscope.analysis.comparison import accuracy_change
-from gradscope.analysis.contents import Cell, cells, finished, place
+from gradscope.analysis.cells import Cell, cells, place
 from gradscope.analysis.means import mean_interval
+from gradscope.analysis.paired_cells import accuracy_change
 from gradscope.analysis.statistics import holm
+from gradscope.analysis.written import finished
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -40,7 +41,7 @@ def every_cell(stores: list[str]) -> Iterator[Named]:
 
 
 def rows(stores: list[str]) -> None:
-    """Markdown: one row a cell."""
+    """Print a Markdown table with one row per cell."""
     print("| guide | input | stabiliser | scale | N | own | judge | by class | transfer ratio | FD | coverage |"
           " gradient cosine | update cosine | strength |")  # fmt: skip
     print("|" + " --- |" * 14)
@@ -76,7 +77,7 @@ def mean(cell: xr.Dataset, name: str) -> float:
 
 
 def techniques(stores: list[str]) -> None:
-    """Markdown: every cell against its guide at x_t (or its first input) without a stabiliser, paired over samples."""
+    """Print a Markdown table: every cell against its guide at x_t (or its first input) without a stabiliser, paired."""
     found = list(every_cell(stores))
     tests = []
     for where, cell in found:
@@ -97,7 +98,7 @@ def techniques(stores: list[str]) -> None:
 
 
 def curves(out: str, stores: list[str]) -> None:
-    """Mean with its 95 % interval over timesteps, one panel a quantity and classifier."""
+    """Plot means with their 95 % intervals over timesteps: a panel for each quantity and classifier."""
     found = [(w, c) for w, c in every_cell(stores) if w["guidance_scale"]]
     names = ("gradient_cosine", "update_cosine", "log_prob", "gradient_norm")
     guides = list(dict.fromkeys(where["classifier"] for where, _ in found))
@@ -123,13 +124,13 @@ def curves(out: str, stores: list[str]) -> None:
         axis.set_ylim(0, 1.02)
     for axis in np.reshape(axes, (len(names), len(guides)))[-1]:
         axis.set_xlabel("timestep, in the order of sampling")
-    np.ravel(axes)[0].invert_xaxis()  # shared by all
+    np.ravel(axes)[0].invert_xaxis()  # all panels share this axis
     np.ravel(axes)[0].legend(fontsize=8)
     figure.savefig(out, dpi=80)
 
 
 def scales(out: str, stores: list[str]) -> None:
-    """The judge's accuracy against coverage, one point a guidance scale."""
+    """Plot the judge's accuracy against coverage, one point per guidance scale."""
     figure, axis = plt.subplots(figsize=(7, 5), layout="constrained")
     found = list(every_cell(stores))
     lines = list(dict.fromkeys((w["classifier"], w["classifier_input"]) for w, _ in found))

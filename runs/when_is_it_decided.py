@@ -1,12 +1,12 @@
-"""When, along the trajectory, it is decided what a sample becomes.
+"""When the class of a sample is decided along the trajectory.
 
 python runs/when_is_it_decided.py runs/both.zarr
 
-Two answers for each cell, as the share of samples that are decided by a timestep, with Wilson's 95 % interval:
+Prints two shares of decided samples for each cell and timestep, with Wilson's 95 % interval:
 
-guide: from there on the class that the guide sees in its own input no longer changes;
-judge: from there on it is the class that the judge sees in the finished image. Samples in which the guide's last word
-is another are never decided.
+guide: from this timestep on, the class that the guide sees in its own input no longer changes;
+judge: from this timestep on, it is the class that the judge sees in the finished image. A sample is never decided if
+the guide's last class is another one.
 """
 
 import sys
@@ -16,24 +16,26 @@ import xarray as xr
 
 import gradscope
 from gradscope.analysis import require
-from gradscope.analysis.contents import cells, finished, place
+from gradscope.analysis.cells import cells, place
+from gradscope.analysis.written import finished
 from gradscope.intervals import wilson
 from gradscope.plots.style import cell_name
 
 SHOWN = 5
-"""Timesteps in the table."""
+"""Number of timesteps in the table."""
 WIDTH = 44
+"""Width of the first column in characters."""
 
 
 def decided(seen: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Whether the class stays `final` from each step to the end.
+    """Whether the class equals `final` from each step to the end, ``(samples, timesteps)``.
 
     Parameters
     ----------
     seen
         Classes, ``(samples, timesteps)``, in sampling order.
     final
-        The class that counts, ``(samples,)``.
+        The final class of each sample, ``(samples,)``.
     """
     same = seen == final[:, None]
     return np.logical_and.accumulate(same[:, ::-1], axis=1)[:, ::-1]

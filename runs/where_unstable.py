@@ -2,11 +2,11 @@
 
 python runs/where_unstable.py runs/both.zarr
 
-Two standards for the mean cosine of gradients about 1/28 of diffusion time apart (that of successive ones depends
-on the number of steps): the threshold 0.4 of the signature `unstable`, and the permutation null, which is what the
-gradients of different samples show: inside it, a gradient knows nothing of its own trajectory. Where the null
-reaches high cosines, samples of one class are all pulled the same way, and being inside it is no fault. Below the
-threshold means that the whole 95 % interval is.
+The statistic is the mean cosine of gradients about 1/28 of diffusion time apart; the cosine of successive gradients
+would depend on the number of steps. It is compared with two standards. The first is the threshold 0.4 of the signature
+`unstable`; the mean is below it if its whole 95 % interval is. The second is the permutation null, the cosines of
+gradients of different samples: a gradient inside it does not remember its own trajectory. Where the null reaches high
+cosines, all samples of a class are pulled in the same direction, and being inside it is no fault.
 """
 
 import sys
@@ -16,8 +16,8 @@ import xarray as xr
 
 import gradscope
 from gradscope.analysis import permutation_null
-from gradscope.analysis.contents import cells
-from gradscope.analysis.curve_signatures import CURVES
+from gradscope.analysis.cells import cells
+from gradscope.analysis.signatures import CURVES
 from gradscope.plots.style import cell_name
 
 NAME = "gradient_lag_cosine"
@@ -25,14 +25,14 @@ THRESHOLD = next(signature.threshold for signature in CURVES if signature.name =
 
 
 def ranges(timestep: np.ndarray, flags: np.ndarray) -> str:
-    """Timesteps whose flag is set, runs of them as ``979 to 459``."""
+    """Timesteps whose flag is set; a run of them reads ``979 to 459``."""
     runs = np.split(np.arange(len(flags)), np.flatnonzero(np.diff(flags.astype(int))) + 1)
     names = [timestep[run].tolist() for run in runs if flags[run[0]]]
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in names) or "nowhere"
 
 
 def answer(ds: xr.Dataset) -> list[str]:
-    """Three lines a cell."""
+    """Three lines per cell."""
     lines = []
     curves = gradscope.stability.curves(ds, [NAME])
     for cell in cells(ds):
@@ -59,13 +59,13 @@ def answer(ds: xr.Dataset) -> list[str]:
 
 def _null(ds: xr.Dataset, cell: dict, seen: np.ndarray, mean: np.ndarray) -> str:
     if "gradient" not in ds:
-        return "no permutation null: the probe `gradient` records what it needs"
+        return "no permutation null: it needs the gradients, which the probe `gradient` records"
     null = permutation_null(ds, cell).isel(timestep=seen)
     low, high = null["null_interval"].values.T
     inside = (low <= mean) & (mean <= high)
-    told = f"{inside.sum()} of {len(inside)}: {ranges(null['timestep'].values, inside)}"
-    there = f"; it reaches {high[inside].max():.2f} there" if inside.any() else ""
-    return f"inside the permutation null ({int(null['null_n'].max())} pairs) at {told}{there}"
+    where = f"{inside.sum()} of {len(inside)}: {ranges(null['timestep'].values, inside)}"
+    highest = f"; it reaches {high[inside].max():.2f} there" if inside.any() else ""
+    return f"inside the permutation null ({int(null['null_n'].max())} pairs) at {where}{highest}"
 
 
 if __name__ == "__main__":

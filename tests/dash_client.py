@@ -1,4 +1,4 @@
-"""Callbacks of a Dash app, asked without a browser."""
+"""Callbacks of a Dash app without a browser, and the components that they return."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,11 @@ from typing import Any
 from plotly.io.json import to_json_plotly
 
 Value = tuple[Any, str, Any]
-"""Id, property and its value."""
+"""Id, property and value of an input or a state."""
 
 
 def body(outputs: Sequence[str], inputs: Sequence[Value], states: Sequence[Value], triggered: str = "") -> dict:
-    """What the browser sends; see `ask`."""
+    """The body that the browser sends; see `ask`."""
     sent = [dict(zip(("id", "property"), output.rsplit(".", 1), strict=True)) for output in outputs]
     return {
         "output": f"..{'...'.join(outputs)}.." if len(outputs) > 1 else outputs[0],
@@ -22,21 +22,30 @@ def body(outputs: Sequence[str], inputs: Sequence[Value], states: Sequence[Value
     }
 
 
-def ask(client, outputs: Sequence[str], inputs: Sequence[Value], states: Sequence[Value], triggered: str = "") -> dict:
-    """The answer of the callback that sets these outputs, ``id.property``, by id.
+def ask(
+    client,
+    outputs: Sequence[str],
+    inputs: Sequence[Value],
+    states: Sequence[Value],
+    triggered: str = "",
+    prefix: str = "/",
+) -> dict:
+    """Return the answer of the callback with these outputs (each ``id.property``), by id.
 
     Parameters
     ----------
     triggered
-        The input that changed, as ``id.property``; none of them, as when a page was just opened, where empty.
+        The input that changed, as ``id.property``; empty for the first call on a new page.
+    prefix
+        Path of the app on its host.
     """
-    answer = client.post("/_dash-update-component", json=body(outputs, inputs, states, triggered))
+    answer = client.post(f"{prefix}_dash-update-component", json=body(outputs, inputs, states, triggered))
     assert answer.status_code == 200, answer.data
     return answer.get_json()["response"]
 
 
 def parts(component: Any) -> list[Mapping[str, Any]]:
-    """All components in one, with their properties, as the browser gets them."""
+    """All components in a component, with their properties, as the browser gets them."""
     found: list[Mapping[str, Any]] = []
 
     def look(value: Any) -> None:
@@ -54,7 +63,7 @@ def parts(component: Any) -> list[Mapping[str, Any]]:
 
 
 def texts(component: Any) -> str:
-    """All words in a component."""
+    """All texts in a component."""
     words: list[str] = []
 
     def look(value: Any) -> None:
@@ -68,3 +77,9 @@ def texts(component: Any) -> str:
 
     look(component if isinstance(component, dict | list) else json.loads(to_json_plotly(component)))
     return " ".join(words)
+
+
+def show(client, path="", prefix="/", **query):
+    """The page of an address: its children, notices and view."""
+    outputs = ["page.children", "notices.children", "view.data", "store-select.value", "live.children", "poll.disabled"]
+    return ask(client, outputs, [("address", "data", {"path": path, "query": query})], [], "address.data", prefix)

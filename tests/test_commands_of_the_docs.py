@@ -48,7 +48,9 @@ HOW = {
     r"gradscope evaluate .*": How(FEW),
     r"gradscope dashboard .*": How("--port 0"),
     r"gradscope (record )?--help|gradscope --version": How(),
-    r"gradscope probe-classifier --config audit.yaml": How("--set samples=8 --set timesteps=2"),
+    r"gradscope --install-completion": How(elsewhere="it changes the files of the user's shell"),
+    r"gradscope init .*": How(),
+    r"gradscope audit --config audit.yaml": How("--set samples=8 --set timesteps=2"),
     r"gradscope train ddpm --config train/ddpm32.yaml": How(
         f"{TRAINING} --set evaluation.samples=4 --set evaluation.num_inference_steps=2"
     ),
@@ -56,6 +58,7 @@ HOW = {
     r"python runs/pictures.py .*": How(),
     r"python runs/calibration.py .*": How(elsewhere="it draws for minutes; tests/analysis looks at a few such draws"),
     r"python tests/dashboards/screenshots.py .*": How(),
+    r"python runs/examples/execute.py": How(elsewhere="test_notebooks.py executes them, and it would rewrite them"),
     r"python tests/benchmarks/run.py --device cuda": How(elsewhere="it needs a GPU"),
     r"export AWS_.*": How(elsewhere="its variables are set for the commands below it"),
     r"pip install .*|apt-get install .*": How(elsewhere="it changes the machine"),

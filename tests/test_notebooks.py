@@ -14,7 +14,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import CompareMeans
 
-from gradscope.analysis.curve_signatures import CURVES
+from gradscope.analysis.signatures import CURVES
 
 EXAMPLES = Path(__file__).parent.parent / "runs" / "examples"
 FIRST, OWN, QUESTIONS = NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))

@@ -1,4 +1,4 @@
-"""The scripts under runs/ that answer a question from a store: their numbers by loops, and their text."""
+"""The scripts in runs/ that answer a question from a store: their numbers by loops, and their text."""
 
 import runpy
 import sys
@@ -33,7 +33,7 @@ def test_scripts_take_a_store_and_print_the_answer(name, ds, tmp_path, monkeypat
     assert capsys.readouterr().out.splitlines() == script(name)["answer"](few)
 
 
-def test_where_unstable_finds_the_white_noise_and_nothing_else(ds):
+def test_where_unstable_finds_only_the_white_noise(ds):
     healthy, noise = (script("where_unstable")["answer"](ds.isel(FEW | {"classifier": [k]})) for k in (0, 1))
     values = ds["gradient_lag_cosine"].values[1, 0, 0, 1].mean(axis=0)
     worst = int(np.nanargmin(values))
@@ -61,7 +61,7 @@ def test_where_unstable_names_runs_of_timesteps():
 def test_where_unstable_on_stores_that_lack_something(ds):
     answer = script("where_unstable")["answer"]
     few = ds.isel(FEW)
-    assert "no permutation null: the probe `gradient` records" in answer(few.drop_vars("gradient"))[2]
+    assert "no permutation null: it needs the gradients, which the probe" in answer(few.drop_vars("gradient"))[2]
     few["written"][1] = 0
     few["gradient_lag_cosine"][1] = np.nan
     assert answer(few)[3:] == ["non_robust, x_t, none, 0.5: nothing written"]
@@ -84,7 +84,7 @@ def test_does_x0_help_is_paired_over_samples(ds):
     assert script("does_x0_help")["answer"](ds.isel(FEW))[0].startswith("nothing to compare")
 
 
-def test_does_x0_help_gives_a_verdict_and_p_where_there_are_samples_enough(ds):
+def test_does_x0_help_gives_a_verdict_and_p_with_enough_samples(ds):
     many = ds.isel(sample=np.tile(np.arange(SAMPLES), 5), classifier=[0], stabilizer=[0], guidance_scale=[1])
     label = many["label"].values
     right = np.stack([np.arange(80) % 2 == 0, np.ones(80, dtype=bool)])
@@ -100,7 +100,7 @@ def test_does_x0_help_gives_a_verdict_and_p_where_there_are_samples_enough(ds):
 
 
 def test_results_compares_techniques_across_stores(ds, tmp_path, capsys):
-    """As the analysis does within one store: a sample without a verdict does not count, on either side."""
+    """The result equals the analysis of a single store; a sample without a verdict in one cell does not count."""
     guided = ds.isel(guidance_scale=[1])
     guided["judge_prediction"][0, 0, 0, 0, 3] = -1
     stores = [str(save(guided.isel(classifier_input=[i]), tmp_path / f"{i}.zarr")) for i in (0, 1)]
@@ -118,7 +118,7 @@ def test_results_compares_techniques_across_stores(ds, tmp_path, capsys):
         assert (float(g), note) == (pytest.approx(row["cohens_g"], abs=0.006), row["note"])
 
 
-def test_a_class_is_decided_from_where_it_stays():
+def test_a_class_is_decided_when_it_no_longer_changes():
     decided = script("when_is_it_decided")["decided"]
     rng = np.random.default_rng(0)
     seen, final = rng.integers(0, 2, (50, 6)), rng.integers(0, 2, 50)

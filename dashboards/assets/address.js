@@ -1,4 +1,4 @@
-// The URL is the state: what it says is shown, and what is changed is written into it.
+// The URL is the state: pages are made from it, and changes are written to it.
 window.gradscope = window.gradscope || {};
 
 (function (gradscope) {
@@ -25,7 +25,7 @@ window.gradscope = window.gradscope || {};
     pending = {};
   }
 
-  // What the page is made from.
+  // The address that the server makes the page from.
   gradscope.address = function () {
     return {
       path: location.pathname.split("/").pop(),
@@ -33,7 +33,7 @@ window.gradscope = window.gradscope || {};
     };
   };
 
-  // Show another view, without loading the page anew.
+  // Show another view without a reload.
   gradscope.go = function (href) {
     flush();
     const url = new URL(href, location.href);
@@ -42,7 +42,7 @@ window.gradscope = window.gradscope || {};
     render();
   };
 
-  // Write parameters into the URL of this view. Scrubbing replaces the entry of the history, choices add one.
+  // Write parameters to the URL of this view. Scrubbing replaces the entry of the history, other changes add one.
   gradscope.update = function (params, push) {
     if (push) {
       flush();
@@ -53,7 +53,7 @@ window.gradscope = window.gradscope || {};
     if (timer === null) timer = setTimeout(flush, 250); // browsers limit the rate of replaceState
   };
 
-  // Cells' numbers as a hexadecimal number in which bit i stands for cell i.
+  // Encode cells as a hexadecimal number in which bit i stands for cell i.
   gradscope.mask = function (cells) {
     return cells.reduce((bits, cell) => bits | (1n << BigInt(cell)), 0n).toString(16);
   };
@@ -63,7 +63,7 @@ window.gradscope = window.gradscope || {};
     return key === "cells" ? gradscope.mask(value) : value.join(",");
   };
 
-  // Links into other views carry the cursor along: those of the navigation, with the fields that the page knows.
+  // Links to other views keep the cursor; links of the navigation also keep the fields that their page has.
   document.addEventListener("click", function (event) {
     const link = event.target.closest && event.target.closest("a.view-link");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
@@ -78,7 +78,7 @@ window.gradscope = window.gradscope || {};
     gradscope.go(url.href);
   });
 
-  // Only the focus moves: another address, be it by its fragment alone, would be shown anew.
+  // Move only the focus: another address, even with a new fragment alone, would make the page again.
   document.addEventListener("click", function (event) {
     if (!event.target.closest || !event.target.closest("a.skip")) return;
     event.preventDefault();
@@ -92,8 +92,8 @@ window.gradscope = window.gradscope || {};
     gradscope.copy(location.href, "link copied");
   });
 
-  // To the clipboard; where the page is not served securely, browsers offer only the old way.
-  gradscope.copy = async function (text, said) {
+  // Copy to the clipboard; browsers offer only the old way to a page without https.
+  gradscope.copy = async function (text, message) {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
@@ -103,16 +103,16 @@ window.gradscope = window.gradscope || {};
       document.execCommand("copy");
       area.remove();
     }
-    gradscope.say(said);
+    gradscope.say(message);
   };
 
-  // A word to the user, read out by screen readers.
+  // Show a message for a moment; screen readers read it out.
   gradscope.say = function (text) {
-    const place = document.getElementById("said");
-    if (!place) return;
-    place.textContent = text;
+    const element = document.getElementById("announcement");
+    if (!element) return;
+    element.textContent = text;
     clearTimeout(gradscope.silence);
-    gradscope.silence = setTimeout(() => (place.textContent = ""), 2500);
+    gradscope.silence = setTimeout(() => (element.textContent = ""), 2500);
   };
 
   window.addEventListener("popstate", function () {
@@ -122,14 +122,14 @@ window.gradscope = window.gradscope || {};
     render();
   });
 
-  // Tables follow the colour scheme by this attribute.
-  function follow() {
+  // Tables read the colour scheme from this attribute.
+  function setTableTheme() {
     const scheme = document.documentElement.getAttribute("data-mantine-color-scheme") || "light";
     document.body.dataset.agThemeMode = scheme;
   }
-  new MutationObserver(follow).observe(document.documentElement, {
+  new MutationObserver(setTableTheme).observe(document.documentElement, {
     attributes: true,
     attributeFilter: ["data-mantine-color-scheme"],
   });
-  document.addEventListener("DOMContentLoaded", follow);
+  document.addEventListener("DOMContentLoaded", setTableTheme);
 })(window.gradscope);

@@ -12,7 +12,7 @@ window.dash_clientside.gradscope_compare = {
     const same = window.dash_clientside.no_update;
     if (selected === undefined) return same;
     if (selected === null) return [];
-    // plotly tells of an empty selection whenever it draws anew; one by hand has a range or a lasso
+    // plotly sends an empty selection whenever it redraws; a user's selection has a range or a lasso
     if (!selected.points.length && !selected.range && !selected.lassoPoints) return same;
     const samples = new Set(selected.points.map((point) => point.customdata));
     return [...samples].sort((a, b) => a - b).map(String);
@@ -23,7 +23,7 @@ window.dash_clientside.gradscope_compare = {
     return clicks ? [[], null] : [same, same];
   },
 
-  // Emphasise the selected samples in the scatter, where the brush has not done so.
+  // Emphasise the selected samples in the scatter plot, unless the brush has done so.
   mark: function (samples) {
     const graph = document.querySelector("#compare-pairs .js-plotly-plot");
     if (!graph || !graph.data) return;

@@ -1,11 +1,11 @@
-// The mark of the cursor over every figure along t: laid over it, so that nothing is drawn anew when it moves.
+// The mark of the cursor on every figure along t. It lies over the figure, which is not redrawn when it moves.
 window.gradscope = window.gradscope || {};
 
 (function (gradscope) {
-  const NEAR = 14; // pixels from a line to a click that means it
+  const NEAR = 14; // pixels between a line and a click on it
 
   gradscope.Marks = class {
-    // `root`: where the figures are. `clicked({timestep, cell})` is told where one was clicked, and on whose line.
+    // `root` holds the figures; `clicked({timestep, cell})` is called for a click, with the cell of a line near it.
     constructor(root, clicked) {
       this.root = root;
       this.clicked = clicked;
@@ -23,7 +23,7 @@ window.gradscope = window.gradscope || {};
     move(timestep) {
       this.timestep = timestep;
       for (const figure of this.figures) {
-        if (figure.isConnected) place(figure, timestep);
+        if (figure.isConnected) placeMarks(figure, timestep);
         else this.figures.delete(figure);
       }
     }
@@ -33,17 +33,17 @@ window.gradscope = window.gradscope || {};
         if (!figure._fullLayout || !(figure._fullLayout.meta || {}).timestep || figure.querySelector(":scope > .marks"))
           continue;
         figure.append(Object.assign(document.createElement("div"), { className: "marks" }));
-        figure.on("plotly_afterplot", () => place(figure, this.timestep));
-        figure.on("plotly_relayouting", () => place(figure, this.timestep));
-        figure.on("plotly_click", (event) => this.clicked(meant(figure, event)));
+        figure.on("plotly_afterplot", () => placeMarks(figure, this.timestep));
+        figure.on("plotly_relayouting", () => placeMarks(figure, this.timestep));
+        figure.on("plotly_click", (event) => this.clicked(target(figure, event)));
         this.figures.add(figure);
-        place(figure, this.timestep);
+        placeMarks(figure, this.timestep);
       }
     }
   };
 
-  // One line a subplot, where its axes are now; none where the timestep is out of sight.
-  function place(figure, timestep) {
+  // One line for each subplot; none where the timestep is outside the axis.
+  function placeMarks(figure, timestep) {
     const marks = figure.querySelector(":scope > .marks");
     if (!marks || timestep === null) return;
     const plots = Object.values(figure._fullLayout._plots);
@@ -58,8 +58,8 @@ window.gradscope = window.gradscope || {};
     });
   }
 
-  // Where a click was: its timestep; and the cell of the line, where it was near one.
-  function meant(figure, { points, event }) {
+  // The timestep of a click, and the cell of the nearest line within NEAR pixels.
+  function target(figure, { points, event }) {
     const y = event.clientY - figure.getBoundingClientRect().top;
     const distance = (point) => (point.yaxis ? Math.abs(y - point.yaxis._offset - point.yaxis.d2p(point.y)) : Infinity);
     const nearest = points.reduce((a, b) => (distance(b) < distance(a) ? b : a));

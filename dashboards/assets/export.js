@@ -1,10 +1,10 @@
-// Saves figures as pictures that say where they come from, and copies the Python that draws them.
+// Save figures as pictures that state their origin, and copy the Python that draws them.
 (function () {
   const INK = "#1a1a1a";
-  const NARROWEST = 640; // pixels, as are the others
-  const ROW = 20; // of a legend
-  const LINE = 13; // of the footer
-  const LETTER = 4.9;
+  const MIN_WIDTH = 640; // of a picture; all sizes are in pixels
+  const ROW = 20; // height of a row of a legend
+  const LINE = 13; // height of a line of the footer
+  const LETTER = 4.9; // width
 
   function escaped(text) {
     return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -14,24 +14,24 @@
     return location.pathname.split("/").pop() + location.search;
   }
 
-  // Height that a legend takes, whose entries are about so wide.
+  // Height of a legend whose entries have about this width.
   function rows(graph, legend, width, entry) {
     const entries = graph.data.filter((trace) => trace.showlegend !== false && (trace.legend || "legend") === legend);
     return ROW * Math.ceil(entries.length / Math.floor(width / entry));
   }
 
-  // Where the figure is from: its store, and the view, in as many lines as it takes.
+  // The origin of the figure: its store, and the view on as many lines as needed.
   function footer(stamp, width) {
     const most = Math.floor(width / LETTER) - 4;
     return [stamp, ...view().match(new RegExp(`.{1,${most}}`, "g"))];
   }
 
-  // A copy of the figure as it is on the page, dark on white, with its legend, and room for a footer.
+  // A copy of the figure on the page, dark on white, with its legend and a footer.
   function stamped(graph, stamp) {
     const { l, r, t, b } = graph._fullLayout._size;
-    const width = Math.max(graph._fullLayout.width, NARROWEST);
+    const width = Math.max(graph._fullLayout.width, MIN_WIDTH);
     const layout = structuredClone(graph.layout);
-    const hidden = (layout.meta || {}).legend; // on the page, which tells the lines apart in another way
+    const hidden = (layout.meta || {}).legend; // hidden on the page, which shows line styles elsewhere
     const above = hidden ? rows(graph, "legend", width - l - r, 200) + rows(graph, "legend2", width - l - r, 140) : 0;
     if (hidden) layout.showlegend = true;
     const lines = footer(stamp, width);
@@ -42,7 +42,7 @@
     layout.margin = { l, r, t: t + above, b: b + below, autoexpand: false };
     layout.paper_bgcolor = layout.plot_bgcolor = "white";
     layout.font = { ...layout.font, color: INK };
-    const told = {
+    const note = {
       text: lines.map(escaped).join("<br>"),
       font: { size: 9, color: INK },
       align: "left",
@@ -56,7 +56,7 @@
       yanchor: "bottom",
       yshift: 4 - b - below,
     };
-    layout.annotations = [...(layout.annotations || []), told];
+    layout.annotations = [...(layout.annotations || []), note];
     return { data: structuredClone(graph.data), layout, config: { displayModeBar: false } };
   }
 
@@ -80,7 +80,7 @@
     save(button, button.dataset.export).catch((error) => window.gradscope.say(`not saved: ${error.message}`));
   });
 
-  // Numbers are told which view they were saved from.
+  // The CSV states the view that it was saved from.
   document.addEventListener("click", function (event) {
     const link = event.target.closest && event.target.closest('a[href*=".csv?call="]');
     if (!link) return;

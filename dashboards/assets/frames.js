@@ -1,28 +1,28 @@
-// Pictures of one sample and step, each with the maps of all cells shown: loaded, decoded and kept, and ahead of time.
+// Frames: pictures of one sample at one step with the maps of all shown cells, loaded ahead, decoded and kept.
 window.gradscope = window.gradscope || {};
 
 (function (gradscope) {
   const KEPT = 64;
-  const AT_ONCE = 2; // pictures ahead of time that are loaded together; the one that is wanted now comes before them
+  const AT_ONCE = 2; // frames that are loaded ahead together; the wanted frame comes before them
 
-  // A place: {sample, step, cells, limits}; cells ascending, as in the picture's rows.
+  // A position is {sample, step, cells, limits}; cells ascend, as the rows of the picture do.
   gradscope.Frames = class {
     constructor(run) {
       this.run = run;
-      this.kept = new Map(); // by URL, the least recently used first
+      this.kept = new Map(); // frames by URL, the least recently used first
       this.loading = new Map();
       this.queue = [];
       this.wanted = 0;
     }
 
-    url(place) {
-      const query = `cells=${gradscope.mask(place.cells)}&limits=${place.limits}&v=${this.run.version}`;
-      return `frames/${this.run.key}/${place.sample}/${place.step}.png?${query}`;
+    url(position) {
+      const query = `cells=${gradscope.mask(position.cells)}&limits=${position.limits}&v=${this.run.version}`;
+      return `frames/${this.run.key}/${position.sample}/${position.step}.png?${query}`;
     }
 
-    // The picture where it is there already.
-    get(place) {
-      const url = this.url(place);
+    // The frame where it is loaded already.
+    get(position) {
+      const url = this.url(position);
       const frame = this.kept.get(url);
       if (!frame) return null;
       this.kept.delete(url);
@@ -30,26 +30,26 @@ window.gradscope = window.gradscope || {};
       return frame;
     }
 
-    // The picture that is wanted now; rejects with the server's own words.
-    async want(place) {
+    // The frame that is wanted now; rejects with the server's message.
+    async want(position) {
       this.wanted += 1;
       try {
-        return await this.load(place);
+        return await this.load(position);
       } finally {
         this.wanted -= 1;
         this.pump();
       }
     }
 
-    // Load these and no others ahead of time, the first one first.
-    ahead(places) {
-      const urls = new Set(places.map((place) => this.url(place)));
+    // Load these frames ahead, and no others, in this order.
+    ahead(positions) {
+      const urls = new Set(positions.map((position) => this.url(position)));
       for (const [url, { abort, early }] of this.loading) if (early && !urls.has(url)) abort.abort();
-      this.queue = places;
+      this.queue = positions;
       this.pump();
     }
 
-    // Pictures with maps that were not recorded yet may be out of date.
+    // Drop frames with maps that were not recorded yet.
     forget() {
       for (const [url, frame] of this.kept) if (!frame.complete) this.drop(url);
     }
@@ -62,21 +62,21 @@ window.gradscope = window.gradscope || {};
 
     pump() {
       while (this.wanted === 0 && this.loading.size < AT_ONCE && this.queue.length) {
-        const place = this.queue.shift();
-        if (!this.kept.has(this.url(place))) this.load(place, true).catch(() => {}); // asked for again when wanted
+        const position = this.queue.shift();
+        if (!this.kept.has(this.url(position))) this.load(position, true).catch(() => {}); // loaded again when wanted
       }
     }
 
-    load(place, early = false) {
-      const url = this.url(place);
-      if (this.kept.has(url)) return Promise.resolve(this.get(place));
+    load(position, early = false) {
+      const url = this.url(position);
+      if (this.kept.has(url)) return Promise.resolve(this.get(position));
       const there = this.loading.get(url);
       if (there && !there.abort.signal.aborted) {
         there.early = there.early && early;
         return there.promise;
       }
       const entry = { abort: new AbortController(), early };
-      entry.promise = this.fetch(url, place, entry.abort.signal).finally(() => {
+      entry.promise = this.fetch(url, position, entry.abort.signal).finally(() => {
         if (this.loading.get(url) === entry) this.loading.delete(url);
         this.pump();
       });
@@ -84,12 +84,12 @@ window.gradscope = window.gradscope || {};
       return entry.promise;
     }
 
-    async fetch(url, place, signal) {
+    async fetch(url, position, signal) {
       const response = await fetch(url, { signal });
       if (!response.ok) throw new Error(await response.text());
       const about = JSON.parse(response.headers.get("Gradscope-Frame"));
       const source = URL.createObjectURL(await response.blob());
-      const image = new Image(); // kept beside its URL, so that what was decoded stays
+      const image = new Image(); // kept so that the decoded picture stays
       image.src = source;
       try {
         await image.decode();
@@ -98,7 +98,7 @@ window.gradscope = window.gradscope || {};
         URL.revokeObjectURL(source);
         throw error;
       }
-      const { sample, step, cells } = place;
+      const { sample, step, cells } = position;
       const frame = { ...about, sample, step, cells, source, image, complete: about.written.every(Boolean) };
       this.kept.set(url, frame);
       for (const oldest of this.kept.keys()) {

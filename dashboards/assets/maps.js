@@ -1,12 +1,12 @@
-// Maps of all cells, and larger ones of the focused cell: parts of one picture, so that they change together.
+// Maps of all cells, and larger ones of the focused cell. They are parts of one picture, so that they change together.
 window.gradscope = window.gradscope || {};
 
 (function (gradscope) {
-  const DESCRIBED = 1000; // milliseconds between two changes of what screen readers find
-  const ALONGSIDE = 4; // combinations of stabiliser and scale that have columns of their own
-  const DENSE = 8; // more cells than these are shown smaller
+  const DESCRIBE = 1000; // milliseconds between two updates of the texts for screen readers
+  const COLUMNS_MAX = 4; // columns of cards, one for each combination of stabiliser and scale
+  const DENSE = 8; // maps of more cells are smaller
 
-  // A number with three digits; what is none as it is.
+  // A number with three digits; other values stay as they are.
   gradscope.significant = function (value) {
     if (value === null || value === undefined) return "–";
     if (typeof value !== "number") return value;
@@ -16,8 +16,8 @@ window.gradscope = window.gradscope || {};
   };
 
   gradscope.Maps = class {
-    // `chosen(cell)` is told which cell was clicked.
-    constructor(run, root, chosen) {
+    // `clicked(cell)` is called for a click on a cell.
+    constructor(run, root, clicked) {
       this.run = run;
       this.root = root;
       this.cells = [];
@@ -34,11 +34,11 @@ window.gradscope = window.gradscope || {};
       for (const map of this.large) this.column(map, map.dataset.tensor);
       this.grid.onclick = (event) => {
         const card = event.target.closest(".cell");
-        if (card) chosen(Number(card.dataset.cell));
+        if (card) clicked(Number(card.dataset.cell));
       };
     }
 
-    // Show a picture; `at` is where the cursor is, `note` a word on it.
+    // Show a frame; `at` is the position of the cursor, `note` a text below the maps.
     show(frame, at, note) {
       this.frame = frame;
       this.arrange(frame.cells);
@@ -46,38 +46,38 @@ window.gradscope = window.gradscope || {};
       this.root.dataset.timestep = this.run.timesteps[frame.step];
       this.root.dataset.sample = frame.sample;
       frame.cells.forEach((cell, row) => {
-        this.state(cell, frame.written[row], "not recorded yet");
-        for (const map of this.cards.get(cell).querySelectorAll(".map")) this.zero(map, row);
+        this.setState(cell, frame.written[row], "not recorded yet");
+        for (const map of this.cards.get(cell).querySelectorAll(".map")) this.markZero(map, row);
       });
-      this.enlarge(at);
-      this.tell(note);
+      this.showFocus(at);
+      this.setNote(note);
     }
 
-    // No picture: `word` is on every map, `note` says why.
+    // No frame: `word` is on every map, `note` says why.
     blank(at, word, note) {
       this.frame = null;
       this.arrange(at.cells);
       this.root.style.setProperty("--frame", "none");
       delete this.root.dataset.timestep;
       delete this.root.dataset.sample;
-      for (const cell of at.cells) this.state(cell, false, word);
-      this.enlarge(at);
-      this.tell(note);
+      for (const cell of at.cells) this.setState(cell, false, word);
+      this.showFocus(at);
+      this.setNote(note);
     }
 
-    state(cell, written, word) {
+    setState(cell, written, word) {
       const card = this.cards.get(cell);
       card.dataset.written = written;
       card.querySelector(".missing").textContent = written ? "" : word;
     }
 
-    // Nothing is to be seen in a map of zeros, which says so.
-    zero(map, row) {
+    // A map of zeros looks empty: the style sheet labels it.
+    markZero(map, row) {
       map.dataset.zero = this.frame.written[row] && this.frame.norms[map.dataset.tensor][row] === 0;
     }
 
-    // The focused cell: its card is marked, its row of the picture is shown large.
-    enlarge(at) {
+    // Mark the card of the focused cell, and show its row of the picture large.
+    showFocus(at) {
       const { frame, focus, run } = this;
       for (const [cell, card] of this.cards) card.firstChild.setAttribute("aria-pressed", cell === at.cell);
       const row = frame ? frame.cells.indexOf(at.cell) : -1;
@@ -88,30 +88,30 @@ window.gradscope = window.gradscope || {};
       if (written) focus.style.setProperty("--y", share(row, frame.cells.length));
       for (const map of this.large) {
         const tensor = map.dataset.tensor;
-        const say = (which, text) => (map.parentElement.querySelector(which).textContent = written ? text() : "");
-        if (written) this.zero(map, row);
+        const set = (which, text) => (map.parentElement.querySelector(which).textContent = written ? text() : "");
+        if (written) this.markZero(map, row);
         const limit = () => gradscope.significant(frame.limits[tensor][row]);
-        say(".low", () => (limit() === "0" ? "0" : `−${limit()}`));
-        say(".middle", () => "0");
-        say(".high", limit);
-        say(".norm", () => {
+        set(".low", () => (limit() === "0" ? "0" : `−${limit()}`));
+        set(".middle", () => "0");
+        set(".high", limit);
+        set(".norm", () => {
           const norm = frame.norms[tensor][row];
           return norm === null ? "norm not finite" : `norm ${gradscope.significant(norm)}`;
         });
       }
     }
 
-    tell(note) {
+    setNote(note) {
       this.note.textContent = note;
       const { frame, run } = this;
       const rows = frame ? frame.cells.filter((_, row) => frame.nonfinite[row] > 0) : [];
-      const told = rows.map((cell) => `${run.cells[cell].name}: ${frame.nonfinite[frame.cells.indexOf(cell)]}`);
+      const counts = rows.map((cell) => `${run.cells[cell].name}: ${frame.nonfinite[frame.cells.indexOf(cell)]}`);
       this.nonfinite.hidden = rows.length === 0;
-      this.nonfinite.textContent = `magenta: elements that are not finite (${told.join("; ")})`;
+      this.nonfinite.textContent = `magenta: elements that are not finite (${counts.join("; ")})`;
       this.describe();
     }
 
-    // Texts for those who do not see the maps; not at every step, as each change may be read out.
+    // Update the texts for screen readers; not at every step, as each change may be read out.
     describe() {
       if (this.describing) return;
       const describe = () => {
@@ -124,18 +124,18 @@ window.gradscope = window.gradscope || {};
           map.setAttribute("aria-label", `${label} of ${cell.name}, ${when}`);
         }
       };
-      this.describing = setTimeout(describe, this.described ? DESCRIBED : 0);
+      this.describing = setTimeout(describe, this.described ? DESCRIBE : 0);
       this.described = true;
     }
 
-    // Cards of these cells, where others are shown: a row of cards for each guide, a column for each stabiliser.
+    // Make a card for each cell: one row for each guide, one column for each stabiliser and scale.
     arrange(cells) {
       if (String(this.cells) === String(cells)) return;
       this.cells = cells;
       this.cards = new Map(cells.map((cell, i) => [cell, this.card(cell, share(i, cells.length))]));
       const rows = [...new Set(cells.map((cell) => this.run.cells[cell].row))];
       const columns = [...new Set(cells.map((cell) => this.run.cells[cell].column))];
-      const aligned = columns.length <= ALONGSIDE;
+      const aligned = columns.length <= COLUMNS_MAX;
       this.grid.style.setProperty("--across", aligned ? columns.length : "auto-fill");
       for (const [cell, card] of aligned ? this.cards : []) {
         const { row, column } = this.run.cells[cell];
@@ -173,7 +173,7 @@ window.gradscope = window.gradscope || {};
     }
   };
 
-  // Place i of n as CSS positions parts of a picture.
+  // Position of part i of n, as CSS wants it for a background picture.
   function share(i, n) {
     return n > 1 ? `${(100 * i) / (n - 1)}%` : "0%";
   }

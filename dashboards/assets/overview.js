@@ -1,19 +1,19 @@
-// The landing page: what is said of the finding under the mouse, and where the heat map leads.
+// Callbacks of the Overview page: the text of the finding under the mouse, and clicks on the heat map.
 window.dash_clientside = window.dash_clientside || {};
 
 (function () {
-  const plotly = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
   window.dash_clientside.gradscope_overview = {
-    shown: function (row) {
+    describe: function (row) {
       if (!row) return Array(5).fill(window.dash_clientside.no_update);
-      return [row.name, row.evidence, row.advice, `Open the tensor: ${row.place}`, row.href];
+      return [row.name, row.evidence, row.advice, `Open the tensor: ${row.position}`, row.href];
     },
 
-    // Each row of the heat map is a cell, which the table of cells knows the way to.
-    go: function (clicked, rows) {
+    // Each row of the heat map is a cell; the table of cells has its link.
+    open: function (clicked, rows) {
       const point = clicked && clicked.points[0];
-      const row = point && rows.find((each) => plotly(each.cell) === point.y);
+      const row = point && rows.find((each) => escaped(each.cell) === point.y);
       if (row) {
         const url = new URL(row.href, location.href);
         url.searchParams.set("t", point.x);

@@ -4,7 +4,7 @@ window.dash_clientside = window.dash_clientside || {};
 (function () {
   let settled = null;
 
-  // The URL of a page that is shown is written out in full, once.
+  // Write out the full URL of a page, once.
   function settle(view) {
     if (!view || view === settled) return;
     settled = view;
@@ -12,9 +12,9 @@ window.dash_clientside = window.dash_clientside || {};
   }
 
   window.dash_clientside.gradscope_shell = {
-    // What a control was set to goes into the URL.
-    write: function (values, ids, view) {
-      settle(view); // controls are heard when a page is shown, too
+    // Write the value of a changed control to the URL.
+    write_url: function (values, ids, view) {
+      settle(view); // controls also report when a page is made
       const changed = {};
       let push = true;
       for (const { prop_id } of window.dash_clientside.callback_context.triggered) {
@@ -29,8 +29,8 @@ window.dash_clientside = window.dash_clientside || {};
       return window.dash_clientside.no_update;
     },
 
-    // The page is there: its URL is written out, and its place in the navigation marked.
-    shown: function (view) {
+    // Write out the URL of a new page, and mark its link in the navigation.
+    show_view: function (view) {
       if (!view) return window.dash_clientside.no_update;
       settle(view);
       document.title = `${view.page} · gradscope`;
@@ -41,8 +41,8 @@ window.dash_clientside = window.dash_clientside || {};
       return window.dash_clientside.no_update;
     },
 
-    // Another store: the same page and place in it.
-    open: function (key, view) {
+    // Show another store, on the same page at the same timestep and sample.
+    open_store: function (key, view) {
       if (!view || !key || key === view.store) return window.dash_clientside.no_update;
       const here = new URLSearchParams(location.search);
       const kept = ["t", "sample"].filter((name) => here.has(name)).map((name) => `&${name}=${here.get(name)}`);

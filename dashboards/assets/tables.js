@@ -1,11 +1,11 @@
-// Tables: how numbers are written, and where rows lead.
+// Tables: formatters of numbers, and what a click on a row does.
 (function () {
   const NONE = "–";
   const functions = (window.dashAgGridFunctions = window.dashAgGridFunctions || {});
   const components = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
 
-  const REST = 250; // milliseconds: a mouse that only passes over a row does not mean it
-  const looked = {};
+  const REST = 250; // milliseconds that the mouse has to rest on a row
+  const focused = {}; // the latest row, by the id of its dcc.Store
   let waiting = null;
 
   const known = (value) => typeof value === "number" && Number.isFinite(value);
@@ -27,10 +27,10 @@
 
   functions.span = (first, last) => (known(first) ? `${first} to ${last}` : "final image");
 
-  // The whole of a text that its column may cut off.
-  functions.cut = (params) => params.valueFormatted || params.value;
+  // The whole text of a cell that its column may cut off.
+  functions.fullText = (params) => params.valueFormatted || params.value;
 
-  // A row leads to its view, by a click or by Enter; with Ctrl, in a tab of its own.
+  // A click or Enter opens the view of a row; with Ctrl in a new tab.
   functions.openRow = function (params) {
     const event = params.event;
     if (event.type === "keydown" && event.key !== "Enter") return;
@@ -39,20 +39,20 @@
     else window.gradscope.go(params.data.href);
   };
 
-  // The row under the mouse or the focus, for what is shown beside the table.
-  functions.lookAtRow = function (params) {
-    const { at } = params.context;
+  // Put the row under the mouse or the focus into a dcc.Store, for the text beside the table.
+  functions.focusRow = function (params) {
+    const { store } = params.context;
     const row = params.node || params.api.getDisplayedRowAtIndex(params.rowIndex);
     if (!row || !row.data) return;
     const over = params.event && params.event.type === "mouseover" ? params.event.target : null;
     clearTimeout(waiting);
-    waiting = setTimeout(() => show(at, row.data, over), over ? REST : 0);
+    waiting = setTimeout(() => show(store, row.data, over), over ? REST : 0);
   };
 
-  function show(at, data, over) {
-    if (looked[at] === data || (over && !over.matches(":hover"))) return;
-    looked[at] = data;
-    dash_clientside.set_props(at, { data });
+  function show(store, data, over) {
+    if (focused[store] === data || (over && !over.matches(":hover"))) return;
+    focused[store] = data;
+    dash_clientside.set_props(store, { data });
   }
 
   components.Badges = function (props) {

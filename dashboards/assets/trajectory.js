@@ -1,23 +1,23 @@
-// The cursor of the trajectory page: cell, sample and step. It moves maps, marks, numbers and slider together.
+// The cursor of the Trajectory page: cell, sample and step. It moves maps, marks, numbers and slider together.
 window.gradscope = window.gradscope || {};
 
 (function (gradscope) {
-  const AROUND = [1, 2, 3, 4, 5, 6, -1, -2]; // pictures that are loaded before they are wanted, along the way
-  const JUMP = 10; // more steps at once are no direction of travel
-  const REST = 200; // milliseconds after which the server hears of another cell or sample
-  const PAUSE = 80; // milliseconds between two steps when it plays
-  const HEARD = ["cell", "sample", "cells", "variables"]; // what the server draws curves of
+  const AHEAD = [1, 2, 3, 4, 5, 6, -1, -2]; // strides of the frames that are loaded ahead
+  const JUMP = 10; // a longer move does not set the stride
+  const REST = 200; // milliseconds without a move until the server gets the new cell or sample
+  const PAUSE = 80; // milliseconds between two steps of the playback
+  const SERVER_KEYS = ["cell", "sample", "cells", "variables"]; // the server's curves and numbers depend on these
 
   gradscope.Trajectory = class {
-    // `run`: what dashboards/pages/_trajectory_data.py describes. `rested(at)` is told when cell and sample rest.
+    // `run`: see dashboards/pages/trajectory/browser_data.py. `rested(at)` is called when the cursor rests.
     constructor(run, root, rested) {
       this.run = run;
       this.root = root;
       this.rested = rested;
       this.at = { ...run.at };
       this.stride = 1;
-      this.places = 0; // that the cursor has been at
-      this.painted = 0; // the latest of them whose maps were shown
+      this.moves = 0; // number of moves so far
+      this.painted = 0; // the latest move whose maps were shown
       this.numbers = null;
       this.where = root.querySelector("#where");
       this.readouts = [...root.querySelectorAll("#readout [data-variable]")];
@@ -29,7 +29,7 @@ window.gradscope = window.gradscope || {};
       this.slider();
       root.querySelector("#play").onclick = () => this.play(!this.playing);
       this.play(false);
-      this.soon(performance.now());
+      this.presentSoon(performance.now());
     }
 
     close() {
@@ -54,8 +54,8 @@ window.gradscope = window.gradscope || {};
       return this.run.timesteps.reduce((best, _, step) => (distance(step) < distance(best) ? step : best), 0);
     }
 
-    // Move the cursor; what is shown follows in the next frame. `asked`: when the user did it.
-    move(change, asked = performance.now()) {
+    // Move the cursor; the page follows in the next animation frame. `since`: time of the user's action.
+    move(change, since = performance.now()) {
       const { run, at: before } = this;
       const at = { ...before };
       for (const [key, value] of Object.entries(change)) if (value !== undefined) at[key] = value;
@@ -69,8 +69,8 @@ window.gradscope = window.gradscope || {};
         this.stride = Math.abs(by) > JUMP ? Math.sign(by) : by;
         gradscope.update({ t: run.timesteps[at.step] }, false);
       }
-      if (changed.some((key) => HEARD.includes(key))) this.rest();
-      this.soon(asked);
+      if (changed.some((key) => SERVER_KEYS.includes(key))) this.rest();
+      this.presentSoon(since);
     }
 
     rest() {
@@ -78,13 +78,13 @@ window.gradscope = window.gradscope || {};
       this.resting = setTimeout(() => this.root.isConnected && this.rested(this.at), REST);
     }
 
-    soon(asked) {
-      this.asked = asked;
-      this.places += 1;
+    presentSoon(since) {
+      this.since = since;
+      this.moves += 1;
       if (!this.due) this.due = requestAnimationFrame(() => this.present());
     }
 
-    // Show where the cursor is: maps too where they are there, else when they come.
+    // Show the position of the cursor. The maps follow when their frame is loaded.
     present() {
       this.due = null;
       if (this.closed) return;
@@ -99,16 +99,16 @@ window.gradscope = window.gradscope || {};
       this.range.setAttribute("aria-valuetext", where);
       this.where.textContent = where;
       this.marks.move(t);
-      this.read();
-      const place = this.place();
-      const frame = place && this.frames.get(place);
+      this.showNumbers();
+      const position = this.framePosition();
+      const frame = position && this.frames.get(position);
       if (frame) this.show(frame);
-      else if (place) this.load(place);
+      else if (position) this.load(position);
       else this.blank("not kept", run.kept);
     }
 
-    // Of the picture to show: at the nearest step whose tensors are kept. None where the sample has none.
-    place() {
+    // Position of the frame to show, at the nearest step with tensors; null where the sample has no tensors.
+    framePosition() {
       const { tensor_samples: samples, tensor_every: every, timesteps } = this.run;
       const { sample, step, cells, limits } = this.at;
       if (sample >= samples) return null;
@@ -116,38 +116,38 @@ window.gradscope = window.gradscope || {};
       return { sample, step: every * Math.min(Math.round(step / every), last), cells, limits };
     }
 
-    // One picture at a time: while it is on its way the cursor may move on; then the latest place is next.
-    async load(place) {
+    // Load one frame at a time. Where the cursor moves on meanwhile, its latest position is next.
+    async load(position) {
       if (this.loading) return;
-      const order = this.places;
+      const order = this.moves;
       let frame = null;
       let failure = "";
       this.loading = true;
       this.maps.root.setAttribute("aria-busy", "true");
       try {
-        frame = await this.frames.want(place);
+        frame = await this.frames.want(position);
       } catch (error) {
         failure = error.message;
       }
       this.loading = false;
       if (this.closed) return;
-      if (order === this.places) {
+      if (order === this.moves) {
         if (frame) this.show(frame);
         else this.blank("no picture", failure);
         return;
       }
-      if (frame && order > this.painted) this.paint(frame, order); // so that a key held down shows something
+      if (frame && order > this.painted) this.paint(frame, order); // shows progress while a key is held down
       this.present();
     }
 
     show(frame) {
-      this.paint(frame, this.places);
+      this.paint(frame, this.moves);
       this.moved();
       const every = this.run.tensor_every;
       const stride = Math.sign(this.stride) * every * Math.ceil(Math.abs(this.stride) / every);
-      const steps = AROUND.map((k) => frame.step + k * stride);
+      const steps = AHEAD.map((k) => frame.step + k * stride);
       const there = steps.filter((step) => step >= 0 && step < this.run.timesteps.length);
-      this.frames.ahead(there.map((step) => ({ ...this.place(), step })));
+      this.frames.ahead(there.map((step) => ({ ...this.framePosition(), step })));
     }
 
     paint(frame, order) {
@@ -161,16 +161,16 @@ window.gradscope = window.gradscope || {};
       this.moved();
     }
 
-    // All is where the cursor is; told when it is painted.
+    // The whole page is at the cursor: send an event once it is painted.
     moved() {
       this.maps.root.setAttribute("aria-busy", "false");
-      const { at, asked } = this;
+      const { at, since } = this;
       const detail = { t: this.run.timesteps[at.step], sample: at.sample, cell: at.cell };
-      const tell = () => {
-        detail.ms = performance.now() - asked;
+      const send = () => {
+        detail.ms = performance.now() - since;
         this.root.dispatchEvent(new CustomEvent("gradscope:moved", { detail, bubbles: true }));
       };
-      requestAnimationFrame(() => requestAnimationFrame(tell));
+      requestAnimationFrame(() => requestAnimationFrame(send));
       clearTimeout(this.next);
       if (this.playing) this.next = setTimeout(() => this.advance(), PAUSE);
     }
@@ -187,27 +187,28 @@ window.gradscope = window.gradscope || {};
       else this.move({ step: this.at.step + 1 });
     }
 
-    // The numbers of the focused cell and sample at the cursor, as soon as they are known.
-    read() {
+    // Show the numbers of the focused cell and sample at the cursor, where they are known.
+    showNumbers() {
       const { numbers, at } = this;
       const known = numbers && numbers.cell === at.cell && numbers.sample === at.sample && at.step < numbers.written;
-      for (const place of this.readouts) {
-        const value = known ? numbers.values[place.dataset.variable][at.step] : null;
-        place.textContent = gradscope.significant(value);
+      for (const readout of this.readouts) {
+        const value = known ? numbers.values[readout.dataset.variable][at.step] : null;
+        readout.textContent = gradscope.significant(value);
       }
     }
 
-    told(numbers) {
+    setNumbers(numbers) {
       this.numbers = numbers;
       const steps = this.run.timesteps.length;
       this.range.style.setProperty("--written", `${(100 * numbers.written) / steps}%`);
       this.range.title = numbers.written < steps ? `${numbers.written} of ${steps} steps are recorded` : "";
-      this.read();
+      this.showNumbers();
     }
 
-    grown() {
+    // The store grew.
+    refresh() {
       this.frames.forget();
-      this.soon(performance.now());
+      this.presentSoon(performance.now());
     }
   };
 })(window.gradscope);

@@ -1,1 +1,1 @@
-"""The stores that the dashboard shows: opened, read within limits, kept in bounded caches."""
+"""The stores that the dashboard shows: opened read-only, read within limits, kept in bounded caches."""

@@ -1,4 +1,4 @@
-"""Values that are made once, and dropped when there are too many of them."""
+"""A cache: each value is made once, and the least recently used values are dropped beyond a limit."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -9,14 +9,14 @@ T = TypeVar("T")
 
 
 class Cache:
-    """Values by key; beyond a limit the least recently used are dropped. Several threads may use it.
+    """Values by key. Several threads may use it.
 
     Parameters
     ----------
     limit
-        On the sum of what the values weigh. The latest value is kept whatever it weighs.
+        On the sum of the values' weights. The latest value is kept whatever it weighs.
     weigh
-        What a value weighs; all weigh 1 by default.
+        Weight of a value; 1 by default.
     """
 
     def __init__(self, limit: int, weigh: Callable[[Any], int] = lambda value: 1) -> None:
@@ -26,9 +26,9 @@ class Cache:
         self.weight = 0
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of a key, made where there is none: by one thread, while others that want it wait.
+        """Return the value of a key. Where there is none, one thread makes it and the others wait.
 
-        What `make` raises is raised here and not kept. It may ask for other keys.
+        An error of `make` is raised here and not kept. `make` may get other keys.
         """
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
@@ -42,7 +42,7 @@ class Cache:
             return entry.value
 
     def _settle(self, key: Hashable, entry: "_Entry") -> None:
-        """Count a value that was made, forget one that was not, and drop what is too much."""
+        """Weigh a new value and drop old ones beyond the limit; forget a key whose value failed."""
         with self._lock:
             if self._entries.get(key) is not entry:
                 return

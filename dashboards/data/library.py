@@ -1,18 +1,16 @@
-"""The stores that a dashboard shows."""
+"""The library: the stores that a dashboard shows, by key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from dashboards.data.recorded import Recorded, short_key
+from dashboards.data.open_run import OpenRun, short_key
 from gradscope.errors import GradscopeError
-
-__all__ = ["Broken", "Library", "Recorded"]
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenRun:
     """A store that cannot be opened."""
 
     key: str
@@ -21,7 +19,7 @@ class Broken:
 
 
 class Library:
-    """The stores named on the command line, and no others. They are opened when one is first asked for.
+    """The stores named on the command line, and no others. The first use opens them.
 
     Raises
     ------
@@ -32,34 +30,34 @@ class Library:
     def __init__(self, paths: Sequence[Path]) -> None:
         if not paths:
             raise GradscopeError("dashboard: which store? name at least one")
-        self._waiting = list({path.absolute(): path for path in paths}.values())
-        self._runs: dict[str, Recorded | Broken] = {}
+        self._unopened = list({path.absolute(): path for path in paths}.values())
+        self._runs: dict[str, OpenRun | BrokenRun] = {}
         self._lock = Lock()
 
     @property
-    def runs(self) -> dict[str, Recorded | Broken]:
-        """By key, in the order given."""
+    def runs(self) -> dict[str, OpenRun | BrokenRun]:
+        """All runs by key, in the order of the paths."""
         with self._lock:
-            while self._waiting:
-                path = self._waiting.pop(0)
-                run = _opened(path)
-                if run.key in self._runs:  # a copy of a store has its run_id
-                    run = _opened(path, short_key(None, path))
+            while self._unopened:
+                path = self._unopened.pop(0)
+                run = _open(path)
+                if run.key in self._runs:  # a copy of a store has the same run_id
+                    run = _open(path, short_key(None, path))
                 self._runs[run.key] = run
         return self._runs
 
-    def run(self, key: str | None) -> Recorded | Broken:
-        """The run of that key, the first where there is none; one that could not be opened is tried again."""
+    def run(self, key: str | None) -> OpenRun | BrokenRun:
+        """Return the run of a key, or the first one where the key is unknown. A broken one is opened again."""
         run = self.runs.get(key or "") or next(iter(self.runs.values()))
-        if isinstance(run, Broken):
-            run = self.runs[run.key] = _opened(run.path, run.key)
+        if isinstance(run, BrokenRun):
+            run = self.runs[run.key] = _open(run.path, run.key)
         return run
 
 
-def _opened(path: Path, key: str | None = None) -> Recorded | Broken:
+def _open(path: Path, key: str | None = None) -> OpenRun | BrokenRun:
     try:
-        return Recorded(path, key)
-    except Exception as error:  # whatever is wrong with a store, the others can be looked at
-        known = isinstance(error, GradscopeError)
-        reason = str(error) if known else f"{path} cannot be read: {type(error).__name__}: {error}"
-        return Broken(key or short_key(None, path), path, reason)
+        return OpenRun(path, key)
+    except Exception as error:  # one broken store must not hide the others
+        expected = isinstance(error, GradscopeError)
+        reason = str(error) if expected else f"{path} cannot be read: {type(error).__name__}: {error}"
+        return BrokenRun(key or short_key(None, path), path, reason)

@@ -1,4 +1,4 @@
-"""What a store's metadata say, and what in it does not grow with the run."""
+"""A store's metadata, and the small arrays that do not grow with the run."""
 
 import hashlib
 import json
@@ -11,79 +11,94 @@ import xarray as xr
 import zarr
 
 from dashboards.data import limits
-from dashboards.data.scalars import OVER
 from gradscope.errors import GradscopeError
 from gradscope.store import open_store
 from gradscope.store.chunks import Chunks, stamp
+from gradscope.store.dims import REPEAT, is_tensor, over, sample_dims
 from gradscope.store.locations.location import ROOT, locate
 from gradscope.store.reader import open_arrays
+from probes.variable import IMAGE_DIMS
 
 if TYPE_CHECKING:
-    from gradscope.analysis.contents import Cell
+    from gradscope.analysis.cells import Cell
 
 
-class Contents:
+class Metadata:
     """A store as its ``zarr.json`` describes it.
 
     Raises
     ------
     GradscopeError
-        There is no store at the path, not one of gradscope's, or one that is too large to be shown.
+        The path has no store of gradscope, or one that is too large to show.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stamp = stamp(path / ROOT)  # before it is read: what is written meanwhile is seen next time
-        self.resident = limits.check(path) if self.stamp else 0
-        """Bytes that were, or will be, read of what does not grow with the diagnostics."""
-        self.ds = open_store(path)
-        if (got := self.ds["written"].dims if "written" in self.ds else None) != OVER:
-            raise GradscopeError(f"{path} has no marker `written` over {', '.join(OVER)}; got {got}")
+        self.stamp = stamp(path / ROOT)  # before reading: a later change then has another stamp
+        self.resident = limits.check_store(path) if self.stamp else 0
+        """Bytes in memory besides the diagnostics."""
+        self.ds = ds = open_store(path)
+        self.scalar_dims = over(ds)
+        """Dimensions of a scalar: those of the cells, sample and timestep."""
+        if REPEAT in ds.dims or ds["timestep"].dtype.kind == "f":
+            what = "repeats its timesteps" if REPEAT in ds.dims else "has timesteps that are not whole numbers"
+            raise GradscopeError(f"{path} {what}; the dashboard does not show these yet, `gradscope report` reads them")
+        if (got := ds["written"].dims if "written" in ds else None) != self.scalar_dims:
+            raise GradscopeError(f"{path} has no marker `written` over {', '.join(self.scalar_dims)}; got {got}")
+        own = sample_dims(ds)
+        self._sample = {dim: ds.sizes[dim] for dim in own if dim in ds.sizes}
+        self.not_drawn = "" if own == IMAGE_DIMS else f"samples over {', '.join(own)} are not drawn; only images are"
+        """Why there are no pictures of samples; empty if there are."""
+        if self.not_drawn:
+            self.ds = ds.drop_vars([str(name) for name in ds.data_vars if is_tensor(ds, str(name))])
         self.digest = hashlib.sha256(locate(path).read(ROOT) or b"").digest()
         self._group = open_arrays(path)
         self._chunks: dict[str, Chunks] = {}
 
     @cached_property
-    def timed(self) -> tuple[str, ...]:
-        """Variables over cells, sample and timestep, and perhaps dimensions of their own."""
-        names = {str(n): v.dims for n, v in self.ds.data_vars.items() if v.dims[:6] == OVER and "channel" not in v.dims}
-        return tuple(name for name in names if name != "written")
+    def along_t(self) -> tuple[str, ...]:
+        """Variables over cells, sample and timestep, and perhaps dimensions of their own; no tensors."""
+        dims = {str(name): v.dims for name, v in self.ds.data_vars.items()}
+        along = len(self.scalar_dims)
+        found = (name for name, each in dims.items() if each[:along] == self.scalar_dims and "channel" not in each)
+        return tuple(name for name in found if name != "written")
 
     @cached_property
-    def plain(self) -> tuple[str, ...]:
-        """Those without dimensions of their own: what findings look at."""
-        return tuple(name for name in self.timed if self.ds[name].dims == OVER)
+    def scalars(self) -> tuple[str, ...]:
+        """Variables along t without dimensions of their own: the findings look at these."""
+        return tuple(name for name in self.along_t if self.ds[name].dims == self.scalar_dims)
 
     @cached_property
-    def small(self) -> xr.Dataset:
-        """Everything without timestep and channel, in memory, and the coordinates."""
+    def static(self) -> xr.Dataset:
+        """All variables without timestep and channel, in memory, and the coordinates."""
         names = [name for name, v in self.ds.data_vars.items() if not {"timestep", "channel"} & set(v.dims)]
-        image = {dim: np.arange(self.ds.sizes[dim]) for dim in ("channel", "height", "width") if dim in self.ds.sizes}
-        return self.ds[names].assign_coords(self.ds.coords).assign_coords(image).compute()
+        sample = {dim: np.arange(length) for dim, length in self._sample.items()}
+        return self.ds[names].assign_coords(self.ds.coords).assign_coords(sample).compute()
 
     @cached_property
     def cells(self) -> "list[Cell]":
-        from gradscope.analysis.contents import cells
+        from gradscope.analysis.cells import cells
 
         return list(cells(self.ds))
 
     @cached_property
-    def kept(self) -> tuple[int, int] | None:
-        """How many samples have tensors, and every how many steps, where the configuration says so."""
+    def tensor_steps(self) -> tuple[int, int] | None:
+        """Number of samples with tensors and the stride of their steps; None where the configuration lacks them."""
         recording = json.loads(self.ds.attrs.get("configuration", "{}")).get("recording", {})
         if not {"tensor_samples", "tensor_every"} <= set(recording):
             return None
         return min(recording["tensor_samples"], self.ds.sizes["sample"]), recording["tensor_every"]
 
     def chunks(self, name: str) -> Chunks:
+        """The chunks of a variable on disk."""
         if name not in self._chunks:
             array = self._group[name]
             assert isinstance(array, zarr.Array)
             self._chunks[name] = Chunks(self.path, array)
         return self._chunks[name]
 
-    def refusal(self, name: str) -> str:
+    def why_no_scalar(self, name: str) -> str:
         """Why there is no scalar of this name."""
-        from gradscope.analysis.contents import absent
+        from gradscope.analysis.missing import absent
 
-        return absent(self.ds, name) or f"{name} is no scalar; one of: {', '.join(self.timed)}"
+        return absent(self.ds, name) or f"{name} is not a scalar; one of: {', '.join(self.along_t)}"

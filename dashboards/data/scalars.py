@@ -1,4 +1,4 @@
-"""Scalars of a store that may still grow: each is read once, and of what changed only the chunks that did."""
+"""Scalars of a store that may still grow: each is read once, and later only its changed chunks."""
 
 from collections.abc import Callable, Mapping
 from math import prod
@@ -8,30 +8,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboards.data.disk import readable
+from dashboards.data.disk import readable_size
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS
 from gradscope.store.chunks import Chunks, Index, Stamp
 
-OVER = (*CELL_DIMS, "sample", "timestep")
-Place = tuple[slice, ...]
+Region = tuple[slice, ...]
 
 
 class Marker:
-    """The array ``written``, as it was when its files had these stamps.
+    """The array ``written`` at one moment, with the stamps of its files.
 
-    The writer sets it last: what it marks is there, in files that are at least as new.
+    The writer sets the marker last: the values that it marks are on disk already.
     """
 
     def __init__(
-        self, chunks: Chunks, stamps: Mapping[Index, Stamp | None], values: NDArray[np.uint8], changed: list[Place]
+        self, chunks: Chunks, stamps: Mapping[Index, Stamp | None], values: NDArray[np.uint8], changed: list[Region]
     ) -> None:
         self._chunks, self._stamps = chunks, stamps
         self.values = values
-        """Over `OVER`."""
+        """Over cells, sample and timestep."""
         self.values.flags.writeable = False
         self.changed = changed
-        """Where it is not what it was before."""
+        """Regions that differ from the marker before."""
 
     @classmethod
     def first(cls, chunks: Chunks) -> "Marker":
@@ -39,20 +37,20 @@ class Marker:
         return cls(chunks, stamps, chunks.whole(), [])
 
     def next(self) -> "Marker":
-        """The marker now; only chunks with another stamp are read."""
+        """Read the marker as it is now; only chunks with another stamp are read."""
         stamps = {index: self._chunks.stamp(index) for index in self._chunks}
         values, changed = self.values.copy(), []
         for index in (index for index, found in stamps.items() if found != self._stamps[index]):
-            place = self._chunks.place(index)
+            region = self._chunks.place(index)
             new = self._chunks.read(index)
-            if not np.array_equal(new, values[place]):
-                values[place] = new
-                changed.append(place)
+            if not np.array_equal(new, values[region]):
+                values[region] = new
+                changed.append(region)
         return Marker(self._chunks, stamps, values, changed)
 
 
 class Scalars:
-    """Values over `OVER` and dimensions of their own, masked where the marker is 0: NaN, and -1 for integers.
+    """Values over cells, sample, timestep and dimensions of their own; NaN, or -1 for integers, where the marker is 0.
 
     Parameters
     ----------
@@ -63,11 +61,11 @@ class Scalars:
     def __init__(self, chunks: Callable[[str], Chunks], marker: Marker, room: int) -> None:
         self._chunks, self._marker, self._room = chunks, marker, room
         self._held: dict[str, NDArray[Any]] = {}
-        self._stale: dict[str, list[Place]] = {}
+        self._stale: dict[str, list[Region]] = {}
         self._lock = Lock()
 
     def after(self, marker: Marker) -> "Scalars":
-        """The scalars of a store that has grown: what was read stays, but for where the marker changed."""
+        """The scalars of the store after it grew: values stay, except where the marker changed."""
         then = Scalars(self._chunks, marker, self._room)
         with self._lock:
             then._held = dict(self._held)
@@ -75,7 +73,7 @@ class Scalars:
         return then
 
     def read(self, name: str) -> NDArray[Any]:
-        """The values, not to be written to.
+        """Return the values; they are read-only.
 
         Raises
         ------
@@ -85,10 +83,10 @@ class Scalars:
         with self._lock:
             if name not in self._held:
                 self._held[name] = self._masked(self._whole(name), ...)
-            elif places := self._stale.pop(name, []):
+            elif regions := self._stale.pop(name, []):
                 values = self._held[name].copy()
-                for place in places:
-                    values[place] = self._masked(self._chunks(name).part(place), place)
+                for region in regions:
+                    values[region] = self._masked(self._chunks(name).part(region), region)
                 self._held[name] = values
             self._held[name].flags.writeable = False
             return self._held[name]
@@ -98,12 +96,12 @@ class Scalars:
         size = prod(array.shape) * array.dtype.itemsize
         if size > self._room - sum(values.nbytes for values in self._held.values()):
             raise GradscopeError(
-                f"{name} takes {readable(size)}; the dashboard holds up to {readable(self._room)} of a store's "
-                "diagnostics. gradscope.open reads it in Python"
+                f"{name} takes {readable_size(size)}; the dashboard holds up to {readable_size(self._room)} of a "
+                "store's diagnostics. gradscope.open reads it in Python"
             )
         return self._chunks(name).whole()
 
-    def _masked(self, values: NDArray[Any], place: Any) -> NDArray[Any]:
-        nothing = self._marker.values[place] == 0
-        values[nothing] = -1 if values.dtype.kind == "i" else np.nan
+    def _masked(self, values: NDArray[Any], region: Any) -> NDArray[Any]:
+        unwritten = self._marker.values[region] == 0
+        values[unwritten] = -1 if values.dtype.kind == "i" else np.nan
         return values

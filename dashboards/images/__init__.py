@@ -1,1 +1,1 @@
-"""Tensors and final images as pictures over HTTP."""
+"""Pictures of tensors and of final images, served over HTTP."""

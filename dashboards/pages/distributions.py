@@ -1,79 +1,78 @@
 """Distributions: a diagnostic over samples along t, and the gradients of one cell over elements and frequencies."""
 
-from typing import Any
-
 import dash_mantine_components as dmc
-from dash import Dash, Input, State, html
+from dash import Dash, Input, html
 
-from dashboards.data.library import Library, Recorded
-from dashboards.state import State as View
-from dashboards.widgets import controls as components
-from dashboards.widgets.controls import control
+from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
+from dashboards.state import PAGE_MAX, State
+from dashboards.widgets.controls import (
+    CellNumbers,
+    NumberText,
+    cell_select,
+    cells_select,
+    control_id,
+    variable_select,
+)
 from dashboards.widgets.export import Call
-from dashboards.widgets.figure_slot import closed, filled, outputs, place
-from dashboards.widgets.links import came_from
+from dashboards.widgets.figure_slot import filled, slot, slot_outputs, unfilled
+from dashboards.widgets.links import VERSION, VIEW, View, shown_state
+from dashboards.widgets.messages import no_diagnostic
 
 TITLE = "Distributions"
-MOST = 4
-"""Cells whose ridges can be told apart."""
+MOST = PAGE_MAX["cells"]["distributions"]
+"""Cells whose ridgelines can be distinguished."""
 OF_TENSORS = {"magnitudes": "Gradient magnitudes", "spectrum": "Gradient spectrum"}
-"""Figures of one cell, and their titles."""
+"""Figures of the gradients of one cell, with their titles."""
 ID = {figure: f"distributions-{figure}" for figure in ("ridgelines", *OF_TENSORS)}
-"""Of each figure on this page."""
+"""Id of each figure's graph."""
 
 
-def layout(run: Recorded, state: View):
-    """Controls; the figures follow by callback, since those of tensors take a moment."""
+def layout(run: OpenRun, state: State):
+    """Controls, and slots for the figures: those of tensors take a moment."""
     if not state.variables:
-        return components.empty(f"{run.path.name} has no diagnostic along t: add norms, cosines or belief to `probes`")
-    cells = components.cells_select(run, state.cells[:MOST], f"cells of the ridgelines, at most {MOST}", most=MOST)
+        return no_diagnostic(run)
+    cells = cells_select(run, state.cells[:MOST], f"cells of the ridgelines, at most {MOST}", most=MOST)
     return html.Div(
         [
             dmc.VisuallyHidden(html.H1(TITLE)),
             html.Div(
                 [
-                    components.variables_select(run, state.variables, "diagnostic", most=1),
+                    variable_select(run, state.variables, "diagnostic"),
                     html.Div(cells, className="distributions-cells"),
-                    components.cell_select(run, "cell", state.cell, "cell of the gradients"),
+                    cell_select(run, "cell", state.cell, "cell of the gradients"),
                 ],
                 className="controls",
             ),
-            html.Div([place(ID[name]) for name in ID], className="distributions"),
+            html.Div([slot(ID[name]) for name in ID], className="distributions"),
         ]
     )
 
 
 def register(app: Dash, library: Library) -> None:
-    """Callbacks of the page."""
+    """Add the callbacks of the page."""
 
     @app.callback(
-        *outputs(ID["ridgelines"]),
-        Input(control("cells"), "value"),
-        Input(control("variables"), "value"),
-        Input("version", "data"),
-        State("view", "data"),
+        *slot_outputs(ID["ridgelines"]),
+        Input(control_id("cells"), "value"),
+        Input(control_id("variables"), "value"),
+        VERSION,
+        VIEW,
     )
-    def ridgelines(numbers: list[str], name: str, version: str | None, view: dict[str, Any]):
-        run, _ = came_from(library, view)
-        if not numbers:
-            return closed("Choose a cell above.")
-        call = Call("ridgelines", {"name": name, "cells": [dict(run.cell(int(number))) for number in numbers]})
+    def ridgelines(cells: CellNumbers, name: str, version: str | None, view: View | None):
+        run, _ = shown_state(library, view)
+        if not cells:
+            return unfilled("Choose a cell above.")
+        call = Call("ridgelines", {"name": name, "cells": [dict(run.cell(number)) for number in cells]})
         return filled(ID["ridgelines"], call, run, f"{name} over samples")
 
     for figure in OF_TENSORS:
-        _from_tensors(app, library, figure)
+        _register_figure_of_tensors(app, library, figure)
 
 
-def _from_tensors(app: Dash, library: Library, figure: str) -> None:
-    """A figure of the gradients of one cell, or why there is none."""
-
-    @app.callback(
-        *outputs(ID[figure]),
-        Input(control("cell"), "value"),
-        Input("version", "data"),
-        State("view", "data"),
-    )
-    def show(number: str, version: str | None, view: dict[str, Any]):
-        run, _ = came_from(library, view)
-        call = Call(figure, {"cell": dict(run.cell(int(number)))})
+def _register_figure_of_tensors(app: Dash, library: Library, figure: str) -> None:
+    @app.callback(*slot_outputs(ID[figure]), Input(control_id("cell"), "value"), VERSION, VIEW)
+    def draw(cell: NumberText, version: str | None, view: View | None):
+        run, _ = shown_state(library, view)
+        call = Call(figure, {"cell": dict(run.cell(cell))})
         return filled(ID[figure], call, run, OF_TENSORS[figure])

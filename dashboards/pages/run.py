@@ -1,4 +1,4 @@
-"""What was run, with what, how far it is, and what it takes on disk."""
+"""Run: its configuration, provenance and commands, the progress of each cell, and the size of each array on disk."""
 
 import io
 import json
@@ -7,62 +7,64 @@ from collections.abc import Mapping
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, html
-from dash import State as Unwatched
+from dash import Dash, Output, html
 from ruamel.yaml import YAML, RoundTripRepresenter
 
-from dashboards.data.disk import readable, sizes
-from dashboards.data.library import Library, Recorded
+from dashboards.data.disk import disk_sizes, readable_size
+from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
 from dashboards.state import State
-from dashboards.widgets.controls import name_of
-from dashboards.widgets.grid import Row, fitting, number, table, words
-from dashboards.widgets.links import came_from, into
-from gradscope.store import CELL_DIMS
+from dashboards.widgets.grid import Row, height_of, number_column, table, text_column
+from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajectory_state
+from gradscope.plots.style import cell_name
 from gradscope.store.attributes import nested
+from gradscope.store.dims import cell_dims, over
 
 TITLE = "Run"
-_KNOWN = ("run_id", "configuration_hash", "created", "status", "device", "threads", "schema_version", "command")
-_MANY = ("versions", "weights_sha256")
+_ATTRIBUTES = ("run_id", "configuration_hash", "created", "status", "device", "threads", "schema_version", "command")
+_NESTED_ATTRIBUTES = ("versions", "weights_sha256")
 PROGRESS = (
-    words("cell", "cell", 190),
-    number("finished", "samples", 90, "of(params.value, params.data.samples)", headerTooltip="finished"),
-    number("steps", "timesteps", 110, "of(params.value, params.data.all)", headerTooltip="written, of all samples"),
-    number("share", "share", 64, "percent(params.value)"),
+    text_column("cell", "cell", 190),
+    number_column("finished", "samples", 90, "of(params.value, params.data.samples)", headerTooltip="finished samples"),
+    number_column(
+        "steps", "timesteps", 110, "of(params.value, params.data.all)", headerTooltip="written, over all samples"
+    ),
+    number_column("share", "share", 64, "percent(params.value)"),
 )
 ARRAYS = (
-    words("name", "array", 160),
-    words("over", "over", 150, headerTooltip="dimensions besides those of the cells"),
-    words("dtype", "dtype", 70),
-    number("bytes", "on disk", 76, "text(params.data.size)"),
+    text_column("name", "array", 160),
+    text_column("dims", "dimensions", 150, headerTooltip="besides those of the cells"),
+    text_column("dtype", "dtype", 70),
+    number_column("bytes", "on disk", 76, "text(params.data.size)"),
 )
 
 
-def layout(run: Recorded, state: State):
+def layout(run: OpenRun, state: State):
     progress, arrays = progress_rows(run, state), array_rows(run)
-    total = readable(sum(row["bytes"] for row in arrays))
+    total = readable_size(sum(row["bytes"] for row in arrays))
     return html.Div(
         [
             dmc.VisuallyHidden(html.H1(TITLE)),
-            _part(
+            _section(
                 "Configuration",
-                "The whole of it, with defaults; a file of it runs the same again: gradscope record --config FILE.",
-                _copied("configuration", configuration(run.ds.attrs)),
+                "With all defaults. Saved as a file, it repeats the run: gradscope record --config FILE.",
+                _copyable("configuration", configuration(run.ds.attrs)),
             ),
             html.Div(
                 [
-                    _part("Provenance", "", _provenance(run)),
-                    _part("Commands", "Run them where the store is.", _copied("commands", commands(run))),
+                    _section("Provenance", "", _provenance(run)),
+                    _section("Commands", "Run them where the store is.", _copyable("commands", commands(run))),
                 ],
                 className="run-column",
             ),
             html.Div(
                 [
-                    _part(
+                    _section(
                         "Progress", "",
-                        table("progress-table", PROGRESS, progress, "progress", fitting(len(progress), 16)),
+                        table("progress-table", PROGRESS, progress, "progress", height_of(len(progress), 16)),
                     ),
-                    _part(
-                        f"On disk: {total}", "", table("arrays-table", ARRAYS, arrays, "arrays", fitting(12, 12))
+                    _section(
+                        f"On disk: {total}", "", table("arrays-table", ARRAYS, arrays, "arrays", height_of(12, 12))
                     ),
                 ],
                 className="run-column",
@@ -73,59 +75,56 @@ def layout(run: Recorded, state: State):
 
 
 def register(app: Dash, library: Library) -> None:
-    @app.callback(
-        Output("progress-table", "rowData"),
-        Input("version", "data"),
-        Unwatched("view", "data"),
-        prevent_initial_call=True,
-    )
-    def progress(_: str | None, view: dict[str, str]):
-        return progress_rows(*came_from(library, view))
+    """Add the callback of the page."""
+
+    @app.callback(Output("progress-table", "rowData"), VERSION, VIEW, prevent_initial_call=True)
+    def progress(version: str | None, view: View | None):
+        return progress_rows(*shown_state(library, view))
 
 
-def progress_rows(run: Recorded, state: State) -> list[Row]:
-    """How far each cell is; a row leads to its trajectories."""
-    there = run.scalars("written")["written"].transpose(*CELL_DIMS, "sample", "timestep").values > 0
-    there = there.reshape(-1, *there.shape[-2:])
+def progress_rows(run: OpenRun, state: State) -> list[Row]:
+    """One row for each cell: how much of it is written. A click opens its trajectory."""
+    written = run.scalars("written")["written"].transpose(*over(run.ds)).values > 0
+    written = written.reshape(-1, *written.shape[-2:])
     return [
         {
             "id": str(i),
-            "cell": name_of(run, i),
+            "cell": cell_name(run.cell(i)),
             "finished": int(cell.all(axis=1).sum()),
             "samples": cell.shape[0],
             "steps": int(cell.sum()),
             "all": cell.size,
             "share": float(cell.mean()),
-            "href": into(run, i).to("trajectory", timestep=state.timestep, sample=state.sample).url(),
+            "href": trajectory_state(run, i).to("trajectory", timestep=state.timestep, sample=state.sample).url(),
         }
-        for i, cell in enumerate(there)
+        for i, cell in enumerate(written)
     ]
 
 
-def array_rows(run: Recorded) -> list[Row]:
-    """What each array takes on disk, the largest first."""
+def array_rows(run: OpenRun) -> list[Row]:
+    """One row for each array with its size on disk, the largest first."""
     names = sorted(map(str, run.ds.variables))
-    found = run.memo("sizes on disk", lambda: sizes(run.path, names))
+    sizes = run.memo("sizes on disk", lambda: disk_sizes(run.path, names))
     return [
         {
             "id": name,
             "name": name,
-            "over": ", ".join(str(dim) for dim in run.ds[name].dims if dim not in CELL_DIMS),
+            "dims": ", ".join(str(dim) for dim in run.ds[name].dims if dim not in cell_dims(run.ds)),
             "dtype": str(run.ds[name].dtype),
-            "bytes": found[name],
-            "size": readable(found[name]),
+            "bytes": sizes[name],
+            "size": readable_size(sizes[name]),
         }
-        for name in sorted(names, key=lambda name: -found[name])
+        for name in sorted(names, key=lambda name: -sizes[name])
     ]
 
 
 def configuration(attrs: Mapping[str, Any]) -> str:
-    """The run's configuration as YAML; as it stands in the store where that is no JSON."""
+    """The run's configuration as YAML; the stored text where that is not JSON."""
     text = str(attrs.get("configuration", ""))
     try:
         settings = json.loads(text)
     except ValueError:
-        return text or "none is stored"
+        return text or "the store has none"
     out = io.StringIO()
     yaml = YAML()
     yaml.Representer = _Representer
@@ -134,15 +133,15 @@ def configuration(attrs: Mapping[str, Any]) -> str:
 
 
 class _Representer(RoundTripRepresenter):
-    """Lists on one line and ``null`` spelled out, as people write them."""
+    """Writes a list on one line and None as ``null``, as people do."""
 
 
 _Representer.add_representer(list, lambda r, v: r.represent_sequence("tag:yaml.org,2002:seq", v, flow_style=True))
 _Representer.add_representer(type(None), lambda r, v: r.represent_scalar("tag:yaml.org,2002:null", "null"))
 
 
-def commands(run: Recorded) -> str:
-    """What the command line says of this store."""
+def commands(run: OpenRun) -> str:
+    """The commands that read this store, one per line."""
     path, page = shlex.quote(str(run.path)), shlex.quote(f"{run.path.stem}.html")
     return (
         f"gradscope info {path}\n"
@@ -152,28 +151,28 @@ def commands(run: Recorded) -> str:
     )
 
 
-def _provenance(run: Recorded):
+def _provenance(run: OpenRun):
     attrs = run.ds.attrs
-    rows = [("store", str(run.path))] + [(name, attrs[name]) for name in _KNOWN if name in attrs]
-    rows += [(name, _lines(nested(attrs, name))) for name in _MANY if name in attrs]
-    return html.Dl([part for name, told in rows for part in (html.Dt(name), html.Dd(str(told)))])
+    rows = [("store", str(run.path))] + [(name, attrs[name]) for name in _ATTRIBUTES if name in attrs]
+    rows += [(name, _lines(nested(attrs, name))) for name in _NESTED_ATTRIBUTES if name in attrs]
+    return html.Dl([part for name, value in rows for part in (html.Dt(name), html.Dd(str(value)))])
 
 
-def _lines(told: Any) -> str:
-    return "\n".join(f"{name} {value}" for name, value in told.items()) if isinstance(told, Mapping) else str(told)
+def _lines(value: Any) -> str:
+    return "\n".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, Mapping) else str(value)
 
 
-def _part(title: str, caption: str, content: Any):
+def _section(title: str, caption: str, content: Any):
     head = html.Div(html.H2(title, className="card-title"), className="card-head")
     return html.Section([head, html.P(caption, className="caption") if caption else None, content])
 
 
-def _copied(id: str, text: str):
-    """A text to be copied."""
+def _copyable(id: str, text: str):
+    """A text with a button that copies it."""
     return html.Div(
         [
             html.Button("copy", type="button", className="copy", **{"data-copy": id, "aria-label": f"copy the {id}"}),
             html.Pre(text, id=id, tabIndex=0, **{"aria-label": id}),
         ],
-        className="copied",
+        className="copyable",
     )

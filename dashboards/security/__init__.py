@@ -1,1 +1,1 @@
-"""Who is let in, and what a callback's body may hold."""
+"""Security: which requests are answered, and what a callback's body may hold."""

@@ -1,130 +1,46 @@
-"""What may be asked of callbacks: bodies are checked before Dash looks at them, and refused with 400 and a reason."""
+"""Check what callbacks receive: bounded JSON that fits their declaration, values that fit their annotations.
+
+A malformed body is answered with 400 and one line. A new callback needs no entry here: Dash knows its inputs and
+states, and the annotations of its function are the types of their values.
+"""
 
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import signature
+from math import isfinite
+from typing import Any
 
 from dash import Dash
 from flask import abort, request
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    TypeAdapter,
-    ValidationError,
-    with_config,
-)
-from typing_extensions import TypedDict
+from pydantic import TypeAdapter, ValidationError
 
 from dashboards.data.limits import CELLS, LONGEST
-from dashboards.state import ONLY, SHOWN_MOST, VARIABLES_MOST
-from dashboards.widgets.controls import control
 
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Number = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}\z")]
-Word = Annotated[str, StringConstraints(max_length=1024)]
-_MOST = 64
-"""Places of a callback, keys of a mapping."""
-
-
-def _many(most: int) -> Any:
-    """Of a list: that its length is bounded, and that its first wrong item ends the search."""
-    return Field(max_length=most, fail_fast=True)
-
-
-def _keys(most: int) -> Any:
-    """Of a mapping: that it is looked into only with so few keys."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, dict) and len(value) > most:
-            raise ValueError(f"it has {len(value)} keys, at most {most} are possible")
-        return value
-
-    return BeforeValidator(check)
-
-
-_Few = _keys(_MOST)
-_Texts = Annotated[dict[str, str], _Few]
-
-
-@with_config(ConfigDict(extra="forbid"))
-class _View(TypedDict):
-    store: Word
-    page: Word
-    url: Annotated[str, StringConstraints(max_length=8192)]
-
-
-@with_config(ConfigDict(extra="forbid"))
-class _At(TypedDict):
-    cell: Count
-    sample: Count
-    cells: Annotated[list[Count], _many(SHOWN_MOST)]
-    variables: Annotated[list[Word], _many(VARIABLES_MOST)]
-
-
-class _Address(TypedDict):
-    path: str
-    query: _Texts
-
-
-_Found = TypedDict("_Found", {"of": str, "in": Annotated[dict[str, str], _keys(CELLS)]})
-_Columns = Annotated[list[Annotated[dict[str, str | int | float | bool | None | _Texts], _Few]], _many(1024)]
-
-
-def _key(id: str | Mapping[str, str], property: str) -> str:
-    """``id.property``, as Dash writes it."""
-    text = id if isinstance(id, str) else json.dumps(id, sort_keys=True, separators=(",", ":"))
-    return f"{text}.{property}"
-
-
-_KINDS: Mapping[str, Any] = {
-    "page.id": Word,
-    "address.data": _Address | None,
-    "view.data": Annotated[_View, _Few] | None,
-    "version.data": Word | None,
-    "poll.n_intervals": Count | None,
-    "overview-found.data": _Found | None,
-    "cells-table.columnDefs": _Columns | None,
-    "samples-table.columnDefs": _Columns | None,
-    "samples-page.value": Annotated[Count, Field(ge=1)],
-    "trajectory-at.data": Annotated[_At, _Few],
-    "compare-samples.value": Annotated[list[Number], _many(LONGEST["sample"][1])],
-    _key(control("cell"), "value"): Number,
-    _key(control("other"), "value"): Number,
-    _key(control("cells"), "value"): Annotated[list[Number], _many(SHOWN_MOST)],
-    _key(control("variables"), "value"): Word,
-    _key(control("only"), "value"): Literal[ONLY],
+DEPTH = 10
+"""Levels of nesting; the columns of a table need 7."""
+LARGEST: Mapping[type, tuple[str, int]] = {
+    str: ("characters", 8192),
+    list: ("items", LONGEST["sample"][1]),
+    dict: ("keys", CELLS),
 }
-"""What the inputs and states of callbacks may be."""
-_VALUES = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
+"""Largest texts, lists and objects: the URL of a page, all samples, the findings of each cell."""
+VALUES = 2 * LONGEST["sample"][1]
+"""Values of a body, keys included."""
+INTEGER = 2**53
+"""Largest magnitude of an integer that JavaScript holds exactly."""
 
 
-class _Place(BaseModel):
-    id: str | _Texts
-    property: str
-    value: Any = None
+class CheckedDash(Dash):
+    """A Dash app whose callbacks are called only with values that fit the annotations of their functions."""
 
-    def key(self) -> str:
-        return _key(self.id, self.property)
-
-
-_Places = Annotated[list[_Place], _many(_MOST)]
-
-
-class _Body(BaseModel):
-    """What the browser sends to have a callback run."""
-
-    output: str
-    outputs: _Places | _Place
-    inputs: _Places
-    state: _Places = []
-    changedPropIds: Annotated[list[str], _many(_MOST)] = []  # noqa: N815
+    def callback(self, *args: Any, **options: Any) -> Callable[..., Any]:
+        register = super().callback(*args, **options)
+        return lambda function: register(_checked(function))
 
 
 def register(app: Dash, prefix: str) -> None:
-    """Check what callbacks are asked.
+    """Check the bodies of callbacks before Dash reads them.
 
     Parameters
     ----------
@@ -137,53 +53,89 @@ def register(app: Dash, prefix: str) -> None:
     def check() -> None:
         if request.path == path and request.method == "POST":
             try:
-                _check(app, _parsed())
-            except ValueError as error:  # which json's and pydantic's errors are
-                reason = _told(error) if isinstance(error, ValidationError) else str(error)
-                abort(400, f"callback: {reason[:300]}")
+                _check_declared(app, _body())
+            except ValueError as error:  # json's and decoding errors are ValueErrors, too
+                _refuse(str(error))
 
 
-def _parsed() -> _Body:
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which gets its arguments converted to their annotations; 400 where one does not fit."""
+    types = {name: TypeAdapter(each.annotation) for name, each in signature(function).parameters.items()}
+
+    @wraps(function)
+    def call(*values: Any) -> Any:
+        arguments = []
+        for (name, kind), value in zip(types.items(), values, strict=True):
+            try:
+                arguments.append(kind.validate_python(value, strict=True))
+            except ValidationError as error:
+                first = error.errors()[0]
+                _refuse(": ".join([name, *map(str, first["loc"]), first["msg"]]))
+        return function(*arguments)
+
+    return call
+
+
+def _refuse(reason: str) -> None:
+    abort(400, f"callback: {reason[:300]}")
+
+
+def _body() -> Any:
     if not request.is_json:
         raise ValueError(f"content type {request.mimetype[:60]!r}; application/json is needed")
     try:
-        text = request.get_data().decode()
-        if "\\u" in text:  # halves of surrogate pairs, which no text may have
-            json.dumps(json.loads(text), ensure_ascii=False).encode()
-        return _Body.model_validate(json.loads(text, parse_constant=_refuse), strict=True)
+        body = json.loads(request.get_data().decode())
     except RecursionError:
         raise ValueError("the body is nested too deep") from None
+    _check_size(body)
+    return body
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+def _check_size(body: Any) -> None:
+    """Raise ValueError where JSON is larger than any page sends, or holds a value that JSON does not have."""
+    count, waiting = 0, [(body, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if depth > DEPTH or count > VALUES:
+            raise ValueError(f"at most {VALUES} values, nested {DEPTH} deep, are possible")
+        unit, most = LARGEST.get(type(value), ("", 0))
+        if unit and len(value) > most:
+            raise ValueError(f"{len(value)} {unit}; at most {most} are possible")
+        if isinstance(value, str):
+            value.encode()  # fails for one half of a surrogate pair
+        elif isinstance(value, list):
+            waiting += [(item, depth + 1) for item in value]
+        elif isinstance(value, dict):
+            waiting += [(part, depth + 1) for item in value.items() for part in item]
+        elif isinstance(value, float) and not isfinite(value) or isinstance(value, int) and abs(value) > INTEGER:
+            raise ValueError("numbers have to be finite, integers at most 2**53")
 
 
-def _check(app: Dash, body: _Body) -> None:
-    """Raise ValueError where no callback is asked like this."""
-    known = app.callback_map.get(body.output)
-    if known is None or "callback" not in known:  # others run in the browser
-        raise ValueError(f"there is none for the output {body.output[:60]!r}")
-    outputs = known["output"] if isinstance(known["output"], list) else [known["output"]]
-    sent = body.outputs if isinstance(body.outputs, list) else [body.outputs]
-    wanted = [f"{output.component_id_str()}.{output.component_property}" for output in outputs]
-    _same("outputs", [place.key().partition("@")[0] for place in sent], wanted)
-    for kind, places in (("inputs", body.inputs), ("state", body.state)):
-        _same(kind, [place.key() for place in places], [f"{each['id']}.{each['property']}" for each in known[kind]])
-        for place in places:
-            try:
-                _VALUES[place.key()].validate_python(place.value, strict=True)
-            except ValidationError as error:
-                raise ValueError(f"{place.key()}: {_told(error)}") from None
-    if unknown := set(body.changedPropIds) - {place.key() for place in body.inputs}:
-        raise ValueError(f"changedPropIds: {min(unknown)[:60]!r} is no input")
+def _check_declared(app: Dash, body: Any) -> None:
+    """Raise ValueError where no callback has this output, these inputs and these states."""
+    if not isinstance(body, dict) or not isinstance(output := body.get("output"), str):
+        raise ValueError("the body has to be an object with a text as `output`")
+    known = app.callback_map.get(output)
+    if known is None or "callback" not in known:  # the browser runs the others
+        raise ValueError(f"there is none for the output {output[:60]!r}")
+    outputs = output[2:-2].split("...") if output[:2] == ".." else [output]
+    declared = {"outputs": [name.replace("\\.", ".") for name in outputs]}
+    declared |= {part: [f"{each['id']}.{each['property']}" for each in known[part]] for part in ("inputs", "state")}
+    for part, names in declared.items():
+        sent = body.get(part, [])
+        if part == "outputs" and isinstance(sent, dict):  # of a callback with one output
+            sent = [sent]
+        if not isinstance(sent, list) or [_name(each) for each in sent] != names:
+            raise ValueError(f"{part} should be {', '.join(names)}; got {str(sent)[:100]}")
+    changed = body.get("changedPropIds", [])
+    if not isinstance(changed, list) or not set(map(str, changed)) <= set(declared["inputs"]):
+        raise ValueError(f"changedPropIds should be some of the inputs; got {str(changed)[:60]}")
 
 
-def _same(kind: str, got: list[str], wanted: list[str]) -> None:
-    if got != wanted:
-        raise ValueError(f"{kind} should be {', '.join(wanted)}; got {', '.join(got)[:100]}")
-
-
-def _told(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
+def _name(each: Any) -> str:
+    """``id.property`` as Dash writes it; empty where one of them is missing."""
+    if not isinstance(each, dict) or not {"id", "property"} <= set(each):
+        return ""
+    id = each["id"] if isinstance(each["id"], str) else json.dumps(each["id"], sort_keys=True, separators=(",", ":"))
+    return f"{id}.{each['property']}"

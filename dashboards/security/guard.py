@@ -1,15 +1,15 @@
-"""Who is let in: requests of this dashboard's own pages, under this host's own names, of a bounded size.
+"""Guard of the server: it answers only its own pages, under its own host names, with bodies of a bounded size.
 
-There is no password, so a page of another site must not reach the stores through the browser of somebody who may.
+There is no password, so a page of another site must not reach the stores through a user's browser.
 
-Names. Where only this machine reaches the server, it answers to loopback names and to the one it was given, on any
-port, as tunnels have others. A name that an attacker lets point to 127.0.0.1 (DNS rebinding) is refused.
+Names. Where only this machine reaches the server, it answers to loopback names and to the name it was given, on any
+port, since tunnels use other ports. It refuses a name that an attacker points to 127.0.0.1 (DNS rebinding).
 
-Origins. Browsers say with ``Sec-Fetch-Site`` whether a request comes from a page of the same origin, as they see it: in
-front of a reverse proxy too, which need not pass its name on. They leave it out where the page came over plain http
-from another machine, and old ones always do. Then ``Origin`` has to be this host, or the request has to carry
-`PAGE_HEADER`: our pages send it, and a page of another origin cannot, since browsers would first ask for leave, which
-is never given. Where there is neither, no page asks, or only for a picture to show, which browsers keep from it.
+Origins. ``Sec-Fetch-Site`` says whether a request comes from a page of the same origin as the browser sees it, also in
+front of a reverse proxy that does not pass its name on. Browsers leave it out where the page came over plain http from
+another machine; old browsers always do. Then either ``Origin`` is this host, or the request carries `PAGE_HEADER`: our
+pages send it, and a page of another origin cannot, since browsers first ask for a permission that is never given. A
+request with none of these comes from no page, or loads a picture whose content the browser keeps from the page.
 """
 
 import re
@@ -20,46 +20,46 @@ from flask import Flask, Response, abort, request
 from werkzeug import Response as AnyResponse
 from werkzeug.exceptions import HTTPException
 
-LARGEST = 2 * 2**20
-"""Bytes of a request's body. Real ones have up to 3 kB, and near 1 MB where 100,000 samples are selected."""
+MAX_BODY = 2 * 2**20
+"""Bytes of a request's body. Pages send up to 3 kB, and almost 1 MB where 100,000 samples are selected."""
 PAGE_COOKIE, PAGE_HEADER = "gradscope_page", "Gradscope-Page"
-"""Dash sends what is in the cookie, which only a page of the same origin can read, in the header."""
+"""Dash sends the content of the cookie, which only a page of the same origin can read, in the header."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
-_NOWHERE = re.compile(r"//|(^|/)\.{1,2}(/|$)|[%\\\x00-\x1f]")
-"""In a path, decoded once: browsers resolve dots, and nothing here is named like that."""
+_FORBIDDEN_PATH = re.compile(r"//|(^|/)\.{1,2}(/|$)|[%\\\x00-\x1f]")
+"""In a path that was decoded once: browsers resolve dots, and no address here has the other characters."""
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'self'"
 )
-"""The browser is told to ask no other host for anything."""
+"""Forbids the browser any request to another host."""
 
 
 def register(server: Flask, prefix: str, names: Collection[str] | None = None) -> None:
-    """Refuse what is not for this server, in a line of text, and tell browsers what the pages may do.
+    """Refuse requests that are not for this server, in one line each, and restrict the pages in the browser.
 
     Parameters
     ----------
     prefix
         Path of the app on its host.
     names
-        Names under which the server is asked, without ports and with IPv6 addresses in brackets; any where None.
+        Host names that the server answers to, without ports and with IPv6 addresses in brackets; any where None.
     """
-    server.config["MAX_CONTENT_LENGTH"] = LARGEST
+    server.config["MAX_CONTENT_LENGTH"] = MAX_BODY
 
     @server.before_request
-    def guard() -> None:
+    def check() -> None:
         _check_host(names)
-        if _is_stranger():
+        if _is_cross_site():
             abort(403, "this request comes from a page of another site; open the dashboard in a tab of its own")
-        if _NOWHERE.search(request.path):
+        if _FORBIDDEN_PATH.search(request.path):
             abort(404, "there is nothing at this address")
-        if (request.content_length or 0) > LARGEST:
-            abort(413, f"a body of {request.content_length} bytes; at most {LARGEST}")
+        if (request.content_length or 0) > MAX_BODY:
+            abort(413, f"a body of {request.content_length} bytes; at most {MAX_BODY}")
 
     @server.errorhandler(HTTPException)
-    def tell(error: HTTPException) -> AnyResponse:
+    def as_text(error: HTTPException) -> AnyResponse:
         response = error.get_response(request.environ)
         if response.status_code >= 400:
             response.data = f"{error.description}\n"
@@ -83,7 +83,7 @@ def register(server: Flask, prefix: str, names: Collection[str] | None = None) -
 
 
 def local_names(host: str) -> frozenset[str]:
-    """Under which a server is asked that listens on `host`, which only this machine reaches."""
+    """The names of a server that listens on `host`, which only this machine reaches."""
     return LOOPBACK | {f"[{host}]" if ":" in host else host.lower()}
 
 
@@ -95,14 +95,14 @@ def _check_host(names: Collection[str] | None) -> None:
     if names is not None and found[1].lower() not in names:
         abort(
             421,
-            f"this dashboard listens on its own machine only, and {found[1]!r} is not a name of it: ask for "
+            f"this dashboard listens on its own machine only, and {found[1]!r} is not a name of it: use "
             f"{' or '.join(sorted(names))}, through a tunnel too; a reverse proxy sends one of these as Host "
-            "(nginx's proxy_pass does, unless it is told otherwise)",
+            "(nginx's proxy_pass does by default)",
         )
 
 
-def _is_stranger() -> bool:
-    """Whether a request comes from a page of another origin, other than by following a link."""
+def _is_cross_site() -> bool:
+    """Whether a request comes from a page of another origin, unless it follows a link."""
     sent = request.headers
     if (site := sent.get("Sec-Fetch-Site")) is not None:
         followed = sent.get("Sec-Fetch-Mode") == "navigate" and sent.get("Sec-Fetch-Dest") == "document"

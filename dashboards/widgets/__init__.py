@@ -1,1 +1,1 @@
-"""What pages share: controls, tables, cards of figures, thumbnails, links."""
+"""Parts that pages share: controls, tables, figures and their export, thumbnails, messages, links."""

@@ -1,4 +1,4 @@
-"""A figure as something that can be named, handed on and reproduced: its numbers as CSV, the Python that draws it."""
+"""Export of figures: their numbers as CSV, the Python that draws them, and the route that serves the numbers."""
 
 import base64
 import json
@@ -14,82 +14,83 @@ import xarray as xr
 from flask import Flask, Response, request
 from pydantic import TypeAdapter, ValidationError
 
-from dashboards.data.library import Library, Recorded
+from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
 from gradscope.errors import GradscopeError, one_of
 
-if TYPE_CHECKING:  # importing the figures takes a second: not before the first one is drawn
+if TYPE_CHECKING:  # the figures take a second to import: not before the first one is drawn
     import plotly.graph_objects as go
 
     from gradscope.plots import Figure
 
-_LONGEST = 8192
+_MAX_TEXT = 8192
 """Characters of an encoded call, and of a view's address."""
 _FORMULA = re.compile(r"[\s\"']*(?:[=@]|[+-](?![\d.]+\s*$))")
-"""What spreadsheets compute; numbers with a sign are none."""
+"""A text that spreadsheets compute; a number with a sign is not one."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One figure of a store: enough to draw it, to list its numbers and to write it as Python."""
+    """The call that makes one figure of a store: enough to draw it, to list its numbers and to write it as Python."""
 
     figure: str
     """Name in `gradscope.plots.FIGURES`."""
     arguments: Mapping[str, Any]
-    """Of the figure's function, as JSON can hold them."""
+    """Arguments of the figure's function, as JSON can hold them."""
 
     @property
     def variables(self) -> tuple[str, ...]:
         """Names of the variables along t that the figure reads."""
         return _figure(self.figure).needs(self.arguments)
 
-    def numbers(self, run: Recorded) -> pd.DataFrame:
-        """What the figure shows. Not to be changed: it is kept.
+    def numbers(self, run: OpenRun) -> pd.DataFrame:
+        """The numbers that the figure shows. They are cached: do not change them.
 
         Raises
         ------
         GradscopeError
-            The store does not hold what the arguments ask for.
+            The store does not hold what the figure needs.
         """
         return run.memo(
             ("numbers", self.encode()), lambda: _figure(self.figure).numbers(self._data(run), **self.arguments)
         )
 
-    def draw(self, run: Recorded) -> "go.Figure":
-        """The figure; kept, as `numbers` are."""
+    def draw(self, run: OpenRun) -> "go.Figure":
+        """The figure. It is cached: do not change it."""
         numbers = self.numbers(run)
         return run.memo(("figure", self.encode()), lambda: _figure(self.figure).draw(numbers))
 
-    def csv(self, run: Recorded, view: str = "") -> str:
-        """The numbers, below lines that start with ``#`` and say where they come from.
+    def csv(self, run: OpenRun, view: str = "") -> str:
+        """The numbers as CSV. Its first lines start with ``#`` and state the origin.
 
         Parameters
         ----------
         view
-            Address of the view in which the figure is shown.
+            Address of the view that shows the figure.
         """
         numbers = self.numbers(run)
-        about = {
+        origin = {
             "run_id": run.ds.attrs.get("run_id", ""),
             "configuration_hash": run.ds.attrs.get("configuration_hash", ""),
             "store": run.path.name,
             "status": run.ds.attrs.get("status", ""),
             "figure": self.figure,
             "arguments": self.arguments,
-            "view": view[:_LONGEST],
+            "view": view[:_MAX_TEXT],
             **{key: value for key, value in numbers.attrs.items() if key != "coordinates"},
         }
         text = StringIO()
-        for key, value in about.items():
+        for key, value in origin.items():
             line = value if isinstance(value, str) else json.dumps(_jsonable(value), sort_keys=True)
             if line:
-                text.write(harmless(f"# {key}: {_line(line)}") + "\n")
-        told = {name: numbers[name].map(harmless) for name in numbers.select_dtypes(exclude="number")}
-        table = numbers.assign(**told).rename(columns=harmless, index=harmless)
+                text.write(harmless(f"# {key}: {_one_line(line)}") + "\n")
+        texts = {name: numbers[name].map(harmless) for name in numbers.select_dtypes(exclude="number")}
+        table = numbers.assign(**texts).rename(columns=harmless, index=harmless)
         table.to_csv(text, index=not isinstance(numbers.index, pd.RangeIndex))
         return text.getvalue()
 
-    def python(self, run: Recorded) -> str:
-        """A script that draws the figure from the store, for a notebook."""
+    def python(self, run: OpenRun) -> str:
+        """A script that draws the figure from the store."""
         lines = [
             f"# {stamp(run)}",
             "import gradscope",
@@ -107,53 +108,53 @@ class Call:
         return "\n".join(lines)
 
     def encode(self) -> str:
-        """As text that can stand in a URL."""
+        """The call as text that is fit for a URL."""
         text = json.dumps([self.figure, self.arguments], separators=(",", ":"), sort_keys=True)
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
     def decode(cls, text: str) -> "Call":
-        """From `encode`.
+        """Inverse of `encode`.
 
         Raises
         ------
         GradscopeError
-            The text is none of `encode`, or the figure is unknown or takes other arguments.
+            The text is not an encoded call, the figure is unknown, or its arguments do not fit.
         """
-        if len(text) > _LONGEST:
-            raise GradscopeError(f"call: {len(text)} characters; at most {_LONGEST}")
+        if len(text) > _MAX_TEXT:
+            raise GradscopeError(f"call: {len(text)} characters; at most {_MAX_TEXT}")
         try:
             decoded = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             figure, arguments = TypeAdapter(tuple[str, dict[str, Any]]).validate_python(decoded)
-        except (ValueError, RecursionError):  # which binascii's, json's and pydantic's errors are
+        except (ValueError, RecursionError):  # errors of binascii, json and pydantic are ValueErrors
             raise GradscopeError("call: cannot be read; copy the whole address") from None
-        _check(figure, arguments)
+        _check_arguments(figure, arguments)
         return cls(figure, arguments)
 
-    def _data(self, run: Recorded) -> xr.Dataset:
-        """What the figure reads: scalars in memory, or where it needs tensors the whole store, lazily."""
-        there = [name for name in self.variables if name in run.ds]
-        lazy = not there or any(name in run.tensors for name in there)
-        return run.ds if lazy else run.scalars(*there)
+    def _data(self, run: OpenRun) -> xr.Dataset:
+        """The data that the figure reads: scalars in memory; the whole store, lazily, where it needs tensors."""
+        stored = [name for name in self.variables if name in run.ds]
+        lazy = not stored or any(name in run.tensors for name in stored)
+        return run.ds if lazy else run.scalars(*stored)
 
 
 def harmless(value: Any) -> Any:
-    """A text as a spreadsheet may have it: no part of it is taken for a formula, but led by an apostrophe."""
+    """A text that spreadsheets do not compute: an apostrophe precedes each part that looks like a formula."""
     if not isinstance(value, str):
         return value
     return "".join(f"'{part}" if _FORMULA.match(part) else part for part in re.split("([,;\t\r\n])", value))
 
 
-def stamp(run: Recorded) -> str:
-    """What a figure was made from, in one line."""
+def stamp(run: OpenRun) -> str:
+    """The origin of a figure in one line: run, configuration and store."""
     digest = str(run.ds.attrs.get("configuration_hash", "unknown"))[:8]
-    return _line(f"run {run.key} · configuration {digest} · store {run.path.name}")
+    return _one_line(f"run {run.key} · configuration {digest} · store {run.path.name}")
 
 
 def register(server: Flask, library: Library, prefix: str) -> None:
     """Serve the numbers of figures: ``numbers/<key>.csv?call=<encoded call>``, with ``view=<address>`` for the header.
 
-    What does not exist is answered by 404 and a line of text.
+    An unknown run or figure is answered with 404 and one line.
 
     Parameters
     ----------
@@ -165,7 +166,7 @@ def register(server: Flask, library: Library, prefix: str) -> None:
     def numbers(key: str) -> Response:
         try:
             run = library.runs.get(key)
-            if not isinstance(run, Recorded):
+            if not isinstance(run, OpenRun):
                 raise GradscopeError(run.reason if run else f"run {key[:20]!r}: one of {', '.join(library.runs)}")
             call = Call.decode(request.args.get("call", ""))
             text = call.csv(run, request.args.get("view", ""))
@@ -184,7 +185,7 @@ def _figure(name: str) -> "Figure":
     return FIGURES[name]
 
 
-def _check(figure: str, arguments: Mapping[str, Any]) -> None:
+def _check_arguments(figure: str, arguments: Mapping[str, Any]) -> None:
     """Raise GradscopeError where the figure does not take these arguments."""
     takes = signature(_figure(figure).numbers)
     try:
@@ -205,12 +206,12 @@ def _jsonable(value: Any) -> Any:
 
 
 def _code(value: Any) -> str:
-    """As Python; a list of cells with one a line."""
+    """A value as Python; a list of cells has one per line."""
     if not isinstance(value, list) or not any(isinstance(item, Mapping) for item in value):
         return repr(value)
     return "\n".join(["[", *(f"        {item!r}," for item in value), "    ]"])
 
 
-def _line(text: str) -> str:
-    """Without line breaks: names of stores and classes may hold anything."""
+def _one_line(text: str) -> str:
+    """Names of stores and classes may have line breaks."""
     return " ".join(text.split())

@@ -1,8 +1,8 @@
-"""Tables that sort, filter and lead somewhere: ag-grid, community edition, in the colours of the page.
+"""Tables that sort and filter, whose rows open views: ag-grid, community edition, in the colours of the page.
 
-A row is a dictionary. Its ``id`` tells it from the others, so that new rows leave filters, order and focus as they are;
-its ``href``, where it has one, is the view that a click or Enter opens. The functions that columns name are in
-assets/tables.js. Texts are shown as texts: nothing that a store holds is read as markup or as code.
+A row is a dictionary. Its ``id`` identifies it, so that new rows keep filters, order and focus; its ``href``, where it
+has one, is the view that a click or Enter opens. The functions that columns name are in assets/tables.js. Texts are
+shown as texts: nothing in a store is read as markup or code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,50 +14,50 @@ from dash_ag_grid import AgGrid
 ROW, HEADER = 26, 30
 """Heights in pixels."""
 SEVERITIES = {"alarm": "▲", "warning": "●", "remark": "○"}
-"""A symbol, as colour alone says nothing to many."""
+"""A symbol for each severity, for readers who cannot distinguish the colours."""
 
 Row = Mapping[str, Any]
 Column = dict[str, Any]
 
 
 def table(
-    id: str, columns: Sequence[Column], rows: Sequence[Row], label: str, height: str = "100%", at: str | None = None
+    id: str, columns: Sequence[Column], rows: Sequence[Row], label: str, height: str = "100%", store: str | None = None
 ) -> html.Div:
     """A table; a callback may set its ``rowData``.
 
     Parameters
     ----------
     id
-        Of the grid; that of the frame around it is ``<id>-frame``.
+        Of the grid; the frame around it has the id ``<id>-frame``.
     label
-        What it is, for screen readers.
+        Name of the table for screen readers.
     height
-        As CSS has it; `fitting` gives that of some rows.
-    at
-        Id of a dcc.Store that is to hold the row under the mouse or the focus.
+        In CSS; `height_of` gives the height of some rows.
+    store
+        Id of a dcc.Store that receives the row under the mouse or the focus.
     """
-    looked = ["lookAtRow(params)"] if at else []
+    focused = ["focusRow(params)"] if store else []
     return html.Div(
         AgGrid(
             id=id,
             columnDefs=list(columns),
             rowData=list(rows),
             getRowId="params.data.id",
-            rowClassRules={"leads": "params.data.href != null"},
-            defaultColDef={"filter": True, "tooltipValueGetter": {"function": "cut(params)"}},
+            rowClassRules={"clickable": "params.data.href != null"},
+            defaultColDef={"filter": True, "tooltipValueGetter": {"function": "fullText(params)"}},
             dashGridOptions={
                 "rowHeight": ROW,
                 "headerHeight": HEADER,
                 "ensureDomOrder": True,
                 "tooltipShowDelay": 400,
                 "suppressDragLeaveHidesColumns": True,
-                "context": {"at": at},
+                "context": {"store": store},
             },
             eventListeners={
                 "rowClicked": ["openRow(params)"],
                 "cellKeyDown": ["openRow(params)"],
-                "cellFocused": looked,
-                "cellMouseOver": looked,
+                "cellFocused": focused,
+                "cellMouseOver": focused,
             },
             style={"height": "100%", "width": "100%"},
         ),
@@ -69,43 +69,45 @@ def table(
     )
 
 
-def renewed(columns: list[Column], before: list[Column] | None) -> Any:
-    """Columns for a callback to set: none where they are as before, for new ones put filters and widths back."""
+def changed_columns(columns: list[Column], before: list[Column] | None) -> Any:
+    """Columns for a callback to set; no update where they are the same, as that would reset filters and widths."""
     return no_update if columns == before else columns
 
 
-def fitting(rows: int, most: int) -> str:
-    """Height at which so many rows are seen without scrolling, or as many as `most`."""
+def height_of(rows: int, most: int) -> str:
+    """Height at which all rows are seen without scrolling, at most `most` of them."""
     return f"{HEADER + ROW * min(max(rows, 1), most) + 4}px"
 
 
-def words(field: str, title: str, width: int, **options: Any) -> Column:
-    """A column of texts, of a width in pixels for a small screen."""
+def text_column(field: str, title: str, width: int, **options: Any) -> Column:
+    """A column of texts; the width is in pixels, on a small screen."""
     return _column(field, title, width, **options)
 
 
-def badges(field: str, title: str, width: int, **options: Any) -> Column:
-    """A column of texts like ``▲ unstable, ● frozen``, each a badge in the colour of its severity."""
+def badge_column(field: str, title: str, width: int, **options: Any) -> Column:
+    """A column of texts like ``▲ unstable, ● frozen``, shown as badges in the colours of their severities."""
     return _column(field, title, width, cellRenderer="Badges", **options)
 
 
-def number(field: str, title: str, width: int, shown: str = "significant(params.value)", **options: Any) -> Column:
-    """A column of numbers, which sorts and filters as such, whatever is shown of them."""
-    kind = {"filter": "agNumberColumnFilter", "type": "rightAligned", "valueFormatter": {"function": shown}}
+def number_column(
+    field: str, title: str, width: int, formatter: str = "significant(params.value)", **options: Any
+) -> Column:
+    """A column of numbers, which sorts and filters by the numbers, however they are formatted."""
+    kind = {"filter": "agNumberColumnFilter", "type": "rightAligned", "valueFormatter": {"function": formatter}}
     return _column(field, title, width, **(kind | options))
 
 
-def interval(field: str, title: str, width: int, digits: int | None = None, **options: Any) -> Column:
-    """A column of numbers with their intervals, which are in ``<field>_low`` and ``<field>_high``."""
-    text = f"interval(params.value, params.data.{field}_low, params.data.{field}_high, {digits or 0})"
-    return number(field, title, width, text, **options)
+def interval_column(field: str, title: str, width: int, digits: int | None = None, **options: Any) -> Column:
+    """A column of numbers with their intervals, from the fields ``<field>_low`` and ``<field>_high``."""
+    formatter = f"interval(params.value, params.data.{field}_low, params.data.{field}_high, {digits or 0})"
+    return number_column(field, title, width, formatter, **options)
 
 
-def marked(severity: str, text: str) -> str:
-    """A text for `badges`."""
+def badge(severity: str, text: str) -> str:
+    """A text for `badge_column`."""
     return f"{SEVERITIES[severity]} {text}"
 
 
 def _column(field: str, title: str, width: int, **options: Any) -> Column:
-    """Columns share the room there is in proportion to their widths, and are a little narrower where it is scarce."""
+    """Columns share the width of the table in proportion to their widths; they shrink to 85 % before it scrolls."""
     return {"field": field, "headerName": title, "flex": width, "minWidth": round(0.85 * width)} | options

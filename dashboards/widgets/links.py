@@ -1,35 +1,53 @@
-"""Where callbacks come from, and ways into the cursor view."""
+"""Links between views: the run and state of the page that is shown, and the state that a link to a cell opens."""
 
-from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
-from dashboards.data.library import Library, Recorded
-from dashboards.state import SHOWN, VARIABLES_MOST, State, default, parse, scalars
+import dash
+from pydantic import BaseModel
+
+from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
+from dashboards.state import CELLS_DEFAULT, VARIABLES_MAX, State, default, diagnostics, parse
 from gradscope.errors import GradscopeError
 
+VIEW = dash.State("view", "data")
+"""State of a callback: the page that is shown, a `View`."""
+VERSION = dash.Input("version", "data")
+"""Input of a callback that runs when the store grows: `OpenRun.version`, None at first."""
 
-def came_from(library: Library, view: Mapping[str, str] | None) -> tuple[Recorded, State]:
+
+class View(BaseModel, extra="forbid"):
+    """The page that is shown: content of the dcc.Store ``view``."""
+
+    store: str
+    """Key of the run."""
+    page: str
+    url: str
+    """Relative URL that restores the state with which the page was opened."""
+
+
+def shown_state(library: Library, view: View | None) -> tuple[OpenRun, State]:
     """The run that a page shows, and the state with which it was opened.
 
     Raises
     ------
     GradscopeError
-        The store cannot be opened any more, or no page is shown.
+        No page is shown, or the store can no longer be opened.
     """
     if view is None:
-        raise GradscopeError("no page is shown yet; load it again")
-    run = library.run(view["store"])
-    path, _, query = view["url"].partition("?")
+        raise GradscopeError("no page is shown yet; reload it")
+    run = library.run(view.store)
+    path, _, query = view.url.partition("?")
     state, _ = parse(path, dict(parse_qsl(query)), library)
-    if not isinstance(run, Recorded) or state is None:
-        raise GradscopeError(run.reason if not isinstance(run, Recorded) else f"{run.path} cannot be opened")
+    if not isinstance(run, OpenRun) or state is None:
+        raise GradscopeError(run.reason if not isinstance(run, OpenRun) else f"{run.path} cannot be opened")
     return run, state
 
 
-def into(run: Recorded, cell: int, variables: tuple[str, ...] = ()) -> State:
-    """The cursor view of a cell: it is among those shown, and these diagnostics come first."""
-    usual = default(run, "trajectory")
-    cells = usual.cells if cell in usual.cells else tuple(sorted((*usual.cells[: SHOWN - 1], cell)))
-    there = tuple(name for name in variables if name in scalars(run))
-    shown = tuple(dict.fromkeys((*there, *usual.variables)))[:VARIABLES_MOST]
-    return usual.to("trajectory", cell=cell, cells=cells, variables=shown)
+def trajectory_state(run: OpenRun, cell: int, variables: tuple[str, ...] = ()) -> State:
+    """The state of the trajectory page of a cell: the cell is among those shown, these diagnostics come first."""
+    start = default(run, "trajectory")
+    cells = start.cells if cell in start.cells else tuple(sorted((*start.cells[: CELLS_DEFAULT - 1], cell)))
+    known = tuple(name for name in variables if name in diagnostics(run))
+    shown = tuple(dict.fromkeys((*known, *start.variables)))[:VARIABLES_MAX]
+    return start.to("trajectory", cell=cell, cells=cells, variables=shown)

@@ -1,8 +1,8 @@
-"""How a cell's lines look in the figures, as a small picture beside its name."""
+"""Swatches: the line style of a cell in the figures, as a small picture beside its name."""
 
 from urllib.parse import quote
 
-from gradscope.plots.cells import Look
+from gradscope.plots.cell_style import Look
 
 _DASHES = {
     "solid": "",

@@ -1,4 +1,4 @@
-"""Final images as tiles, each with what the guide and the judge see in it, and the way to its trajectory."""
+"""Thumbnails: final images with the verdicts of guide and judge, each a link to its trajectory."""
 
 from math import ceil
 from typing import Any
@@ -6,68 +6,70 @@ from typing import Any
 import pandas as pd
 from dash import html
 
-from dashboards.data.library import Recorded
+from dashboards.data.open_run import OpenRun
 from dashboards.images.tiles import COLUMNS
 from dashboards.state import State
-from dashboards.widgets.verdicts import RIGHT, said
+from dashboards.widgets.verdicts import NAMES, RIGHT, verdict_text
 
 SPRITE = 64
-"""So many samples' images come as one picture."""
-_LOOKS = {1.0: "right", 0.0: "wrong"}
+"""Samples whose images come as one picture."""
+_CLASS_NAMES = {1.0: "right", 0.0: "wrong"}
 
 
-def tiles(run: Recorded, table: pd.DataFrame, state: State) -> list[html.A]:
-    """A tile for each row of `dashboards.widgets.verdicts.verdicts`, whose index is that of the sample.
+def thumbnails(run: OpenRun, table: pd.DataFrame, state: State) -> list[html.A]:
+    """A thumbnail for each row of `dashboards.widgets.verdicts.verdicts`; its index is that of the sample.
 
     Parameters
     ----------
     state
-        The cursor view of the cell; its sample is marked.
+        State of the cell's trajectory page; its sample is marked.
     """
-    return [_tile(run, int(i), row._asdict(), state) for i, row in zip(table.index, table.itertuples(), strict=True)]
+    rows = zip(table.index, table.itertuples(), strict=True)
+    return [_thumbnail(run, int(i), row._asdict(), state) for i, row in rows]
 
 
-def sprite(run: Recorded, cell: int, sample: int) -> dict[str, str]:
-    """Style that shows the final image of one sample: its part of a picture of many."""
+def sprite_style(run: OpenRun, cell: int, sample: int) -> dict[str, str]:
+    """Style of an element that shows the final image of one sample, a part of a picture of `SPRITE` samples."""
     first = sample // SPRITE * SPRITE
     last = min(first + SPRITE, run.ds.sizes["sample"]) - 1
     columns = min(COLUMNS, last - first + 1)
     rows = ceil((last - first + 1) / columns)
     row, column = divmod(sample - first, columns)
-    fresh = f"&v={run.version}" if run.live else ""
+    version = f"&v={run.version}" if run.live else ""
     return {
-        "backgroundImage": f"url(thumbnails/{run.key}/{cell}.png?samples={first}-{last}{fresh})",
+        "backgroundImage": f"url(thumbnails/{run.key}/{cell}.png?samples={first}-{last}{version})",
         "backgroundSize": f"{100 * columns}% {100 * rows}%",
         "backgroundPosition": f"{100 * column / max(columns - 1, 1):.4f}% {100 * row / max(rows - 1, 1):.4f}%",
     }
 
 
-def _tile(run: Recorded, sample: int, row: dict[str, Any], state: State) -> html.A:
+def _thumbnail(run: OpenRun, sample: int, row: dict[str, Any], state: State) -> html.A:
     picture = html.Span(
         role="img",
         className="thumb-picture",
-        style=sprite(run, state.cell, sample) if row["finished"] and "image" in run.ds else {},
+        style=sprite_style(run, state.cell, sample) if row["finished"] and "image" in run.ds else {},
         **{"aria-label": f"final image of sample {sample}"},
     )
-    words = [html.Span([html.B(sample), f" {row['label']}"])]
-    words += [
-        html.Span(_verdict(who, row[who], row[f"{who}_right"]), className=_LOOKS.get(row[f"{who}_right"]))
-        for who in ("own", "judge")
-        if f"{who}_prediction" in run.ds
-    ]
-    if not row["finished"]:
-        words = [words[0], html.Span("not finished")]
+    lines = [html.Span([html.B(sample), f" {row['label']}"])]
+    if row["finished"]:
+        lines += [
+            html.Span(_verdict(name, row[who], row[f"{who}_right"]), className=_CLASS_NAMES.get(row[f"{who}_right"]))
+            for who, name in NAMES.items()
+            if f"{who}_prediction" in run.ds
+        ]
+    else:
+        lines.append(html.Span("not finished"))
     if row["nonfinite"]:
-        words.append(html.Span(f"▲ {row['nonfinite']} steps not finite", className="wrong"))
-    here = {"aria-current": "true"} if sample == state.sample else {}
+        lines.append(html.Span(f"▲ {row['nonfinite']} steps not finite", className="wrong"))
+    current = {"aria-current": "true"} if sample == state.sample else {}
     return html.A(
-        [picture, *words],
+        [picture, *lines],
         href=state.to("trajectory", sample=sample).url(),
         className="thumb view-link",
-        **{"data-sample": sample, **here},
+        **{"data-sample": sample, **current},
     )
 
 
-def _verdict(who: str, name: str, right: float) -> str:
-    """Without the class where it is the target."""
-    return f"{who} {RIGHT}" if right == 1 else f"{who} {said(name, right)}"
+def _verdict(name: str, seen: str, right: float) -> str:
+    """A verdict, without the class that was seen where it is the target."""
+    return f"{name} {RIGHT}" if right == 1 else f"{name} {verdict_text(seen, right)}"

@@ -1,20 +1,24 @@
-"""What the guide and the judge see in the final images of a cell."""
+"""Verdicts of the guide and the judge on the final images of a cell."""
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dashboards.state import ONLY
-from gradscope.analysis.contents import class_name, class_names, finished
+from dashboards.state import SAMPLE_FILTERS, SampleFilter
+from gradscope.analysis.verdicts import class_name, class_names
+from gradscope.analysis.written import finished
 
 RIGHT, WRONG, NONE = "✓", "✗", "–"
-"""Besides a colour."""
-TITLES = dict(zip(ONLY, ("all", "judge wrong", "guide fooled", "judge right", "not finite"), strict=True))
-"""Of the choices of samples; fooled are those that their own guide gets right and the judge wrong."""
+"""Symbols, for readers who cannot distinguish the colours."""
+NAMES = {"own": "guide", "judge": "judge"}
+"""Names on the pages, by the prefix of the store's variables."""
+_TITLES = ("all", "judge wrong", "guide fooled", "judge right", "not finite")
+FILTER_TITLES = dict(zip(SAMPLE_FILTERS, _TITLES, strict=True))
+"""A guide is fooled where it sees the target class in a sample and the judge does not."""
 
 
 def verdicts(cell: xr.Dataset) -> pd.DataFrame:
-    """One row a sample of one cell.
+    """The verdicts on the samples of one cell.
 
     Parameters
     ----------
@@ -25,14 +29,15 @@ def verdicts(cell: xr.Dataset) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``sample``; ``label``, ``own`` and ``judge``, names of classes, empty where there is no verdict; ``own_right``
-        and ``judge_right``, 1, 0 or NaN; ``finished``; ``nonfinite``, the number of gradients that are not finite.
+        One row for each sample: ``sample``; ``label``, ``own`` and ``judge``, names of classes, empty where there is no
+        verdict; ``own_right`` and ``judge_right``, 1, 0 or NaN; ``finished``; ``nonfinite``, the number of gradients
+        that are not finite.
     """
     names = class_names(cell)
     label, done = cell["label"].values.astype(int), finished(cell)
-    named = [class_name(names, number) for number in label]
-    table = pd.DataFrame({"sample": cell["sample"].values, "label": named, "finished": done})
-    for who in ("own", "judge"):
+    targets = [class_name(names, number) for number in label]
+    table = pd.DataFrame({"sample": cell["sample"].values, "label": targets, "finished": done})
+    for who in NAMES:
         seen = np.full(len(label), -1)
         if f"{who}_prediction" in cell:
             seen = np.where(done, cell[f"{who}_prediction"].values, -1).astype(int)
@@ -43,8 +48,8 @@ def verdicts(cell: xr.Dataset) -> pd.DataFrame:
     return table
 
 
-def chosen(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Which rows of `verdicts` each of `ONLY` shows."""
+def filter_rows(table: pd.DataFrame) -> dict[SampleFilter, pd.Series]:
+    """By filter, whether it shows each row of `verdicts`."""
     wrong, right = table["judge_right"] == 0, table["judge_right"] == 1
     return {
         "all": pd.Series(True, table.index),
@@ -55,6 +60,6 @@ def chosen(table: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
-def said(name: str, right: float) -> str:
-    """A verdict: a symbol and the name of the class."""
+def verdict_text(name: str, right: float) -> str:
+    """A verdict as a symbol and the name of the class."""
     return f"{RIGHT if right else WRONG} {name}" if name else NONE

@@ -15,11 +15,15 @@ def text() -> str:
 
 def _sections(command: Any, name: str) -> list[str]:
     if hasattr(command, "commands"):
-        return [part for inner, below in command.commands.items() for part in _sections(below, f"{name} {inner}")]
+        commands = {inner: below for inner, below in command.commands.items() if not below.hidden}
+        return [part for inner, below in commands.items() for part in _sections(below, f"{name} {inner}")]
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
     usage = " ".join([name, *(p.metavar or p.human_readable_name.upper() for p in arguments), "[OPTIONS]"])
-    rows = [(code(p.metavar or p.name.upper()), "required", p.help or "") for p in arguments]
+    rows = [
+        (code(p.metavar or p.name.upper()), "required" if p.required else code(p.default), p.help or "")
+        for p in arguments
+    ]
     rows += [(code(_written(p)), _default(p), p.help or "") for p in options]
     examples = [line.strip() for line in (command.epilog or "").splitlines() if line.strip().startswith(f"{name} ")]
     shown = "\n".join(["```text", *examples, "```", ""]) if examples else ""

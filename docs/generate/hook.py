@@ -30,6 +30,7 @@ FROM_OUTSIDE = (
     "runs/*.py",
     "runs/**/*.yaml",
     "runs/**/*.png",
+    "runs/examples/*.ipynb",
 )
 """Files of the repository that are part of the site, at the same paths."""
 GENERATED = {

@@ -11,10 +11,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def code(text: object) -> str:
     """Text as code, in a table or outside of one."""
-    return f"<code>{_escaped(str(text))}</code>"
+    return f"<code>{escaped(str(text))}</code>"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text without markup."""
     return "".join(f"&#{ord(letter)};" if letter in "&<>|*_`$\\[]" else letter for letter in text)
 
 

@@ -9,10 +9,9 @@ import xarray as xr
 from markdown_tables import code, table
 
 from gradscope.analysis import direction_signatures, outcome_signatures, pair_signatures
-from gradscope.analysis.curve_signatures import CURVES
-from gradscope.analysis.curve_test import CurveSignature
+from gradscope.analysis.curve_signature import CurveSignature
 from gradscope.analysis.findings import SEVERITIES, Finding, ranked
-from gradscope.analysis.signatures import OTHERS, find
+from gradscope.analysis.signatures import CURVES, OTHERS, find
 from gradscope.analysis.synthetic import FAULTS, SIGNATURE, trajectories
 
 

@@ -1,4 +1,4 @@
-"""What a store says of its diagnostics: the rows of the table, and those of a user's own probes."""
+"""How to describe and draw a diagnostic: by the table, or for a user's own probe by attributes in the store."""
 
 import numpy as np
 import xarray as xr
@@ -8,7 +8,7 @@ from probes.variable import Variable
 
 
 def described(ds: xr.Dataset, name: str) -> Variable:
-    """The row of a diagnostic: the table's, or else what its attributes in the store say.
+    """The row of a diagnostic in the table; for a user's own probe, a row made from its attributes in the store.
 
     Examples
     --------
@@ -31,6 +31,6 @@ def described(ds: xr.Dataset, name: str) -> Variable:
 
 
 def _number(value: object) -> float | None:
-    """The value, where it is a finite number."""
+    """The value as a float; None if it is not a finite number."""
     is_number = isinstance(value, int | float | np.number) and bool(np.isfinite(value))
     return float(value) if is_number else None  # type: ignore[arg-type]

@@ -9,8 +9,7 @@ import pandas as pd
 from gradscope.store.dims import CELL_DIMS
 
 Severity = Literal["alarm", "warning", "remark"]
-"""An alarm says that guidance fails, a warning that something is to be looked at, a remark what one might mistake for a
-fault, or cannot yet tell."""
+"""Alarm: guidance fails. Warning: something needs a look. Remark: it resembles a fault, or the data cannot decide."""
 SEVERITIES: tuple[Severity, ...] = ("alarm", "warning", "remark")
 
 
@@ -25,27 +24,28 @@ class Finding:
     stabilizer: str
     guidance_scale: float
     first_timestep: float | None
-    """Where it begins, in sampling order (so the larger one); None where it is not about timesteps."""
+    """Where it begins in sampling order, so the larger of the two timesteps; None for outcomes without timesteps."""
     last_timestep: float | None
     affected: int
-    """Number of samples that show it,"""
+    """Number of samples that show it."""
     samples: int
-    """of so many."""
+    """Number of samples that were tested."""
     effect: float
-    """The statistic that the test looks at,"""
+    """The statistic that the test compares with the threshold."""
     low: float
+    """Lower bound of its 95 % interval; where single samples show the finding, their smallest value."""
     high: float
-    """its 95 % interval (where single samples show it: the smallest and largest of them),"""
+    """Upper bound of its 95 % interval; where single samples show the finding, their largest value."""
     threshold: float
-    """and the value that it crossed."""
+    """The value that the statistic crossed."""
     evidence: str
-    """In words, with numbers."""
+    """The evidence in words, with numbers."""
     advice: str
     """What to try next."""
     target_class: str = ""
-    """The target class whose samples alone show it; empty where it is all of them."""
+    """The target class, if only its samples show the finding; else empty."""
     further: Mapping[str, str | float] = field(default_factory=dict)
-    """The cell's names along dimensions of the store beside the four, such as ``method``."""
+    """The cell's names along the store's further cell dimensions, such as ``method``."""
 
     @property
     def cell(self) -> dict[str, str | float]:
@@ -59,13 +59,13 @@ class Finding:
         }
 
 
-def at(where: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `Finding` that say in which cell it is."""
+def cell_fields(where: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `Finding` that name its cell."""
     four = {dim: value for dim, value in where.items() if dim in CELL_DIMS}
     return four | {"further": {dim: value for dim, value in where.items() if dim not in CELL_DIMS}}
 
 
-def of_outcome(
+def outcome_finding(
     signature: str,
     severity: Severity,
     where: Mapping[str, Any],
@@ -78,13 +78,21 @@ def of_outcome(
     target_class: str = "",
     span: tuple[float, float] | None = None,
 ) -> Finding:
-    """A finding about final samples: `value` is the effect with its interval, `span` its timesteps if it has any."""
+    """A finding about final samples.
+
+    Parameters
+    ----------
+    value
+        The effect, and the lower and upper bound of its interval.
+    span
+        Its first and last timestep, if it has any.
+    """
     first, last = span or (None, None)
     effect, low, high = value
     return Finding(
         signature=signature,
         severity=severity,
-        **at(where),
+        **cell_fields(where),
         first_timestep=first,
         last_timestep=last,
         affected=int(affected),
@@ -100,17 +108,17 @@ def of_outcome(
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
-    """Alarms before warnings before remarks, and within them by the share of samples affected."""
+    """Sort alarms before warnings before remarks, and within each by the share of affected samples."""
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), -f.affected / max(f.samples, 1), f.signature))
 
 
-def table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """Findings as a data frame, one row each, in the order given."""
+def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """Findings as a data frame: one row each, in the given order."""
     found = list(findings)
     columns = [name for name in Finding.__dataclass_fields__ if name != "further"]
-    own = list(dict.fromkeys(dim for finding in found for dim in finding.further))
-    rows = pd.DataFrame([asdict(finding) | dict(finding.further) for finding in found], columns=[*columns, *own])
+    further = list(dict.fromkeys(dim for finding in found for dim in finding.further))
+    rows = pd.DataFrame([asdict(finding) | dict(finding.further) for finding in found], columns=[*columns, *further])
     times = [rows["first_timestep"], rows["last_timestep"]]
-    whole = all(float(t).is_integer() for column in times for t in column.dropna())
-    kind = "Int64" if whole else "Float64"  # numbers, or <NA>
+    integral = all(float(t).is_integer() for column in times for t in column.dropna())
+    kind = "Int64" if integral else "Float64"  # nullable: outcomes have no timestep
     return rows.astype({"first_timestep": kind, "last_timestep": kind})

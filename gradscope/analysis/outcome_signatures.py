@@ -1,31 +1,35 @@
-"""Signatures of what came out: gradients that are not finite, samples that the judge does not recognise."""
+"""Signatures of the outcome: gradients that are not finite, and final samples that the judge does not recognise."""
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.comparison import accuracy_change
-from gradscope.analysis.contents import Cell, finished, judged, seen_right
-from gradscope.analysis.findings import Finding, of_outcome
+from gradscope.analysis.cells import Cell
+from gradscope.analysis.findings import Finding, cell_fields, outcome_finding
+from gradscope.analysis.paired_cells import accuracy_change
 from gradscope.analysis.statistics import mcnemar
+from gradscope.analysis.verdicts import correct, judged
+from gradscope.analysis.written import finished
 from gradscope.intervals import exact, transfer_ratio, wilson
 
 MARGIN = 0.1
-"""Accuracy above chance that is no success."""
+"""Accuracy above chance that does not yet count as success."""
 FOLLOWED = 0.25
-"""Gain of accuracy over the unguided control that is."""
+"""Gain of accuracy over the unguided control that counts as success."""
 UNDONE = 0.2
-"""Loss from the guide's belief on its way to its verdict on the final samples."""
+"""Loss of the guide's accuracy, from its own inputs on the way to the final samples, that is a fault."""
 UNEVEN = 0.5
-"""Accuracy below which a class fails, where the others do better."""
+"""Accuracy below which a class fails if the others do better."""
 COLLAPSE = 0.5
-"""Share of the floor's coverage, that of real images in place of samples."""
+"""Share of the floor below which coverage is a fault; the floor is the coverage by real images in place of samples."""
 _SOURCES = ("nowhere", "x_t", "the denoiser", "the guide's logits", "the backward pass")
-"""By the numbers of `nonfinite_source`."""
+"""Meaning of the numbers in `nonfinite_source`."""
+_NAMED_SAMPLES = 5
+"""Most samples that the evidence names."""
 
 
 def non_finite(cell: xr.Dataset, where: Cell) -> Finding | None:
-    """Gradients that are not finite, at any timestep of any sample."""
+    """Some gradients are not finite, at any timestep of any sample."""
     bad = (cell["finite_fraction"] < 1).transpose("sample", "timestep").values
     if not bad.any():
         return None
@@ -35,7 +39,7 @@ def non_finite(cell: xr.Dataset, where: Cell) -> Finding | None:
     return Finding(
         signature="non_finite",
         severity="alarm",
-        **where,
+        **cell_fields(where),
         first_timestep=int(timestep[0]),
         last_timestep=int(timestep[-1]),
         affected=int(samples.sum()),
@@ -46,47 +50,48 @@ def non_finite(cell: xr.Dataset, where: Cell) -> Finding | None:
         threshold=0.0,
         evidence=(
             f"{int(bad.sum())} gradients of {int(samples.sum())} samples are not finite, at timesteps {timestep[0]} to "
-            f"{timestep[-1]}; samples {', '.join(map(str, cell['sample'].values[samples][:5]))}"
-            f"{' ...' if samples.sum() > 5 else ''}; those steps went unguided{_sources(cell)}"
+            f"{timestep[-1]}; samples {', '.join(map(str, cell['sample'].values[samples][:_NAMED_SAMPLES]))}"
+            f"{' ...' if samples.sum() > _NAMED_SAMPLES else ''}; those steps were not guided{_sources(cell)}"
         ),
-        advice="look at the classifier's logits and at log of zero in its head; record x_t there with the probe `x_t`",
+        advice="check the classifier's logits, and its head for the log of zero; record x_t there with the probe `x_t`",
     )
 
 
 def _sources(cell: xr.Dataset) -> str:
-    """Where what is not finite appeared first, with the number of gradients; empty where that is not recorded."""
+    """Which model or tensor was the first that was not finite, with counts; empty if this is not recorded."""
     if "nonfinite_source" not in cell:
         return ""
     counts = [int((cell["nonfinite_source"] == number).sum()) for number in range(1, len(_SOURCES))]
-    told = [f"{name} ({count})" for name, count in zip(_SOURCES[1:], counts, strict=True) if count]
-    return f"; they came from {', '.join(told)}" if told else ""
+    sources = [f"{name} ({count})" for name, count in zip(_SOURCES[1:], counts, strict=True) if count]
+    return f"; they came from {', '.join(sources)}" if sources else ""
 
 
 def ineffective(
     cell: xr.Dataset, where: Cell, control: xr.Dataset | None = None, level: float = 0.95
 ) -> Finding | None:
-    """The judge's accuracy reaches down to chance, and is shown to be of no use: an alarm.
+    """The interval of the judge's accuracy includes chance.
 
-    That is, less than `MARGIN` above chance, or less than `FOLLOWED` above that of the unguided control, paired. Where
-    neither is shown, the samples are too few to say: a remark.
+    It is an alarm if the accuracy is shown to be less than `MARGIN` above chance, or less than `FOLLOWED` above that of
+    the unguided control, paired over samples. Otherwise the samples are too few to decide, and it is a remark.
     """
-    right = seen_right(cell, "judge_prediction")[judged(cell)]
+    right = correct(cell, "judge_prediction")[judged(cell)]
     n, chance = len(right), 1 / len(cell.attrs["classes"])
-    if not n or chance + MARGIN >= 1:  # of one class nothing is to be seen
+    if not n or chance + MARGIN >= 1:  # with a single class every prediction is right
         return None
     low, high = (float(bound) for bound in wilson(right.sum(), n))
     if low > chance:
         return None
     shown = bool(exact(right.sum(), n, level)[1] < chance + MARGIN)
-    told = (
+    evidence = (
         f"the judge sees the target class in {right.mean():.2f} [{low:.2f}, {high:.2f}] of the samples; chance is "
         f"{chance:.2f}"
     )
     if control is not None and (gain := accuracy_change(control, cell)).n:
         shown |= accuracy_change(control, cell, level).high < FOLLOWED
-        told += f"; against the unguided control it changes by {gain.estimate:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
-    advice = "see the other findings of this cell for the reason; audit the guide with `gradscope probe-classifier`"
-    return of_outcome(
+        bounds = f"[{gain.low:+.2f}, {gain.high:+.2f}]"
+        evidence += f"; against the unguided control it changes by {gain.estimate:+.2f} {bounds}"
+    advice = "see the other findings of this cell for the reason; audit the guide with `gradscope audit`"
+    return outcome_finding(
         "ineffective",
         "alarm" if shown else "remark",
         where,
@@ -94,25 +99,27 @@ def ineffective(
         n,
         (float(right.mean()), low, high),
         chance + MARGIN if shown else chance,
-        told if shown else f"insufficient samples to tell accuracy from chance: {told}, N = {n}",
-        advice if shown else f"record more samples: about {_enough(chance)} tell chance from chance + {MARGIN:g}",
+        evidence if shown else f"insufficient samples to distinguish accuracy from chance: {evidence}, N = {n}",
+        advice
+        if shown
+        else f"record more samples: about {_enough(chance)} distinguish chance from chance + {MARGIN:g}",
     )
 
 
 def _enough(chance: float) -> int:
-    """Samples at which the 95 % interval of an accuracy at chance is `MARGIN` wide, to the next 50."""
+    """Number of samples at which the 95 % interval of an accuracy at chance is `MARGIN` wide, rounded up to 50."""
     return int(np.ceil(chance * (1 - chance) * (2 * 1.96 / MARGIN) ** 2 / 50) * 50)
 
 
 def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Finding]:
-    """Classes that the judge sees in less than `UNEVEN` of their samples, and less often than the others.
+    """The judge sees a class in less than `UNEVEN` of its samples, and less often than the other classes.
 
-    The first by its 95 % interval, the second by Fisher's exact test at the level, which the classes share.
+    The 95 % interval shows the first; Fisher's exact test shows the second, at a level that the classes share.
     """
-    from scipy.stats import fisher_exact  # takes a second: only where it is needed
+    from scipy.stats import fisher_exact  # slow to import, so only when needed
 
     done, names = judged(cell), cell.attrs["classes"]
-    right, label = seen_right(cell, "judge_prediction")[done], cell["label"].values[done]
+    right, label = correct(cell, "judge_prediction")[done], cell["label"].values[done]
     each = 1 - (1 - level) / max(len(names), 1)
     found = []
     for number, name in enumerate(names):
@@ -124,7 +131,7 @@ def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Fi
         if not high < UNEVEN or own.mean() > others.mean() or not fisher_exact(counts).pvalue < 1 - each:
             continue
         found.append(
-            of_outcome(
+            outcome_finding(
                 "class_failure",
                 "alarm",
                 where,
@@ -134,8 +141,8 @@ def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Fi
                 UNEVEN,
                 f"the judge sees class {name} in {own.mean():.2f} [{low:.2f}, {high:.2f}] of its samples, the other "
                 f"classes in {others.mean():.2f}",
-                "look at this class alone: its gradients, the guide's accuracy on it at each timestep (`gradscope "
-                "probe-classifier`), and whether guide and data number the classes alike",
+                "look at this class alone: at its gradients and the guide's accuracy at each timestep (`gradscope "
+                "audit`); do guide and data number the classes alike?",
                 name,
             )
         )
@@ -143,20 +150,20 @@ def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Fi
 
 
 def collapsed(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding | None:
-    """The samples are right and alike: the judge sees the class, and they reach less than half of what real ones do.
+    """The samples are right but alike: the judge sees their class, but their coverage is less than half of the floor.
 
-    Coverage is the share of held-out images with a sample in their ball (arXiv 2002.09797), its floor that of as many
-    other held-out images in place of samples.
+    Coverage is the share of held-out images that have a sample in their ball (arXiv 2002.09797). Its floor is the
+    coverage by as many other held-out images in place of samples.
     """
-    right = seen_right(cell, "judge_prediction")[judged(cell)]
+    right = correct(cell, "judge_prediction")[judged(cell)]
     low, high = (float(bound) for bound in cell["coverage_interval"].values)
     coverage, floor = float(cell["coverage"]), float(cell["coverage_floor"])
     n = len(right)
     if not n or not exact(right.sum(), n, level)[0] > 0.5 + 0.5 / len(cell.attrs["classes"]):
         return None
-    if not exact(coverage * n, n, level)[1] < COLLAPSE * floor:  # as many held-out images as samples are looked at
+    if not exact(coverage * n, n, level)[1] < COLLAPSE * floor:  # coverage uses as many held-out images as samples
         return None
-    return of_outcome(
+    return outcome_finding(
         "collapsed",
         "warning",
         where,
@@ -164,23 +171,23 @@ def collapsed(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding | N
         len(right),
         (coverage, low, high),
         COLLAPSE * floor,
-        f"the judge sees the target class in {right.mean():.2f} of the samples, and they reach {coverage:.2f} "
-        f"[{low:.2f}, {high:.2f}] of the held-out images; as many real images reach {floor:.2f}",
-        "samples of a class are alike, or off the data: lower guidance_scale, or guide in an interval of timesteps; "
-        "compare with the unguided cell",
+        f"the judge sees the target class in {right.mean():.2f} of the samples, but they cover {coverage:.2f} "
+        f"[{low:.2f}, {high:.2f}] of the held-out images; as many real images cover {floor:.2f}",
+        "samples of a class are alike, or unlike real images: lower guidance_scale, or guide in an interval of "
+        "timesteps; compare with the unguided cell",
     )
 
 
 def adversarial(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding | None:
-    """The guide sees the target class in its final samples, and the judge does not: a low transfer ratio."""
+    """The guide sees the target class in its final samples, but the judge does not: a low transfer ratio."""
     both = judged(cell) & (cell["own_prediction"] >= 0).values
-    guide, judge = (seen_right(cell, f"{name}_prediction")[both] for name in ("own", "judge"))
+    guide, judge = (correct(cell, f"{name}_prediction")[both] for name in ("own", "judge"))
     chance = 1 / len(cell.attrs["classes"])
     highest = transfer_ratio(guide, judge, chance, level)[2]
     if not highest < 0.6:
         return None
     ratio, low, high = transfer_ratio(guide, judge, chance)
-    return of_outcome(
+    return outcome_finding(
         "adversarial",
         "alarm" if high < 0.3 else "warning",
         where,
@@ -188,30 +195,30 @@ def adversarial(cell: xr.Dataset, where: Cell, level: float = 0.95) -> Finding |
         len(judge),
         (ratio, low, high),
         0.3 if high < 0.3 else 0.6,
-        f"of the final samples the guide sees the target class in {guide.mean():.2f}, the judge in {judge.mean():.2f}: "
+        f"the guide sees the target class in {guide.mean():.2f} of the final samples, the judge in {judge.mean():.2f}: "
         f"transfer ratio {ratio:.2f} [{low:.2f}, {high:.2f}]",
-        "the guide's objective is met by changes that are not the class: show it x0-hat (classifier_input x0), use a "
-        "classifier trained on x_t, and never judge samples by their own guide",
+        "changes other than the class satisfy the guide: show it x0-hat (classifier_input x0), use a classifier "
+        "trained on x_t, and never judge samples by their own guide",
     )
 
 
 def undone(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], level: float = 0.95) -> Finding | None:
-    """The guide sees the target class on the way, and no longer in the final samples.
+    """The guide sees the target class on the way, but no longer in the final samples.
 
-    Looked at where most samples had convinced the guide of its own input, less those whose final image convinces it;
-    `level` is shared by the timesteps among which that one was chosen.
+    The test compares its accuracy on its own inputs, at the guided timestep where that is highest, with its accuracy on
+    the final images. All guided timesteps share the level, because one of them is chosen.
     """
     done = finished(cell) & (cell["own_prediction"] >= 0).values
     belief = (cell["predicted_class"] == cell["label"]).transpose("sample", "timestep").values[done]
     if not len(belief) or not guided.any():
         return None
     peak = int(np.where(guided, belief.mean(axis=0), -1).argmax())
-    before, after = belief[:, peak], seen_right(cell, "own_prediction")[done]
+    before, after = belief[:, peak], correct(cell, "own_prediction")[done]
     each = 1 - (1 - level) / int(guided.sum())
     if not mcnemar(after, before, each).low > UNDONE:
         return None
     test, timestep = mcnemar(after, before), cell["timestep"].values
-    return of_outcome(
+    return outcome_finding(
         "undone",
         "alarm",
         where,
@@ -219,9 +226,10 @@ def undone(cell: xr.Dataset, where: Cell, guided: NDArray[np.bool_], level: floa
         len(after),
         (test.estimate, test.low, test.high),
         UNDONE,
-        f"at timestep {timestep[peak]} the guide sees the target class in {before.mean():.2f} of its inputs, and in "
-        f"{after.mean():.2f} of the final samples: {test.estimate:.2f} [{test.low:.2f}, {test.high:.2f}] less",
-        "later steps undo what guidance reached: a guide at x_t may read the noise, which the next steps replace (show "
-        "it x0-hat, or use a classifier trained on x_t); else guide to the end of the run, or more strongly there",
+        f"at timestep {timestep[peak]} the guide sees the target class in {before.mean():.2f} of its inputs, but only "
+        f"in {after.mean():.2f} of the final samples: {test.estimate:.2f} [{test.low:.2f}, {test.high:.2f}] less",
+        "later steps undo the effect of guidance: a guide at x_t may react to noise that the next steps replace (show "
+        "it x0-hat, or use a classifier trained on x_t); otherwise guide until the end of the run, or more strongly "
+        "there",
         span=(int(timestep[peak]), int(timestep[-1])),
     )

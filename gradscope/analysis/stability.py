@@ -1,4 +1,4 @@
-"""How the gradients behaved: curves over the timesteps with intervals, and what chance alone would give."""
+"""How the gradients behaved over the timesteps: curves with intervals, and the cosines that chance alone would give."""
 
 from collections.abc import Sequence
 from math import ceil, prod
@@ -6,10 +6,12 @@ from math import ceil, prod
 import numpy as np
 import xarray as xr
 
-from gradscope.analysis.contents import Cell, Written, cells, place, require, written
+from gradscope.analysis.cells import Cell, cells, place
 from gradscope.analysis.means import mean_interval
-from gradscope.analysis.subsets import whole
+from gradscope.analysis.missing import require
+from gradscope.analysis.selections import restore_dims
 from gradscope.analysis.tensors import from_tensors
+from gradscope.analysis.written import Written, written
 from gradscope.errors import GradscopeError
 from gradscope.store.dims import cell_dims, over
 from gradscope.store.grid import OF_TIMESTEPS
@@ -26,23 +28,34 @@ def curves(ds: xr.Dataset, names: str | Sequence[str] | None = None) -> xr.Datas
     Parameters
     ----------
     ds
-        A store; read one variable of one cell at a time.
+        A store. One variable of one cell is read at a time.
     names
-        Diagnostic or diagnostics over cells, sample and timestep; all that are recorded where None.
+        One diagnostic or several, over cells, sample and timestep. None means every recorded one.
 
     Returns
     -------
     xarray.Dataset
         Over cells and timestep: ``<name>``, the mean over samples; ``<name>_interval``, its 95 % interval (Student)
-        over ``bound``; ``<name>_quantile`` over ``quantile`` (`QUANTILES`); ``<name>_n``, the finite samples, of which
-        alone the others are made; and ``samples``, the written ones. NaN without finite samples.
+        over ``bound``; ``<name>_quantile`` over ``quantile`` (`QUANTILES`); ``<name>_n``, the number of finite samples;
+        and ``samples``, the number of written ones. Samples that are not finite are left out; without finite samples
+        the values are NaN.
 
     Raises
     ------
     GradscopeError
         A name is not in the store.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> ds = synthetic.trajectories("white_noise", samples=32, timesteps=25)
+    >>> found = curves(ds, "gradient_cosine")
+    >>> found.gradient_cosine_interval.dims
+    ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale', 'timestep', 'bound')
+    >>> abs(float(found.gradient_cosine.mean())) < 0.02
+    True
     """
-    ds = whole(ds)
+    ds = restore_dims(ds)
     names = [names] if isinstance(names, str) else names
     along = {*over(ds)}
     if names is None:
@@ -79,39 +92,46 @@ def curves(ds: xr.Dataset, names: str | Sequence[str] | None = None) -> xr.Datas
 
 
 def permutation_null(ds: xr.Dataset, cell: Cell, draws: int = 4096, seed: int = 0) -> xr.Dataset:
-    """Cosines of successive gradients that belong to different samples: what a trajectory without memory would show.
+    """Cosines of successive gradients of different samples, as a trajectory without memory would show them.
 
     Sample i's gradient at t is paired with sample j's at the step before, for all ordered pairs i, j of different
-    samples. A `gradient_cosine` inside this interval is that of an unstable gradient. For white noise over d elements
+    samples. A gradient whose `gradient_cosine` lies inside this interval is unstable. For white noise over d elements
     the cosines have mean 0 and standard deviation 1/sqrt(d); a mean above 0 shows a direction that all samples share.
 
     Parameters
     ----------
     ds
-        A store with the tensor ``gradient``; read a chunk of timesteps at a time.
+        A store with the tensor ``gradient``. One chunk of timesteps is read at a time.
     cell
         The cell's names; dimensions of size one may be left out.
     draws
-        Where the samples with tensors give more pairs, so many samples are drawn that their pairs are at least as many.
+        Smallest number of pairs. If the samples with tensors give more, only as many samples are drawn as needed.
     seed
-        Of that draw.
+        Seed of that draw.
 
     Returns
     -------
     xarray.Dataset
         Over timestep: ``null_mean``; ``null_interval``, the 0.025 and 0.975 quantiles of the pairs' cosines, over
-        ``bound``; and ``null_n``, the pairs whose cosine is finite. NaN where there are none.
+        ``bound``; and ``null_n``, the number of pairs whose cosine is finite. NaN where there are none.
 
     Raises
     ------
     GradscopeError
         The store has no such cell, or no gradients.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> ds = synthetic.trajectories(samples=8, timesteps=5)
+    >>> permutation_null(ds, {}).null_n.values.tolist()  # 8 * 7 ordered pairs, none at the first step
+    [0, 56, 56, 56, 56]
     """
     require(ds, "gradient")
     chosen = ds.isel(place(ds, cell))
     stored = (chosen["written"] >= 3).transpose("sample", "timestep").values
     rows = np.flatnonzero(stored.any(axis=1))
-    most = ceil((1 + (1 + 4 * draws) ** 0.5) / 2)  # n (n - 1) >= draws
+    most = ceil((1 + (1 + 4 * draws) ** 0.5) / 2)  # smallest n with n (n - 1) >= draws
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
     gradient = chosen["gradient"].isel(sample=rows).transpose("timestep", "sample", ...)
@@ -142,7 +162,7 @@ def permutation_null(ds: xr.Dataset, cell: Cell, draws: int = 4096, seed: int = 
 
 
 def _unit(gradient: np.ndarray) -> np.ndarray:
-    """Each sample divided by its norm, ``(n, elements)``; NaN where that is zero or not finite."""
+    """Each sample divided by its norm, ``(n, elements)``; NaN where the norm is zero or not finite."""
     flat = gradient.reshape(len(gradient), prod(gradient.shape[1:])).astype(np.float64)
     with np.errstate(invalid="ignore"):
         return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True))

@@ -1,8 +1,7 @@
-"""Statistics over trajectories, NumPy in and NumPy out.
+"""Statistics over trajectories, from NumPy arrays.
 
-The unit is the trajectory, that is the sample: timesteps of one trajectory depend on each other and are never counted
-as if they were observations of their own. Beside every p stands an effect size, and below `MINIMUM` samples there is
-no p.
+The unit is the trajectory, which is the sample. Timesteps of one trajectory depend on each other, so they never count
+as separate observations. Every p comes with an effect size. With fewer than `MINIMUM_SAMPLES` samples there is no p.
 """
 
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from gradscope.analysis.means import mean_interval
 from gradscope.intervals import student, wilson
 
-MINIMUM = 64
-"""Samples below which no p is given."""
+MINIMUM_SAMPLES = 64
+"""Smallest number of samples for which a p is given."""
 
-_CHUNK = 2**20  # elements of a matrix of signs or weights: 8 MB
+_CHUNK = 2**20  # elements of a matrix of signs, 8 MB
 
 Floats = NDArray[np.float64]
 
@@ -27,20 +26,21 @@ class Test:
     """A paired test of b against a."""
 
     n: int
-    """Pairs that entered."""
+    """Number of pairs."""
     estimate: float
-    """Mean of b - a,"""
+    """Mean of b - a."""
     low: float
+    """Lower bound of its 95 % interval."""
     high: float
-    """and its 95 % interval."""
+    """Upper bound of its 95 % interval."""
     effect: float
-    """Effect size, positive where b is larger,"""
+    """Effect size, positive where b is larger."""
     effect_name: str
-    """and what it is."""
+    """Name of the effect size."""
     p: float
-    """Two-sided; NaN below `MINIMUM` pairs."""
+    """Two-sided; NaN with fewer than `MINIMUM_SAMPLES` pairs."""
     note: str
-    """What was left out, and why there is no p."""
+    """Which values were left out, and why there is no p."""
 
 
 @dataclass(frozen=True)
@@ -48,34 +48,42 @@ class Cluster:
     """Neighbouring timesteps at which paired curves differ."""
 
     first: int
+    """Its first timestep."""
     last: int
-    """Both belong to it."""
+    """Its last timestep."""
     mass: float
-    """Sum of its t statistics, negative where the difference is."""
+    """Sum of its t statistics, negative where the difference is negative."""
     p: float
-    """Of its mass, corrected for the number of timesteps; NaN where the samples do not suffice."""
+    """p of its mass, corrected for the number of timesteps; NaN with too few samples."""
     estimate: float
     """Mean difference within it."""
     note: str = ""
+    """Which values were left out, and why there is no p."""
 
 
 def paired_mean(difference: ArrayLike) -> Test:
     """Student's test of the mean of paired differences b - a, shape ``(samples,)``.
 
-    Estimate, interval and p are of one method: p is below 0.05 exactly where the 95 % interval excludes 0. The effect
-    is the matched-pairs rank-biserial correlation in [-1, 1]: ranks in favour of b minus those in favour of a, over all
-    ranks; zero differences are ranked (Pratt, doi:10.1080/01621459.1959.10501526) and favour neither (Kerby,
-    doi:10.2466/11.IT.3.1).
+    Estimate, interval and p come from one method, so p is below 0.05 exactly where the 95 % interval excludes 0. The
+    effect is the matched-pairs rank-biserial correlation in [-1, 1]: the sum of ranks in favour of b minus the sum in
+    favour of a, over the sum of all ranks. Zero differences have ranks (Pratt, doi:10.1080/01621459.1959.10501526) but
+    favour neither (Kerby, doi:10.2466/11.IT.3.1).
+
+    Examples
+    --------
+    >>> test = paired_mean(np.linspace(-1, 2, 64))
+    >>> test.n, round(test.estimate, 2), test.p < 0.05
+    (64, 0.5, True)
     """
     x, note = _finite(np.asarray(difference, dtype=np.float64))
     mean, low, high, _ = mean_interval(x)
-    from scipy import stats  # takes a second: only where it is needed
+    from scipy import stats  # slow to import, so only when needed
 
     effect = p = np.nan
     if len(x):
         ranks = stats.rankdata(np.abs(x))
         effect = float((np.sign(x) * ranks).sum() / ranks.sum())
-    if len(x) >= MINIMUM:
+    if len(x) >= MINIMUM_SAMPLES:
         half = float(high - low) / 2 / float(student(0.95, len(x) - 1))
         p = float(2 * stats.t.sf(abs(mean) / half, len(x) - 1)) if half > 0 else float(mean == 0)
     return Test(len(x), float(mean), float(low), float(high), effect, "rank-biserial correlation", p, note)
@@ -84,12 +92,22 @@ def paired_mean(difference: ArrayLike) -> Test:
 def mcnemar(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Test:
     r"""McNemar's test of paired verdicts, two booleans of shape ``(samples,)``, with the mid-p value.
 
-    p is the two-sided mid-p of the discordant pairs' binomial (Fagerland et al., doi:10.1186/1471-2288-13-91). The
-    estimate is the share of true in b minus that in a: the share of discordant pairs, :math:`\psi`, times
-    :math:`\theta`, the balance of those in favour of b, in [-1, 1]. Its interval comes from the limits of both, those
-    of :math:`\theta` by inverting the same mid-p, Wilson's for :math:`\psi`, joined by the squares of their distances
-    (Zou & Donner, doi:10.1002/sim.3095). So p is below 0.05 exactly where the 95 % interval excludes 0. The effect is
-    Cohen's g with a sign: the share of discordant pairs that favour b, less a half; 0 where there are none.
+    p is the two-sided mid-p of the discordant pairs' binomial (Fagerland et al., doi:10.1186/1471-2288-13-91).
+
+    The estimate is the share of true verdicts in b minus that in a. It is the product of the share of discordant pairs,
+    :math:`\psi`, and the balance of these in favour of b, :math:`\theta` in [-1, 1]. Its interval joins the limits of
+    both by the squares of their distances (Zou & Donner, doi:10.1002/sim.3095): the limits of :math:`\theta` invert the
+    same mid-p, those of :math:`\psi` are Wilson's. So p is below 0.05 exactly where the 95 % interval excludes 0.
+
+    The effect is Cohen's g with a sign: the share of discordant pairs that favour b, minus one half; 0 if there are no
+    discordant pairs.
+
+    Examples
+    --------
+    >>> before, after = np.arange(64) % 2 == 0, np.arange(64) % 4 != 1
+    >>> test = mcnemar(before, after)
+    >>> test.estimate, test.effect, test.p < 0.05
+    (0.25, 0.5, True)
     """
     first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     n = len(first)
@@ -102,13 +120,19 @@ def mcnemar(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Test:
         high=-_lower(lost, gained, n, level),
         effect=gained / discordant - 0.5 if discordant else 0.0 if n else np.nan,
         effect_name="Cohen's g",
-        p=min(1.0, 2 * _mid_p(max(gained, lost), discordant, 0.5)) if n >= MINIMUM else np.nan,
+        p=min(1.0, 2 * _mid_p(max(gained, lost), discordant, 0.5)) if n >= MINIMUM_SAMPLES else np.nan,
         note=_insufficient(n),
     )
 
 
 def holm(p: ArrayLike) -> Floats:
-    """Holm's step-down adjusted p-values (Scand. J. Statist. 6, 65-70, 1979); NaN stays NaN and does not count."""
+    """Holm's step-down adjusted p-values (Scand. J. Statist. 6, 65-70, 1979); NaN stays NaN and does not count.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, np.nan]).tolist()
+    [0.02, 0.04, nan]
+    """
     raw = np.asarray(p, dtype=np.float64)
     adjusted = np.full(raw.shape, np.nan)
     known = np.flatnonzero(np.isfinite(raw))
@@ -121,38 +145,49 @@ def holm(p: ArrayLike) -> Floats:
 def cluster_permutation(
     difference: ArrayLike, permutations: int = 2000, seed: int = 0, level: float = 0.05
 ) -> list[Cluster]:
-    """Where paired curves differ: clusters of timesteps, tested by flipping the signs of whole samples.
+    """Clusters of timesteps at which paired curves differ, tested by flipping the signs of whole samples.
 
     Neighbouring timesteps whose one-sample t passes the two-sided `level`, on the same side, form a cluster; its mass
-    is the sum of their t. p compares it with the largest mass of either sign under random signs, one a sample (Maris &
-    Oostenveld, doi:10.1016/j.jneumeth.2007.03.024), and counts the data as one permutation (Phipson & Smyth,
-    doi:10.2202/1544-6115.1585). What p vouches for is that the curves differ, less so where the cluster begins.
+    is the sum of their t. p compares this mass with the largest mass of either sign under random signs, one sign per
+    sample (Maris & Oostenveld, doi:10.1016/j.jneumeth.2007.03.024). The data count as one permutation (Phipson & Smyth,
+    doi:10.2202/1544-6115.1585). A small p shows that the curves differ; where the cluster begins is less certain.
 
     Parameters
     ----------
     difference
         b - a, shape ``(samples, timesteps)``. A value that is not finite is left out at its timestep. Timesteps with
-        fewer than `MINIMUM` finite samples (such as the first one of a cosine) are skipped: they neither belong to a
-        cluster nor break one. Where no timestep has enough, there are clusters, without p.
-    permutations, seed
-        Number of random sign vectors, and the seed that draws them.
+        fewer than `MINIMUM_SAMPLES` finite samples, such as the first one of a cosine, are skipped: they neither belong
+        to a cluster nor break one. If no timestep has enough samples, the clusters have no p.
+    permutations
+        Number of random sign vectors.
+    seed
+        Seed that draws them.
+    level
+        Two-sided level at which a timestep joins a cluster.
 
     Returns
     -------
     list of Cluster
-        All clusters, in order of time, by index of the timestep, whatever their p.
+        All clusters in order of time, whatever their p. `first` and `last` are indices of timesteps.
+
+    Examples
+    --------
+    >>> difference = np.random.default_rng(0).normal(size=(80, 20))
+    >>> difference[:, 5:9] += 1
+    >>> [(found.first, found.last) for found in cluster_permutation(difference) if found.p < 0.01]
+    [(5, 8)]
     """
     values = np.asarray(difference, dtype=np.float64)
     finite = np.isfinite(values)
     counts = finite.sum(axis=0)
-    insufficient = bool(counts.max(initial=0) < MINIMUM)
-    columns = np.flatnonzero(counts >= (2 if insufficient else MINIMUM))
+    insufficient = bool(counts.max(initial=0) < MINIMUM_SAMPLES)
+    columns = np.flatnonzero(counts >= (2 if insufficient else MINIMUM_SAMPLES))
     if not columns.size:
         return []
     x, counts = np.where(finite, values, 0)[:, columns], counts[columns]
     means = x.sum(axis=0) / counts
     peak = np.abs(x).max(axis=0)
-    x /= np.where(peak == 0, 1, peak)  # t has no scale, but squares of tiny gradients have no room
+    x /= np.where(peak == 0, 1, peak)  # t does not depend on the scale, but squares of tiny gradients underflow
     from scipy import stats
 
     critical = stats.t.ppf(1 - level / 2, counts - 1)
@@ -194,7 +229,7 @@ def _finite(x: Floats) -> tuple[Floats, str]:
 
 
 def _insufficient(n: int) -> str:
-    return f"insufficient samples: {n} of {MINIMUM}" if n < MINIMUM else ""
+    return f"insufficient samples: {n} of {MINIMUM_SAMPLES}" if n < MINIMUM_SAMPLES else ""
 
 
 def _left_out(count: int, total: int, what: str = "values") -> str:
@@ -245,6 +280,6 @@ def _largest_mass(t: Floats, critical: Floats) -> Floats:
 
 
 def _sizes(rows: int, columns: int) -> Iterator[int]:
-    """Cut `rows` so that a matrix of so many columns stays small."""
+    """Split `rows` so that each part, as a matrix with `columns`, stays small."""
     step = max(1, _CHUNK // max(columns, 1))
     return (min(step, rows - first) for first in range(0, rows, step))

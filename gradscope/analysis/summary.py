@@ -1,10 +1,11 @@
-"""One row a cell: did guidance work, and how did the gradients behave."""
+"""A summary per cell: whether guidance worked, and how the gradients behaved."""
 
 import numpy as np
 import xarray as xr
 
-from gradscope.analysis.contents import class_names, in_memory
-from gradscope.analysis.subsets import whole
+from gradscope.analysis.in_memory import in_memory
+from gradscope.analysis.selections import restore_dims
+from gradscope.analysis.verdicts import class_names
 from gradscope.intervals import wilson
 from gradscope.store.dims import cell_dims
 
@@ -14,21 +15,26 @@ TRAJECTORY_MEANS = ("gradient_cosine", "update_cosine", "effective_strength")
 def summary(ds: xr.Dataset) -> xr.Dataset:
     """Summarise a run over its cells.
 
+    Parameters
+    ----------
+    ds
+        A store as `gradscope.open` gives it, whole or partly written, or a selection of it.
+
     Returns
     -------
     xarray.Dataset
-        Over the cell dimensions: ``samples`` (finished ones); the mean over samples of each trajectory's mean
-        ``gradient_cosine``, ``update_cosine`` and ``effective_strength``, where they were recorded;
-        ``nonfinite_steps``, the number of steps whose gradient was not finite; and, after an evaluation,
-        ``own_accuracy``, ``judge_accuracy`` with Wilson's 95 % bounds over ``bound``, and ``class_accuracy`` by the
-        judge over ``class``. Only what is written enters, and of the predictions only those of finite images.
+        Over the cell dimensions: ``samples``, the number of finished ones; ``gradient_cosine``, ``update_cosine`` and
+        ``effective_strength``, if recorded, as means over samples of each trajectory's mean; ``nonfinite_steps``, the
+        number of steps whose gradient was not finite. After an evaluation also ``own_accuracy`` and ``judge_accuracy``,
+        with Wilson's 95 % bounds ``own_interval`` and ``judge_interval`` over ``bound``, and the judge's
+        ``class_accuracy`` over ``class``. Only written steps, and only predictions for finite images, are counted.
 
     Examples
     --------
     >>> gradscope.summary(ds).judge_accuracy.dims
     ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale')
     """
-    ds = in_memory(whole(ds))
+    ds = in_memory(restore_dims(ds))
     done = (ds["written"] > 0).all("timestep")
     out = xr.Dataset({"samples": done.sum("sample")}, attrs={"cell_dims": list(cell_dims(ds))})
     for name in TRAJECTORY_MEANS:

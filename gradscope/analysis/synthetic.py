@@ -1,6 +1,6 @@
-"""Trajectories whose fault is known: what the signatures are calibrated on, and a place to try one's own.
+"""Synthetic trajectories with a known fault, to calibrate the signatures and to try new ones.
 
-Gradients are drawn, not computed by any model; everything that a probe would record is derived from them.
+Gradients are drawn at random, not computed by a model. Everything that a probe would record is derived from them.
 """
 
 import json
@@ -15,29 +15,29 @@ from gradscope.store import CELL_DIMS
 from probes.catalogue import LAG_PARTS
 
 FAULTS: Mapping[str, str] = {
-    "none": "successive gradients share a direction, their size follows the belief, and the samples come out right",
+    "none": "successive gradients share a direction, their size follows the belief, and most samples are right",
     "white_noise": "every gradient is independent noise, and the belief stays at chance",
     "constant": "the gradient never changes along a trajectory",
     "exploding": "the gradient's norm grows by 10**9 within ten steps",
     "vanishing": "the gradient is 10**-12 of a healthy one, and the belief stays at chance",
-    "clipped": "x0_detached, where the clamp of x0-hat holds back 98 % of the gradient's elements",
-    "adversarial": "the guide comes to believe the target, an independent judge does not",
+    "clipped": "the guide sees x0_detached, and the clamp of x0-hat sets 98 % of the gradient's elements to 0",
+    "adversarial": "the guide comes to believe the target, but an independent judge does not",
     "non_finite": "NaN in the gradients of every eighth sample, from the middle on",
     "inert": "the shift is a hundred-thousandth of the step's noise",
     "off_manifold": "the shift is three times the step's noise",
-    "saturated": "the guide is certain of the target from the first step on, and its gradient gone",
+    "saturated": "the guide is certain of the target from the first step on, so its gradient is gone",
     "misaligned": "the gradient is at right angles to the reference's",
     "half_mislabelled": "in every second sample the gradient points against the reference's, in the others along it",
     "one_exploding": "the gradient's norm grows by 10**9 in a single sample",
-    "rotating": "the gradient turns round, by 180 degrees over the run",
+    "rotating": "the gradient turns by 180 degrees over the run",
     "unrelated_update": "the update is independent noise",
-    "misdirected": "the shift points half against its direction",
-    "classes_gone": "the judge sees none of the samples of two classes",
+    "misdirected": "the cosine of the shift with its direction is -0.5",
+    "classes_gone": "the judge recognises no sample of two classes",
     "class_vanishing": "the gradients of one class are 10**-12 of healthy ones, and the guide never believes it",
-    "collapsed": "the judge sees all samples right, and they reach 0.05 of the real images",
-    "undone": "the guide believes the target half-way, and neither it nor the judge sees it in the final samples",
-    "convinced": "the guide is certain from half-way on, and its gradient small",
-    "one_pixel": "the gradient is zero but for one pixel",
+    "collapsed": "the judge recognises all samples, but they cover only 0.05 of the real images",
+    "undone": "the guide believes the target half-way, but neither it nor the judge sees it in the final samples",
+    "convinced": "the guide is certain from half-way on, so its gradient is small",
+    "one_pixel": "the gradient is zero except at one pixel",
 }
 SIGNATURE: Mapping[str, str] = {
     "white_noise": "unstable",
@@ -51,9 +51,9 @@ SIGNATURE: Mapping[str, str] = {
     "class_vanishing": "vanishing",
     "one_pixel": "sparse",
 }
-"""The signature that finds a fault, where it has another name."""
+"""The signature that finds a fault, if it has another name than the fault."""
 _TOTAL = 1000
-"""Timesteps of diffusion."""
+"""Number of diffusion timesteps in training."""
 _SHAPE = (3, 8, 8)
 _CLASSES = 4
 
@@ -70,10 +70,33 @@ def trajectories(
 
     Parameters
     ----------
+    fault
+        A key of `FAULTS`.
+    samples, timesteps
+        Lengths of these dimensions.
+    seed
+        Seed of all random numbers.
     cosine
         Expected cosine of healthy gradients 1/28 of diffusion time apart.
     accuracy
-        Expected share of samples in which the judge sees the target, where the fault does not set it to chance.
+        Expected share of samples in which the judge sees the target, unless the fault sets this share.
+
+    Returns
+    -------
+    xarray.Dataset
+        Scalars, the tensors ``gradient``, ``update``, ``x_t`` and ``pred_original_sample`` of shape (3, 8, 8), and the
+        verdicts of an evaluation.
+
+    Raises
+    ------
+    ValueError
+        The fault is unknown.
+
+    Examples
+    --------
+    >>> ds = trajectories("exploding", samples=8, timesteps=50)
+    >>> float(ds.gradient_norm.isel(timestep=-1).max()) > 1e6
+    True
     """
     if fault not in FAULTS:
         raise ValueError(f"fault: got {fault!r}; one of: {', '.join(FAULTS)}")
@@ -109,7 +132,7 @@ def trajectories(
     aligned = np.full((samples, 1), 0.0 if fault == "misaligned" else 0.5)
     if fault == "half_mislabelled":
         aligned[::2] *= -1
-    lag, first = _at_a_distance(gradient, spacing)
+    lag, first = _lag_and_first_cosines(gradient, spacing)
     scalars = {
         "written": np.full((samples, timesteps), 3, dtype=np.uint8),
         "gradient_norm": _norm(gradient),
@@ -165,7 +188,7 @@ def trajectories(
 
 
 def _belief(rng: np.random.Generator, samples: int, progress: NDArray) -> NDArray:
-    """Probability of the target class: from chance to near 1, each sample at its own pace."""
+    """Probability of the target class: it rises from chance to near 1, in each sample at another time."""
     middle = rng.uniform(0.3, 0.6, size=(samples, 1))
     return 0.25 + 0.74 / (1 + np.exp(-12 * (progress - middle)))
 
@@ -173,7 +196,7 @@ def _belief(rng: np.random.Generator, samples: int, progress: NDArray) -> NDArra
 def _gradients(
     fault: str, rng: np.random.Generator, label: NDArray, progress: NDArray, belief: NDArray, keep: float
 ) -> NDArray:
-    """Gradients, ``(samples, timesteps, *_SHAPE)``; their directions are an autoregression that keeps `keep` a step."""
+    """Gradients, ``(samples, timesteps, *_SHAPE)``; directions are autoregressive with coefficient `keep` per step."""
     samples, steps = len(label), len(progress)
     direction = _unit(rng.normal(size=(samples, steps, *_SHAPE)))
     keep = {"white_noise": 0.0, "constant": 1.0}.get(fault, keep)
@@ -186,7 +209,7 @@ def _gradients(
     if fault == "one_pixel":
         direction[..., np.arange(8) > 0] = 0
         direction[..., np.arange(8) > 0, :] = 0
-    size = 3 * (1 - belief)  # of log p, which flattens as p nears 1
+    size = 3 * (1 - belief)  # as the gradient of log p, which shrinks as p nears 1
     growth = 10 ** np.clip(0.9 * steps * (progress - 0.6), 0, 9)
     if fault == "exploding":
         size = size * growth
@@ -205,25 +228,25 @@ def _gradients(
 
 
 def _norm(x: NDArray, keepdims: bool = False) -> NDArray:
-    """Norm over channel, height and width."""
+    """The l2 norm over channel, height and width."""
     return np.asarray(np.sqrt((x**2).sum(axis=(2, 3, 4), keepdims=keepdims)))
 
 
 def _unit(x: NDArray) -> NDArray:
-    """Divided by the norm; NaN where that is 0."""
+    """Each gradient divided by its norm; NaN where the norm is 0."""
     norm = _norm(x, keepdims=True)
     return np.asarray(x / np.where(norm == 0, np.nan, norm))
 
 
 def _cosines(x: NDArray) -> NDArray:
-    """Cosine with the previous step; NaN at the first."""
+    """Cosine with the previous step; NaN at the first step."""
     unit = _unit(x)
     successive = (unit[:, 1:] * unit[:, :-1]).sum(axis=(2, 3, 4))
     return np.concatenate([np.full((len(x), 1), np.nan), successive], axis=1)
 
 
-def _at_a_distance(gradient: NDArray, spacing: int) -> tuple[NDArray, NDArray]:
-    """Cosines with the gradient about 1/28 of diffusion time earlier, and with the first, as the probes take them."""
+def _lag_and_first_cosines(gradient: NDArray, spacing: int) -> tuple[NDArray, NDArray]:
+    """Cosines with the gradient about 1/28 of diffusion time earlier, and with the first one, as the probes do."""
     unit, steps = _unit(gradient), gradient.shape[1]
     lag = np.full(gradient.shape[:2], np.nan)
     part = np.arange(steps)[::-1] * spacing * LAG_PARTS // _TOTAL

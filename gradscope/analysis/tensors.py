@@ -1,4 +1,4 @@
-"""Diagnostics recomputed from stored tensors: for stores recorded without the probes, and to check those with."""
+"""Recompute diagnostics from stored tensors: for stores without the probes' values, and to check these values."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,56 +10,64 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import absent
+from gradscope.analysis.missing import absent
 from gradscope.errors import GradscopeError, one_of
 from gradscope.store.dims import over, sample_dims
 from probes.variable import IMAGE_DIMS
 
-_CLIP = 1.0  # diffusers' clip_sample_range, where nobody changed it
-_CHUNKS = {"sample": (8,), "timestep": (10,)}  # of data in memory
-_READ_BYTES = 16 * 2**20  # at once, in each thread, as float32
-_PIECE_BYTES = 2**20  # of a tensor in float64, to stay in a core's cache
+_CLIP = 1.0  # default clip_sample_range of diffusers
+_CHUNKS = {"sample": (8,), "timestep": (10,)}  # used for data in memory, which have no chunks
+_READ_BYTES = 16 * 2**20  # float32 that each thread reads at once
+_PIECE_BYTES = 2**20  # float64 of one tensor that is processed at once, to stay in a core's cache
 _THREADS = min(4, os.cpu_count() or 1)
 
 Floats = NDArray[np.float64]
 Block = Mapping[str, Floats]
-"""Tensors of one sample at some timesteps, ``(1 + steps, *sample)``, the step before the first ahead of them, and
-``alphas_cumprod``, ``(steps,)``."""
+"""Tensors of one sample at successive timesteps, and ``alphas_cumprod``, ``(steps,)``. A tensor has the shape
+``(1 + steps, *sample)``: its first row is the step before."""
 Place = tuple[int | slice, ...]
-"""Indices over cells, sample and timestep."""
+"""Indices along the dimensions of cells, sample and timestep."""
 
 
 def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Dataset:
-    """Recompute what the probes of the same names measure, from the tensors that the store holds.
+    """Recompute diagnostics that probes measure, from the tensors in the store.
 
     Parameters
     ----------
     ds
-        A store with some of ``gradient``, ``update``, ``x_t`` and ``pred_original_sample``. It is read once, some
-        megabytes at a time: memory does not grow with it.
+        A store with some of ``gradient``, ``update``, ``x_t`` and ``pred_original_sample``. It is read once, a few
+        megabytes at a time, so memory does not grow with the store.
     names
-        What to recompute, by default everything. No other tensors are read than this needs.
+        The diagnostics to recompute; by default all. Only the tensors that they need are read.
 
     Returns
     -------
     xarray.Dataset
         float64 over cells, sample and timestep: gradient_norm, update_norm, gradient_cosine, update_cosine,
         gradient_lipschitz, unit_gradient_lipschitz, zero_fraction, finite_fraction, clipped_fraction, score_cosine
-        and high_frequency_share, as far as their tensors exist. NaN where no tensor is stored, or, for what compares
-        successive steps, where the tensor of the step before is not. ``attrs["absent"]`` says why the others are
-        missing. ``ds.assign(from_tensors(ds))`` is a store that has them.
+        and high_frequency_share, if the store has their tensors. A value is NaN where its tensor is not stored; a
+        diagnostic that compares successive steps also needs the tensor of the step before. ``attrs["absent"]`` says
+        why a diagnostic is missing. ``ds.assign(from_tensors(ds))`` adds the diagnostics to a store.
 
     Raises
     ------
     GradscopeError
-        A name is unknown, or the store holds no tensor that is needed.
+        A name is unknown, or the store has none of the necessary tensors.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> ds = synthetic.trajectories(samples=4, timesteps=10)
+    >>> found = from_tensors(ds, ["gradient_norm", "gradient_cosine"])
+    >>> bool(abs(found.gradient_norm - ds.gradient_norm).max() < 1e-12)
+    True
     """
     wanted = list(_DEFINITIONS if names is None else names)
     if unknown := [name for name in wanted if name not in _DEFINITIONS]:
-        raise GradscopeError(f"no tensor gives {unknown[0]!r}; {one_of(unknown[0], _DEFINITIONS)}")
+        raise GradscopeError(f"cannot compute {unknown[0]!r} from tensors; {one_of(unknown[0], _DEFINITIONS)}")
     reasons = {name: "; ".join(filter(None, (absent(ds, n) for n in _DEFINITIONS[name].needs))) for name in wanted}
     if sample_dims(ds) != IMAGE_DIMS and "high_frequency_share" in reasons:
-        reasons["high_frequency_share"] = "samples are no images, which alone have spatial frequencies"
+        reasons["high_frequency_share"] = "only images have spatial frequencies, and these samples are not images"
     definitions = {name: _DEFINITIONS[name] for name in wanted if not reasons[name]}
     if wanted and not definitions:
         raise GradscopeError(reasons[wanted[0]])
@@ -67,7 +75,7 @@ def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Datas
     along = over(ds)
     stored = ds["written"].transpose(*along).values >= 3
     follows = stored & np.insert(stored[..., :-1], 0, False, axis=-1)
-    if "step" in ds:  # a selection of timesteps has gaps
+    if "step" in ds:  # a selection of timesteps may have gaps
         follows &= np.diff(ds["step"].values, prepend=-2) == 1
     alphas_cumprod = ds["alphas_cumprod"].values
     out = {name: np.full(stored.shape, np.nan) for name in definitions}
@@ -93,7 +101,7 @@ def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Datas
 
 
 def _places(ds: xr.Dataset, names: list[str], stored: NDArray[np.bool_]) -> Iterator[Place]:
-    """What is read at once: a chunk of samples, and as many chunks of timesteps as `_READ_BYTES` hold."""
+    """Parts to read at once: one chunk of samples, and as many chunks of timesteps as `_READ_BYTES` hold."""
     if not names:
         return
     chunks = ds[names[0]].variable.chunksizes or _CHUNKS
@@ -110,7 +118,7 @@ def _places(ds: xr.Dataset, names: list[str], stored: NDArray[np.bool_]) -> Iter
 
 
 def _blocks(ds: xr.Dataset, names: list[str], place: Place) -> Iterator[tuple[Place, dict[str, Floats]]]:
-    """Blocks at a place, and their own places; each overwrites the one before."""
+    """The blocks of a part, each with its own place; every block overwrites the one before."""
     *cell, rows, steps = place
     assert isinstance(rows, slice)
     assert isinstance(steps, slice)
@@ -124,7 +132,7 @@ def _blocks(ds: xr.Dataset, names: list[str], place: Place) -> Iterator[tuple[Pl
     for sample in range(rows.start, rows.stop):
         for first in range(steps.start, steps.stop, length):
             last = min(first + length, steps.stop)
-            before = max(0, first - 1)  # there is none before the first step
+            before = max(0, first - 1)  # the first step has none before it
             block = {name: buffer[: 1 + last - first] for name, buffer in buffers.items()}
             for name, values in read.items():
                 block[name][0] = np.nan
@@ -153,23 +161,23 @@ def _cosine(a: Floats, b: Floats) -> Floats:
     return _dot(a, b) / (_norm(a) * _norm(b))
 
 
-def _turn(x: Floats) -> Floats:
+def _successive_cosine(x: Floats) -> Floats:
     """Cosine between each step and the one before."""
     norm = _norm(x)
     return _dot(x[1:], x[:-1]) / (norm[1:] * norm[:-1])
 
 
-def _each(values: Floats, like: Floats) -> Floats:
-    """One number a step, to multiply tensors with."""
+def _per_step(values: Floats, like: Floats) -> Floats:
+    """One number per step, in a shape that broadcasts with tensors."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _unit(x: Floats) -> Floats:
     length = _norm(x)
-    return x / _each(np.where(length == 0, 1, length), x)
+    return x / _per_step(np.where(length == 0, 1, length), x)
 
 
-def _moved(x: Floats) -> Floats:
+def _change(x: Floats) -> Floats:
     return _norm(x[1:] - x[:-1])
 
 
@@ -179,16 +187,16 @@ def _clipped(x_0: Floats) -> Floats:
 
 
 def _score_cosine(gradient: Floats, x_t: Floats, x_0: Floats, alphas_cumprod: Floats) -> Floats:
-    alphas = _each(alphas_cumprod, x_t)
+    alphas = _per_step(alphas_cumprod, x_t)
     score = (np.sqrt(alphas) * x_0 - x_t) / np.sqrt(1 - alphas)
     return np.where((_rows(np.abs(x_0)) >= _CLIP).any(axis=1), np.nan, _cosine(gradient, score))
 
 
 def _high_frequency_share(x: Floats) -> Floats:
-    """Share of the spectral power at radial frequencies above half of Nyquist's, 0.25 cycles a pixel."""
+    """Share of the spectral power at radial frequencies above half the Nyquist frequency, 0.25 cycles per pixel."""
     power = np.abs(np.fft.fft2(x)) ** 2
     radius = np.hypot(np.fft.fftfreq(x.shape[-2])[:, None], np.fft.fftfreq(x.shape[-1]))
-    high = _rows(power * (radius > 0.25 + 1e-9)).sum(axis=1)  # not what rounding lifts above it
+    high = _rows(power * (radius > 0.25 + 1e-9)).sum(axis=1)  # tolerance: rounding must not lift a frequency above it
     return np.asarray(high / _rows(power).sum(axis=1))
 
 
@@ -197,20 +205,22 @@ class _Definition(NamedTuple):
     measure: Callable[[Block], Floats]
     """Values of shape ``(steps,)``."""
     successive: bool = False
-    """Compares with the step before."""
+    """Whether it compares with the step before."""
     note: str = ""
 
 
 _DEFINITIONS: Mapping[str, _Definition] = {
     "gradient_norm": _Definition(("gradient",), lambda b: _norm(b["gradient"][1:])),
     "update_norm": _Definition(("update",), lambda b: _norm(b["update"][1:])),
-    "gradient_cosine": _Definition(("gradient",), lambda b: _turn(b["gradient"]), successive=True),
-    "update_cosine": _Definition(("update",), lambda b: _turn(b["update"]), successive=True),
+    "gradient_cosine": _Definition(("gradient",), lambda b: _successive_cosine(b["gradient"]), successive=True),
+    "update_cosine": _Definition(("update",), lambda b: _successive_cosine(b["update"]), successive=True),
     "gradient_lipschitz": _Definition(
-        ("gradient", "x_t"), lambda b: _moved(b["gradient"]) / _moved(b["x_t"]), successive=True
+        ("gradient", "x_t"), lambda b: _change(b["gradient"]) / _change(b["x_t"]), successive=True
     ),
     "unit_gradient_lipschitz": _Definition(
-        ("gradient", "x_t"), lambda b: _moved(_unit(b["gradient"])) / _moved(b["x_t"]), successive=True
+        ("gradient", "x_t"),
+        lambda b: _change(_unit(b["gradient"])) / _change(b["x_t"]),
+        successive=True,
     ),
     "zero_fraction": _Definition(("gradient",), lambda b: _share(b["gradient"][1:] == 0)),
     "finite_fraction": _Definition(("gradient",), lambda b: _share(np.isfinite(b["gradient"][1:]))),

@@ -1,1 +1,1 @@
-"""The audit of classifiers: at which timesteps can each one guide? Measured before any sampling."""
+"""The audit of classifiers: it measures, before any sampling, at which timesteps each of them can guide."""

@@ -1,15 +1,15 @@
-"""Where can a classifier guide? Its answers and gradients on forward-noised data, before any sampling.
+"""The audit of a classifier: its predictions and gradients on noised images, before any sampling.
 
 Held-out images x_0 are noised to x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) noise (equation 4 of arXiv
-2006.11239). Each image keeps two noises, drawn once: every classifier, every input and every timestep sees the same
-ones. Along t an image thus moves on one smooth path between itself and its first noise, so that
+2006.11239). Two noises are drawn for each image and shared by all classifiers, inputs and timesteps. Along t an image
+thus moves on one smooth path between itself and its first noise, so that
 
-- `gradient_cosine` compares gradients of one image and one noise at successive audited timesteps, and falls below 1
-  only because the gradient itself turns;
-- `noise_cosine` compares gradients of one image at one timestep under its two noises: near 0, the gradient is about the
-  noise and not about the image.
+- `gradient_cosine` compares gradients for one image and one noise at successive audited timesteps, and falls below 1
+  only because the gradient turns;
+- `noise_cosine` compares gradients for one image at one timestep under its two noises: near 0, the gradient follows the
+  noise rather than the image.
 
-Answers (accuracy, calibration, log p) and all other values are those under the first noise.
+All other values (accuracy, calibration, log p, ...) are those under the first noise.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,38 +88,39 @@ def audit(
     seed: int = 0,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> xr.Dataset:
-    """Audit classifiers on forward-noised images, per timestep, at x_t and, where there is a U-Net, at x0-hat.
+    """Audit classifiers on noised images, per timestep, at x_t and, with a U-Net, at x0-hat.
 
     Parameters
     ----------
     classifiers
-        Name -> ``(n, channel, height, width)`` to logits ``(n, classes)``. They are put into evaluation mode.
+        Classifiers by name, from images ``(n, channel, height, width)`` to logits ``(n, classes)``. They are set to
+        evaluation mode.
     images, labels
         Held-out images ``(n, channel, height, width)`` in [-1, 1], n >= 2, on the classifiers' device, and the true
         classes ``(n,)``, int64, in the classifiers' numbering.
     unet, scheduler
-        Denoiser for x0-hat (as `GuidedSampler` takes it) and its scheduler; default: none, and `DDPMScheduler()`, that
-        is 1000 timesteps with linear betas.
+        Denoiser for x0-hat, as `GuidedSampler` takes it, and its scheduler. Default: no denoiser, and
+        `DDPMScheduler()`, which has 1000 timesteps and linear betas.
     timesteps
         Number of timesteps, evenly spaced from the last to 0.
     batch_size
-        Images that go through together. The noise does not depend on it.
+        Number of images that go through the models together. The noise does not depend on it.
     seed
-        Of the noise and of the bootstrap.
+        Seed of the noise and of the bootstrap.
     on_step
-        Called with the number of steps done and of all steps.
+        Called with the number of finished steps and of all steps.
 
     Returns
     -------
     xarray.Dataset
-        Over classifier, classifier_input, timestep (descending, as a sampler goes) and sample; each variable says what
-        it is. ``can_guide`` asks two things: is the lower bound of the accuracy above ``chance``, and is the lower
-        bound of the mean cosine between two noises' gradients above 0? Guidance needs both; they do not promise it.
+        Over classifier, classifier_input, timestep (descending, as in sampling) and sample. Attributes describe each
+        variable. ``can_guide`` holds if the lower bound of the accuracy is above ``chance`` and the lower bound of the
+        mean cosine between two noises' gradients is above 0. Both are necessary for guidance, but not sufficient.
 
     Raises
     ------
     GradscopeError
-        Fewer than two images, labels that a classifier lacks, or a scheduler that cannot be treated exactly.
+        There are fewer than two images, a classifier lacks a label, or the scheduler's steps are not exact.
 
     Examples
     --------
@@ -128,7 +129,7 @@ def audit(
     [999, 666, 333, 0]
     """
     if len(images) < 2:
-        raise GradscopeError(f"samples: an audit takes at least 2 images, got {len(images)}")
+        raise GradscopeError(f"samples: an audit needs at least 2 images, got {len(images)}")
     schedule, times = _times(DDPMScheduler() if scheduler is None else scheduler, timesteps)
     inputs: list[ClassifierInput] = ["x_t"] if unet is None else ["x_t", "x0"]
     for module in [*classifiers.values(), *([] if unet is None else [unet])]:
@@ -144,7 +145,7 @@ def audit(
         x_0, label = images[rows], labels[rows]
         noises = torch.stack([torch.randn(2, *image.shape, generator=generator) for image in x_0], dim=1).to(x_0.device)
         for g, guide in enumerate(guides):
-            denoiser = unet if guide.classifier_input == "x0" else None  # at x_t its pass would be wasted
+            denoiser = unet if guide.classifier_input == "x0" else None  # x_t needs no pass of the U-Net
             for k, measured in enumerate(_along(schedule, times, guide, denoiser, x_0, label, noises)):
                 for name, value in measured.items():
                     values[name][g, k, rows] = value.cpu().numpy()
@@ -154,13 +155,13 @@ def audit(
 
 
 def _times(scheduler: Any, timesteps: int) -> tuple[Schedule, list[Times]]:
-    """Evenly spaced timesteps of the whole schedule, both ends included, descending."""
+    """Evenly spaced timesteps of the whole schedule, including both ends, descending."""
     refuse_inexact(scheduler)
-    # Every training timestep once, however the scheduler would space its steps.
+    # All training timesteps, whichever the spacing of the scheduler is.
     every = DDPMScheduler.from_config(scheduler.config, timestep_spacing="leading", steps_offset=0)
     schedule = Schedule(every, every.config.num_train_timesteps)
     if not 2 <= timesteps <= len(schedule.times):
-        raise GradscopeError(f"timesteps: from 2 to the scheduler's {len(schedule.times)}, got {timesteps}")
+        raise GradscopeError(f"timesteps: must be from 2 to the scheduler's {len(schedule.times)}, got {timesteps}")
     chosen = np.linspace(0, len(schedule.times) - 1, timesteps).round().astype(int)
     return schedule, [schedule.times[i] for i in chosen]
 
@@ -174,7 +175,7 @@ def _along(
     label: Tensor,
     noises: Tensor,
 ) -> Iterator[dict[str, Tensor]]:
-    """What is measured of one block at each of `times`; `noises` is of shape ``(2, *x_0.shape)``."""
+    """Measure one block at each of `times`; `noises` has shape ``(2, *x_0.shape)``."""
     previous = None
     for now in times:
         t = torch.full_like(label, now.timestep)
@@ -188,7 +189,7 @@ def _along(
 
 
 def _measure(looks: Sequence[Evidence], previous: Tensor | None, label: Tensor) -> dict[str, Tensor]:
-    """Values ``(n,)`` by name, from the looks under both noises and the gradient at the timestep before."""
+    """Values ``(n,)`` by name, from the evidence under both noises and the gradient at the previous timestep."""
     gradient, other = (look.gradient.flatten(1).double() for look in looks)  # float32 squares underflow
     before = torch.full_like(gradient, torch.nan) if previous is None else previous.flatten(1).double()
     logits = looks[0].logits.double()
@@ -220,7 +221,7 @@ def _dataset(
     right = values["predicted_class"] == label
     chance = np.bincount(label).max() / len(label)
     accuracy_interval = np.stack(wilson(right.sum(axis=-1), len(label)), axis=-1)
-    agreement = np.nan_to_num(values["noise_cosine"], nan=0)  # a gradient that is not there agrees with none
+    agreement = np.nan_to_num(values["noise_cosine"], nan=0)  # an undefined gradient agrees with none
     replicates = agreement @ resampled(len(label), _REPLICATES, seed).T / len(label)
     noise_cosine_interval = np.stack(np.quantile(replicates, [0.025, 0.975], axis=-1), axis=-1)
     values |= {
@@ -256,7 +257,7 @@ def _dataset(
 
 
 def _calibration_error(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Expected calibration error (arXiv 1706.04599) over the last dimension; the predicted class alone enters it."""
+    """Expected calibration error (arXiv 1706.04599) over the last dimension, of the predicted class only."""
     out = np.full(confidence.shape[:-1], np.nan)
     for cell in np.ndindex(out.shape):
         if not np.isnan(confidence[cell]).any():

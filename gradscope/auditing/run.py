@@ -1,4 +1,4 @@
-"""The audit of classifiers by configuration: what it takes, checked before anything runs, and its result, saved."""
+"""The audit by configuration: check models and data, run the audit, save the result."""
 
 import shutil
 import warnings
@@ -30,14 +30,14 @@ def run_audit(
     on_step: Callable[[int, int], None] = lambda done, total: None,
     command: Sequence[str] = (),
 ) -> xr.Dataset:
-    """Load what a configuration names and audit it on held-out images, see `gradscope.auditing.audit.audit`.
+    """Load the models and images of a configuration and audit them, see `gradscope.auditing.audit.audit`.
 
-    The result's attributes hold the configuration, versions, device, and the weights' hashes.
+    Attributes of the result hold the configuration, versions, device and hashes of the weights.
 
     Raises
     ------
     GradscopeError
-        Naming the configuration's key, what was got and what is possible.
+        A model or the data cannot be loaded, or they do not fit each other; the error names the key.
     """
     where = set_device(device)
     data = datasets.load(config.data, "test")
@@ -77,7 +77,7 @@ def class_numbers(
     Raises
     ------
     GradscopeError
-        The classes cannot be told from one another, or a classifier lacks one.
+        `index` names wrong classes, a classifier lacks one, or without `index` the classes differ.
     """
     if index is None:
         for name, classifier in classifiers.items():
@@ -99,14 +99,14 @@ def class_numbers(
 
 
 def _refuse_other_classes(name: str, classifier: Classifier, classes: Sequence[str]) -> None:
-    example = f"class_index: {{{classes[0]}: 0}} tells its number of each class of the data"
+    example = f"give its number of each class of the data, class_index: {{{classes[0]}: 0, ...}}"
     if classifier.num_classes != len(classes):
         raise GradscopeError(
-            f"classifiers.{name}: has {classifier.num_classes} classes, the data {len(classes)}; {example}"
+            f"classifiers.{name}: has {classifier.num_classes} classes, but the data {len(classes)}; {example}"
         )
     if classifier.classes and tuple(classifier.classes) != tuple(classes):
         raise GradscopeError(
-            f"classifiers.{name}: its classes are {list(classifier.classes)}, those of the data {list(classes)}; "
+            f"classifiers.{name}: its classes are {list(classifier.classes)}, but those of the data {list(classes)}; "
             f"{example}"
         )
 
@@ -122,7 +122,7 @@ def _denoiser(config: AuditConfig, shape: tuple[int, int, int], device: torch.de
     if made != shape:
         wanted, got = (" x ".join(map(str, sizes)) for sizes in (made, shape))
         raise GradscopeError(
-            f"data.size: the denoiser makes images of {wanted} (channel, height, width), the data's are {got}"
+            f"data.size: the denoiser makes images of {wanted} (channel, height, width), but the data has {got}"
         )
     scheduler = SCHEDULERS["ddpm"].from_config(denoiser.scheduler.config)
     return Denoiser(denoiser.unet, scheduler, denoiser.name)
@@ -136,7 +136,7 @@ def _scheduler(config: AuditConfig) -> DDPMScheduler:
 
 
 def refuse_out(path: Path, overwrite: bool) -> None:
-    """Raise GradscopeError where an audit may not be saved at `path`."""
+    """Raise GradscopeError unless an audit may be saved at `path`."""
     if path.suffix != ".zarr":
         raise GradscopeError(f"--out: an audit is saved as a zarr store, NAME.zarr; got {str(path)!r}")
     if path.exists() and not overwrite:
@@ -146,7 +146,7 @@ def refuse_out(path: Path, overwrite: bool) -> None:
 
 
 def save(ds: xr.Dataset, path: Path) -> None:
-    """Write an audit as a zarr v3 store that plain ``xarray.open_zarr`` reads; replaces what is there."""
+    """Write an audit as a zarr v3 store for plain ``xarray.open_zarr``, in place of an existing one."""
     try:
         if path.exists():
             shutil.rmtree(path)

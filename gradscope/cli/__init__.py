@@ -1,4 +1,4 @@
-"""The command line. Everything heavy is imported inside the commands, so that --help is quick."""
+"""The command line. Commands import everything heavy themselves, so that --help is fast."""
 
 from gradscope.cli.commands import app, main
 

@@ -1,4 +1,4 @@
-"""`gradscope probe-classifier`."""
+"""`gradscope audit`."""
 
 import sys
 from pathlib import Path
@@ -9,17 +9,17 @@ import typer
 from gradscope.cli.options import Config, Device, Overwrite, Set, expanded
 
 
-def probe_classifier(
+def audit(
     config: Config,
     overrides: Set = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="NAME.zarr", help="Where to save the numbers.", callback=expanded),
+        typer.Option("--out", metavar="NAME.zarr", help="Save the numbers as a zarr store.", callback=expanded),
     ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Audit classifiers on noised held-out images: at which timesteps can each guide? Before any sampling."""
+    """Audit classifiers before any sampling: at which timesteps can each guide? Held-out images are noised."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -1,4 +1,4 @@
-"""The commands, put together: their order, their examples, and how their errors are told."""
+"""The app of the command line: its commands in order, their examples, and how errors are printed."""
 
 import os
 import sys
@@ -10,16 +10,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gradscope.cli.audit import probe_classifier
+from gradscope.cli.audit import audit
 from gradscope.cli.dashboard import dashboard
 from gradscope.cli.evaluate import evaluate
 from gradscope.cli.info import info
+from gradscope.cli.init import init
 from gradscope.cli.output import lasting
 from gradscope.cli.record import record
 from gradscope.cli.report import report
 from gradscope.cli.train import train_classifier, train_ddpm
 from gradscope.cli.verify import verify
-from gradscope.errors import GradscopeError, GradscopeWarning, notes
+from gradscope.errors import GradscopeError, GradscopeWarning, hidden_package, notes
 
 # After \b a paragraph's lines stay as they are.
 _EXAMPLES = """
@@ -46,22 +47,34 @@ Behind a reverse proxy that serves it below a path:
   gradscope dashboard runs/both.zarr --prefix /gradscope/
 """
 
+_INIT_EXAMPLES = """
+\b
+Examples:
+  gradscope init
+  gradscope init both --out mine.yaml
+  gradscope record --config mine.yaml
+"""
+
 _AUDIT_EXAMPLES = """
 \b
 Examples:
-  gradscope probe-classifier --config audit.yaml
-  gradscope probe-classifier --config audit.yaml --out audit.zarr
-  gradscope probe-classifier --config audit.yaml --set denoiser=none
+  gradscope audit --config audit.yaml
+  gradscope audit --config audit.yaml --out audit.zarr
+  gradscope audit --config audit.yaml --set denoiser=none
 """
 
 
 class _Commands(TyperGroup):
-    """Commands with the whole first sentence of their help, not with as much of it as fits on one line."""
+    """Lists commands with the whole first sentence of their help, not only what fits on one line."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, command.get_short_help_str(limit=999)) for name, command in self.commands.items()]
+                [
+                    (name, command.get_short_help_str(limit=999))
+                    for name, command in self.commands.items()
+                    if not command.hidden
+                ]
             )
 
 
@@ -70,21 +83,22 @@ app = typer.Typer(
     help="Record every gradient of classifier guidance, and see why it fails.",
     epilog=_EXAMPLES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain text: a help with rich takes three times as long
     cls=_Commands,
     pretty_exceptions_enable=False,
 )
+app.command(epilog=_INIT_EXAMPLES)(init)
 app.command(epilog=_EXAMPLES)(record)
 app.command(epilog=_EXAMPLES)(evaluate)
 app.command(epilog=_EXAMPLES)(report)
 app.command(epilog=_DASHBOARD_EXAMPLES)(dashboard)
 app.command()(info)
 app.command(epilog=_EXAMPLES)(verify)
-app.command("probe-classifier", epilog=_AUDIT_EXAMPLES)(probe_classifier)
+app.command(epilog=_AUDIT_EXAMPLES)(audit)
+app.command("probe-classifier", hidden=True, epilog=_AUDIT_EXAMPLES, help=f"Alias of audit. {audit.__doc__}")(audit)
 
 train = typer.Typer(
-    help="Train a denoiser or a classifier; writes weights with a card.", no_args_is_help=True, cls=_Commands
+    help="Train a denoiser or a classifier, and write its weights with a card.", no_args_is_help=True, cls=_Commands
 )
 train.command("ddpm")(train_ddpm)
 train.command("classifier")(train_classifier)
@@ -103,14 +117,14 @@ def _main(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend, or a warning, is one paragraph on standard error."""
-    # Read when torch is loaded. Threads that spin while they wait make a run many times slower beside any busy process.
+    """Run the command line. An error that the user can correct, or a warning, is one paragraph on standard error."""
+    # Read when torch is loaded. Threads that spin while waiting slow a run down many times if other processes are busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with warnings.catch_warnings(), lasting() as output:
         warnings.showwarning = partial(_show, warnings.showwarning)
         status = _status()
     if output is not None and output.error is not None and not status:
-        typer.echo(f"gradscope: {output.told}; all else is done", err=True)
+        typer.echo(f"gradscope: {output.failure}; everything else is done", err=True)
         status = 1
     sys.exit(status)
 
@@ -120,23 +134,28 @@ def _status() -> Any:
     try:
         app()
     except GradscopeError as error:
-        _tell(error.for_command(), error)
+        _print_error(error.for_command(), error)
         return error.exit_status
+    except ImportError as error:
+        if (hidden := hidden_package(error)) is None:
+            raise
+        _print_error(hidden.for_command(), hidden)
+        return hidden.exit_status
     except BrokenPipeError:
         raise
     except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
-        _tell(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), error)
+        _print_error(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), error)
         return GradscopeError.exit_status
     except SystemExit as end:
         return end.code
 
 
-def _tell(text: str, error: Exception) -> None:
+def _print_error(text: str, error: Exception) -> None:
     typer.echo(f"gradscope: {' '.join('; '.join([text, *notes(error)]).split())}", err=True)
 
 
 def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *arguments: Any) -> None:
-    """As `warnings.showwarning`, which is left the warnings of others."""
+    """Print our own warnings as a paragraph; `others` is `warnings.showwarning`, for all else."""
     if issubclass(category, GradscopeWarning):
         typer.echo(f"gradscope: warning: {' '.join(str(message).split())}", err=True)
     else:

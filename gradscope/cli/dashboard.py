@@ -5,19 +5,23 @@ from typing import Annotated
 
 import typer
 
+from gradscope.cli.completion import stores as complete
 from gradscope.cli.output import refuse_lost
 from gradscope.errors import GradscopeError
 
 
 def dashboard(
-    stores: Annotated[list[str], typer.Argument(metavar="STORE...", help="Recorded zarr stores, or running ones.")],
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; others than this machine are let in.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option("--port", help="0: any free one.", min=0, max=65535)] = 8050,
+    stores: Annotated[
+        list[str],
+        typer.Argument(metavar="STORE...", help="Zarr stores, finished or being recorded.", autocompletion=complete),
+    ],
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on. With any other, other machines can open the dashboard.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0 takes a free port.", min=0, max=65535)] = 8050,
     prefix: Annotated[str, typer.Option("--prefix", help="Path of the app behind a reverse proxy.")] = "/",
 ) -> None:
-    """Explore runs in the browser: one cursor through every gradient. Reads only; Ctrl-C ends it."""
+    """Explore runs in the browser: one cursor through every gradient. Only reads; Ctrl-C stops it."""
     from dashboards import serve
 
     if remote := [store for store in stores if "://" in store]:
@@ -25,6 +29,6 @@ def dashboard(
 
     def tell(text: str) -> None:
         typer.echo(text)
-        refuse_lost()  # the page has no other way to be found
+        refuse_lost()  # without the address nobody finds the page
 
     serve([Path(store) for store in stores], host, port, prefix, tell)

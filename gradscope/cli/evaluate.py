@@ -5,7 +5,7 @@ from gradscope.cli.options import Device, Set, StorePath
 
 
 def evaluate(store: StorePath, overrides: Set = None, device: Device = "auto") -> None:
-    """Judge a store's samples and compare them with real images; --set changes `judge` and `evaluation` only."""
+    """Judge a store's samples and compare them with real images; --set can change `judge` and `evaluation`."""
     from rich.console import Console
 
     from gradscope.cli.display import tables as display
@@ -14,7 +14,7 @@ def evaluate(store: StorePath, overrides: Set = None, device: Device = "auto") -
     from gradscope.models.device import set_device
     from gradscope.store import open_store
 
-    console = Console(markup=False)  # names and paths are what they are
+    console = Console(markup=False)  # names and paths may hold brackets
 
     def tell(text: str) -> None:
         console.print(text, highlight=False)

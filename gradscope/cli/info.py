@@ -4,7 +4,7 @@ from gradscope.cli.options import StorePath
 
 
 def info(store: StorePath) -> None:
-    """Print what a store holds and where it comes from."""
+    """Print the contents and the origin of a store."""
     from rich.console import Console
 
     from gradscope.cli.display import tables as display

@@ -1,4 +1,4 @@
-"""Ctrl-C and a request to end: the command says how far it came and how to go on, and exits with 130 or 143."""
+"""Ctrl-C and SIGTERM: the command says how far it came and how to continue, and exits with 130 or 143."""
 
 import signal
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from gradscope.errors import notes
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end."""
+    """The process received SIGTERM."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """In it, a request to end the process is an exception, as Ctrl-C is; either ends the command with its notes.
+    """Turn SIGTERM into an exception, as Ctrl-C is one; either ends the command and prints the exception's notes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Standard output that may end before the command does: a full disk behind ``>``."""
+"""Standard output that may fail while a command runs: for example on a full disk behind ``>``."""
 
 import os
 import sys
@@ -10,22 +10,22 @@ from gradscope.errors import GradscopeError
 
 
 class Output:
-    """Standard output; where nothing can be written to it any more, the command goes on without it.
+    """Standard output that a command survives: after the first failed write, all text is discarded.
 
-    What is written later goes nowhere. A closed pipe is not of this kind: who reads it wants no more.
+    A closed pipe still raises BrokenPipeError: its reader wants no more.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.error: OSError | None = None
-        """Why something could not be written."""
+        """Error of the first failed write."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     @property
-    def told(self) -> str:
-        """What could not be done, in words; empty where all was written."""
+    def failure(self) -> str:
+        """The error in words; empty where all was written."""
         return f"standard output could not be written: {self.error.strerror}" if self.error else ""
 
     def write(self, text: str) -> int:
@@ -47,20 +47,20 @@ class Output:
             if self.error is not None:
                 raise
             self.error = error
-            nowhere = os.open(os.devnull, os.O_WRONLY)  # takes what is still in the buffer, too
+            nowhere = os.open(os.devnull, os.O_WRONLY)  # takes the rest of the buffer, too
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
 
 
 def refuse_lost() -> None:
-    """Raise GradscopeError where standard output cannot be written, for what is of no use without it."""
+    """Raise GradscopeError if standard output failed: for commands that are of no use without it."""
     if isinstance(sys.stdout, Output) and sys.stdout.error is not None:
-        raise GradscopeError(sys.stdout.told)
+        raise GradscopeError(sys.stdout.failure)
 
 
 @contextmanager
 def lasting() -> Iterator[Output | None]:
-    """In it, standard output is an `Output`; None where it was closed by whoever started the command."""
+    """Replace standard output by an `Output`, and yield it; yield None if standard output was closed from the start."""
     before = sys.stdout
     if before is None:
         yield None

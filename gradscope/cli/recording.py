@@ -1,4 +1,4 @@
-"""What `gradscope record` does, from its options to what it prints."""
+"""`gradscope record`, from its options to the results that it prints."""
 
 import shlex
 import sys
@@ -42,16 +42,16 @@ class Request:
 
 
 def run(request: Request) -> None:
-    """Record and judge, and print what came of it.
+    """Record a run and judge its samples, then print the results.
 
     Raises
     ------
     GradscopeError
-        What the user can mend.
+        For mistakes in options or configuration.
     KeyboardInterrupt
-        The run was interrupted; with a note of how to go on, where there is something to go on with.
+        The run was interrupted. A note says how to continue, if anything was recorded.
     """
-    console = display.LastingConsole(markup=False)  # names and paths are what they are
+    console = display.LastingConsole(markup=False)  # names and paths may hold brackets
     config = _configuration(request)
     if request.resume is not None and _is_complete(request.resume):
         console.print(f"{request.resume} is complete, nothing is left to record", highlight=False)
@@ -62,7 +62,7 @@ def run(request: Request) -> None:
         outcome = _record_on_cluster(request, config, console)
     for line in remarks(outcome.path) if request.resume else ():
         console.print(line, highlight=False)
-    _tell(console, outcome)
+    _print_outcome(console, outcome)
 
 
 def _is_complete(store: str) -> bool:
@@ -76,12 +76,12 @@ def _configuration(request: Request) -> RunConfig:
     """The configuration of the run, with the path of its store."""
     if request.resume is None:
         if request.config is None:
-            raise GradscopeError("--config: which configuration? (--resume STORE needs none)")
+            raise GradscopeError("--config: this option is missing (only --resume STORE does without it)")
         config = load(RunConfig, request.config, request.overrides)
         path = config.recording.path if request.store is None else request.store
     else:
         if request.store or request.overwrite:
-            raise GradscopeError("--resume: goes on with the store it names; leave out --store and --overwrite")
+            raise GradscopeError("--resume: continues the store that it names; leave out --store and --overwrite")
         recorded = recorded_config(request.resume)
         if request.config is None:
             content = recorded.model_dump(mode="json")
@@ -110,18 +110,18 @@ def _record_here(request: Request, config: RunConfig, console: Console) -> Outco
             on_step=lambda cell, step: advance(cell, 1),
             command=sys.argv,
         )
-    # Only verdicts: they cost nothing. Real images and their features are left to `gradscope evaluate`.
+    # Verdicts alone, which take no time. `gradscope evaluate` compares with real images.
     settings = Settings(judge=config.judge, evaluation=config.evaluation)
     evaluate_store(outcome.path, Evaluators(settings, run.classifiers, judge), run.device)
     return outcome
 
 
 def _record_on_cluster(request: Request, config: RunConfig, console: Console) -> Outcome:
-    from gradscope.recording import distributed  # it takes a second to load
+    from gradscope.recording import distributed  # takes a second to load
     from gradscope.recording.cluster import cluster, threads_of
 
     if request.workers is not None and request.scheduler is not None:
-        raise GradscopeError("--workers starts processes, --scheduler uses those there are: take one of them")
+        raise GradscopeError("--workers starts processes, --scheduler uses running ones: give one of the two")
     with cluster(request.workers, request.scheduler) as client:
         begun = distributed.begin(
             client,
@@ -138,7 +138,7 @@ def _record_on_cluster(request: Request, config: RunConfig, console: Console) ->
         done = int(finished(locate(begun.path)).sum())
         with display.recording_progress(console, begun.grid, done) as advance:
             outcome = distributed.record_blocks(client, begun, lambda cell: advance(cell, begun.grid.timesteps))
-    here = set_device("auto")  # it need not have what the workers have
+    here = set_device("auto")  # this machine may lack the workers' device
     evaluators = load_evaluators(open_store(outcome.path), (), here, lambda text: None)
     evaluate_store(outcome.path, replace(evaluators, extractor=None), here)
     return outcome
@@ -152,14 +152,14 @@ def _announce(console: Console, grid: Grid, where: str, count: int, files: int) 
     )
 
 
-def _tell(console: Console, outcome: Outcome) -> None:
+def _print_outcome(console: Console, outcome: Outcome) -> None:
     rate = size(outcome.bytes / outcome.write_seconds) if outcome.write_seconds else "-"
     console.print(
         f"recorded {outcome.path}: {size(outcome.bytes)} written at {rate}/s, writer stalled {outcome.stalled:.1f} s"
     )
     for name, deviation in outcome.deviation.items():
         off = f"gradient by {deviation['gradient']:.2g} of its norm, x0-hat by {deviation['pred_original_sample']:.2g}"
-        console.print(f"{name}: off from float32 in eager mode: {off}", highlight=False)
+        console.print(f"{name}: deviation from float32 in eager mode: {off}", highlight=False)
     for line in outcome.nonfinite[:10]:
         console.print(line, style="red")
     if len(outcome.nonfinite) > 10:

@@ -14,15 +14,15 @@ def report(
     html: Annotated[
         Path | None,
         typer.Option(
-            "--html", metavar="NAME.html", help="Write it as one page, readable offline, too.", callback=expanded
+            "--html", metavar="NAME.html", help="Also write it as one page that needs no network.", callback=expanded
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
-    """Say what fails in a store, where, how sure one can be, and what to try; then the numbers of its cells."""
+    """Print the findings: what fails, where, on which evidence, and what to try; then the numbers of all cells."""
     from rich.console import Console
 
-    from gradscope.analysis.contents import in_memory
+    from gradscope.analysis.in_memory import in_memory
     from gradscope.cli.display.report import report_parts
     from gradscope.reporting.html import check_path, to_html
     from gradscope.reporting.report import report as analyse

@@ -12,7 +12,7 @@ from gradscope.cli.options import Config, Device, Overwrite, Set
 
 
 def train_ddpm(config: Config, overrides: Set = None, device: Device = "auto", overwrite: Overwrite = False) -> None:
-    """Train an unconditional U-Net; an interrupted training goes on where it was."""
+    """Train an unconditional U-Net; an interrupted training continues from its checkpoint."""
     from gradscope.config import TrainDenoiserConfig, load
     from gradscope.evaluation.cards import check_evaluation, measure_denoiser
     from gradscope.models.device import set_device
@@ -22,7 +22,7 @@ def train_ddpm(config: Config, overrides: Set = None, device: Device = "auto", o
     where = set_device(device)
     check_evaluation(settings, where)
     with interruptible():
-        with _noted(lambda: _go_on(settings.output)):
+        with _noted(lambda: _how_to_continue(settings.output)):
             path = train_denoiser(settings, where, overwrite)
         with _noted(lambda: _unmeasured(path)):
             card = measure_denoiser(path, settings.evaluation, where)
@@ -32,7 +32,7 @@ def train_ddpm(config: Config, overrides: Set = None, device: Device = "auto", o
 def train_classifier(
     config: Config, overrides: Set = None, device: Device = "auto", overwrite: Overwrite = False
 ) -> None:
-    """Train a timm classifier on clean images or on x_t; an interrupted training goes on where it was."""
+    """Train a timm classifier on clean images or on x_t; an interrupted training continues from its checkpoint."""
     from gradscope.config import TrainClassifierConfig, load
     from gradscope.evaluation.cards import measure_classifier
     from gradscope.models import training
@@ -41,7 +41,7 @@ def train_classifier(
     settings = load(TrainClassifierConfig, config, overrides or ())
     where = set_device(device)
     with interruptible():
-        with _noted(lambda: _go_on(settings.output)):
+        with _noted(lambda: _how_to_continue(settings.output)):
             path = training.train_classifier(settings, where, overwrite)
         with _noted(lambda: _unmeasured(path)):
             card = measure_classifier(path, where)
@@ -50,7 +50,7 @@ def train_classifier(
 
 @contextmanager
 def _noted(note: Callable[[], str]) -> Iterator[None]:
-    """An interruption that goes through it gets a note."""
+    """Add a note to an interruption."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -58,9 +58,9 @@ def _noted(note: Callable[[], str]) -> Iterator[None]:
         raise
 
 
-def _go_on(output: str) -> str:
-    """How to go on with a training that was interrupted."""
-    if Path(f"{output}.checkpoint.pt").exists():  # then --overwrite would start from the beginning
+def _how_to_continue(output: str) -> str:
+    """The command that continues an interrupted training, or starts it again."""
+    if Path(f"{output}.checkpoint.pt").exists():  # which --overwrite would remove
         return f"continue with: {_command(without='--overwrite')}"
     return f"start again with: {_command()}"
 

@@ -6,7 +6,7 @@ from gradscope.cli.options import StorePath
 
 
 def verify(store: StorePath) -> None:
-    """Check a store: its structure, every chunk that is marked, and scalars against the tensors beside them."""
+    """Check a store: its structure, every chunk that is marked as written, and scalars against tensors."""
     from rich.console import Console
 
     from gradscope.cli.display import verification as display

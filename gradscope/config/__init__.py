@@ -1,12 +1,13 @@
-"""The configuration: strict models, read from YAML, with errors that name the key."""
+"""Configurations: strict models, read from YAML, with errors that name the key."""
 
 from gradscope.config.audit import AuditConfig
 from gradscope.config.classifiers import ClassifierSpec, TimmClassifier
 from gradscope.config.data import DataConfig
 from gradscope.config.evaluation import EvaluationConfig, Inception
-from gradscope.config.fields import Strict
-from gradscope.config.loading import apply, check, find, load, preset_folder, read_yaml
+from gradscope.config.fields import Options, Strict, Text
+from gradscope.config.loading import apply, check, load, read_yaml
 from gradscope.config.messages import error_lines
+from gradscope.config.presets import find, preset_folder, presets
 from gradscope.config.run import ClassifierInput, ExecutionConfig, Normalize, Objective, RunConfig, Weight
 from gradscope.config.training import DenoiserEvaluation, TrainClassifierConfig, TrainDenoiserConfig, TrainingConfig
 
@@ -21,8 +22,10 @@ __all__ = [
     "Inception",
     "Normalize",
     "Objective",
+    "Options",
     "RunConfig",
     "Strict",
+    "Text",
     "TimmClassifier",
     "TrainClassifierConfig",
     "TrainDenoiserConfig",
@@ -34,5 +37,6 @@ __all__ = [
     "find",
     "load",
     "preset_folder",
+    "presets",
     "read_yaml",
 ]

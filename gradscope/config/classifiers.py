@@ -1,30 +1,32 @@
 """How a configuration names a classifier."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from gradscope.config.fields import PathText, Positive, Strict, form_of
+from gradscope.config.fields import Options, PathText, Positive, Strict, Text, form_of
 
 
 class TimmClassifier(Strict):
     """A classifier by its timm name."""
 
-    timm: str
+    timm: Text
     """Name of a timm architecture."""
     checkpoint: PathText | None = None
-    """Safetensors file, or one of torch that loads with `weights_only`; without it, timm's pretrained weights.
+    """Weights: a safetensors file, or a torch file that loads with weights_only. null: timm's pretrained weights.
 
-    The names may have a prefix that a wrapper gave them, and the weights may be an entry of the file: `state_dict`, ...
+    Names of layers may have a wrapper's prefix, and the weights may be an entry of the file, such as `state_dict`.
     """
     weights: Literal["ema", "raw"] | None = None
-    """Which of a checkpoint's; default: their moving average where there is one, as timm does, and a line says so."""
+    """Which weights of the checkpoint to take. null: their moving average (ema) where there is one, as timm does."""
     num_classes: Positive
+    """Number of classes."""
     mean: list[float] | None = None
-    """Per channel, of images in [0, 1]; default: timm's for the model, averaged where it has another number.""" ""
+    """Mean of each channel, for images in [0, 1]. null: timm's, averaged where its number of channels differs."""
     std: list[Annotated[float, Field(gt=0)]] | None = None
-    options: dict[str, Any] = {}
-    """Further keyword arguments of `timm.create_model`."""
+    """Standard deviation of each channel, for images in [0, 1]. null: timm's, averaged likewise."""
+    options: Options = {}
+    """Further keyword arguments of timm.create_model."""
 
 
 ClassifierSpec = Annotated[

@@ -4,18 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gradscope.config.fields import PathText, Positive, Strict
+from gradscope.config.fields import PathText, Positive, Strict, Text
 
 
 class DataConfig(Strict):
-    """A data set by one key; see `gradscope.data.datasets`."""
+    """A data set; see `gradscope.data.datasets`."""
 
-    name: str
-    """`sportballs`, `fashion_mnist`, `image_folder`, or `torchvision/NAME`."""
+    name: Text
+    """sportballs, fashion_mnist, image_folder, or torchvision/NAME."""
     size: Positive = 32
+    """Side of the square images, in pixels."""
     channels: Literal[1, 3] = 3
+    """1 for grey images, 3 for colour."""
     path: PathText | None = None
-    """Folder of the data's files; of `image_folder` one folder a class, in natural order (0, 1, 2, ..., 10)."""
+    """Folder of the data's files. An image_folder has one folder per class, in natural order (0, 2, ..., 10)."""
     samples: Positive = 100_000
-    """Number of training images (SportBalls only)."""
+    """Number of training images (sportballs only)."""
     seed: Annotated[int, Field(ge=0, lt=2**61)] = 0
+    """Seed of the images (sportballs only)."""

@@ -1,4 +1,4 @@
-"""What the final samples of a run are compared with."""
+"""Real images that the final samples of a run are compared with."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from gradscope.config.fields import PathText, Positive, Strict, form, form_of
 
 
 class Inception(Strict):
-    """The features of FID."""
+    """The features of the Frechet Inception distance (FID)."""
 
     inception: PathText
     """Weights file of torch-fidelity's Inception v3."""
@@ -30,13 +30,13 @@ ExtractorSpec = Annotated[
 
 
 class EvaluationConfig(Strict):
-    """`gradscope evaluate`: what the final samples are compared with."""
+    """Real images that `gradscope evaluate` compares the final samples with, and how."""
 
     extractor: ExtractorSpec | None = None
-    """Default: `zoo:SET/extractor` for a denoiser of that set."""
+    """Classifier whose features are compared, or {inception: WEIGHTS}. null: zoo:SET/extractor for a zoo denoiser."""
     data: DataConfig | None = None
-    """Default: that of the denoiser's card. Its held-out split is used."""
-    samples: Annotated[int, Field(ge=4)] = 8192
-    """At most so many real images."""
+    """Data set whose held-out images are compared with the samples. null: the one on the denoiser's card."""
+    samples: Annotated[int, Field(ge=4, lt=2**63)] = 8192
+    """Largest number of real images."""
     replicates: Positive = 200
-    """Of the bootstrap."""
+    """Number of bootstrap replicates, for intervals."""

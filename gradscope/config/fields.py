@@ -1,20 +1,28 @@
-"""The strict base of every configuration, and the kinds of value that several of them hold."""
+"""The strict base of every configuration, and the types of value that several of them share."""
 
 import os
+import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from typing_extensions import TypeAliasType
+
+TAGS = {"<null>", "<bool>", "<int>", "<float>", "<text>", "<list>", "<mapping>", "<inception>"}
+"""Tags of unions' members, which errors have among the keys."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Strict(BaseModel):
-    """No unknown keys, no conversions, no change after the check."""
+    """Base of every configuration: it refuses unknown keys, converts nothing, and is frozen."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def form(value: Any) -> str | None:
-    """Which member of a union a value is meant for, so that errors speak of that one alone."""
+    """The member of a union that a value is meant for, so that errors concern that member alone."""
     if isinstance(value, str):
         return "<text>"
     if isinstance(value, list):
@@ -22,9 +30,20 @@ def form(value: Any) -> str | None:
     return "<mapping>" if isinstance(value, dict | Strict) else None
 
 
-def form_of(what: str, form: Callable[[Any], str | None] = form) -> Discriminator:
-    """Of a union whose members are tagged with their form; `what` tells what is possible."""
-    return Discriminator(form, custom_error_type="form", custom_error_message=f"Input should be {what}")
+def form_of(possible: str, form: Callable[[Any], str | None] = form) -> Discriminator:
+    """Discriminator of a union whose members are tagged with their form; errors say what is `possible`."""
+    return Discriminator(form, custom_error_type="form", custom_error_message=f"Input should be {possible}")
+
+
+def _plain_form(value: Any) -> str | None:
+    kinds = {type(None): "<null>", bool: "<bool>", int: "<int>", float: "<float>"}
+    return kinds.get(type(value)) or form(value)
+
+
+def _printable(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError(f"must have no control characters, got {text!r:.80}")
+    return text
 
 
 def _ordered(interval: list[int]) -> list[int]:
@@ -33,8 +52,29 @@ def _ordered(interval: list[int]) -> list[int]:
     return interval
 
 
-PathText = Annotated[str, AfterValidator(os.path.expanduser)]
-"""A path, or a name that stands where a path may; a `~` at its beginning is the user's folder."""
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Interval = Annotated[list[int], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+Text = Annotated[str, Field(max_length=10_000), AfterValidator(_printable)]
+PathText = Annotated[Text, AfterValidator(os.path.expanduser)]
+"""A path, or a name that may stand in place of one; a `~` at its beginning is the home folder."""
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Interval = Annotated[list[Whole], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+if TYPE_CHECKING:
+    Plain = Any
+else:
+    Plain = TypeAliasType(
+        "Plain",
+        Annotated[
+            Annotated[None, Tag("<null>")]
+            | Annotated[bool, Tag("<bool>")]
+            | Annotated[Whole, Tag("<int>")]
+            | Annotated[float, Tag("<float>")]
+            | Annotated[Text, Tag("<text>")]
+            | Annotated[list["Plain"], Tag("<list>")]
+            | Annotated[dict[Text, "Plain"], Tag("<mapping>")],
+            form_of("text, a number, true, false, null, a list or a mapping", _plain_form),
+        ],
+    )
+"""Any value that JSON has: YAML also has dates, sets, bytes, infinity and NaN."""
+Options = dict[Text, Plain]
+"""Keyword arguments of a function that checks them itself."""

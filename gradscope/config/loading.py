@@ -1,30 +1,38 @@
 """From a YAML file and overrides to a checked configuration."""
 
-import os
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 
 from gradscope.config.fields import Strict
 from gradscope.config.messages import error_lines
-from gradscope.config.plain import refuse_strange
-from gradscope.errors import GradscopeError, one_of
+from gradscope.config.presets import find
+from gradscope.errors import GradscopeError
 
 Model = TypeVar("Model", bound=Strict)
-_MAX_BYTES = 2**20
+_MAX_BYTES, _MAX_DEPTH, _MAX_REPEATED = 2**20, 20, 100_000
 
 
 def load(model: type[Model], name: str, overrides: Sequence[str] = ()) -> Model:
-    """Read the YAML file `name`, apply ``key.sub=value`` overrides (values are YAML) and check it.
+    """Read the YAML file `name`, apply ``key.sub=value`` overrides (values are YAML) and check the result.
+
+    Parameters
+    ----------
+    model
+        `RunConfig`, or the model of another command.
+    name
+        A path, a file in ``runs/``, or the name of a preset.
+    overrides
+        For example ``["sampling.samples=4"]``; the last one of a key counts.
 
     Raises
     ------
     GradscopeError
-        Naming every wrong key, what was got and what is possible.
+        Names every wrong key, its value and the possible ones.
     """
     path = find(name)
     content = read_yaml(path, f"--config: {path}")
@@ -36,10 +44,10 @@ def load(model: type[Model], name: str, overrides: Sequence[str] = ()) -> Model:
 
 
 def read_yaml(path: Path, where: str) -> Any:
-    """What a YAML file holds; `where` stands before an error."""
+    """Read a YAML file; errors begin with `where`."""
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise GradscopeError(f"{where} has more than {_MAX_BYTES} bytes, which is no configuration")
+            raise GradscopeError(f"{where} has more than {_MAX_BYTES} bytes: too large for a configuration")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise GradscopeError(f"{where} cannot be read as text: {error}") from None
@@ -47,39 +55,11 @@ def read_yaml(path: Path, where: str) -> Any:
 
 
 def check(model: type[Model], content: Any, where: str) -> Model:
-    """Check a mapping against a configuration model; `where` stands before each error."""
-    refuse_strange(content, where)
+    """Check a mapping against a configuration model; errors begin with `where`."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
         raise GradscopeError(f"{where}: " + "; ".join(error_lines(model, error))) from None
-
-
-def find(name: str) -> Path:
-    """Find a configuration: as given, then in ``runs/``, then among the presets inside the package."""
-    candidates = [Path(os.path.expanduser(name)), Path("runs") / name]
-    for path in candidates:
-        if os.path.isfile(path):  # Path.is_file raises where a name is too long
-            return path
-    presets = preset_folder()
-    if os.path.isfile(presets / name):
-        return presets / name
-    names = sorted(str(path.relative_to(presets)) for path in presets.rglob("*.yaml"))
-    raise GradscopeError(f"--config: no file {name!r} here, in runs/ or among the presets; {one_of(name, names)}")
-
-
-def preset_folder() -> Path:
-    """Where the presets lie: inside the installed package, or ``runs/`` of the checkout it is run from."""
-    package = Path(str(resources.files("gradscope")))
-    inside = package / "presets"
-    return inside if inside.is_dir() else package.parent / "runs"
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except Exception as error:  # YAMLError, and whatever dates, numbers and keys raise that are none
-        raise GradscopeError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def apply(content: dict[str, Any], override: str) -> None:
@@ -95,3 +75,30 @@ def apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(content, dict):
             raise GradscopeError(f"--set {override}: {'.'.join(parents[: i + 1])} is a value, it has no keys")
     content[last] = _parse(value, f"--set {override}")
+
+
+class _BoundedComposer(Composer):
+    """Refuses aliases that together repeat more than `_MAX_REPEATED` values: a few lines can stand for billions."""
+
+    repeated = 0
+
+    def return_alias(self, a: Any) -> Any:
+        todo = [a]
+        while todo:
+            self.repeated += 1
+            if self.repeated > _MAX_REPEATED:
+                raise ValueError(f"its aliases repeat more than {_MAX_REPEATED} values, the last one is *{a.anchor}")
+            value = todo.pop().value
+            for part in value if isinstance(value, list) else ():
+                todo += part if isinstance(part, tuple) else (part,)
+        return a
+
+
+def _parse(text: str, where: str) -> Any:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.max_depth = _MAX_DEPTH
+    yaml.Composer = _BoundedComposer
+    try:
+        return yaml.load(text)
+    except Exception as error:  # not only YAMLError: dates, numbers and keys raise others
+        raise GradscopeError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None

@@ -1,11 +1,11 @@
-"""What is wrong with a configuration, in lines that name the key."""
+"""Errors of a configuration as lines that begin with the key."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from gradscope.config.fields import Strict
+from gradscope.config.fields import TAGS, Strict
 from gradscope.errors import one_of
 
 _WANTED = {
@@ -16,20 +16,21 @@ _WANTED = {
     "list_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping of keys",
+    "string_unicode": "text",
 }
 
 
 def error_lines(model: type[Strict], error: ValidationError) -> list[str]:
-    """What is wrong, once each, every line beginning with its key."""
+    """One line for each error, beginning with its key, without repetitions."""
     return list(dict.fromkeys(_line(model, e) for e in error.errors()))
 
 
 def _line(model: type[Strict], error: Any) -> str:
-    path = [str(part) for part in error["loc"] if str(part) not in ("<text>", "<list>", "<mapping>", "<inception>")]
+    path = [str(part) for part in error["loc"] if part not in TAGS] or [*map(str, error["loc"][-1:])]
     kind, got = error["type"], _shortened(error["input"])
     if kind == "invalid_key" or path[-1:] == ["[key]"]:
-        return f"{'.'.join(path).removesuffix('.[key]')}: a key must be text, got {got}"
-    key = f"{'.'.join(path)}: " if path else ""
+        return f"{_name(path).removesuffix('.[key]')}: a key must be text, got {got}"
+    key = f"{_name(path)}: " if path else ""
     if kind == "extra_forbidden":
         return f"{key}unknown key; {one_of(path[-1], _keys(model, path[:-1]))}"
     if kind == "missing":
@@ -39,10 +40,18 @@ def _line(model: type[Strict], error: Any) -> str:
         return f"{key}got {got}; {one_of(error['input'], possible)}"
     if kind == "value_error":
         return key + error["msg"].removeprefix("Value error, ")
+    if kind.startswith("recursion_"):
+        return f"{key}nested too deeply"
     if kind in _WANTED:
         return f"{key}must be {_WANTED[kind]}, got {got}"
     message = error["msg"].replace("Input should", "must").replace(" should", " must").split(" after validation")[0]
     return f"{key}{message[0].lower()}{message[1:]}, got {got}"
+
+
+def _name(path: Sequence[str]) -> str:
+    """The path with dots, each key and the whole in bounds and printable: it may come from another user's store."""
+    keys = [part if part.isprintable() else repr(part) for part in path]
+    return ".".join(f"{key:.80}" for key in keys[:20]) + (" ..." if len(keys) > 20 else "")
 
 
 def _shortened(value: Any) -> str:
@@ -51,16 +60,17 @@ def _shortened(value: Any) -> str:
 
 
 def _keys(model: type[Strict], path: Sequence[str]) -> list[str]:
-    """The keys that are possible at `path` below `model`."""
+    """The possible keys at `path` below `model`."""
     for part in path:
         field = model.model_fields.get(part)
         if field is not None:
-            model = _model_in(field.annotation) or model
+            model = next(models_in(field.annotation), model)
     return list(model.model_fields)
 
 
-def _model_in(annotation: Any) -> type[Strict] | None:
-    """The model that a field's annotation speaks of: itself, or inside a union, a mapping or a list."""
+def models_in(annotation: Any) -> Iterator[type[Strict]]:
+    """The models of an annotation: itself, or those inside a union, a mapping or a list."""
     if isinstance(annotation, type) and issubclass(annotation, Strict):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+        yield annotation
+    for part in get_args(annotation):
+        yield from models_in(part)

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, Tag
 
 from gradscope.config.classifiers import ClassifierSpec
 from gradscope.config.evaluation import EvaluationConfig
-from gradscope.config.fields import Interval, PathText, Positive, Seed, Strict, form_of
+from gradscope.config.fields import Count, Interval, Options, PathText, Positive, Strict, Text, Whole, form_of
 from gradscope.errors import GradscopeError
 from gradscope.text import check_name
 
@@ -15,7 +15,7 @@ Objective = Literal["log_prob", "logit"]
 Normalize = Literal["l2", "none"]
 Weight = Literal["one", "sigma", "variance"]
 Labels = Annotated[
-    Annotated[Literal["cycle"], Tag("<text>")] | Annotated[list[int], Field(min_length=1), Tag("<list>")],
+    Annotated[Literal["cycle"], Tag("<text>")] | Annotated[list[Whole], Field(min_length=1), Tag("<list>")],
     form_of("`cycle` or a list of class indices"),
 ]
 
@@ -35,7 +35,7 @@ def _distinct(values: list) -> list:
     return values
 
 
-def _one_probe(entry: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _one_probe(entry: dict[str, Options]) -> dict[str, Options]:
     if len(entry) != 1:
         raise ValueError(f"is a name, or one name with its options, got {entry}")
     return entry
@@ -51,7 +51,7 @@ def _named(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 ProbeSpec = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[dict[str, dict[str, Any]], AfterValidator(_one_probe), Tag("<mapping>")],
+    Annotated[Text, Tag("<text>")] | Annotated[dict[Text, Options], AfterValidator(_one_probe), Tag("<mapping>")],
     form_of("a name, or a name with its options, for example {snr: {draws: 8}}"),
 ]
 
@@ -60,65 +60,101 @@ class SmoothGradConfig(Strict):
     """See `gradscope.sampling.guidance.smoothgrad.SmoothGrad`."""
 
     samples: Positive
-    """Classifier passes a step."""
+    """Number of noised inputs of the classifier per step, each with a forward and a backward pass."""
     std: Annotated[float, Field(ge=0)]
-    """Of the Gaussian noise on the classifier's input, whose images lie in [-1, 1]."""
+    """Standard deviation of the Gaussian noise on the classifier's input, whose images lie in [-1, 1]."""
 
 
 class GuidanceConfig(Strict):
+    """How the gradient of a classifier shifts the samples."""
+
     classifier_input: Annotated[list[ClassifierInput], Field(min_length=1), AfterValidator(_distinct)] = ["x_t"]
+    """Inputs of the classifier: the noisy sample (x_t), x0-hat differentiated through the U-Net (x0), or x0-hat with
+    the predicted noise held constant (x0_detached, without a backward pass through the U-Net)."""
     guidance_scale: Annotated[list[Scale], Field(min_length=1), AfterValidator(_distinct)]
-    """Below 0 guidance steers away from the target; 0 is the unguided control."""
+    """Factors of the shift. 0 is an unguided control; below 0 guidance steers away from the target class."""
     objective: Objective = "log_prob"
+    """Function to differentiate: the log-probability of the target class, or its logit."""
     normalize: Normalize = "l2"
+    """l2 divides each sample's update by its norm, so that every stabiliser shifts by the same length."""
     weight: Weight = "one"
+    """Factor of the shift at each timestep: 1, the standard deviation (sigma) or the variance of DDPM's noise."""
     interval: Interval | None = None
-    """Timesteps ``first <= t < end`` that are guided; default: all."""
+    """Timesteps [first, end) that are guided: first <= t < end. null: all."""
     smoothgrad: SmoothGradConfig | None = None
+    """Mean gradient over noised inputs of the classifier (arXiv 1706.03825), for example {samples: 4, std: 0.2}."""
 
 
 class SamplingConfig(Strict):
+    """Scheduler, steps, samples, labels and seed."""
+
     scheduler: Literal["ddpm", "ddim"] = "ddpm"
+    """The sampler that runs the denoiser's noise schedule. DDIM runs with eta 0."""
     num_inference_steps: Positive = 50
+    """Number of timesteps to sample with, at most the number that the denoiser was trained with."""
     samples: Annotated[int, Field(ge=1, le=10**7)] = 64
+    """Number of samples in each cell. All cells share labels, initial noise and step noise."""
     batch_size: Positive = 32
+    """Number of samples that go through the models together. Bit-identical runs have the same one."""
     labels: Labels = "cycle"
-    seed: Seed = 0
+    """Target classes: cycle goes through all of them in turn; a list of class indices is repeated."""
+    seed: Count = 0
+    """Seed of all noise. Sample i has its own generator, seeded by (seed, i)."""
 
 
 class ExecutionConfig(Strict):
-    """How the models run. What differs from float32 in eager mode is measured before the first step."""
+    """How the models run. Deviations from float32 in eager mode are measured before the first step."""
 
     autocast: Literal["none", "bfloat16", "float16"] = "none"
-    """Of the U-Net."""
+    """Lower precision for the U-Net, by torch.autocast."""
     compile: bool = False
-    """`torch.compile` for U-Net and classifiers: minutes before the first step."""
+    """Compile U-Net and classifiers with torch.compile: the first step then takes minutes, later ones less time."""
     gradient_checkpointing: bool = False
-    """The U-Net keeps fewer activations and computes them again: for x0 with large U-Nets."""
+    """Let the U-Net recompute activations instead of storing them: less memory for x0 with large U-Nets."""
     tolerance: Annotated[float, Field(gt=0)] = 0.05
-    """Largest deviation of a gradient, relative to its norm, with which a run is begun."""
+    """Largest deviation of a gradient from float32 in eager mode, relative to its norm. Beyond it no run starts."""
 
 
 class RecordingConfig(Strict):
+    """Where a run is recorded, and how much of it."""
+
     path: PathText
+    """The zarr store: a path or URL."""
     dtype: Literal["float32", "float16"] = "float32"
+    """Type of recorded tensors. float16 has one exponent per sample and timestep."""
     codec: Literal["auto", "none", "lz4"] = "auto"
-    tensor_samples: Annotated[int, Field(ge=0)] = 64
+    """Compression of tensors. auto tries lz4 on the first gradients and keeps it if it gains more than 1.5 times."""
+    tensor_samples: Count = 64
+    """Number of samples per cell whose tensors are recorded. Scalars are recorded for all samples."""
     tensor_every: Positive = 1
+    """Record tensors at every n-th timestep. Scalars are recorded at all timesteps."""
+    sample_dims: list[Text] | None = None
+    """Names of a sample's dimensions in the store. null: channel, height and width, as a sample has three."""
     durable: bool = False
-    """Data are on the disk before they are marked as written: for power failures, at the cost of waiting for it."""
+    """Wait until data are on the disk before they are marked as written: survives power failures, but is slower."""
 
 
 class RunConfig(Strict):
     """One run: a grid of cells over the same samples."""
 
     denoiser: PathText
-    classifiers: Annotated[dict[str, ClassifierSpec], Field(min_length=1), AfterValidator(_named)]
+    """The denoiser: zoo:SET/NAME, CARD.yaml, a diffusers folder or hub id, or package.module:callable."""
+    classifiers: Annotated[dict[Text, ClassifierSpec], Field(min_length=1), AfterValidator(_named)]
+    """The guides, by their name in the store: zoo:SET/NAME, CARD.yaml, package.module:callable, or timm's keys."""
     judge: ClassifierSpec = "none"
+    """Classifier that judges the final samples and guides none of them, or none."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """Real images that `gradscope evaluate` compares the final samples with."""
     guidance: GuidanceConfig
-    stabilizers: Annotated[dict[str, dict[str, Any]], Field(min_length=1), AfterValidator(_named)] = {"none": {}}
+    """How the gradient shifts the samples."""
+    stabilizers: Annotated[dict[Text, Options], Field(min_length=1), AfterValidator(_named)] = {"none": {}}
+    """The stabilisers, by their name in the store, with settings. The name is the method, or `method` gives it."""
     sampling: SamplingConfig = SamplingConfig()
+    """Scheduler, steps, samples, labels and seed."""
     execution: ExecutionConfig = ExecutionConfig()
+    """How the models run."""
     probes: list[ProbeSpec] = ["gradient", "update", "norms", "cosines", "strength", "belief"]
+    """The probes, which measure every step: a name or package.module:Class, alone or with options, for example
+    {snr: {draws: 8}}."""
     recording: RecordingConfig
+    """Where the run is recorded, and how much of it."""

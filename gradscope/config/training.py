@@ -1,57 +1,82 @@
 """The configurations of `gradscope train`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from gradscope.config.data import DataConfig
-from gradscope.config.fields import Interval, PathText, Positive, Seed, Strict
+from gradscope.config.fields import Count, Interval, Options, PathText, Positive, Strict, Text
 
 
 class TrainingConfig(Strict):
+    """AdamW with a cosine schedule and a moving average of the weights."""
+
     steps: Positive
+    """Number of optimiser steps."""
     batch_size: Positive = 64
+    """Number of images per step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Highest learning rate, reached after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    """Weight decay of AdamW."""
+    warmup_steps: Count = 200
+    """Number of steps over which the learning rate rises from 0."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Of the moving average of the weights; at most (1 + n) / (10 + n) at step n, for short trainings."""
+    """Decay of the weights' moving average; at step n at most (1 + n) / (10 + n), for short trainings."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type in which the model runs. auto: bfloat16 on CUDA devices that have it, else float32."""
     checkpoint_every: Positive = 500
-    seed: Seed = 0
+    """Number of steps between checkpoints, from which an interrupted training continues."""
+    seed: Count = 0
+    """Seed of initial weights, batches and noise."""
 
 
 class DenoiserEvaluation(Strict):
+    """How the samples of a trained denoiser are measured."""
+
     judge: PathText
+    """Classifier that counts the classes of unguided samples."""
     extractor: PathText
+    """Classifier whose features give the Frechet distance to held-out images."""
     samples: Positive = 1000
+    """Number of unguided samples, at most half the number of held-out images."""
     num_inference_steps: Positive = 100
+    """Number of timesteps to sample with."""
 
 
 class TrainDenoiserConfig(Strict):
-    """`gradscope train ddpm`."""
+    """The configuration of `gradscope train ddpm`."""
 
     data: DataConfig
-    unet: dict[str, Any]
-    """Keyword arguments of `diffusers.UNet2DModel`; size and channels come from `data`."""
-    scheduler: dict[str, Any] = {}
-    """Keyword arguments of `diffusers.DDPMScheduler`."""
+    """The data set to train on."""
+    unet: Options
+    """Keyword arguments of diffusers.UNet2DModel; `data` gives the size and the channels."""
+    scheduler: Options = {}
+    """Keyword arguments of diffusers.DDPMScheduler."""
     training: TrainingConfig
+    """How the model is trained."""
     evaluation: DenoiserEvaluation | None = None
+    """How unguided samples are measured for the card. null: only the loss is measured."""
     output: PathText
-    """Path without suffix: writes OUTPUT.safetensors and its card OUTPUT.yaml."""
+    """Path without suffix: training writes OUTPUT.safetensors and its card OUTPUT.yaml."""
 
 
 class TrainClassifierConfig(Strict):
-    """`gradscope train classifier`."""
+    """The configuration of `gradscope train classifier`."""
 
     data: DataConfig
-    timm: str
-    options: dict[str, Any] = {}
+    """The data set to train on."""
+    timm: Text
+    """Name of a timm architecture."""
+    options: Options = {}
+    """Further keyword arguments of timm.create_model."""
     train_on: Literal["clean", "x_t"] = "clean"
-    """`x_t`: noised by the scheduler's forward process, t uniform over `timesteps`."""
+    """Clean images, or images noised by the scheduler's forward process at uniformly drawn timesteps (x_t)."""
     timesteps: Interval | None = None
-    """Timesteps ``first <= t < end`` that `x_t` trains on; default: all of the scheduler's."""
-    scheduler: dict[str, Any] = {}
+    """Timesteps [first, end) that x_t is drawn from: first <= t < end. null: all."""
+    scheduler: Options = {}
+    """Keyword arguments of diffusers.DDPMScheduler, which noises the images."""
     training: TrainingConfig
+    """How the model is trained."""
     output: PathText
+    """Path without suffix: training writes OUTPUT.safetensors and its card OUTPUT.yaml."""

@@ -1,1 +1,1 @@
-"""Images to train and test on."""
+"""Images for training and for tests."""

@@ -1,4 +1,4 @@
-"""Data sets by one configuration key, all alike: images in [-1, 1] of one size, labels, class names, two splits."""
+"""Data sets by name, all in one form: square images in [-1, 1], labels, class names, a training and a test split."""
 
 import gzip
 import inspect
@@ -20,12 +20,12 @@ from gradscope.errors import GradscopeError, one_of
 
 Split = Literal["train", "test"]
 HELD_OUT = 20_000
-"""Number of SportBalls images in the test split; their indices follow those of the training split."""
+"""Number of SportBalls images in the test split. Their indices follow those of the training split."""
 FASHION_MNIST = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
 class Images(Dataset[tuple[Tensor, Tensor]]):
-    """Images of shape ``(channels, size, size)``, float32 in [-1, 1], each with the index of its class."""
+    """Base of all data sets: images ``(channels, size, size)``, float32 in [-1, 1], with the index of their class."""
 
     classes: tuple[str, ...]
 
@@ -41,7 +41,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return images[0], labels[0]
 
     def __getitems__(self, index: list[int]) -> list[tuple[Tensor, Tensor]]:
-        """The whole batch at once; torch's DataLoader prefers this to single items."""
+        """The whole batch at once, which torch's DataLoader prefers to single items."""
         return list(zip(*self.batch(index), strict=True))
 
 
@@ -63,7 +63,7 @@ class SportBalls(Images):
 
 
 class PaddedArray(Images):
-    """Grey images in memory, shape ``(n, height, width)``, uint8, padded with black to ``size``."""
+    """Grey images ``(n, height, width)`` in memory, uint8, padded with black to a square."""
 
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, size: int, channels: int, classes: tuple[str, ...]
@@ -87,7 +87,7 @@ class PaddedArray(Images):
 
 
 class Wrapped(Images):
-    """A map-style data set of pictures, resized and cropped to a square; `index` chooses a part of it."""
+    """A map-style data set of pictures, resized and cropped to a square. `index` selects pictures."""
 
     def __init__(self, source: Any, size: int, channels: int, classes: tuple[str, ...], index: Sequence[int]) -> None:
         from torchvision.transforms import v2
@@ -112,8 +112,8 @@ class Wrapped(Images):
         return torch.stack([self.transform(image) for image, _ in items]), torch.tensor([int(y) for _, y in items])
 
 
-class _Seen:
-    """A data set of torchvision whose pictures are as one sees them."""
+class _Upright:
+    """A torchvision data set with its pictures converted by `seen`."""
 
     def __init__(self, source: Any, name: str) -> None:
         self.source, self.name = source, name
@@ -127,12 +127,12 @@ class _Seen:
 
 
 def load(config: DataConfig, split: Split) -> Images:
-    """The data set that the configuration names.
+    """Load a split of the data set that the configuration names.
 
     Raises
     ------
     GradscopeError
-        An unknown name, or files that are not where the configuration says.
+        The name is unknown, or the files are missing or damaged.
     """
     if config.name == "sportballs":
         if config.channels != 3:
@@ -167,7 +167,7 @@ def _fashion_mnist(config: DataConfig, split: Split) -> Images:
 
 
 def _idx(path: Path, dims: int) -> np.ndarray:
-    """Read an IDX file of uint8, plain or gzipped: magic (0, 0, 8, dims), `dims` big-endian lengths, the data."""
+    """Read an IDX file of uint8, plain or gzipped: the bytes 0, 0, 8, dims; `dims` big-endian lengths; the data."""
     for file, opener in ((path.with_name(path.name + ".gz"), gzip.open), (path, open)):
         if file.is_file():
             try:
@@ -203,7 +203,7 @@ def _torchvision(config: DataConfig, split: Split) -> Images:
     try:
         source = kind(path, **options)
         int(source[0][1])
-    except Exception as error:  # whatever a data set's own code raises
+    except Exception as error:  # of any type: it comes from the data set's own code
         raise GradscopeError(f"data.path: torchvision's {name} could not be opened at {path}: {error}") from error
     classes = tuple(getattr(source, "classes", ())) or tuple(str(k) for k in sorted({int(y) for _, y in source}))
-    return Wrapped(_Seen(source, name), config.size, config.channels, classes, range(len(source)))
+    return Wrapped(_Upright(source, name), config.size, config.channels, classes, range(len(source)))

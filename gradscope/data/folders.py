@@ -1,4 +1,4 @@
-"""Pictures in folders, one folder a class, numbered in natural order (0, 1, 2, ..., 10) as timm numbers them."""
+"""Pictures in one folder per class. Classes are numbered in natural order (0, 1, 2, ..., 10), as in timm."""
 
 import os
 import re
@@ -16,19 +16,19 @@ _SPLITS = re.compile(r"(train|val|test)(\d{4})?|training|valid|validation|testin
 
 
 class PictureFolder:
-    """Pictures below a folder that has a folder a class, without what is hidden (`.ipynb_checkpoints`, ``._x.jpg``).
+    """Pictures in the folders of classes below a folder, without hidden files (`.ipynb_checkpoints`, ``._x.jpg``).
 
     Parameters
     ----------
     root
-        The folder with those of the classes.
+        The folder that holds the folders of the classes.
     where
         The configuration's key, for errors.
 
     Raises
     ------
     GradscopeError
-        There are no classes, or splits in place of classes, or one without pictures, or a link to nothing.
+        There are no folders, folders of splits in place of classes, a folder without pictures, or a broken link.
     """
 
     classes: tuple[str, ...]
@@ -39,12 +39,14 @@ class PictureFolder:
         folders = sorted((e for e in self._visible(root) if e.is_dir()), key=lambda entry: natural_key(entry.name))
         self.classes = tuple(folder.name for folder in folders)
         if not self.classes:
-            raise GradscopeError(f"{where}: an image folder holds one folder of images a class; {root} holds none")
+            raise GradscopeError(
+                f"{where}: an image folder must hold one folder of images per class; {root} holds none"
+            )
         splits = [name for name in self.classes if _SPLITS.fullmatch(name.lower())]
         if len(splits) > 1 or len(splits) == len(self.classes):
             raise GradscopeError(
-                f"{where}: {root} holds splits ({', '.join(splits)}) where folders of classes are wanted; name one of "
-                f"them: {root / splits[0]}"
+                f"{where}: {root} holds splits ({', '.join(splits)}) in place of folders of classes; name one of the "
+                f"splits: {root / splits[0]}"
             )
         self._files: list[tuple[str, int]] = []
         for label, folder in enumerate(folders):
@@ -59,7 +61,7 @@ class PictureFolder:
         return len(self._files)
 
     def __getitem__(self, i: int) -> tuple[Image.Image | Tensor, int]:
-        """The picture, see `gradscope.data.pictures.seen`, and the number of its class."""
+        """The picture as `gradscope.data.pictures.seen` gives it, and the number of its class."""
         file, label = self._files[i]
         return pictures.read(Path(file), self._where), label
 
@@ -69,11 +71,11 @@ class PictureFolder:
                 if entry.name.startswith(".") or entry.name == "__MACOSX":
                     continue
                 if entry.is_symlink() and not os.path.exists(entry.path):
-                    raise GradscopeError(f"{self._where}: {entry.path} is a link to nothing: {os.readlink(entry.path)}")
+                    raise GradscopeError(f"{self._where}: {entry.path} is a broken link: {os.readlink(entry.path)}")
                 yield entry
 
     def _pictures(self, folder: str, above: set[str]) -> Iterator[str]:
-        """Files with the ending of a picture, at any depth; `above` has the folders that a link could lead back to."""
+        """Files with a picture's ending, at any depth. `above` holds the folders that a link could lead back to."""
         here = os.path.realpath(folder)
         if here in above:
             return
@@ -82,12 +84,12 @@ class PictureFolder:
                 yield from self._pictures(entry.path, above | {here})
             elif entry.name.lower().endswith(ENDINGS):
                 if not entry.is_file():
-                    raise GradscopeError(f"{self._where}: {entry.path} is a pipe, a socket or a device, and no file")
+                    raise GradscopeError(f"{self._where}: {entry.path} is a pipe, a socket or a device, not a file")
                 yield entry.path
 
 
 def natural_key(name: str) -> tuple[list[int | str], str]:
-    """By which names sort naturally, as timm's do: digits as numbers, letters of either case alike.
+    """Key for sorting names naturally, as timm does: digits as numbers, without regard to case.
 
     Examples
     --------

@@ -1,11 +1,12 @@
-"""A picture as one sees it: upright, over white where it is transparent, and as bright as its file says.
+"""Pictures as a viewer shows them: upright, on white where they are transparent, with the file's brightness.
 
 - Grey and colour of 8 bits, palettes, CMYK, YCbCr, L*a*b*, 1 bit: as Pillow converts them; colour profiles are ignored.
 - Grey of 16 bits, and of 32 where no value is above 65,535: divided by 65,535; TIFF of 12 bits by 4,095.
 - Grey of floats: as it is, from 0 (black) to 1 (white).
-- Of several frames or pages the first.
+- Files of several frames or pages: the first one.
 
-What has no agreed white is refused: floats outside [0, 1], whole numbers above 65,535, and 16 bits that use 12 at most.
+Refused, since their white is unknown: floats outside [0, 1], integers above 65,535, and 16-bit files that use at most
+12 bits.
 """
 
 from pathlib import Path
@@ -20,11 +21,11 @@ from gradscope.errors import GradscopeError
 
 _WHITE, _WHITE_OF_12_BITS = 65_535, 4_095
 _PHOTOMETRIC = 262
-"""TIFF's tag; 0: the smallest value is white."""
+"""TIFF's tag. Its value 0 means that 0 is white."""
 
 
 def read(path: Path, where: str) -> Image.Image | Tensor:
-    """The picture in a file; see `seen`.
+    """Read a picture; see `seen`.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def read(path: Path, where: str) -> Image.Image | Tensor:
     Raises
     ------
     GradscopeError
-        The file is not there, no picture, damaged, or one of those that `seen` refuses.
+        The file is missing, damaged, no picture, or refused by `seen`.
     """
     try:
         with Image.open(path) as image:
@@ -46,20 +47,20 @@ def read(path: Path, where: str) -> Image.Image | Tensor:
     except UnidentifiedImageError:
         reason = "it is empty" if path.stat().st_size == 0 else "its content is no picture"
         raise GradscopeError(f"{where}: {path} cannot be read: {reason}") from None
-    except Exception as error:  # of many kinds, by the file's format
+    except Exception as error:  # of many types, depending on the format
         reason = getattr(error, "strerror", None) or str(error)
         raise GradscopeError(f"{where}: {path} cannot be read: {reason}") from error
 
 
 def seen(image: Image.Image, where: str) -> Image.Image | Tensor:
-    """A picture as one sees it.
+    """Convert a picture to what a viewer shows.
 
     Parameters
     ----------
     image
-        Of any mode; files that were not loaded yet say more of themselves.
+        Of any mode, best not loaded yet: an open file still has its tags.
     where
-        Stands before an error.
+        Beginning of errors.
 
     Returns
     -------
@@ -70,11 +71,11 @@ def seen(image: Image.Image, where: str) -> Image.Image | Tensor:
     Raises
     ------
     GradscopeError
-        Nothing says which value is white.
+        The value of white is unknown.
     """
     stored = "".join(str(tile[3]) for tile in getattr(image, "tile", [])[:1])
     tags = getattr(image, "tag_v2", {})
-    declared = image.format == "PPM"  # its header has the value of white, and Pillow scales by it
+    declared = image.format == "PPM"  # its header has the value of white, by which Pillow scales
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         grey = _floats(image, where) if image.mode == "F" else _integers(image, stored, declared, where)
@@ -94,7 +95,7 @@ def _floats(image: Image.Image, where: str) -> np.ndarray:
     values = np.asarray(image)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         raise GradscopeError(
-            f"{where}: its floats go from {values.min():g} to {values.max():g}; possible: 0 (black) to 1 (white)"
+            f"{where}: its floats range from {values.min():g} to {values.max():g}; possible: 0 (black) to 1 (white)"
         )
     return values
 
@@ -105,7 +106,7 @@ def _integers(image: Image.Image, stored: str, declared: bool, where: str) -> np
     white = _WHITE_OF_12_BITS if stored.startswith("('I;12'") else _WHITE
     if low < 0 or high > white:
         raise GradscopeError(
-            f"{where}: its whole numbers go from {low} to {high}, and of 32 bits nothing says which is white; save it "
+            f"{where}: its integers range from {low} to {high}, and the value of white is unknown for 32 bits; save it "
             "with 8 or 16 bits"
         )
     if white == _WHITE and not declared:
@@ -118,6 +119,6 @@ def _integers(image: Image.Image, stored: str, declared: bool, where: str) -> np
 def _refuse_12_bits(high: int, where: str) -> None:
     if 0 < high <= _WHITE_OF_12_BITS:
         raise GradscopeError(
-            f"{where}: of its 16 bits the largest value is {high}, so it is of 12 bits or fewer, or all but black, and "
-            "nothing says which; save it with 8 bits, or scaled so that 65535 is white"
+            f"{where}: it has 16 bits, but its largest value is {high}: it may have 12 bits or fewer, or be nearly "
+            "black; save it with 8 bits, or scaled so that 65535 is white"
         )

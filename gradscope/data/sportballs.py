@@ -1,7 +1,8 @@
-"""SportBalls: one of four balls on a white canvas, drawn by code.
+"""SportBalls: pictures of one of four balls on a white canvas, drawn by code.
 
-The data set of GradCheck (arXiv 2406.17399) in a version without files: every image is a function of ``(seed, index)``.
-Class, radius, position and rotation are five independent uniform draws, each from a hash stream of its own.
+A version of the data set of GradCheck (arXiv 2406.17399) without files: every image is a function of
+``(seed, index)``. Class, radius, position (two axes) and rotation are independent uniform draws, each from its own hash
+stream.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 CLASSES = ("baseball", "basketball", "soccer ball", "volleyball")
 RADIUS = (0.20, 0.36)
-"""Range of the ball's radius, as a share of the canvas side."""
+"""Range of the ball's radius, as a share of the canvas' side."""
 POSITION = (0.37, 0.63)
-"""Range of the centre, per axis, as a share of the canvas side: the largest ball fits wherever it lies."""
+"""Range of the centre on each axis, as a share of the canvas' side: the largest ball fits at every position."""
 
 Array = NDArray[np.float32]
 
@@ -34,27 +35,27 @@ _PAINTS = np.array(
 _LIGHT = np.array([-0.40, -0.45, 0.80], dtype=np.float32)
 _SUPERSAMPLING = 2
 _BLOCK = 64
-"""So many images are drawn at once: what they need stays in the processor's cache."""
+"""Number of images that are drawn at once: their arrays fit into the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Factors:
-    """What an image shows; every field has shape ``(n,)``."""
+    """Contents of n images; every field has shape ``(n,)``."""
 
     label: NDArray[np.int64]
     """Index into `CLASSES`."""
     radius: NDArray[np.float64]
     """Share of the canvas side, uniform in `RADIUS`."""
     x: NDArray[np.float64]
-    """Centre's column, share of the canvas side, uniform in `POSITION`."""
+    """Column of the centre, share of the canvas' side, uniform in `POSITION`."""
     y: NDArray[np.float64]
-    """Centre's row, likewise."""
+    """Row of the centre, likewise."""
     rotation: NDArray[np.float64]
     """In-plane rotation in radians, uniform in [0, 2 pi)."""
 
 
 def factors(seed: int, index: NDArray[np.integer]) -> Factors:
-    """Draw the factors of the images with these indices; each depends on ``(seed, index)`` alone; seed < 2**61."""
+    """Draw the factors of images by index. Each depends only on ``(seed, index)``; seed < 2**61."""
     index = np.asarray(index, dtype=np.uint64)
     u = [_uniform(seed, stream, index) for stream in range(5)]
     return Factors(
@@ -80,7 +81,7 @@ def render(drawn: Factors, size: int) -> Array:
 
 
 def _render(drawn: Factors, size: int) -> Array:
-    """The same, of images in the order of their labels."""
+    """The same for images that are sorted by label."""
     side = size * _SUPERSAMPLING
     grid = ((np.arange(side, dtype=np.float32) + 0.5) / side)[None]
     radius = drawn.radius[:, None].astype(np.float32)
@@ -105,13 +106,15 @@ def _render(drawn: Factors, size: int) -> Array:
     canvas = np.ones((3, *ball.shape), dtype=np.float32)
     for channel, value in zip(canvas, _PAINTS.T, strict=True):
         channel[ball] = value[paint] * shade
-    a, b, c, d = (canvas[..., i::2, j::2] for i in range(2) for j in range(2))  # added in another order they round anew
+    a, b, c, d = (
+        canvas[..., i::2, j::2] for i in range(2) for j in range(2)
+    )  # in this order: another one rounds differently
     mean: Array = np.multiply(a + b + c + d, np.float32(0.25))
     return np.moveaxis(mean, 0, 1)
 
 
 def _uniform(seed: int, stream: int, index: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1) by the finaliser of SplitMix64 over (seed, stream, index)."""
+    """Uniform numbers in [0, 1) from the finaliser of SplitMix64 on (seed, stream, index)."""
     with np.errstate(over="ignore"):
         key = _mix(np.uint64(seed % 2**64) * np.uint64(8) + np.uint64(stream))
         return (_mix(key ^ _mix(index)) >> np.uint64(11)) * 2.0**-53

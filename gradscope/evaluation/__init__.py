@@ -1,1 +1,1 @@
-"""What came out: verdicts on samples, distances between sets of images, metrics of models."""
+"""Evaluation of final samples: verdicts of classifiers, distances to real images; and metrics for cards."""

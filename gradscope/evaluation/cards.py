@@ -1,4 +1,4 @@
-"""The metrics on a card, measured on the weights as stored, on held-out data."""
+"""The metrics of a card, measured with the stored weights on held-out data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +23,12 @@ from gradscope.models.training import noised, target
 
 _BATCH = 256
 _HELD_OUT = 8192
-"""At most so many held-out images."""
+"""Largest number of held-out images."""
 _DEFAULT_PROCESS = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 
 
 def measure_classifier(path: Path, device: torch.device) -> Card:
-    """Accuracy on clean images and on x_t (t uniform), added to the card at `path`."""
+    """Add the accuracy on clean images and on x_t (t uniform) to the card at `path`."""
     card = cards.read(path)
     shape = (card.data.channels, card.data.size, card.data.size)
     module = load_classifier(str(path), str(path), shape, device).module
@@ -49,10 +49,10 @@ def measure_classifier(path: Path, device: torch.device) -> Card:
 
 
 def measure_denoiser(path: Path, evaluation: DenoiserEvaluation | None, device: torch.device) -> Card:
-    """Loss on held-out data and, where an evaluation is configured, properties of unguided samples.
+    """Add the loss on held-out data and, with an evaluation, properties of unguided samples to the card at `path`.
 
-    Class shares by the judge, the mean pixel against the data's, and the Frechet distance to held-out images beside the
-    same distance of other held-out images (the floor).
+    The properties are shares of classes by the judge, the mean pixel beside the data's, and the Frechet distance to
+    held-out images beside that of other held-out images (the floor).
     """
     card = cards.read(path)
     denoiser = load_denoiser(str(path), device)
@@ -77,19 +77,19 @@ def measure_denoiser(path: Path, evaluation: DenoiserEvaluation | None, device: 
 
 
 def check_evaluation(config: TrainDenoiserConfig, device: torch.device) -> None:
-    """Raise GradscopeError, before any training, where the evaluation that follows it could not be made."""
+    """Raise GradscopeError before training if the evaluation after it would fail."""
     if config.evaluation is None:
         return
     there = min(_HELD_OUT, len(datasets.load(config.data, "test")))
     if config.evaluation.samples > there // 2:
         raise GradscopeError(
-            f"evaluation.samples: got {config.evaluation.samples}, at most {there // 2}, half of the held-out images"
+            f"evaluation.samples: got {config.evaluation.samples}; at most {there // 2}, half of the held-out images"
         )
     _evaluators(config.evaluation, config.data, device)
 
 
 def unguided_samples(denoiser: Denoiser, n: int, num_inference_steps: int, device: torch.device) -> Iterator[Tensor]:
-    """Batches of unguided DDPM (or DDIM) samples of the denoiser, n in all, by diffusers' own loop."""
+    """Batches of unguided samples of a denoiser, n in total, by diffusers' own loop."""
     scheduler = type(denoiser.scheduler).from_config(denoiser.scheduler.config)
     scheduler.set_timesteps(num_inference_steps)
     generator = torch.Generator().manual_seed(0)

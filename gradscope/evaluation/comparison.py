@@ -1,4 +1,4 @@
-"""The samples of a cell against real images: distances, precision, recall, density, coverage, with intervals."""
+"""Comparison of a cell's samples with real images: distances, precision, recall, density, coverage, intervals."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ from gradscope.intervals import bootstrap, wilson
 Array = NDArray[np.float64]
 _Distance = Frechet | Kernel
 Key = tuple[str, str]
-"""Name of a quantity, and which part of it: one of `_PARTS`."""
+"""Name of a quantity and of its part, a key of `_PARTS`."""
 
 _DISTANCES = (
     ("Frechet distance of samples to held-out images", "|mu_r - mu_s|^2 + tr(S_r + S_s - 2 (S_r S_s)^(1/2))"),
@@ -52,13 +52,13 @@ class Comparison:
     real
         The real images.
     names
-        Of the Frechet and of the kernel distance.
+        Names of the Frechet and of the kernel distance.
     label
         Target classes of the samples, ``(sample,)``.
     classes
         Number of classes for the distances by class; 0 for none.
     counts
-        How often each sample is drawn in each bootstrap replicate, ``(replicate, sample)``.
+        Number of times each sample is drawn in each bootstrap replicate, ``(replicate, sample)``.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Comparison:
         self._radii: dict[int, Array] = {}
 
     def measure(self, features: Array, there: NDArray[np.bool_]) -> dict[Key, Array]:
-        """All values of one cell; `features` are those of the samples that are ``there``, ``(sample,)``."""
+        """All values of one cell. `there`, ``(sample,)``, marks the samples that `features` holds."""
         counts, label = self._counts[:, there], self._label[there]
         out: dict[Key, Array] = {}
         for name, distance in self._whole.items():
@@ -106,7 +106,7 @@ class Comparison:
     def variables(
         self, measured: Mapping[tuple[int, ...], Mapping[Key, Array]], cells: tuple[int, ...], dims: tuple[str, ...]
     ) -> xr.Dataset:
-        """The store's variables: what `measure` gave for each cell, NaN where it gave nothing, and the floors.
+        """The store's variables: the values of `measure` for each cell, NaN for missing cells, and the floors.
 
         `cells` are the lengths of the dimensions `dims` of the cells.
         """

@@ -11,7 +11,7 @@ from torchmetrics.image.kid import poly_kernel
 
 Array = NDArray[np.float64]
 _ROWS = 256
-"""Of a kernel matrix, at a time."""
+"""Rows of a kernel matrix that are computed at a time."""
 
 
 class Frechet:
@@ -19,9 +19,9 @@ class Frechet:
 
     .. math:: |\mu_r - \mu_s|^2 + tr(\Sigma_r + \Sigma_s - 2 (\Sigma_r \Sigma_s)^{1/2})
 
-    The distance is torchmetrics'. Its replicates take the same formula with
-    :math:`tr (\Sigma_r \Sigma_s)^{1/2} = tr (\Sigma_r^{1/2} \Sigma_s \Sigma_r^{1/2})^{1/2}`, whose symmetric
-    eigenvalues are a hundred times faster.
+    The distance is computed by torchmetrics; replicates use
+    :math:`tr (\Sigma_r \Sigma_s)^{1/2} = tr (\Sigma_r^{1/2} \Sigma_s \Sigma_r^{1/2})^{1/2}`, which is a hundred times
+    faster because the matrix is symmetric.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Frechet:
         self._root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
 
     def distance(self, samples: Array) -> float:
-        """The distance of samples, ``(n, d)``; NaN with fewer than two images on either side."""
+        """Distance of samples, ``(n, d)``; NaN with fewer than two images on either side."""
         if not self._enough or len(samples) < 2:
             return np.nan
         self._metric.update(torch.from_numpy(samples), real=False)
@@ -50,7 +50,7 @@ class Frechet:
         return distance
 
     def replicates(self, samples: Array, counts: NDArray[np.int64]) -> Array:
-        """The distances when sample j is there ``counts[b, j]`` times, ``(replicates,)``."""
+        """Distances with sample j repeated ``counts[b, j]`` times, ``(replicates,)``."""
         return np.array([self._weighted(samples[row > 0], row[row > 0]) for row in counts])
 
     def _weighted(self, samples: Array, count: NDArray[np.int64]) -> float:
@@ -61,7 +61,7 @@ class Frechet:
         centred = (samples - mean) * np.sqrt(count / (n - 1))[:, None]
         if len(samples) < samples.shape[1]:
             half = centred @ self._root
-            product = half @ half.T  # the same eigenvalues but for zeros
+            product = half @ half.T  # the same eigenvalues, except zeros
         else:
             product = self._root @ (centred.T @ centred) @ self._root
         cross = np.sqrt(np.linalg.eigvalsh(product).clip(0)).sum()
@@ -69,7 +69,7 @@ class Frechet:
 
 
 class _AsGiven(nn.Module):
-    """Lets torchmetrics take features for images."""
+    """Identity, so that torchmetrics takes features in place of images."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -82,9 +82,9 @@ class _AsGiven(nn.Module):
 class Kernel:
     r"""Kernel distance of samples to real images (KID with Inception's features; arXiv 1801.01401).
 
-    The squared maximum mean discrepancy for :math:`k(x, y) = (x \cdot y / d + 1)^3`, without bias, over all pairs:
-    mean of k over pairs of distinct real images, plus that over pairs of distinct samples, minus twice that over real
-    images with samples. torchmetrics has the mean over random subsets of equal size instead.
+    The unbiased squared maximum mean discrepancy for :math:`k(x, y) = (x \cdot y / d + 1)^3` over all pairs: the mean
+    of k over pairs of distinct real images, plus the mean over pairs of distinct samples, minus twice the mean over
+    pairs of a real image and a sample. torchmetrics averages over random subsets of equal size instead.
 
     Parameters
     ----------
@@ -100,11 +100,11 @@ class Kernel:
             self._within = total / (len(real) * (len(real) - 1))
 
     def distance(self, samples: Array) -> float:
-        """The distance of samples, ``(n, d)``; NaN with fewer than two images on either side."""
+        """Distance of samples, ``(n, d)``; NaN with fewer than two images on either side."""
         return float(self.replicates(samples, np.ones((1, len(samples)), dtype=np.int64))[0])
 
     def replicates(self, samples: Array, counts: NDArray[np.int64]) -> Array:
-        """The distances when sample j is there ``counts[b, j]`` times, ``(replicates,)``."""
+        """Distances with sample j repeated ``counts[b, j]`` times, ``(replicates,)``."""
         n = counts.sum(axis=1).astype(np.float64)
         n[n < 2] = np.nan
         if not self._enough:
@@ -119,6 +119,6 @@ class Kernel:
 
 
 def _kernel(a: Array, b: Array) -> Iterator[tuple[int, Array]]:
-    """The kernel's matrix over a and b, some rows at a time, each block with the number of its first row."""
+    """Blocks of rows of the kernel matrix of a and b, each with the index of its first row."""
     for first in range(0, len(a), _ROWS):
         yield first, poly_kernel(torch.from_numpy(a[first : first + _ROWS]), torch.from_numpy(b)).numpy()

@@ -1,4 +1,4 @@
-"""All that can be said of a store's final samples, added to it. Cell by cell, one batch of images at a time."""
+"""The evaluation of a store's final samples, added to the store: cell by cell, one batch of images at a time."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -36,18 +36,20 @@ _PACKAGES = ("gradscope", "torch", "torchmetrics", "timm", "numpy", "scipy")
 def evaluate_store(
     path: StorePath, evaluators: Evaluators, device: torch.device, tell: Tell = lambda text: None
 ) -> None:
-    """Add verdicts and distances to a store, in place of those of an earlier evaluation.
+    """Add verdicts and distances to a store, in place of an earlier evaluation.
 
-    Samples that are unfinished, or whose image is not finite, are left out and counted.
+    Samples that are unfinished, or whose image is not finite, are left out. Their number is recorded.
 
     Parameters
     ----------
     path
         A recorded store, complete or not: a path or URL.
     evaluators
-        Who gives the verdicts.
+        The classifiers and features to use.
+    device
+        Device of the images.
     tell
-        Called with a sentence for each thing that a reader of the numbers must know.
+        Called with each sentence that a reader of the numbers must know.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def evaluate_store(
     """
     location = locate(path)
     ds = open_store(location)
-    with location.lock():  # at its end a recording puts its own verdicts in place of these
+    with location.lock():  # a recording writes its own verdicts at its end
         _evaluate(ds, location, evaluators, device, tell)
 
 
@@ -97,18 +99,20 @@ def _evaluate(ds: xr.Dataset, path: Location, evaluators: Evaluators, device: to
         }
     )
     add_variables(path, found.assign_attrs(evaluation=json.dumps(about)), instead_of=earlier)
-    told = [*_remarks(ds, path, finished, finite, seen, real), *warnings(about["also_guides"]).values()]
-    for text in told:
+    remarks = [*_remarks(ds, path, finished, finite, seen, real), *warnings(about["also_guides"]).values()]
+    for text in remarks:
         tell(text)
 
 
 class _Look(NamedTuple):
+    """The evaluation of one cell's images."""
+
     finite: NDArray[np.bool_]
     """Finished and finite, ``(sample,)``."""
     predictions: dict[str, NDArray[np.int16]]
-    """By name of the evaluator, ``(sample,)``."""
+    """Predicted classes by name of the evaluator, ``(sample,)``."""
     features: NDArray[np.float64]
-    """Of the finite samples, ``(n, d)``; none without an extractor."""
+    """Features of the finite samples, ``(n, d)``; d = 0 without an extractor."""
 
 
 def _look(
@@ -118,7 +122,7 @@ def _look(
     extractor: Features | None,
     device: torch.device,
 ) -> _Look:
-    """Look at the images of one cell, `_BATCH` at a time."""
+    """Evaluate the images of one cell, `_BATCH` at a time."""
     finite = np.zeros(len(finished), dtype=bool)
     predictions = {name: np.full(len(finished), -1, dtype=np.int16) for name in modules}
     features = [np.empty((0, 0 if extractor is None else extractor.num_features))]
@@ -139,7 +143,7 @@ def _look(
 
 
 def _real(ds: xr.Dataset, evaluators: Evaluators) -> tuple[Real | None, tuple[str, str]]:
-    """The real images, where there is an extractor, and the names of the distances to them."""
+    """The real images, if there is an extractor, and the names of the distances to them."""
     settings = evaluators.settings.evaluation
     if evaluators.extractor is None or settings.data is None or settings.extractor is None:
         return None, ("", "")
@@ -149,14 +153,14 @@ def _real(ds: xr.Dataset, evaluators: Evaluators) -> tuple[Real | None, tuple[st
 
 
 def _classes(ds: xr.Dataset, judge: Classifier | None, real: Real | None, guides: Collection[Classifier]) -> list[str]:
-    """Names of the target classes: the store's, or else the judge's, those of the real images, or numbers."""
+    """Names of the target classes: the store's; otherwise the judge's, the real images', or numbers."""
     named, highest = list(ds.attrs.get("classes", ())), int(ds["label"].max())
     if judge is not None:
         own = list(judge.classes or map(str, range(judge.num_classes)))
         if len(own) != len(named or own) or highest >= len(own):
-            raise GradscopeError(f"judge: has {len(own)} classes, the store's samples {len(named) or highest + 1}")
+            raise GradscopeError(f"judge: has {len(own)} classes, but the store's samples {len(named) or highest + 1}")
         if judge.classes and named and own != named and named != _numbers(len(named)):
-            raise GradscopeError(f"judge: its classes are {own}, those of the store {named}")
+            raise GradscopeError(f"judge: its classes are {own}, but those of the store {named}")
         return named or own
     if named or real is None or highest >= len(real.classes):
         return named or _numbers(max([highest + 1, *(guide.num_classes for guide in guides)]))
@@ -164,9 +168,9 @@ def _classes(ds: xr.Dataset, judge: Classifier | None, real: Real | None, guides
 
 
 def paired(classes: Sequence[str], real: Real, tell: Tell) -> tuple[Real, int]:
-    """The real images with their labels in the store's numbers, and the number of classes: 0 where there are others.
+    """The real images with their labels in the store's numbering, and the number of classes; 0 if the classes differ.
 
-    Classes are paired by name, in whatever order the data have them; by number only where one side has no names.
+    Classes are paired by name, in any order; by number only if one side has no names.
     """
     others = list(real.classes)
     if sorted(others) == sorted(classes):
@@ -175,7 +179,7 @@ def paired(classes: Sequence[str], real: Real, tell: Tell) -> tuple[Real, int]:
         return replace(real, classes=tuple(classes), **labels), len(classes)
     if len(others) == len(classes) and _numbers(len(classes)) in (others, list(classes)):
         return real, len(classes)
-    tell(f"no distances by class: the classes of evaluation.data are {others}, those of the store {list(classes)}")
+    tell(f"no distances by class: the classes of evaluation.data are {others}, but those of the store {list(classes)}")
     return real, 0
 
 
@@ -216,7 +220,7 @@ def _about(evaluators: Evaluators, names: tuple[str, str], real: Real | None, sa
 
 
 def _independence(ds: xr.Dataset, evaluators: Evaluators) -> dict[str, Any]:
-    """The weights of judge and extractor, and the guides that have the same ones."""
+    """Hashes of judge and extractor, and the guides that have the same weights."""
     hashes = {name: state_hash(guide.module) for name, guide in evaluators.guides.items()}
     recorded = nested(ds.attrs, "weights_sha256")
     for name in map(str, ds["classifier"].values):
@@ -238,18 +242,18 @@ def _remarks(
     seen: Mapping[str, NDArray[np.int16]],
     real: Real | None,
 ) -> list[str]:
-    """What a reader of the numbers must know."""
+    """Sentences that a reader of the numbers must know."""
     said, samples = [], ds.sizes["sample"]
     if not finished.all():
         written = float(recorded_steps(ds).mean())
         said.append(
             f"{path} is {ds.attrs.get('status', 'unfinished')}: {written:.1%} of it is written; "
-            f"{int(finished.sum())} of {finished.size} samples are finished, only those are evaluated"
+            f"only the {int(finished.sum())} finished samples of {finished.size} are evaluated"
         )
     if (finished & ~finite).any():
         said.append(f"{int((finished & ~finite).sum())} finished samples are left out: their images are not finite")
     said += [
-        f"{int((finite & (prediction < 0)).sum())} samples have no {name}_prediction: its logits are not finite"
+        f"{int((finite & (prediction < 0)).sum())} samples have no {name}_prediction: the logits are not finite"
         for name, prediction in seen.items()
         if (finite & (prediction < 0)).any()
     ]
@@ -257,8 +261,8 @@ def _remarks(
         width = real.reference.shape[1]
         if samples < 10 * width:
             said.append(
-                f"N = {samples} is below 10 x {width} features: the Frechet distance is biased upwards, as its floor is"
+                f"N = {samples} is below 10 x {width} features: the Frechet distance and its floor are biased upwards"
             )
         if len(real.floor) < samples:
-            said.append(f"the floors are of {len(real.floor)} images, not of {samples}: there are no more real images")
+            said.append(f"the floors use {len(real.floor)} images in place of {samples}: there are no more real images")
     return said

@@ -1,4 +1,4 @@
-"""Who looks at the samples of a store: guides, judge, feature extractor and real images, by its configuration."""
+"""The evaluators of a store, by its configuration: guides, judge, feature extractor and real images."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -25,46 +25,48 @@ _ON_THE_COMMAND_LINE = {
     "data": "--set evaluation.data=...",
 }
 IN_PYTHON = {"guide": "guide=MODULE gives it", "judge": "judge=...", "extractor": "extractor=...", "data": "data=..."}
-"""How a verdict that is left out can be had, by what it needs."""
+"""The way to get a missing verdict, by the part that it needs."""
 
 
 class Settings(Strict):
-    """The keys of a run's configuration that evaluate a store; `--set` may change them afterwards."""
+    """The keys of a run's configuration for evaluation. `--set` may change them after the run."""
 
     judge: ClassifierSpec = "none"
+    """Classifier that judges the final samples and guides none of them, or none."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """Real images that the final samples are compared with."""
 
 
 @dataclass(frozen=True)
 class Evaluators:
-    """Whoever is None, or empty, gives no verdict."""
+    """The loaded classifiers and features. One that is None gives no verdict."""
 
     settings: Settings
-    """As they are used: extractor and data are None only where there are none."""
+    """The settings in use. Extractor and data are None only if there are none."""
     guides: Mapping[str, Classifier]
     judge: Classifier | None
     extractor: Features | None = None
 
     def of_cell(self, classifier: str) -> dict[str, nn.Module]:
-        """Who names a class for the samples of a cell: ``own``, the guide `classifier`, and the ``judge``."""
+        """The classifiers that predict a class for a cell's samples: ``own``, the guide `classifier`, and ``judge``."""
         found = {"own": self.guides.get(classifier), "judge": self.judge}
         return {name: who.module for name, who in found.items() if who is not None}
 
 
 def load_evaluators(ds: xr.Dataset, overrides: Sequence[str], device: torch.device, tell: Tell) -> Evaluators:
-    """Load what the store's configuration names, changed by ``key.sub=value`` overrides of `Settings`.
+    """Load the evaluators of a store's configuration, changed by ``key.sub=value`` overrides of `Settings`.
 
     Parameters
     ----------
     ds
         An open store.
     tell
-        Called with a sentence for each verdict that is left out, with the key that would give it.
+        Called with a sentence for each missing verdict, which names the key that gives it.
 
     Raises
     ------
     GradscopeError
-        A wrong override, or something named cannot be loaded or does not fit the store's images.
+        An override is wrong, or an evaluator cannot be loaded or does not fit the store's images.
     """
     run = recorded_run(ds)
     settings = settings_of(ds, run, {}, overrides)
@@ -78,12 +80,12 @@ def load_evaluators(ds: xr.Dataset, overrides: Sequence[str], device: torch.devi
         None if settings.judge == "none" else load_classifier(settings.judge, "judge", shape, device),
         None if spec is None or data is None else load_extractor(spec, "evaluation.extractor", shape, device),
     )
-    tell_what_is_left_out(found, _ON_THE_COMMAND_LINE, tell)
+    tell_what_is_missing(found, _ON_THE_COMMAND_LINE, tell)
     return found
 
 
-def tell_what_is_left_out(found: Evaluators, how: Mapping[str, str], tell: Tell) -> None:
-    """Call `tell` for each verdict that is left out, with what would give it: see `IN_PYTHON`.
+def tell_what_is_missing(found: Evaluators, how: Mapping[str, str], tell: Tell) -> None:
+    """Call `tell` for each missing verdict, with the way to get it: see `IN_PYTHON`.
 
     Raises
     ------
@@ -94,7 +96,7 @@ def tell_what_is_left_out(found: Evaluators, how: Mapping[str, str], tell: Tell)
     if not found.guides and found.judge is None and found.extractor is None:
         raise GradscopeError("nothing to evaluate with", python=_all(IN_PYTHON), command=_all(_ON_THE_COMMAND_LINE))
     if not found.guides:
-        tell(f"no own_accuracy: the store was recorded from Python, and does not name its guides: {how['guide']}")
+        tell(f"no own_accuracy: the store was recorded from Python and does not name its guides; {how['guide']}")
     if found.judge is None:
         tell(f"no judge_accuracy, no transfer_ratio: {how['judge']} gives them")
     if found.extractor is None:
@@ -108,7 +110,7 @@ def _all(how: Mapping[str, str]) -> str:
 
 
 def recorded_run(ds: xr.Dataset) -> RunConfig | None:
-    """The configuration with which a store was recorded; None where it was recorded from Python."""
+    """The configuration of a recorded store; None if it was recorded from Python."""
     recorded = json.loads(ds.attrs.get("configuration", "{}"))
     return check(RunConfig, recorded, _RECORDED) if "classifiers" in recorded else None
 
@@ -116,7 +118,10 @@ def recorded_run(ds: xr.Dataset) -> RunConfig | None:
 def settings_of(
     ds: xr.Dataset, run: RunConfig | None, given: Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> Settings:
-    """As recorded, as given and overridden; defaults: the data of the denoiser's card, the extractor of its set."""
+    """Recorded settings, changed by `given` and `overrides`.
+
+    Defaults are the data of the denoiser's card and the extractor of its zoo set.
+    """
     recorded = json.loads(ds.attrs.get("configuration", "{}"))
     content = {key: recorded[key] for key in Settings.model_fields if key in recorded}
     for key, value in given.items():

@@ -1,4 +1,4 @@
-"""Images to features: a classifier's, any module's of one's own, or Inception's."""
+"""Features of images, from a classifier, any other module, or Inception."""
 
 import re
 from collections.abc import Iterable
@@ -20,15 +20,16 @@ Shape = tuple[int, ...]
 
 
 class Features(nn.Module):
-    """Images in [-1, 1], ``(n, *image_shape)`` -> features ``(n, num_features)``.
+    """Maps images in [-1, 1], ``(n, *image_shape)``, to features ``(n, num_features)``.
 
-    The pooled features of a timm classifier (of whatever has `forward_head`); of any other module its output.
+    The features are the input of the last layer of a timm classifier (any module with `forward_head`), or the output of
+    any other module.
     """
 
     def __init__(self, module: nn.Module, image_shape: Shape) -> None:
         super().__init__()
         self.weights = state_hash(module)
-        """SHA-256 of the classifier's weights."""
+        """SHA-256 of the module's weights."""
         self.module = _pooled(module).eval()
         self.device = next((p.device for p in module.parameters()), torch.device("cpu"))
         with torch.no_grad():
@@ -36,28 +37,28 @@ class Features(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        return self.module(x.clone())  # a copy, for a network that works in place
+        return self.module(x.clone())  # a copy, in case the module works in place
 
     def of(self, batches: Iterable[Tensor]) -> NDArray[np.float64]:
-        """The features of all images of some batches, ``(n, num_features)``.
+        """Features of the images of all batches, ``(n, num_features)``.
 
         Raises
         ------
         GradscopeError
-            Features are not finite.
+            A feature is not finite.
         """
         found = [self(batch.to(self.device)).double().cpu().numpy() for batch in batches]
         features = np.concatenate([np.empty((0, self.num_features)), *found])
         if not np.isfinite(features).all():
             wrong = int((~np.isfinite(features).all(axis=1)).sum())
             raise GradscopeError(
-                f"evaluation.extractor: its features of {wrong} of {len(features)} images are not finite"
+                f"evaluation.extractor: its features are not finite for {wrong} of {len(features)} images"
             )
         return features
 
 
 class _Pooled(nn.Module):
-    """What the last layer of a timm classifier sees."""
+    """The input of the last layer of a timm classifier."""
 
     def __init__(self, classifier: Any) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ def _pooled(module: nn.Module) -> nn.Module:
 
 
 class InceptionFeatures(nn.Module):
-    """The 2,048 features of FID (arXiv 1706.08500): images as uint8, resized to 299 x 299 as its authors do."""
+    """The 2,048 features of FID (arXiv 1706.08500), from uint8 images resized to 299 x 299 as in the original."""
 
     def __init__(self, inception: nn.Module) -> None:
         super().__init__()
@@ -93,12 +94,12 @@ class InceptionFeatures(nn.Module):
 def load_extractor(
     spec: str | TimmClassifier | Inception, where: str, image_shape: Shape, device: torch.device | str = "cpu"
 ) -> Features:
-    """The features that a configuration names; `where` is its key, for errors.
+    """Load the features of a configuration; `where` is the key, for errors.
 
     Raises
     ------
     GradscopeError
-        It cannot be loaded, or does not take such images.
+        The model cannot be loaded, or does not take such images.
     """
     if isinstance(spec, Inception):
         return Features(
@@ -108,7 +109,7 @@ def load_extractor(
 
 
 def distance_names(spec: str | TimmClassifier | Inception) -> tuple[str, str]:
-    """Names of the Frechet and of the kernel distance in these features: FID and KID only with Inception's."""
+    """Names of the Frechet and of the kernel distance: fid and kid for Inception, else fd_NAME and kd_NAME."""
     if isinstance(spec, Inception):
         return "fid", "kid"
     last = re.split("[/:]", spec.removesuffix(".yaml"))[-1] if isinstance(spec, str) else spec.timm
@@ -124,7 +125,9 @@ def _inception(path: Path, where: str) -> nn.Module:
     if not path.is_file():
         raise GradscopeError(f"{where}: no file {str(path)!r}")
     try:
-        torch.load(path, map_location="cpu", weights_only=True)  # the class below would unpickle anything
+        torch.load(
+            path, map_location="cpu", weights_only=True
+        )  # refuses other objects, which the class below would unpickle
         return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
     except Exception as error:
         raise GradscopeError(

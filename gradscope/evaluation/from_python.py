@@ -1,4 +1,4 @@
-"""Evaluating a store from Python, with modules in place of a configuration's names."""
+"""Evaluation of a store from Python, with modules in place of a configuration's names."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -17,7 +17,7 @@ from gradscope.evaluation.evaluators import (
     Settings,
     recorded_run,
     settings_of,
-    tell_what_is_left_out,
+    tell_what_is_missing,
 )
 from gradscope.evaluation.features import Features, load_extractor
 from gradscope.models.classifiers import Classifier, load_classifier
@@ -29,7 +29,7 @@ from gradscope.store.dims import sample_shape
 from gradscope.store.locations.location import StorePath
 
 Spec = str | Mapping[str, Any]
-"""As under `classifiers` in a configuration."""
+"""A classifier in the form of a configuration."""
 
 
 def evaluate(
@@ -46,19 +46,20 @@ def evaluate(
     Parameters
     ----------
     path
-        A recorded store: a path or URL. What is found is added to it, in place of an earlier evaluation.
+        A recorded store: a path or URL. The results are added to it, in place of an earlier evaluation.
     guide
-        The classifier that guided, or each by its name in the store: gives ``own_accuracy``. Not needed where the store
-        was recorded by configuration, which names it.
+        The classifier that guided, or several by their names in the store; gives ``own_accuracy``. A store that was
+        recorded by configuration names its guides itself.
     judge
-        A classifier that guided none; a module, or what a configuration has under `judge`. Default: the
-        configuration's.
-    extractor, data
-        Features, and the images that the samples are compared with in them; a module or what a configuration has under
-        `evaluation.extractor`, and what it has under `evaluation.data`, for example ``{"name": "image_folder", "path":
-        "images", "size": 64}``.
+        A classifier that guided no sample: a module, or a value of the configuration's key `judge`. Default: the
+        configuration's judge.
+    extractor
+        Features for distances: a module, or a value of the key `evaluation.extractor`.
+    data
+        Images that the samples are compared with: a value of the key `evaluation.data`, for example
+        ``{"name": "image_folder", "path": "images", "size": 64}``.
     tell
-        Called with a sentence for each thing that a reader of the numbers must know.
+        Called with each sentence that a reader of the numbers must know.
 
     Returns
     -------
@@ -68,8 +69,8 @@ def evaluate(
     Raises
     ------
     GradscopeError
-        There is no store, or modules, data and store do not fit each other; `guide` has other weights than the store
-        was recorded with.
+        There is no store; modules, data and store do not fit each other; or `guide` has other weights than during the
+        recording.
 
     Examples
     --------
@@ -93,19 +94,19 @@ def evaluate(
             _judge(judge, settings, shape, device),
             _extractor(extractor, settings, shape, device),
         )
-        tell_what_is_left_out(found, IN_PYTHON, tell)
+        tell_what_is_missing(found, IN_PYTHON, tell)
         evaluate_store(path, found, device, tell)
     return open_store(path)
 
 
 def _content(judge: Any, extractor: Any, data: Any) -> dict[str, Any]:
-    """The given settings, as a configuration has them."""
+    """The given settings in the form of a configuration."""
     evaluation = {name: value for name, value in {"extractor": extractor, "data": data}.items() if value is not None}
     return ({"judge": judge} if judge is not None else {}) | ({"evaluation": evaluation} if evaluation else {})
 
 
 def _plain(given: nn.Module | Spec | None) -> Any:
-    """As it stands in the store: of a module its class."""
+    """The value that is stored: for a module, its class."""
     if isinstance(given, nn.Module):
         return f"python:{type(given).__name__}"
     return dict(given) if isinstance(given, Mapping) else given
@@ -118,15 +119,19 @@ def _named(guide: nn.Module | Mapping[str, nn.Module] | None, ds: xr.Dataset) ->
         return {}
     if isinstance(guide, nn.Module):
         if len(names) > 1:
-            raise GradscopeError(f"guide: the store has {len(names)}; give each by its name, {{{names[0]!r}: ...}}")
+            raise GradscopeError(
+                f"guide: the store has {len(names)} guides; give each by its name, {{{names[0]!r}: ...}}"
+            )
         return {names[0]: guide}
     if not isinstance(guide, Mapping):
-        raise GradscopeError(f"guide: a torch.nn.Module, or each by its name in a mapping, got {type(guide).__name__}")
+        raise GradscopeError(
+            f"guide: must be a torch.nn.Module, or a mapping of names to modules, got {type(guide).__name__}"
+        )
     for name, module in guide.items():
         if name not in names:
             raise GradscopeError(f"guide: the store has no guide {name!r}; {one_of(name, names)}")
         if not isinstance(module, nn.Module):
-            raise GradscopeError(f"guide: {name!r} is a torch.nn.Module, got {type(module).__name__}")
+            raise GradscopeError(f"guide: {name!r} must be a torch.nn.Module, got {type(module).__name__}")
     return dict(guide)
 
 

@@ -1,4 +1,4 @@
-"""Verdicts on the final samples: by the guide of each cell, and by a judge that guided none."""
+"""Verdicts on the final samples, by the guide of each cell and by an independent judge."""
 
 from collections.abc import Mapping
 
@@ -18,31 +18,31 @@ _ABOUT = {"own": "the cell's guide", "judge": "the independent judge"}
 
 @torch.no_grad()
 def predict(module: nn.Module, images: Tensor) -> NDArray[np.int16]:
-    """Classes of images ``(n, channel, height, width)``; -1 where image or logits are not finite."""
+    """Predicted classes of images ``(n, channel, height, width)``; -1 where image or logits are not finite."""
     logits = logits_of(module, images)
     finite = torch.isfinite(images).flatten(1).all(dim=1) & torch.isfinite(logits).all(dim=1)
     return torch.where(finite, logits.argmax(dim=1), -1).to(torch.int16).cpu().numpy()
 
 
 def verdicts(predictions: Mapping[str, Int], label: Int, classes: int, dims: tuple[str, ...] = CELL_DIMS) -> xr.Dataset:
-    """What follows from the classes that were seen in the samples.
+    """Accuracies, intervals and confusion from the predicted classes of the samples.
 
     Parameters
     ----------
     predictions
-        By ``own`` and/or ``judge``: ``(*cells, sample)``, -1 where there is none; such samples do not count.
+        Predicted classes by ``own``, ``judge`` or both, ``(*cells, sample)``. Samples with -1 do not count.
     label
         Target classes, ``(sample,)``.
     classes
-        Number of classes; chance is one over it.
+        Number of classes; chance is 1 / classes.
     dims
         Dimensions of the cells.
 
     Returns
     -------
     xarray.Dataset
-        Predictions and accuracies with Wilson's 95 % intervals; with a judge its accuracy a target class and its
-        confusion matrix; with both the transfer ratio.
+        Predictions and accuracies with Wilson's 95 % intervals; with a judge also its accuracy per target class and its
+        confusion matrix; with both also the transfer ratio.
     """
     out: dict[str, tuple] = {}
     for name, prediction in predictions.items():
@@ -126,7 +126,7 @@ def _transfer(own: Int, judge: Int, label: Int, chance: float) -> dict[str, tupl
 
 
 def _share(right: Int, counted: Int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shares and their bounds, ``(..., 2)``; NaN where nothing is counted."""
+    """Shares and their bounds, ``(..., 2)``; NaN where no sample counts."""
     share = np.divide(right, counted, out=np.full(counted.shape, np.nan), where=counted > 0)
     return share, np.stack(wilson(right, counted), axis=-1)
 

@@ -1,4 +1,4 @@
-"""Are samples where real images are, and are all real images reached: precision, recall, density, coverage."""
+"""Precision, recall, density and coverage: whether samples lie among real images and reach all of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from scipy.spatial.distance import cdist
 
 NEIGHBOURS = 5
 _ROWS = 256
-"""Of a matrix of distances, at a time."""
+"""Rows of a matrix of distances that are computed at a time."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What holds for single images; the means are the metrics.
+    """Values of single images; their means are the metrics.
 
-    The ball of an image reaches to its fifth nearest neighbour in its own set. Precision and recall: arXiv 1904.06991,
-    density and coverage: arXiv 2002.09797.
+    The radius of an image's ball is the distance to its fifth nearest neighbour in its own set. Precision and recall:
+    arXiv 1904.06991; density and coverage: arXiv 2002.09797.
     """
 
     precision: NDArray[np.bool_]
@@ -45,7 +45,7 @@ def radii(features: NDArray[np.float64]) -> NDArray[np.float64]:
 def fidelity(real: NDArray[np.float64], real_radii: NDArray[np.float64], samples: NDArray[np.float64]) -> Fidelity:
     """Compare samples ``(n, d)`` with real images ``(m, d)`` and their `radii`.
 
-    Empty where either are fewer than six.
+    All arrays are empty if either set has fewer than six images.
     """
     if min(len(real), len(samples)) <= NEIGHBOURS:
         real, samples = real[:0], samples[:0]

@@ -1,4 +1,4 @@
-"""Real images that nothing was trained on."""
+"""Held-out real images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ class Real:
     """Features of two disjoint sets of held-out images, with their labels."""
 
     reference: NDArray[np.float64]
-    """``(m, d)``: what samples are compared with."""
+    """``(m, d)``: the images that samples are compared with."""
     reference_label: NDArray[np.int64]
     floor: NDArray[np.float64]
-    """``(n, d)``: what is compared with the reference in place of samples, as the best that samples can reach."""
+    """``(n, d)``: images in place of samples; their distance to the reference is the best that samples can reach."""
     floor_label: NDArray[np.int64]
     classes: tuple[str, ...]
 
 
 def held_out(config: DataConfig, limit: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of images and labels: at most `limit` of the test split, shuffled, the same ones each time."""
+    """Batches of images and labels: at most `limit` of the test split, in a fixed random order."""
     data = datasets.load(config, "test")
     chosen = np.random.default_rng(0).permutation(len(data))[:limit]
     for index in np.array_split(chosen, -(-len(chosen) // _BATCH)):
@@ -39,12 +39,12 @@ def held_out(config: DataConfig, limit: int, device: torch.device) -> Iterator[t
 
 
 def load_real(config: DataConfig, limit: int, samples: int, extractor: Features, image_shape: tuple[int, ...]) -> Real:
-    """Held-out images as features: as many as `samples`, or half of all, for the floor; the others as reference.
+    """Features of held-out images: `samples` of them, or half of all, as the floor; the others as the reference.
 
     Raises
     ------
     GradscopeError
-        The images cannot be loaded, have another shape, or are fewer than four.
+        The images cannot be loaded, have another shape, or there are fewer than four.
     """
     try:
         data = datasets.load(config, "test")
@@ -54,8 +54,8 @@ def load_real(config: DataConfig, limit: int, samples: int, extractor: Features,
     if shape != image_shape:
         got, wanted = (" x ".join(map(str, s)) for s in (shape, image_shape))
         raise GradscopeError(
-            f"evaluation.data: its images are {got} (channel, height, width), the samples {wanted}; "
-            "evaluation.data.size and .channels say how they are made"
+            f"evaluation.data: its images are {got} (channel, height, width), but the samples {wanted}; change "
+            "evaluation.data.size and .channels"
         )
     if len(data) < 4:
         raise GradscopeError(f"evaluation.data: at least 4 held-out images are needed, got {len(data)}")

@@ -1,1 +1,1 @@
-"""Denoisers and classifiers: building, loading, training, and the shipped zoo."""
+"""Denoisers and classifiers: how they are built, loaded and trained, and the shipped zoo."""

@@ -1,4 +1,4 @@
-"""Running somebody's model: a copy of the input, in the type of the model's weights, and one form of output."""
+"""Calls of users' models: they get a copy of the input in the type of their weights, and their output is checked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,32 +13,37 @@ from gradscope.models.logits import as_logits
 def logits_of(classifier: nn.Module, images: Tensor) -> Tensor:
     """Logits ``(n, classes)`` of images ``(n, channel, height, width)``; see `as_logits`.
 
-    The classifier gets a copy, so that one that works in place harms nothing; gradients pass through it.
+    The classifier gets a copy, in case it works in place. Gradients pass through the copy.
+
+    Raises
+    ------
+    GradscopeError
+        It does not give one row of floating-point logits for each image.
     """
     logits = as_logits(classifier(_copy(images, classifier)))
     if len(logits) != len(images) or not logits.is_floating_point():
         raise GradscopeError(
-            f"a classifier gives one row of floating-point logits for each image; for {len(images)} images this one "
-            f"({type(classifier).__name__}) gave {len(logits)} of type {str(logits.dtype).removeprefix('torch.')}"
+            f"a classifier must give one row of floating-point logits for each image; for {len(images)} images this "
+            f"one ({type(classifier).__name__}) gave {len(logits)} of type {str(logits.dtype).removeprefix('torch.')}"
         )
     return logits
 
 
 def output_of(unet: nn.Module, x_t: Tensor, timestep: int) -> Tensor:
-    """What a U-Net gives for x_t at one timestep, of the shape and type of x_t; it gets a copy.
+    """Output of a U-Net for a copy of x_t at one timestep, in the type of x_t.
 
     Raises
     ------
     GradscopeError
-        It gives something else.
+        The output is no floating-point tensor of the shape of x_t.
     """
     made = unet(_copy(x_t, unet), torch.full((len(x_t),), timestep, device=x_t.device))
     output = made if isinstance(made, Tensor) else getattr(made, "sample", None)
     if not isinstance(output, Tensor) or output.shape != x_t.shape or not output.is_floating_point():
         got = f"{output.dtype} of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(made).__name__
         raise GradscopeError(
-            f"denoiser: {type(unet).__name__} gives a tensor of the shape of x_t, {tuple(x_t.shape)}, or an object "
-            f"with one as .sample; this one gave {got}"
+            f"denoiser: {type(unet).__name__} must give a tensor of the shape of x_t, {tuple(x_t.shape)}, or an object "
+            f"with such a tensor as .sample; it gave {got}"
         )
     return output.to(x_t.dtype)
 
@@ -50,7 +55,7 @@ def _copy(x: Tensor, module: nn.Module) -> Tensor:
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode and parameters that require no gradient, as they were before on leaving."""
+    """Set evaluation mode and let no parameter require a gradient; restore both on leaving."""
     training = {m: m.training for module in modules for m in module.modules()}
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     try:

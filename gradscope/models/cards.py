@@ -1,10 +1,10 @@
-"""Weights with a card: NAME.safetensors beside NAME.yaml, which says what the weights are and what they can do."""
+"""Weights with a card: NAME.safetensors beside NAME.yaml, which describes the model and its measured quality."""
 
 import hashlib
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -12,38 +12,51 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gradscope.config import DataConfig, Strict, check, read_yaml
+from gradscope.config import DataConfig, Options, Strict, Text, check, read_yaml
 from gradscope.errors import GradscopeError, one_of
 
 
 class Metric(Strict):
+    """A measured number of a model."""
+
     value: float
+    """The number."""
     n: int
     """Number of images, or of images and timesteps drawn together."""
     interval: list[float] | None = None
-    """95 %; Wilson's for shares, None where there is none."""
-    about: str = ""
+    """95 % interval: Wilson's for shares. null: the metric has none."""
+    about: Text = ""
+    """Description of the measurement."""
 
 
 class Card(Strict):
-    """What a weights file holds."""
+    """Origin and measured quality of a weights file."""
 
     kind: Literal["denoiser", "classifier"]
-    architecture: dict[str, Any]
-    """denoiser: `unet` and `scheduler`; classifier: `timm` and `options`."""
-    classes: list[str]
+    """Denoiser or classifier."""
+    architecture: Options
+    """How the model is built. Denoiser: `unet` and `scheduler`; classifier: `timm` and `options`."""
+    classes: list[Text]
+    """Names of the classes, in the order of the labels."""
     data: DataConfig
+    """The data set that the model was trained on."""
     train_on: Literal["clean", "x_t"]
+    """Clean images, or noised ones (x_t)."""
     seed: int
+    """Seed of the training."""
     steps: int
+    """Number of optimiser steps."""
     batch_size: int
+    """Number of images per step."""
     duration: float
     """Seconds of training."""
-    device: str
-    versions: dict[str, str]
-    sha256: str
-    """Of the weights file."""
-    metrics: dict[str, Metric] = {}
+    device: Text
+    """Device of the training."""
+    versions: dict[Text, Text]
+    """Versions of the packages that trained the model."""
+    sha256: Text
+    """SHA-256 of the weights file."""
+    metrics: dict[Text, Metric] = {}
     """Measured on the weights as stored (float16), on held-out data."""
 
     @model_validator(mode="after")
@@ -51,12 +64,12 @@ class Card(Strict):
         needed = {"denoiser": ("unet", "scheduler"), "classifier": ("timm", "options")}[self.kind]
         missing = [key for key in needed if key not in self.architecture]
         if missing:
-            raise ValueError(f"architecture: a {self.kind} has {' and '.join(needed)}, {' and '.join(missing)} missing")
+            raise ValueError(f"architecture: a {self.kind} has {' and '.join(needed)}; {' and '.join(missing)} missing")
         return self
 
 
 def resolve(name: str, where: str) -> Path:
-    """The card's path of ``zoo:SET/NAME`` or ``PATH.yaml``; `where` is the configuration key, for errors."""
+    """Path of the card of ``zoo:SET/NAME`` or ``PATH.yaml``; `where` is the configuration's key, for errors."""
     if not name.startswith("zoo:"):
         path = Path(name)
     else:
@@ -71,7 +84,7 @@ def resolve(name: str, where: str) -> Path:
 
 
 def read(path: Path, where: str = "") -> Card:
-    """The card at `path`; `where` is the configuration key, for errors."""
+    """Read the card at `path`; `where` is the configuration's key, for errors."""
     return check(Card, read_yaml(path, f"{_at(where, path)}, a card,"), _at(where, path))
 
 
@@ -97,17 +110,17 @@ def load_weights(path: Path, card: Card, model: nn.Module, where: str = "") -> N
         raise GradscopeError(f"{_at(where, path)}: its weights {weights.name} are missing")
     if file_hash(weights) != card.sha256:
         raise GradscopeError(
-            f"{_at(where, weights)}: SHA-256 differs from the card's; the file is damaged or is another one"
+            f"{_at(where, weights)}: its SHA-256 differs from the card's: it is damaged or belongs to another card"
         )
     try:
         state = load_file(weights)
-    except Exception as error:  # safetensors raises of several kinds
+    except Exception as error:  # safetensors raises several types
         raise GradscopeError(f"{_at(where, weights)} cannot be read as safetensors: {error}") from error
     load_state(model, state, _at(where, weights))
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
-    """Load `state` into `model`; an error names the layers that are missing, left over or of another shape."""
+    """Load `state` into `model`; an error names layers that are missing, left over or of another shape."""
     own = model.state_dict()
     wrong = [f"{k} is missing" for k in own if k not in state]
     wrong += [f"{k} is left over" for k in state if k not in own]

@@ -1,4 +1,4 @@
-"""Loading a classifier: a shipped one, one trained here, a timm name with weights, or the user's own."""
+"""Loading classifiers: from the zoo, from a card, by timm's name, or from a user's own code."""
 
 import warnings
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ class Classifier:
     """``(n, channel, height, width)`` -> logits ``(n, num_classes)``."""
     num_classes: int
     classes: tuple[str, ...] | None
-    """Names of the classes, where they are known."""
+    """Names of the classes; None if they are unknown."""
 
 
 class Normalized(nn.Module):
-    """A classifier of images in [-1, 1] made of one that wants ``((x + 1) / 2 - mean) / std``."""
+    """A classifier of images in [-1, 1] around one that takes ``((x + 1) / 2 - mean) / std``."""
 
     mean: Tensor
     std: Tensor
@@ -53,20 +53,20 @@ def load_classifier(
 ) -> Classifier:
     """Load a classifier and check it on an image of `image_shape` (channel, height, width).
 
-    A warning says where its output already is probabilities.
+    A warning says if its outputs are probabilities already.
 
     Parameters
     ----------
     spec
-        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable`` (no arguments, gives the module), a timm model, or
-        the module itself.
+        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable`` (takes no arguments, gives the module), a timm
+        model, or the module itself.
     where
         The configuration's key, for errors.
 
     Raises
     ------
     GradscopeError
-        It cannot be loaded, or it does not take such images.
+        The classifier cannot be loaded, or does not take such images.
     """
     classes = None
     if isinstance(spec, nn.Module):
@@ -78,7 +78,7 @@ def load_classifier(
     elif foreign.is_spec(spec):
         module = foreign.call(spec, where)
         if not isinstance(module, nn.Module):
-            raise GradscopeError(f"{where}: {spec} gives a torch.nn.Module, this one gave {type(module).__name__}")
+            raise GradscopeError(f"{where}: {spec} must give a torch.nn.Module, it gave {type(module).__name__}")
     else:
         raise GradscopeError(
             f"{where}: got {spec!r}; possible: zoo:SET/NAME, a card CARD.yaml, package.module:callable, or a mapping "
@@ -88,20 +88,20 @@ def load_classifier(
     module = in_float32(module, where).to(device).to(memory_format=torch.channels_last).eval()
     module, num_classes = _checked(module, where, torch.zeros(2, *image_shape, device=device))
     if classes is not None and len(classes) != num_classes:
-        raise GradscopeError(f"{where}: it gives {num_classes} logits, its card names {len(classes)} classes")
+        raise GradscopeError(f"{where}: it gives {num_classes} logits, but its card names {len(classes)} classes")
     return Classifier(module, num_classes, classes)
 
 
 def _checked(module: nn.Module, where: str, images: Tensor) -> tuple[nn.Module, int]:
-    """The classifier, giving logits, and the number of its classes."""
+    """The classifier with logits as its output, and the number of its classes."""
     try:
         with torch.no_grad():
             output = module(images.clone())
     except Exception as error:
         shape = " x ".join(map(str, images.shape[1:]))
         raise GradscopeError(
-            f"{where}: the classifier does not take images of {shape} (channel, height, width), which the denoiser "
-            f"makes: {error}"
+            f"{where}: the classifier does not take images of {shape} (channel, height, width), as the denoiser "
+            f"makes them: {error}"
         ) from error
     try:
         logits = as_logits(output)
@@ -109,13 +109,13 @@ def _checked(module: nn.Module, where: str, images: Tensor) -> tuple[nn.Module, 
         raise GradscopeError(f"{where}: {error} for n = {len(images)}") from None
     if len(logits) != len(images):
         raise GradscopeError(
-            f"{where}: a classifier gives logits of shape (n, classes), this one gave {tuple(output.shape)} for n = 2"
+            f"{where}: a classifier must give logits of shape (n, classes), it gave {tuple(output.shape)} for n = 2"
         )
     if made := probabilities(module, images):
         warnings.warn(
-            f"{where}: its output already is probabilities ({made}); gradscope takes the softmax of it once more, so "
-            "gradients and probabilities are others than the classifier's. Leave the last function out, so that it "
-            "gives logits",
+            f"{where}: its outputs are probabilities already ({made}); gradscope applies softmax to them again, so "
+            "gradients and probabilities differ from the classifier's. Remove its last function, so that it gives "
+            "logits",
             GradscopeWarning,
             stacklevel=3,
         )
@@ -125,11 +125,11 @@ def _checked(module: nn.Module, where: str, images: Tensor) -> tuple[nn.Module, 
 def build_classifier(
     name: str, num_classes: int, channels: int, options: dict, where: str = "timm", pretrained: bool = False
 ) -> nn.Module:
-    """A timm model; `where` is the configuration key, for errors."""
+    """Build a timm model; `where` is the configuration's key, for errors."""
     if not timm.is_model(name.partition(".")[0]) and ":" not in name:
         close = get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}? " if close else ""
-        raise GradscopeError(f"{where}: timm has no model {name!r}; {hint}timm.list_models() names them all")
+        raise GradscopeError(f"{where}: timm has no model {name!r}; {hint}timm.list_models() lists all")
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **options)
     except Exception as error:
@@ -144,7 +144,8 @@ def _from_card(path: Path, where: str, image_shape: tuple[int, ...]) -> tuple[nn
     if made_for != image_shape:
         wanted, got = (" x ".join(map(str, shape)) for shape in (made_for, image_shape))
         raise GradscopeError(
-            f"{where}: {path.stem} was trained on images of {wanted} (channel, height, width), the denoiser makes {got}"
+            f"{where}: {path.stem} was trained on images of {wanted} (channel, height, width), but the denoiser makes "
+            f"{got}"
         )
     module = build_classifier(
         card.architecture["timm"], len(card.classes), card.data.channels, card.architecture["options"], where
@@ -157,7 +158,9 @@ def _from_timm(spec: TimmClassifier, where: str, channels: int) -> nn.Module:
     pretrained = spec.checkpoint is None
     if pretrained:
         if spec.weights is not None:
-            raise GradscopeError(f"{where}.weights: says which weights of a checkpoint; there is no {where}.checkpoint")
+            raise GradscopeError(
+                f"{where}.weights: chooses the weights of a checkpoint, but {where}.checkpoint is missing"
+            )
         _refuse_random_head(spec, where)
     module = build_classifier(spec.timm, spec.num_classes, channels, spec.options, f"{where}.timm", pretrained)
     if spec.checkpoint is not None:
@@ -170,19 +173,19 @@ def _from_timm(spec: TimmClassifier, where: str, channels: int) -> nn.Module:
 def _of_channels(
     spec: TimmClassifier, key: Literal["mean", "std"], default: tuple[float, ...], where: str, channels: int
 ) -> list[float]:
-    """The mean or standard deviation of each channel; timm's own of another number is averaged as timm does."""
+    """Mean or standard deviation of each channel. If timm's have another number of channels, they are averaged."""
     given = getattr(spec, key)
     if given is None:
         return list(default) if len(default) == channels else [sum(default) / len(default)] * channels
     if len(given) != channels:
         raise GradscopeError(
-            f"{where}.{key}: one number a channel; the denoiser makes {channels} channels, got {given}"
+            f"{where}.{key}: must have one number per channel; the denoiser makes {channels} channels, got {given}"
         )
     return given
 
 
 def _refuse_random_head(spec: TimmClassifier, where: str) -> None:
-    """Raise GradscopeError where timm's pretrained weights have another number of classes: a random last layer."""
+    """Raise GradscopeError if timm's pretrained weights have other classes: the last layer would be random."""
     known = timm.get_pretrained_cfg(spec.timm)
     if known is not None and known.num_classes != spec.num_classes:
         raise GradscopeError(

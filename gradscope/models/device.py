@@ -10,17 +10,22 @@ from gradscope.errors import GradscopeError
 
 
 def set_device(name: str) -> torch.device:
-    """The device by name (``auto``: CUDA where there is one), set up for reproducible runs.
+    """Choose a device by name (``auto``: CUDA if there is a device) and set it up for reproducible runs.
 
-    On the CPU denormals are flushed (gradients of saturated classifiers are full of them, and they are slow), and freed
-    memory is kept by the process. On CUDA deterministic algorithms are on.
+    On the CPU, denormals are flushed to zero (gradients of saturated classifiers are full of them, and they are slow),
+    and the process keeps freed memory. On CUDA, deterministic algorithms are on.
+
+    Raises
+    ------
+    GradscopeError
+        The name is unknown, or this machine lacks the device.
     """
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
         raise GradscopeError(f"device: got {name!r}; one of: auto, cpu, cuda, cuda:INDEX")
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(index or 0) >= available:
-        raise GradscopeError(f"device: {name} is not there; CUDA devices seen: {available}; cpu works anywhere")
+        raise GradscopeError(f"device: {name} is not there; CUDA devices found: {available}; cpu works anywhere")
     if kind == "cpu" or not available:
         torch.set_flush_denormal(True)
         _keep_freed_memory()
@@ -31,7 +36,7 @@ def set_device(name: str) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Every step takes the same large activations again: given back to the system, each costs its page faults anew."""
+    """Keep freed memory: every step allocates the same large activations again, and fresh pages cost page faults."""
     if platform.libc_ver()[0] != "glibc":
         return
     libc, mmap_threshold, trim_threshold = ctypes.CDLL(None), -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
@@ -40,5 +45,5 @@ def _keep_freed_memory() -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """The device's kind, for cards and stores."""
+    """Name of the device, for cards and stores."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"

@@ -1,4 +1,4 @@
-"""Loading a denoiser: a shipped one, one trained here, a diffusers pipeline, or the user's own."""
+"""Loading denoisers: from the zoo, from a card, from a diffusers pipeline, or from a user's own code."""
 
 import os
 import re
@@ -22,12 +22,12 @@ from gradscope.models.schedulers import refuse_class
 _WEIGHTS = re.compile(
     r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index(\.(?P<index>\w+))?\.json)?$"
 )
-"""File names of a model of diffusers: a variant (fp16, ema, ...) where it is one, and a part's number."""
+"""File names of a diffusers model, with an optional variant (fp16, ema, ...) and number of the part."""
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """An unconditional denoiser with the scheduler it was trained for."""
+    """An unconditional denoiser and the scheduler that it was trained with."""
 
     unet: nn.Module
     scheduler: Any
@@ -37,12 +37,12 @@ class Denoiser:
 def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     """Load ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable``, or a diffusers directory or hub id.
 
-    A callable takes no arguments and gives ``(unet, scheduler)``, or an object with both as attributes.
+    The callable takes no arguments and gives ``(unet, scheduler)``, or an object with both as attributes.
 
     Raises
     ------
     GradscopeError
-        It cannot be loaded, it is a latent or conditional pipeline, or its scheduler is neither DDPM's nor DDIM's.
+        The denoiser cannot be loaded, is a latent or conditional pipeline, or has a scheduler other than DDPM and DDIM.
     """
     if spec.startswith("zoo:") or spec.endswith(".yaml"):
         unet, scheduler = _from_card(cards.resolve(spec, "denoiser"))
@@ -79,7 +79,7 @@ def _parts(made: Any, spec: str) -> tuple[nn.Module, Any]:
     if len(pair) != 2 or not isinstance(pair[0], nn.Module) or not hasattr(pair[1], "config"):
         got = f"({', '.join(type(part).__name__ for part in made)})" if isinstance(made, tuple) else type(made).__name__
         raise GradscopeError(
-            f"denoiser: {spec} gives (unet, scheduler), or an object with both as attributes; this one gave {got}"
+            f"denoiser: {spec} must give (unet, scheduler), or an object with both as attributes; it gave {got}"
         )
     return pair
 
@@ -96,7 +96,7 @@ def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
         )
     try:
         _quiet()
-        index = DiffusionPipeline.load_config(spec)  # the list of parts alone, before anything heavy is loaded
+        index = DiffusionPipeline.load_config(spec)  # only the list of parts, before anything heavy is loaded
         _refuse_parts(spec, index)
         pipeline = _pipeline(spec)
     except GradscopeError:
@@ -111,7 +111,7 @@ def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
 
 
 def _pipeline(spec: str) -> Any:
-    """The pipeline of a folder or hub id, of its half-precision files where there are no others."""
+    """The pipeline of a folder or hub id; from half-precision files if there are no others."""
     load = partial(DiffusionPipeline.from_pretrained, spec, low_cpu_mem_usage=False)
     if os.path.isdir(spec):
         return load(variant=_variant(Path(spec)))
@@ -124,27 +124,27 @@ def _pipeline(spec: str) -> Any:
 
 
 def _variant(folder: Path) -> str | None:
-    """The variant of a pipeline's U-Net that diffusers must be asked for; None where there are files without one."""
+    """The variant of the U-Net's files to ask diffusers for; None if there are files without a variant."""
     names = [_WEIGHTS.match(file.name) for file in (folder / "unet").glob("diffusion_pytorch_model*")]
     variants = {found["variant"] or found["index"] for found in names if found is not None}
     if None in variants or not variants:
         return None
     if len(variants) > 1:
         raise GradscopeError(
-            f"denoiser: {folder} has its U-Net in the variants {', '.join(sorted(variants))} alone; keep the one that "
-            "is meant, or load it yourself: package.module:callable"
+            f"denoiser: {folder} has its U-Net only in the variants {', '.join(sorted(variants))}; keep one of them, "
+            "or load the pipeline yourself: package.module:callable"
         )
     return variants.pop()
 
 
 def _quiet() -> None:
-    """The error says what is wrong; the hub's retries and diffusers' own progress bar only hide it."""
+    """Silence the hub's retries and diffusers' progress bar, which would bury the error."""
     huggingface_hub.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
 
 
 def _refuse_parts(spec: str, index: dict[str, Any]) -> None:
-    """Raise GradscopeError for a pipeline that is more than a U-Net and a scheduler."""
+    """Raise GradscopeError for a pipeline of more parts than a U-Net and a scheduler."""
     kind = index.get("_class_name", "pipeline")
     parts = [
         name
@@ -164,6 +164,6 @@ def _refuse_parts(spec: str, index: dict[str, Any]) -> None:
     strangers = [f"{name} of {index[name][0]}" for name in parts if index[name][0] != "diffusers"]
     if strangers or not isinstance(kind, str):
         raise GradscopeError(
-            f"denoiser: {spec} has {', '.join(strangers) or 'a pipeline of its own'}; only what is diffusers' own is "
-            "loaded, other code through package.module:callable"
+            f"denoiser: {spec} has {', '.join(strangers) or 'a pipeline of its own'}; only diffusers' own classes are "
+            "loaded; load other code through package.module:callable"
         )

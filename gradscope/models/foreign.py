@@ -1,4 +1,4 @@
-"""``package.module:callable``: the one door to a user's own code."""
+"""``package.module:callable``: importing and calling a user's own code."""
 
 import importlib
 import sys
@@ -11,17 +11,24 @@ from gradscope.errors import GradscopeError, one_of
 
 
 def load(spec: str, where: str) -> Any:
-    """Import what ``package.module:name`` names; the current folder is on the path. `where` is the configuration key.
+    """Import what ``package.module:name`` names, also from the current folder, which comes last on ``sys.path``.
+
+    Parameters
+    ----------
+    spec
+        Module and name, for example ``my_models:classifier``.
+    where
+        The configuration's key, for errors.
 
     Raises
     ------
     GradscopeError
-        There is no such module or name.
+        There is no such module or name, or importing the module raises an error.
     """
     module_name, _, name = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # not first: a user's dashboards.py must not hide ours
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -35,7 +42,7 @@ def load(spec: str, where: str) -> Any:
 
 
 def call(spec: str, where: str) -> Any:
-    """What the callable that `spec` names gives, without arguments."""
+    """Call what `spec` names, without arguments, and return the result."""
     made = load_callable(spec, where)
     try:
         return made()
@@ -44,14 +51,14 @@ def call(spec: str, where: str) -> Any:
 
 
 def failure(what: str, where: str, error: Exception) -> GradscopeError:
-    """That a user's own code raised an error, which, and where."""
+    """An error of a user's own code as a GradscopeError that names its file and line."""
     file, line, *_ = extract_tb(error.__traceback__)[-1]
     said = " ".join(str(error).split())
     return GradscopeError(f"{where}: {what} raised {type(error).__name__}: {said} ({file}, line {line})")
 
 
 def load_callable(spec: str, where: str) -> Callable[..., Any]:
-    """As `load`, of something that can be called."""
+    """Like `load`, and check that the result can be called."""
     made = load(spec, where)
     if not callable(made):
         raise GradscopeError(

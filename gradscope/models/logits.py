@@ -1,4 +1,4 @@
-"""What a classifier gives, as logits ``(n, classes)`` with at least two classes."""
+"""Outputs of classifiers as logits ``(n, classes)`` with at least two classes."""
 
 import re
 from typing import Any, Literal
@@ -10,11 +10,11 @@ from gradscope.errors import GradscopeError
 
 _SHAPED = ("View", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Permute", "T", "Transpose", "Clone", "ToCopy",
            "Alias", "UnsafeView", "Cat")  # fmt: skip
-"""Operations of autograd that leave values as they are."""
+"""Operations of autograd that do not change values."""
 
 
 def as_logits(output: Any) -> Tensor:
-    """Logits ``(n, classes)`` out of what a classifier gives.
+    """Logits ``(n, classes)`` of a classifier's output.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def as_logits(output: Any) -> Tensor:
     Raises
     ------
     GradscopeError
-        It is neither.
+        The output has neither form.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def as_logits(output: Any) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim not in (1, 2) or logits.shape[-1] == 0:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
         raise GradscopeError(
-            f"a classifier gives logits of shape (n, classes), or an object with them as .logits; this one gave {got}"
+            f"a classifier must give logits of shape (n, classes), or an object with them as .logits; it gave {got}"
         )
     if logits.ndim == 2 and logits.shape[1] > 1:
         return logits
@@ -50,7 +50,7 @@ def as_logits(output: Any) -> Tensor:
 
 
 class Logits(nn.Module):
-    """A classifier whose output is made to logits by `as_logits`."""
+    """A classifier with its output converted by `as_logits`."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -61,10 +61,10 @@ class Logits(nn.Module):
 
 
 def probabilities(module: nn.Module, x: Tensor) -> Literal["softmax", "sigmoid"] | None:
-    """Which function makes probabilities of a classifier's logits; None where its output may be logits.
+    """Name of the last function of a classifier that gives probabilities; None if its output may be logits.
 
-    Probabilities of several classes are told by their sum, and a sigmoid by the graph that it leaves: one logit between
-    0 and 1 is not unusual.
+    Softmax shows in the sum over classes. Sigmoid shows in autograd's graph only, since single logits may well lie
+    between 0 and 1.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ def probabilities(module: nn.Module, x: Tensor) -> Literal["softmax", "sigmoid"]
         return "softmax"
     with torch.enable_grad():
         try:
-            last = _values(module(x.clone().requires_grad_().clone())).grad_fn  # one that works in place takes a copy
-        except Exception:  # it gives no gradients; whoever guides with it says so
+            last = _values(module(x.clone().requires_grad_().clone())).grad_fn  # a copy, in case it works in place
+        except Exception:  # it gives no gradients, which guidance reports
             return None
     while last is not None and re.sub(r"Backward\d+$", "", last.name()) in _SHAPED:
         last = last.next_functions[0][0]

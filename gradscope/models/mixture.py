@@ -1,8 +1,8 @@
-"""A Gaussian mixture, noised: a denoiser and a guide that are exactly right, in closed form.
+"""A noised Gaussian mixture, whose denoiser and guide are exact and in closed form.
 
-A class k of clean images is N(mu_k, STD^2 I), so x_t given k is N(sqrt(alphas_cumprod) mu_k, s_t^2 I) with
+Clean images of class k are N(mu_k, STD^2 I), so x_t given k is N(sqrt(alphas_cumprod) mu_k, s_t^2 I) with
 s_t^2 = alphas_cumprod STD^2 + 1 - alphas_cumprod. Hence epsilon = -sqrt(1 - alphas_cumprod) * grad log p(x_t) and
-p(y | x_t), at every timestep. What is measured on this model is what healthy guidance looks like.
+p(y | x_t), at every timestep. Probes and signatures on this model show healthy guidance.
 
 In a configuration: ``denoiser: gradscope.models.mixture:denoiser``, ``classifiers: {exact:
 gradscope.models.mixture:classifier}``, ``judge: gradscope.models.mixture:judge``.
@@ -30,7 +30,7 @@ class Mixture(nn.Module):
         self.register_buffer("means", 0.4 * patterns)
         self.register_buffer("alphas_cumprod", alphas_cumprod)
         self.timestep = 0
-        """Of the last call of the denoiser, which a sampler makes before it asks the guide."""
+        """Timestep of the denoiser's last call, which a sampler makes before it calls the guide."""
 
     def logits(self, x: Tensor, alphas_cumprod: Tensor | float) -> Tensor:
         variance = alphas_cumprod * STD**2 + 1 - alphas_cumprod
@@ -38,7 +38,7 @@ class Mixture(nn.Module):
         return -distance.square().flatten(2).sum(dim=2) / (2 * variance)
 
     def epsilon(self, x: Tensor, alphas_cumprod: Tensor) -> Tensor:
-        """Noise expected in x, ``(n, *SHAPE)``."""
+        """Expected noise in x, ``(n, *SHAPE)``."""
         share = self.logits(x, alphas_cumprod).softmax(dim=1)
         centre = alphas_cumprod**0.5 * torch.einsum("nk,kchw->nchw", share, self.means)
         variance = alphas_cumprod * STD**2 + 1 - alphas_cumprod
@@ -46,7 +46,7 @@ class Mixture(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """The exact epsilon as a U-Net."""
+    """The exact epsilon, in the form of a U-Net."""
 
     def __init__(self, mixture: Mixture) -> None:
         super().__init__()
@@ -96,5 +96,5 @@ def _scheduler() -> DDPMScheduler:
 
 @cache
 def _shared() -> Mixture:
-    """One mixture for denoiser and guide: the guide learns the timestep from the denoiser's call."""
+    """The mixture that denoiser and guide share: the guide takes the timestep from the denoiser's call."""
     return Mixture(_scheduler().alphas_cumprod)

@@ -1,4 +1,4 @@
-"""Models in float32, in which all is computed."""
+"""Models are converted to float32, in which gradscope computes."""
 
 import warnings
 
@@ -9,9 +9,9 @@ from gradscope.errors import GradscopeWarning
 
 
 def in_float32(module: nn.Module, where: str) -> nn.Module:
-    """The model in float32, where all of it has another floating type; a warning says so.
+    """Convert a model to float32 if all its parameters have one other floating type; a warning says so.
 
-    A model of several types converts its inputs by itself, it stays as it is.
+    A model of several types converts its inputs itself and is left alone.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which diffusers schedulers can be treated exactly, and their settings."""
+"""The diffusers schedulers that gradscope treats exactly, and their settings."""
 
 import inspect
 import json
@@ -14,7 +14,7 @@ _OWN = ("step", "_get_variance", "previous_timestep")
 
 
 def configuration_of(scheduler: Any) -> dict[str, Any]:
-    """The settings that a scheduler's class takes, and its name; without what other classes left in its configuration.
+    """Name and settings of a scheduler's class, without the settings that other classes left in its configuration.
 
     Examples
     --------
@@ -28,7 +28,7 @@ def configuration_of(scheduler: Any) -> dict[str, Any]:
 
 
 def refuse_class(scheduler: Any) -> None:
-    """Raise GradscopeError, by name, unless a scheduler is diffusers' DDPM or DDIM, or takes their very steps."""
+    """Raise GradscopeError unless a scheduler is diffusers' DDPM or DDIM, or a subclass that takes their steps."""
     name = type(scheduler).__name__
     base = next((kind for kind in SCHEDULERS.values() if isinstance(scheduler, kind)), None)
     if base is None:

@@ -1,4 +1,4 @@
-"""Training of denoisers (DDPM, arXiv 2006.11239) and classifiers, with EMA and exact resumption."""
+"""Training of denoisers (DDPM, arXiv 2006.11239) and classifiers, with a moving average and exact resumption."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ from gradscope.models import cards
 from gradscope.models.classifiers import build_classifier
 from gradscope.models.device import device_name
 
-_ANEW = {
+_RESTART = {
     "python": "or start from the beginning: overwrite=True",
     "command": "or start from the beginning: --overwrite",
 }
@@ -88,7 +88,10 @@ def _scheduler(options: dict[str, Any]) -> DDPMScheduler:
 
 
 def noised(scheduler: Any, x_0: Tensor, timesteps: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Forward process from torch's global generator, t uniform over ``[first, end)`` (default: all): x_t, noise, t."""
+    """Noise images at timesteps drawn uniformly from ``[first, end)`` (default: all); returns x_t, noise and t.
+
+    The random numbers are those of torch's global generator.
+    """
     first, end = timesteps or (0, scheduler.config.num_train_timesteps)
     noise = torch.randn_like(x_0)
     t = torch.randint(first, end, x_0.shape[:1], device=x_0.device)
@@ -96,7 +99,7 @@ def noised(scheduler: Any, x_0: Tensor, timesteps: Sequence[int] | None = None) 
 
 
 def target(scheduler: Any, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """What a denoiser learns to give, by the scheduler's prediction type: epsilon, v (arXiv 2202.00512) or x0."""
+    """Target of a denoiser by the scheduler's prediction type: epsilon, v (arXiv 2202.00512) or x0."""
     match scheduler.config.prediction_type:
         case "epsilon":
             return noise
@@ -125,11 +128,10 @@ def _fit(
     device: torch.device,
     overwrite: bool,
 ) -> _Fitted:
-    """AdamW, cosine schedule with warm-up, gradient clipping at 1, EMA of weights and buffers.
+    """Train with AdamW, a cosine schedule with warm-up, gradient clipping at 1, and an EMA of weights and buffers.
 
-    The EMA's decay is min(ema_decay, (1 + step) / (10 + step)).
-
-    Every random number of a step comes from (seed, step): a resumed training goes on as if never interrupted.
+    The EMA's decay is min(ema_decay, (1 + step) / (10 + step)). Every random number of a step is a function of
+    (seed, step), so a resumed training gives the same weights as an uninterrupted one.
     """
     training = config.training
     checkpoint = Path(f"{config.output}.checkpoint.pt")
@@ -145,8 +147,8 @@ def _fit(
         saved = _read(checkpoint, device)
         if saved["config"] != config.model_dump_json():
             raise GradscopeError(
-                f"output: {checkpoint} is from another configuration; finish that one, choose another output",
-                **_ANEW,
+                f"output: {checkpoint} is of another configuration; finish that training, choose another output",
+                **_RESTART,
             )
         for name, part in parts.items():
             part.load_state_dict(saved[name])
@@ -170,7 +172,7 @@ def _fit(
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            # A constant decay would keep a share decay^steps of the untrained weights: 0.78 of 0.999 after 250 steps.
+            # A constant decay keeps a share decay^steps of the untrained weights: 0.78 for 0.999 and 250 steps.
             ema.multi_avg_fn = get_ema_multi_avg_fn(min(training.ema_decay, (1 + step) / (10 + step)))
             ema.update_parameters(model)
             done = step + 1
@@ -186,17 +188,17 @@ def _fit(
 
 @contextmanager
 def _noted(checkpoint: Path, kept: Sequence[int], steps: int) -> Iterator[None]:
-    """An error that goes through it gets a note of how far the training came; `kept`: steps, as they are saved."""
+    """Add a note to an error that says how far the training came; `kept` lists the steps of saved checkpoints."""
     try:
         yield
     except BaseException as error:
-        where = f"are kept in {checkpoint}" if kept[-1] else "are kept: the first checkpoint was still to come"
+        where = f"are kept in {checkpoint}" if kept[-1] else "are kept: there was no checkpoint yet"
         error.add_note(f"{kept[-1]} of {steps} steps {where}")
         raise
 
 
 class _Batches:
-    """Indices of each step's batch, drawn with replacement by (seed, step)."""
+    """Indices of each step's batch, drawn with replacement, as a function of (seed, step)."""
 
     def __init__(self, samples: int, training: TrainingConfig, first: int) -> None:
         self.samples, self.training, self.first = samples, training, first
@@ -211,7 +213,7 @@ class _Batches:
 
 
 def _loaded(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
-    """The loader's batches; a data set's error in a process of its own comes without that process's traceback."""
+    """The loader's batches; an error of a worker process loses that process's traceback."""
     try:
         yield from loader
     except GradscopeError as error:
@@ -234,23 +236,23 @@ def _refuse_overwriting(config: TrainDenoiserConfig | TrainClassifierConfig, che
     if overwrite:
         checkpoint.unlink(missing_ok=True)
     elif card.exists() and not checkpoint.exists():
-        raise GradscopeError(f"output: {card} exists; choose another output", **_ANEW)
+        raise GradscopeError(f"output: {card} exists; choose another output", **_RESTART)
 
 
 def _read(checkpoint: Path, device: torch.device) -> dict[str, Any]:
     needed = ("model", "ema", "optimizer", "schedule", "step", "seconds", "config")
     try:
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
-    except Exception as error:  # of many kinds: what is cut short, what is no weights
+    except Exception as error:  # of many types, for truncated files and other content
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GradscopeError(f"output: {checkpoint} cannot be read: {reason}", **_ANEW) from error
+        raise GradscopeError(f"output: {checkpoint} cannot be read: {reason}", **_RESTART) from error
     if not isinstance(saved, dict) or any(key not in saved for key in needed):
-        raise GradscopeError(f"output: {checkpoint} is no interrupted training", **_ANEW)
+        raise GradscopeError(f"output: {checkpoint} is no checkpoint of a training", **_RESTART)
     return saved
 
 
 def _replace(path: Path, content: dict) -> None:
-    """Write beside, then rename: an interruption leaves the old checkpoint whole."""
+    """Write a new file, then rename it: an interruption leaves the old checkpoint intact."""
     beside = path.with_suffix(".new")
     torch.save(content, beside)
     beside.replace(path)

@@ -8,7 +8,7 @@ from torch import nn
 
 
 def weights(models: Mapping[str, nn.Module]) -> dict[str, str]:
-    """The hash of the weights of each model."""
+    """Hash of each model's weights, by name."""
     return {name: state_hash(module) for name, module in models.items()}
 
 

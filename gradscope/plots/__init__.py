@@ -1,6 +1,6 @@
 """Figures of a store: functions from an `xarray.Dataset` to a plotly figure, for pages and for notebooks.
 
-Each is in two parts: ``<figure>_numbers`` collects what is shown, ``draw_<figure>`` draws it and computes nothing.
+Each figure has two parts: ``<figure>_numbers`` collects its numbers, ``draw_<figure>`` draws them and computes nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
-import xarray as xr
 
-from gradscope.analysis.comparison import SCALARS, compare_all
+from gradscope.analysis.comparison import SCALARS
+from gradscope.analysis.technique_effects import compare_all
 from gradscope.plots.belief import belief, belief_numbers, draw_belief
+from gradscope.plots.cell_pair import variable_of
 from gradscope.plots.curve_grid import curve, curve_numbers, draw_curve, draw_heatmap, heatmap
 from gradscope.plots.curves import curves, curves_numbers, draw_curves
 from gradscope.plots.difference import difference, difference_numbers, draw_difference
@@ -25,8 +26,8 @@ from gradscope.plots.outcome import (
     draw_accuracy,
     draw_confusion,
     draw_effects,
+    effects,
 )
-from gradscope.plots.paired import variable_of
 from gradscope.plots.pairs import draw_pairs, pairs, pairs_numbers
 from gradscope.plots.ridgelines import draw_ridgelines, ridgelines, ridgelines_numbers
 from gradscope.plots.spectrum import draw_spectrum, spectrum, spectrum_numbers
@@ -70,18 +71,14 @@ Needs = Callable[[Mapping[str, Any]], tuple[str, ...]]
 
 
 class Figure(NamedTuple):
-    """How a figure is made."""
+    """The two parts of a figure, and the variables that it reads."""
 
     numbers: Callable[..., pd.DataFrame]
-    """From a store and the figure's arguments."""
+    """Takes a store and the figure's arguments, and returns its numbers."""
     draw: Callable[[pd.DataFrame], go.Figure]
     needs: Needs
-    """The variables along t that are read, by the arguments; what has no timesteps is always there."""
-
-
-def effects(ds: xr.Dataset, baseline: str = "none") -> go.Figure:
-    """The change of the judge's accuracy by each technique, see `gradscope.analysis.compare_all`."""
-    return draw_effects(compare_all(ds, baseline))
+    """Takes the figure's arguments, and returns the names of the variables along t that it reads. Variables without
+    timesteps are always available."""
 
 
 def _always(*names: str) -> Needs:
@@ -106,4 +103,4 @@ FIGURES: Mapping[str, Figure] = {
     "spectrum": Figure(spectrum_numbers, draw_spectrum, _always("radial_spectrum", "gradient")),
     "stability": Figure(stability_numbers, draw_stability, _named),
 }
-"""By name; each name is also a function of this module, from a store and the arguments to the figure."""
+"""The two parts of each figure by name. A function of this module with the same name makes the whole figure."""

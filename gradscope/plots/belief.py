@@ -1,4 +1,4 @@
-"""What the guides believe of one sample along t, in some cells."""
+"""What the guides believe about one sample along t, in some cells."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -11,50 +11,71 @@ import xarray as xr
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from gradscope.analysis.contents import Cell, class_name, class_names, place, require
-from gradscope.plots.cells import along_t, chosen, coordinates, legend, line, row
-from gradscope.plots.style import PALETTE, by_cell, cell_name, finish, label, shade, text
+from gradscope.analysis.cells import Cell, place
+from gradscope.analysis.missing import require
+from gradscope.analysis.verdicts import class_name, class_names
+from gradscope.plots.cell_style import coordinates, line
+from gradscope.plots.figure_numbers import by_cell, full_cells, sample_index
+from gradscope.plots.layout import along_t, finish, legend_above
+from gradscope.plots.style import INK, PALETTE, cell_name, escaped, label, shade
 
 _CURVES = ("log_prob", "entropy")
 _STRIP, _PANEL, _BETWEEN = 21, 84, 12
-"""Heights in pixels: of a cell's strip, of a curve's panel, of what is between them."""
+"""Heights in pixels of a cell's strip, of a curve's panel, and of the space between them."""
 _WIDTH, _LETTER = 400, 7
-"""Pixels of the horizontal axis on a narrow page, and of a letter."""
-_KEY = 12
-"""Most classes in the legend."""
+"""Widths in pixels of the horizontal axis on a narrow page, and of a letter."""
+_MOST_CLASSES = 12
+"""Largest number of classes in the legend, besides the target."""
 _FAINT = 0.35
+"""Opacity of classes other than the target."""
 _ON_COLOUR = {PALETTE[0]: "white"}
-"""Ink on a colour, where black is hard to read."""
+"""Colour of text on a background on which black is hard to read."""
 
 
-def belief_numbers(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], sample: int) -> pd.DataFrame:
-    """What `belief` shows: one row a cell and timestep.
+def belief(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], sample: int) -> go.Figure:
+    """The class that each cell's guide predicts for one sample along t, its log-probability of the target, its entropy.
+
+    Classes other than the target are faint.
 
     Parameters
     ----------
     ds
         A store, or the scalars of one.
     cells
-        Their names; dimensions of size one may be left out.
+        Names of the cells; dimensions of size one may be left out.
     sample
-        Index of the sample.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The cell; ``timestep``; ``predicted_class``, the number of the class that the guide sees, -1 where nothing is
-        written; ``log_prob`` of the target class and ``entropy`` in nats. ``attrs``: names of the ``classes``, and the
-        number of the ``target``.
+        Number of the sample.
 
     Raises
     ------
     GradscopeError
         The belief was not recorded, or there is no such cell or sample.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> ds = synthetic.trajectories(samples=8, timesteps=20)
+    >>> ds["entropy"] = -ds.log_prob * np.exp(ds.log_prob)
+    >>> belief(ds, [{}], sample=3).layout.yaxis.ticktext
+    ('synthetic, x_t, none, 0.3',)
+    """
+    return draw_belief(belief_numbers(ds, cells, sample))
+
+
+def belief_numbers(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], sample: int) -> pd.DataFrame:
+    """Numbers of `belief`, with the same arguments: one row per cell and timestep.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The cell; ``timestep``; ``predicted_class``, the number of the class that the guide predicts, -1 where nothing
+        is written; ``log_prob`` of the target class and ``entropy`` in nats. ``attrs``: names of the ``classes``, and
+        the number of the ``target``.
     """
     require(ds, "predicted_class", *_CURVES)
-    at = row(ds, sample)
+    at = sample_index(ds, sample)
     parts = []
-    for cell in chosen(ds, cells):
+    for cell in full_cells(ds, cells):
         own = ds[["predicted_class", *_CURVES]].isel(place(ds, cell) | {"sample": at}, drop=True).compute()
         columns = {str(name): own[name].values for name in own.data_vars}
         parts.append(pd.DataFrame({**cell, "timestep": ds["timestep"].values, **columns}))
@@ -68,14 +89,6 @@ def belief_numbers(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], s
     return numbers
 
 
-def belief(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], sample: int) -> go.Figure:
-    """The class that each cell's guide sees in one sample along t, its log-probability of the target, and its entropy.
-
-    Classes other than the target are faint. See `belief_numbers` for the arguments.
-    """
-    return draw_belief(belief_numbers(ds, cells, sample))
-
-
 def draw_belief(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `belief_numbers`."""
     known, parts = numbers.attrs["coordinates"], list(by_cell(numbers))
@@ -84,21 +97,21 @@ def draw_belief(numbers: pd.DataFrame) -> go.Figure:
     figure = make_subplots(
         3, 1, shared_xaxes=True, row_heights=[strips, _PANEL, _PANEL], vertical_spacing=_BETWEEN / body
     )
-    key = _strips(figure, parts, numbers.attrs["classes"], numbers.attrs["target"])
+    entries = _strips(figure, parts, numbers.attrs["classes"], numbers.attrs["target"])
     for k, name in enumerate(_CURVES):
-        figure.update_yaxes(title=text(numbers.attrs["labels"][name]), title_font_size=11, nticks=4, row=2 + k)
+        figure.update_yaxes(title=escaped(numbers.attrs["labels"][name]), title_font_size=11, nticks=4, row=2 + k)
         for cell, rows in parts:
             curve = go.Scatter(
                 x=rows["timestep"],
                 y=rows[name].astype(np.float32),
-                name=text(cell_name(cell)),
+                name=escaped(cell_name(cell)),
                 legendgroup=cell_name(cell),
                 showlegend=k == 0,
                 hovertemplate="t = %{x}: %{y:.3g}",
                 **line(known, cell),
             )
             figure.add_trace(curve, row=2 + k, col=1)
-    room, under = legend(figure, len(parts)), 20 * ceil(key / 4)
+    room, under = legend_above(figure, len(parts)), 20 * ceil(entries / 4)
     figure.update_layout(
         legend2={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font_size": 11, "itemclick": False}
     )
@@ -107,10 +120,10 @@ def draw_belief(numbers: pd.DataFrame) -> go.Figure:
 
 
 def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: list[str], target: int) -> int:
-    """A strip of classes for each cell, and their legend; the number of its entries."""
+    """Draw a strip of classes for each cell, and their legend; return the number of its entries."""
     seen = np.stack([rows["predicted_class"].to_numpy() for _, rows in parts])
     timestep = parts[0][1]["timestep"].to_numpy()
-    names = [text(class_name(classes, number)) for number in range(max(len(classes), seen.max() + 1, target + 1))]
+    names = [escaped(class_name(classes, number)) for number in range(max(len(classes), seen.max() + 1, target + 1))]
     shades = [*(shade(colour, _FAINT) for colour in PALETTE), *PALETTE]
     ends = pairwise(np.linspace(0, 1, len(shades) + 1))
     figure.add_trace(
@@ -130,18 +143,18 @@ def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: 
         row=1,
         col=1,
     )
-    words = [(x, y, k, told) for y, strip in enumerate(seen) for x, k, told in _words(strip, timestep, names, target)]
-    x, y, k, told = zip(*words, strict=True) if words else ((), (), (), ())
-    ink = [_ON_COLOUR.get(PALETTE[c % len(PALETTE)], "black") if c == target else "#707070" for c in k]
+    words = [(x, y, k, word) for y, strip in enumerate(seen) for x, k, word in _words(strip, timestep, names, target)]
+    x, y, k, word = zip(*words, strict=True) if words else ((), (), (), ())
+    ink = [_ON_COLOUR.get(PALETTE[c % len(PALETTE)], "black") if c == target else INK for c in k]
     figure.add_trace(
         go.Scatter(
-            x=x, y=y, text=told, mode="text", textfont={"color": ink, "size": 11}, showlegend=False, hoverinfo="skip"
+            x=x, y=y, text=word, mode="text", textfont={"color": ink, "size": 11}, showlegend=False, hoverinfo="skip"
         ),
         row=1,
         col=1,
     )
     there, counts = np.unique(np.append(seen[seen >= 0], target), return_counts=True)
-    shown = sorted({target, *there[np.argsort(-counts, kind="stable")][:_KEY].tolist()})
+    shown = sorted({target, *there[np.argsort(-counts, kind="stable")][:_MOST_CLASSES].tolist()})
     for c in shown:
         colour = PALETTE[c % len(PALETTE)] if c == target else shade(PALETTE[c % len(PALETTE)], _FAINT)
         marker = {"symbol": "square", "size": 12, "color": colour}
@@ -149,7 +162,7 @@ def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: 
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legend="legend2"))
     figure.update_yaxes(
         tickvals=list(range(len(parts))),
-        ticktext=[text(cell_name(cell)) for cell, _ in parts],
+        ticktext=[escaped(cell_name(cell)) for cell, _ in parts],
         tickfont_size=10,
         range=[len(parts) - 0.5, -0.5],
         showgrid=False,
@@ -162,12 +175,16 @@ def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: 
 def _words(
     strip: NDArray[np.int64], timestep: NDArray[np.int64], names: list[str], target: int
 ) -> Iterator[tuple[float, int, str]]:
-    """Middle, class and its name for each stretch of one class; its number, or nothing, where there is no room."""
+    """Middle, class number and word for each stretch of one class.
+
+    The word is the name of the class, or its number if the name is too long. A stretch too short for either is left
+    out.
+    """
     edges = np.flatnonzero(np.diff(strip, prepend=-2, append=-2))
     for first, last in pairwise(edges):
         room = (last - first) / len(strip) * _WIDTH / _LETTER
         k = int(strip[first])
         full = f"✓ {names[k]}" if k == target else names[k]
-        told = full if len(full) < room else str(k)
-        if k >= 0 and len(told) < room:
-            yield float(timestep[first] + timestep[last - 1]) / 2, k, told
+        word = full if len(full) < room else str(k)
+        if k >= 0 and len(word) < room:
+            yield float(timestep[first] + timestep[last - 1]) / 2, k, word

@@ -1,4 +1,4 @@
-"""How large the gradient's elements are, along t."""
+"""The magnitudes of the gradient's elements along t."""
 
 from collections.abc import Mapping
 
@@ -8,45 +8,60 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from gradscope.plots.cells import INK, along_t, headline, named
-from gradscope.plots.style import PALETTE, cell_name, finish, shade, text
-from gradscope.plots.tensors import stored_gradient
+from gradscope.plots.figure_numbers import full_cell
+from gradscope.plots.layout import along_t, finish, title_line
+from gradscope.plots.stored_gradient import stored_gradient
+from gradscope.plots.style import GREY, PALETTE, cell_name, escaped, shade
 
 _WIDTH = 0.2
-"""Of a bin of log10 |element|."""
+"""Width of a bin of log10 |element|."""
 _SCALE = [(0, shade(PALETTE[0], 0.12)), (0.4, shade(PALETTE[0], 0.9)), (1, PALETTE[4])]
-"""Rare values let the page through."""
+"""Colours by share; rare values are nearly transparent."""
 _SPECIAL = {"zero": ("exactly 0", PALETTE[0], "solid"), "not_finite": ("not finite", PALETTE[1], "dash")}
+"""Name, colour and dash of the elements that have no logarithm."""
 
 
-def magnitudes_numbers(
-    ds: xr.Dataset, cell: Mapping[str, str | float], samples: int = 16, timesteps: int = 25
-) -> pd.DataFrame:
-    """What `magnitudes` shows: one row a timestep and bin of magnitude.
+def magnitudes(ds: xr.Dataset, cell: Mapping[str, str | float], samples: int = 16, timesteps: int = 25) -> go.Figure:
+    """Histogram of log10 |element| of one cell's gradient along t, with the shares that are 0 and not finite.
 
     Parameters
     ----------
     ds
         A store with gradients.
     cell
-        Its names; dimensions of size one may be left out.
+        Names of the cell; dimensions of size one may be left out.
     samples, timesteps
-        At most so many.
+        Largest number of samples and of timesteps to read.
+
+    Raises
+    ------
+    GradscopeError
+        There is no such cell, or it has no gradients.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> figure = magnitudes(synthetic.trajectories("clipped", samples=4, timesteps=10), {})
+    >>> figure.data[0].name.startswith("exactly 0: up to 98")
+    True
+    """
+    return draw_magnitudes(magnitudes_numbers(ds, cell, samples, timesteps))
+
+
+def magnitudes_numbers(
+    ds: xr.Dataset, cell: Mapping[str, str | float], samples: int = 16, timesteps: int = 25
+) -> pd.DataFrame:
+    """Numbers of `magnitudes`, with the same arguments: one row per timestep and bin of magnitude.
 
     Returns
     -------
     pandas.DataFrame
         ``timestep``; ``log10_magnitude``, the middle of the bin of log10 of an element's absolute value; ``share`` of
-        the elements there; and of the timestep: the shares of elements that are exactly ``zero`` and ``not_finite``,
-        and the ``median`` of log10 of the others. All shares of a timestep add up to 1. ``attrs["source"]``: what it is
-        made of.
-
-    Raises
-    ------
-    GradscopeError
-        There is no such cell, or no gradients of it.
+        the elements in it; for the timestep, the shares of elements that are exactly ``zero`` and ``not_finite``, and
+        the ``median`` of log10 of the other elements. All shares of a timestep add up to 1. ``attrs["source"]``: which
+        samples and timesteps were read.
     """
-    full = named(ds, cell)
+    full = full_cell(ds, cell)
     stored = stored_gradient(ds, cell, samples, timesteps)
     found = []
     for _, gradient in stored.read():
@@ -72,14 +87,6 @@ def magnitudes_numbers(
     numbers = pd.concat(parts, ignore_index=True)
     numbers.attrs = {"cell": cell_name(full), "source": str(stored)}
     return numbers
-
-
-def magnitudes(ds: xr.Dataset, cell: Mapping[str, str | float], samples: int = 16, timesteps: int = 25) -> go.Figure:
-    """Histogram of log10 |element| of one cell's gradient along t, with the shares that are 0 and not finite.
-
-    See `magnitudes_numbers` for the arguments.
-    """
-    return draw_magnitudes(magnitudes_numbers(ds, cell, samples, timesteps))
 
 
 def draw_magnitudes(numbers: pd.DataFrame) -> go.Figure:
@@ -114,13 +121,13 @@ def draw_magnitudes(numbers: pd.DataFrame) -> go.Figure:
     )  # fmt: skip
     figure.add_trace(
         go.Scatter(
-            x=timestep, y=steps["median"], mode="lines", name="median of the others", line={"color": INK, "width": 2},
+            x=timestep, y=steps["median"], mode="lines", name="median of the others", line={"color": GREY, "width": 2},
             hovertemplate="t = %{x}: 10^%{y:.2f}",
         ),
         row=2, col=1,
     )  # fmt: skip
-    headline(figure, f"{text(numbers.attrs['cell'])}: {numbers.attrs['source']}")
+    title_line(figure, f"{escaped(numbers.attrs['cell'])}: {numbers.attrs['source']}")
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font_size": 11})
-    figure.update_yaxes(rangemode="tozero", tickformat="~%", nticks=3, row=1)  # the legend says of what
+    figure.update_yaxes(rangemode="tozero", tickformat="~%", nticks=3, row=1)  # the legend names the shares
     figure.update_yaxes(title="log10 |element|", row=2)
     return finish(along_t(figure, timestep, row=2), 400).update_layout(margin_t=80)

@@ -1,4 +1,4 @@
-"""Samples in two cells: one against the other, and what the judge says of them."""
+"""The same samples in two cells: a diagnostic in one cell against the other, and the judge's verdicts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,29 +7,31 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
-from gradscope.analysis.contents import class_name, class_names, judged
-from gradscope.plots.cells import INK
-from gradscope.plots.paired import Pair, head, names, quantity, titled
-from gradscope.plots.style import PALETTE, finish, text
+from gradscope.analysis.verdicts import class_name, class_names, judged
+from gradscope.plots.cell_pair import CellPair, cell_names, name_cells_above, quantity, titled
+from gradscope.plots.layout import finish
+from gradscope.plots.style import GREY, PALETTE, escaped
 
 _VERDICTS = {
     "right in both": ("circle", PALETTE[2]),
     "right in b only": ("triangle-up", PALETTE[0]),
     "right in a only": ("triangle-down", PALETTE[1]),
-    "wrong in both": ("x-thin", INK),
-    "no verdict": ("circle-open", INK),
+    "wrong in both": ("x-thin", GREY),
+    "no verdict": ("circle-open", GREY),
 }
-"""Symbol and colour."""
+"""Symbol and colour of each verdict."""
 
 
-def pairs_numbers(
+def pairs(
     ds: xr.Dataset,
     name: str,
     a: Mapping[str, str | float],
     b: Mapping[str, str | float],
     selected: Sequence[int] = (),
-) -> pd.DataFrame:
-    """What `pairs` shows: one row a sample that is finished in both cells.
+) -> go.Figure:
+    """Samples in cell b against the same samples in cell a: a diagnostic's mean over the trajectory.
+
+    ``customdata`` holds the sample's number.
 
     Parameters
     ----------
@@ -40,21 +42,41 @@ def pairs_numbers(
     a, b
         Names of the two cells; dimensions of size one may be left out.
     selected
-        Samples to emphasise; all where there are none.
+        Samples to emphasise; all if empty.
+
+    Raises
+    ------
+    GradscopeError
+        The store has no such diagnostic or cell, or both cells are the same.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> parts = [synthetic.trajectories(samples=8).assign_coords(stabilizer=[name]) for name in ("none", "adam")]
+    >>> both = xr.concat(parts, "stabilizer", data_vars="all", join="outer")
+    >>> [trace.name for trace in pairs(both, "log_prob", {"stabilizer": "none"}, {"stabilizer": "adam"}).data]
+    ['right in both (8)']
+    """
+    return draw_pairs(pairs_numbers(ds, name, a, b, selected))
+
+
+def pairs_numbers(
+    ds: xr.Dataset,
+    name: str,
+    a: Mapping[str, str | float],
+    b: Mapping[str, str | float],
+    selected: Sequence[int] = (),
+) -> pd.DataFrame:
+    """Numbers of `pairs`, with the same arguments: one row per sample that is finished in both cells.
 
     Returns
     -------
     pandas.DataFrame
         ``sample``; its target ``class``; ``a`` and ``b``, the mean over the timesteps at which both are finite;
-        ``verdict``, where the judge sees the target class; ``selected``.
-
-    Raises
-    ------
-    GradscopeError
-        There is no such diagnostic or cell in the store, or both cells are the same.
+        ``verdict``, in which of the cells the judge sees the target class; ``selected``, whether to emphasise it.
     """
-    of, pair = quantity(ds, name), Pair(ds, a, b)
-    means = pair.trajectories(of)
+    shown, pair = quantity(ds, name), CellPair(ds, a, b)
+    means = pair.trajectories(shown)
     classes = class_names(ds)
     numbers = pd.DataFrame(
         {
@@ -66,27 +88,13 @@ def pairs_numbers(
             "selected": np.isin(pair.samples, selected) if len(selected) else True,
         }
     )
-    numbers.attrs = {**names(pair), "label": titled(ds, of)}
+    numbers.attrs = {**cell_names(pair), "label": titled(ds, shown)}
     return numbers
-
-
-def pairs(
-    ds: xr.Dataset,
-    name: str,
-    a: Mapping[str, str | float],
-    b: Mapping[str, str | float],
-    selected: Sequence[int] = (),
-) -> go.Figure:
-    """Samples in cell b against the same samples in cell a, for the trajectory's mean of one diagnostic.
-
-    ``customdata`` holds the sample's number. See `pairs_numbers` for the arguments.
-    """
-    return draw_pairs(pairs_numbers(ds, name, a, b, selected))
 
 
 def draw_pairs(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `pairs_numbers`."""
-    about, title, figure = numbers.attrs, text(numbers.attrs["label"]), go.Figure()
+    about, title, figure = numbers.attrs, escaped(numbers.attrs["label"]), go.Figure()
     for verdict, (symbol, colour) in _VERDICTS.items():
         rows = numbers[numbers["verdict"] == verdict]
         if rows.empty:
@@ -98,10 +106,10 @@ def draw_pairs(numbers: pd.DataFrame) -> go.Figure:
                 mode="markers",
                 name=f"{verdict} ({len(rows)})",
                 marker={"symbol": symbol, "color": colour, "size": 9, "line": {"width": 1.5, "color": colour}},
-                customdata=rows["sample"].tolist(),  # events do not decode arrays
+                customdata=rows["sample"].tolist(),  # a list: the dashboard's events do not decode arrays
                 selectedpoints=None if numbers["selected"].all() else np.flatnonzero(rows["selected"]),
                 unselected={"marker": {"opacity": 0.2}},
-                text=[text(name) for name in rows["class"]],
+                text=[escaped(name) for name in rows["class"]],
                 hovertemplate="sample %{customdata}, %{text}<br>a %{x:.3g}, b %{y:.3g}",
             )
         )
@@ -110,18 +118,18 @@ def draw_pairs(numbers: pd.DataFrame) -> go.Figure:
     limits = [ends[0] - room, ends[1] + room]
     figure.add_shape(
         type="line", x0=limits[0], x1=limits[1], y0=limits[0], y1=limits[1], layer="below",
-        line={"color": INK, "dash": "dot", "width": 1.5},
+        line={"color": GREY, "dash": "dot", "width": 1.5},
     )  # fmt: skip
     figure.update_xaxes(title=f"{title}, a", range=limits, constrain="domain")
     figure.update_yaxes(title=f"{title}, b", range=limits, scaleanchor="x", constrain="domain")
     figure.update_layout(dragmode="select", clickmode="event+select")
     finish(figure, 460)
-    head(figure, about)
+    name_cells_above(figure, about)
     return figure
 
 
-def _verdicts(pair: Pair) -> np.ndarray:
-    """A key of `_VERDICTS` for each sample."""
+def _verdicts(pair: CellPair) -> np.ndarray:
+    """The key in `_VERDICTS` for each sample."""
     right, only_b, only_a, wrong, none = _VERDICTS
     if any("judge_prediction" not in cell for cell in pair.cells):
         return np.full(len(pair.samples), none)

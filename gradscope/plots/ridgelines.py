@@ -1,4 +1,4 @@
-"""How a diagnostic is distributed over samples, at some timesteps, in a few cells side by side."""
+"""The distribution of a diagnostic over samples, at some timesteps, in a few cells side by side."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,66 +9,85 @@ import xarray as xr
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from gradscope.analysis.contents import Cell
+from gradscope.analysis.cells import Cell
 from gradscope.analysis.diagnostics import described
+from gradscope.analysis.means import Floats
 from gradscope.errors import GradscopeError
-from gradscope.plots.cells import Floats, chosen, coordinates, diagnostic, look, number, values
-from gradscope.plots.style import by_cell, cell_name, finish, label, shade, text
+from gradscope.plots.cell_style import cell_number, coordinates, look
+from gradscope.plots.figure_numbers import by_cell, cell_values, evenly, full_cells, require_diagnostic
+from gradscope.plots.layout import finish
+from gradscope.plots.style import cell_name, escaped, label, shade
 
 _CELLS, _TIMESTEPS, _POINTS = 4, 40, 160
-"""Most cells side by side, most ridges of a cell, and points of a ridge."""
+"""Largest number of cells side by side and of ridges per cell; number of points per ridge."""
 _OVERLAP = 1.5
-"""Height of a ridge's peak, in ridges."""
+"""Height of a ridge's peak, as a multiple of the distance between ridges."""
 _ROW = 30
-"""Pixels between ridges."""
+"""Distance between ridges in pixels."""
 
 
-def ridgelines_numbers(
-    ds: xr.Dataset, name: str, cells: Sequence[Mapping[str, str | float]], timesteps: int = 12
-) -> pd.DataFrame:
-    """What `ridgelines` shows: one row a cell, timestep and value.
+def ridgelines(ds: xr.Dataset, name: str, cells: Sequence[Mapping[str, str | float]], timesteps: int = 12) -> go.Figure:
+    """Distributions of a diagnostic over samples along t: a column for each cell, all with the same limits.
+
+    Each ridge is a kernel estimate, scaled to its own peak; a bar marks its median.
 
     Parameters
     ----------
     ds
         A store, or the scalars of one.
     name
-        A diagnostic over cells, sample and timestep; norms and what else spans orders of magnitude as log10.
+        A diagnostic over cells, sample and timestep. Norms, and others that span orders of magnitude, are shown as
+        log10.
     cells
-        Their names; dimensions of size one may be left out.
+        Names of the cells, at most 4; dimensions of size one may be left out.
     timesteps
-        So many, or fewer, evenly among those at which there are values.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The cell; ``timestep``; ``value``, of which all ridges have the same; ``density``, the Gaussian kernel estimate
-        with Silverman's bandwidth; and of the ridge: its ``median``; ``n``, the samples that entered; ``not_finite``
-        and ``zero``, those that were left out, the latter of a log10.
+        Largest number of timesteps, at most 40; they are spaced evenly among those with values.
 
     Raises
     ------
     GradscopeError
-        There is no such diagnostic or cell in the store; or there are too many cells or timesteps to show.
+        The store has no such diagnostic or cell, or there are too many cells or timesteps to show.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> figure = ridgelines(synthetic.trajectories(samples=8), "log_prob", [{}], timesteps=3)
+    >>> figure.layout.yaxis.ticktext
+    ('t = 980', 't = 500', 't = 0')
     """
-    diagnostic(ds, name)
-    shown = chosen(ds, cells)
+    return draw_ridgelines(ridgelines_numbers(ds, name, cells, timesteps))
+
+
+def ridgelines_numbers(
+    ds: xr.Dataset, name: str, cells: Sequence[Mapping[str, str | float]], timesteps: int = 12
+) -> pd.DataFrame:
+    """Numbers of `ridgelines`, with the same arguments: one row per cell, timestep and value.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The cell; ``timestep``; ``value``, the same grid for all ridges; ``density``, the Gaussian kernel estimate with
+        Silverman's bandwidth. For the whole ridge: its ``median``; ``n``, the number of samples in it; ``not_finite``
+        and ``zero``, the numbers of samples that were left out (0 only where log10 is shown).
+    """
+    require_diagnostic(ds, name)
+    shown = full_cells(ds, cells)
     if len(shown) > _CELLS or not 1 <= timesteps <= _TIMESTEPS:
         raise GradscopeError(
             f"ridgelines: got {len(shown)} cells and {timesteps} timesteps; at most {_CELLS} and {_TIMESTEPS}"
         )
-    recorded = np.stack([values(ds, name, cell) for cell in shown])
+    recorded = np.stack([cell_values(ds, name, cell) for cell in shown])
     found, title = np.where(np.isfinite(recorded), recorded, np.nan), label(ds, name)
     if described(ds, name).logarithmic:
         found, title = np.log10(found, out=np.full_like(found, np.nan), where=found > 0), f"log10 {title}"
     there = np.flatnonzero(np.isfinite(found).any(axis=(0, 1)))
     if not len(there):
         raise GradscopeError(f"{title} has no finite values in these cells")
-    steps = there[np.unique(np.linspace(0, len(there) - 1, min(timesteps, len(there))).round().astype(int))]
+    steps = evenly(there, timesteps)
     grid = np.linspace(*_limits(found[..., steps]), _POINTS)
     parts = []
     for k, cell in enumerate(shown):
-        written = values(ds, "written", cell) > 0
+        written = cell_values(ds, "written", cell) > 0
         for step in steps:
             column = recorded[k, written[:, step], step]
             sample = found[k, np.isfinite(found[k, :, step]), step]
@@ -87,14 +106,6 @@ def ridgelines_numbers(
     return numbers
 
 
-def ridgelines(ds: xr.Dataset, name: str, cells: Sequence[Mapping[str, str | float]], timesteps: int = 12) -> go.Figure:
-    """Distributions of a diagnostic over samples along t, a column for each cell, all with the same limits.
-
-    Each ridge is a kernel estimate drawn to its own height; a bar marks its median. See `ridgelines_numbers`.
-    """
-    return draw_ridgelines(ridgelines_numbers(ds, name, cells, timesteps))
-
-
 def draw_ridgelines(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `ridgelines_numbers`."""
     known, parts = numbers.attrs["coordinates"], list(by_cell(numbers))
@@ -105,12 +116,10 @@ def draw_ridgelines(numbers: pd.DataFrame) -> go.Figure:
         shared_xaxes="all",
         shared_yaxes="all",
         horizontal_spacing=0.03,
-        subplot_titles=[
-            f"{text(cell_name(cell)).replace(', ', '<br>', 1)}<br>{_counted(rows)}" for cell, rows in parts
-        ],
+        subplot_titles=[f"{_two_lines(cell)}<br>{_counted(rows)}" for cell, rows in parts],
     )
     for column, (cell, rows) in enumerate(parts, 1):
-        colour, meta = look(known, cell).colour, {"cell": number(known, cell)}
+        colour, meta = look(known, cell).colour, {"cell": cell_number(known, cell)}
         ridges = rows.groupby("timestep", sort=False).first()
         shapes = rows["density"].to_numpy().reshape(len(ridges), -1)
         peaks = shapes.max(axis=1, keepdims=True)
@@ -129,7 +138,7 @@ def draw_ridgelines(numbers: pd.DataFrame) -> go.Figure:
         )
         figure.add_trace(medians, row=1, col=column)
     rows = np.arange(len(timesteps))
-    figure.update_xaxes(title={"text": text(numbers.attrs["label"]), "font_size": 12}, nticks=5)
+    figure.update_xaxes(title={"text": escaped(numbers.attrs["label"]), "font_size": 12}, nticks=5)
     figure.update_yaxes(tickvals=rows, range=[len(rows) - 0.6, -_OVERLAP - 0.1], zeroline=False)
     figure.update_yaxes(ticktext=[f"t = {t}" for t in timesteps], title="density (Gaussian kernel), to its peak", col=1)
     figure.update_layout(showlegend=False)
@@ -137,7 +146,7 @@ def draw_ridgelines(numbers: pd.DataFrame) -> go.Figure:
 
 
 def _limits(found: Floats) -> tuple[float, float]:
-    """From the smallest to the largest value, with some room."""
+    """The smallest and the largest value, with some room on both sides."""
     known = found[np.isfinite(found)]
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     room = 0.03 * (high - low) or max(0.03 * abs(high), 1e-6)
@@ -145,7 +154,7 @@ def _limits(found: Floats) -> tuple[float, float]:
 
 
 def _density(sample: Floats, grid: Floats) -> Floats:
-    """Gaussian kernels of Silverman's bandwidth, at least as wide as two points of the grid are apart."""
+    """Gaussian kernel estimate with Silverman's bandwidth, but at least the distance of two points of the grid."""
     if not len(sample):
         return np.zeros(len(grid))
     quarters = np.quantile(sample, (0.25, 0.75))
@@ -156,20 +165,20 @@ def _density(sample: Floats, grid: Floats) -> Floats:
 
 
 def _outlines(grid: Floats, base: Floats, heights: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Polygons on their base lines, between gaps."""
+    """Polygons on their base lines, separated by gaps."""
     ones = np.ones_like(heights)
     x = np.concatenate([ones * grid, ones * grid[::-1], np.full((len(base), 1), np.nan)], axis=1)
     y = np.concatenate([base[:, None] - _OVERLAP * heights, ones * base[:, None], x[:, -1:]], axis=1)
     return x.ravel().astype(np.float32), y.ravel().astype(np.float32)
 
 
-def _broken(cell: Cell) -> str:
+def _two_lines(cell: Cell) -> str:
     """A cell's name in two lines, for a narrow column."""
-    return text(cell_name(cell)).replace(", ", "<br>", 1)
+    return escaped(cell_name(cell)).replace(", ", "<br>", 1)
 
 
 def _counted(rows: pd.DataFrame) -> str:
-    """The samples that entered, and how many values did not."""
+    """The number of samples in the ridges, and of values that were left out."""
     ridges = rows.groupby("timestep", sort=False).first()
     least, most = ridges["n"].min(), ridges["n"].max()
     lost = [f"{ridges[kind].sum()} {kind.replace('_', ' ')}" for kind in ("not_finite", "zero") if ridges[kind].any()]

@@ -1,4 +1,4 @@
-"""Where the gradient's power lies in spatial frequency, along t."""
+"""The gradient's power over spatial frequencies, along t."""
 
 from collections.abc import Mapping
 
@@ -8,45 +8,63 @@ import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import place
-from gradscope.plots.cells import INK, Floats, along_t, finite_mean, headline, named
-from gradscope.plots.style import cell_name, finish, text
-from gradscope.plots.tensors import stored_gradient
+from gradscope.analysis.cells import place
+from gradscope.analysis.means import Floats, finite_mean
+from gradscope.plots.figure_numbers import full_cell
+from gradscope.plots.layout import along_t, finish, title_line
+from gradscope.plots.stored_gradient import stored_gradient
+from gradscope.plots.style import GREY, cell_name, escaped
 
 _WIDTH, _BINS = 1 / 16, 12
-"""Bins of radial frequency, as the probe `spectrum` has them, in cycles a pixel."""
+"""Width of a bin of radial frequency in cycles per pixel, and number of bins; the same as in the probe `spectrum`."""
 _HALF_NYQUIST = 0.25
 _LIMIT = 2
-"""Orders of magnitude; the same for every cell, so that figures side by side can be compared."""
+"""Ends of the colour scale, in orders of magnitude: the same for every cell, so that figures can be compared."""
+
+
+def spectrum(ds: xr.Dataset, cell: Mapping[str, str | float], samples: int = 16, timesteps: int = 25) -> go.Figure:
+    """Power of one cell's gradient over timesteps and radial frequencies, relative to white noise of the same power.
+
+    White noise is 0 everywhere. A gradient of texture lies above 0 at high frequencies, one of shapes at low ones.
+
+    Parameters
+    ----------
+    ds
+        A store with the recorded spectrum, or with gradients.
+    cell
+        Names of the cell; dimensions of size one may be left out.
+    samples, timesteps
+        Largest number of samples and of timesteps to read, if the spectrum was not recorded and must be computed from
+        the stored gradients.
+
+    Raises
+    ------
+    GradscopeError
+        There is no such cell, or the store has neither its spectrum nor its gradients.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> figure = spectrum(synthetic.trajectories(samples=4, timesteps=10), {})
+    >>> figure.data[0].z.shape  # bins of frequency, timesteps
+    (12, 10)
+    """
+    return draw_spectrum(spectrum_numbers(ds, cell, samples, timesteps))
 
 
 def spectrum_numbers(
     ds: xr.Dataset, cell: Mapping[str, str | float], samples: int = 16, timesteps: int = 25
 ) -> pd.DataFrame:
-    """What `spectrum` shows: one row a timestep and radial frequency.
-
-    Parameters
-    ----------
-    ds
-        A store.
-    cell
-        Its names; dimensions of size one may be left out.
-    samples, timesteps
-        At most so many, where the spectrum was not recorded and is computed from the stored gradients.
+    """Numbers of `spectrum`, with the same arguments: one row per timestep and bin of radial frequency.
 
     Returns
     -------
     pandas.DataFrame
-        ``timestep``; ``radial_frequency``, the centre of the bin, in cycles a pixel; ``share`` of the gradient's power
-        there, the mean over samples; ``white``, the share that white noise would have; ``n``, samples whose gradient
-        is finite and not zero. ``attrs["source"]``: what it is made of.
-
-    Raises
-    ------
-    GradscopeError
-        There is no such cell, or neither spectrum nor gradients.
+        ``timestep``; ``radial_frequency``, the centre of the bin in cycles per pixel; ``share`` of the gradient's power
+        in the bin, the mean over samples; ``white``, the share that white noise would have; ``n``, the number of
+        samples whose gradient is finite and not zero. ``attrs["source"]``: which samples and timesteps were used.
     """
-    full = named(ds, cell)
+    full = full_cell(ds, cell)
     if "radial_spectrum" in ds:
         recorded = ds["radial_spectrum"].isel(place(ds, cell)).transpose("sample", "timestep", "radial_frequency")
         shares, timestep = recorded.values.astype(np.float64), ds["timestep"].values
@@ -72,15 +90,6 @@ def spectrum_numbers(
     return numbers
 
 
-def spectrum(ds: xr.Dataset, cell: Mapping[str, str | float], samples: int = 16, timesteps: int = 25) -> go.Figure:
-    """Power of one cell's gradient over timesteps and radial frequencies, against white noise of the same power.
-
-    White noise is 0 everywhere; a gradient of texture is above it at the top, one of shapes at the bottom. See
-    `spectrum_numbers` for the arguments.
-    """
-    return draw_spectrum(spectrum_numbers(ds, cell, samples, timesteps))
-
-
 def draw_spectrum(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `spectrum_numbers`."""
     known = (numbers["share"] > 0) & (numbers["white"] > 0)
@@ -103,17 +112,17 @@ def draw_spectrum(numbers: pd.DataFrame) -> go.Figure:
             ),
         )
     )
-    figure.add_hline(y=_HALF_NYQUIST, line={"color": INK, "dash": "dot", "width": 1.5})
+    figure.add_hline(y=_HALF_NYQUIST, line={"color": GREY, "dash": "dot", "width": 1.5})
     figure.update_yaxes(title="cycle/pixel")
-    headline(figure, f"{text(numbers.attrs['cell'])}: mean over {numbers.attrs['source']}")
+    title_line(figure, f"{escaped(numbers.attrs['cell'])}: mean over {numbers.attrs['source']}")
     return finish(along_t(figure, timestep), 320).update_layout(margin_t=40)
 
 
 def radial_spectrum(gradient: Floats) -> Floats:
     """Share of the power in each bin of radial frequency, over all channels, ``(samples, bins)``.
 
-    As the probe `spectrum` defines it: bin j holds the frequencies above j / 16 up to (j + 1) / 16 cycle per pixel, and
-    the first one 0 too. NaN for gradients that are zero or not finite.
+    The bins are those of the probe `spectrum`: bin j holds the frequencies above j / 16 up to (j + 1) / 16 cycles per
+    pixel; the first bin also holds 0. NaN for gradients that are zero or not finite.
 
     Parameters
     ----------
@@ -128,6 +137,9 @@ def radial_spectrum(gradient: Floats) -> Floats:
 
 
 def _bins(height: int, width: int) -> NDArray[np.int64]:
-    """The bin of each frequency, ``(height, width)``; rounding lifts none on an upper edge into the next bin."""
+    """The bin of each frequency, ``(height, width)``.
+
+    A frequency on the upper edge of a bin belongs to it; a tolerance keeps rounding from lifting it into the next one.
+    """
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     return np.maximum(np.ceil(radius / _WIDTH - 1e-9).astype(int) - 1, 0)

@@ -1,4 +1,4 @@
-"""One sample along t in several cells: x_t, x0-hat and the gradient."""
+"""Pictures of one sample along t in several cells: x_t, x0-hat and the gradient."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,19 +7,23 @@ import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.contents import place, require
+from gradscope.analysis.cells import place
+from gradscope.analysis.missing import require
 from gradscope.errors import GradscopeError
-from gradscope.plots.style import TIMESTEP, cell_name, finish, text
+from gradscope.plots.figure_numbers import evenly, full_cell, sample_index
+from gradscope.plots.layout import TIMESTEP, finish
+from gradscope.plots.style import cell_name, escaped
 
 _SHOWN = {"x_t": "x_t", "pred_original_sample": "x0-hat", "gradient": "gradient"}
 _GAP = 2  # pixels between two frames
-_WIDTH = 900  # of the picture on a wide screen
+_WIDTH = 900  # width of the picture in pixels, on a wide screen
 
 
-def trajectory_numbers(
-    ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], sample: int, steps: int = 8
-) -> xr.Dataset:
-    """What `trajectories` shows.
+def trajectories(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], sample: int, steps: int = 8) -> go.Figure:
+    """x_t, x0-hat and the gradient of one sample along t, in some cells, which share its noise.
+
+    Gradients are divided by their norm, which stands below each, and averaged over channels. All have the same limits,
+    symmetric around 0.
 
     Parameters
     ----------
@@ -28,36 +32,48 @@ def trajectory_numbers(
     cells
         Names of the cells; dimensions of size one may be left out.
     sample
-        Index of the sample.
+        Number of the sample.
     steps
-        So many timesteps, or fewer, evenly among those whose tensors are kept in all these cells.
-
-    Returns
-    -------
-    xarray.Dataset
-        Over ``cell`` (its name) and ``timestep``: the images in [0, 1], over height, width and channel (1 or 3);
-        ``gradient``, divided by its l2 norm and averaged over channels; ``gradient_norm``; and without dimensions
-        ``limit``, the magnitude that 99 % of those means in all cells stay within.
+        Largest number of timesteps; they are spaced evenly among those whose tensors are kept in all these cells.
 
     Raises
     ------
     GradscopeError
         The store has none of the tensors, or not those of this sample.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> figure = trajectories(synthetic.trajectories(samples=4), [{}], sample=0, steps=3)
+    >>> figure.layout.xaxis.ticktext, figure.layout.yaxis.ticktext
+    (('t = 980', 't = 500', 't = 0'), ('x_t', 'x0-hat', 'gradient'))
+    """
+    return draw_trajectories(trajectory_numbers(ds, cells, sample, steps))
+
+
+def trajectory_numbers(
+    ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], sample: int, steps: int = 8
+) -> xr.Dataset:
+    """Numbers of `trajectories`, with the same arguments.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``cell`` (its name) and ``timestep``: the images in [0, 1], over height, width and channel (1 or 3);
+        ``gradient``, divided by its l2 norm and averaged over channels; ``gradient_norm``. Without dimensions:
+        ``limit``, the largest magnitude of 99 % of these averages in all cells.
     """
     names = [name for name in _SHOWN if name in ds]
     if not names:
         require(ds, *_SHOWN)
-    chosen = [ds.isel(place(ds, cell), drop=True) for cell in cells]
-    if sample not in ds["sample"].values:
-        raise GradscopeError(f"sample: there is no {sample}; 0 to {int(ds['sample'].max())}")
-    chosen = [cell.sel(sample=sample) for cell in chosen]
+    chosen = [ds.isel(place(ds, cell), drop=True).isel(sample=sample_index(ds, sample)) for cell in cells]
     kept = np.flatnonzero(np.logical_and.reduce([cell["written"].values >= 3 for cell in chosen]))
     if not len(kept):
         raise GradscopeError(
             f"sample {sample}: its tensors are not kept in these cells; recording.tensor_samples is the number of "
             "samples that have them"
         )
-    kept = kept[np.unique(np.linspace(0, len(kept) - 1, min(steps, len(kept))).round().astype(int))]
+    kept = evenly(kept, steps)
     over = ("cell", "timestep", "height", "width")
     out: dict[str, tuple] = {}
     for name in names:
@@ -70,21 +86,11 @@ def trajectory_numbers(
             out |= {name: (over, unit.mean(axis=-1)), "gradient_norm": (over[:2], norm)}
         else:
             out[name] = ((*over, "channel"), _image(tensor))
-    numbers = xr.Dataset(
-        out, coords={"timestep": ds["timestep"].values[kept], "cell": [_name(ds, cell) for cell in cells]}
-    )
+    in_words = [cell_name(full_cell(ds, cell)) for cell in cells]
+    numbers = xr.Dataset(out, coords={"timestep": ds["timestep"].values[kept], "cell": in_words})
     if "gradient" in out:
         numbers["limit"] = abs(numbers["gradient"]).quantile(0.99).drop_vars("quantile")
     return numbers.assign_attrs(sample=sample)
-
-
-def trajectories(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], sample: int, steps: int = 8) -> go.Figure:
-    """x_t, x0-hat and the gradient of one sample along t, in some cells, which share its noise.
-
-    Gradients are divided by their norm, which is written below each, and averaged over channels; all share their
-    limits, around 0.
-    """
-    return draw_trajectories(trajectory_numbers(ds, cells, sample, steps))
 
 
 def draw_trajectories(numbers: xr.Dataset) -> go.Figure:
@@ -96,7 +102,7 @@ def draw_trajectories(numbers: xr.Dataset) -> go.Figure:
     figure = go.Figure()
     colours, maps, rows, at = [], [], {}, 0
     for cell in numbers["cell"].values:
-        figure.add_annotation(text=f"<b>{text(cell)}</b>", x=-0.5, xanchor="left", y=at + line / 2)
+        figure.add_annotation(text=f"<b>{escaped(cell)}</b>", x=-0.5, xanchor="left", y=at + line / 2)
         at += line
         for name in names:
             picture, gradient = _strips(numbers[name].sel(cell=cell))
@@ -136,7 +142,7 @@ def draw_trajectories(numbers: xr.Dataset) -> go.Figure:
 
 
 def _strips(values: xr.DataArray) -> tuple[NDArray, NDArray]:
-    """A tensor's frames side by side, as colours or as values of a map: NaN in the one that it is not."""
+    """A tensor's frames side by side: as colours, and as values of a map; one of the two is all NaN."""
     frames = values.values
     if values.name == "gradient":
         gradient = _strip(frames)
@@ -145,12 +151,8 @@ def _strips(values: xr.DataArray) -> tuple[NDArray, NDArray]:
     return picture, np.full(picture.shape[:-1], np.nan)
 
 
-def _name(ds: xr.Dataset, cell: Mapping[str, str | float]) -> str:
-    return cell_name({dim: ds[dim].values[i] for dim, i in place(ds, cell).items()})
-
-
 def _image(tensor: NDArray) -> NDArray:
-    """From [-1, 1] to [0, 1]; another number of channels than 1 or 3 becomes their mean."""
+    """Map [-1, 1] to [0, 1]; channels are averaged unless there are 1 or 3."""
     if tensor.shape[-1] not in (1, 3):
         tensor = tensor.mean(axis=-1, keepdims=True)
     return np.clip((tensor + 1) / 2, 0, 1)
@@ -163,6 +165,6 @@ def _strip(frames: NDArray) -> NDArray:
 
 
 def _opaque(picture: NDArray) -> NDArray[np.uint8]:
-    """Red, green, blue in [0, 1] as bytes, with their opacity: clear where there is nothing."""
+    """Red, green, blue in [0, 1] as bytes, with an opacity: transparent where a pixel is NaN."""
     opacity = np.isfinite(picture).all(axis=-1, keepdims=True)
     return np.round(255 * np.concatenate([np.nan_to_num(picture), opacity], axis=-1)).astype(np.uint8)

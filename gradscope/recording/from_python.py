@@ -18,6 +18,7 @@ from gradscope.recording.recorder import Recorder
 from gradscope.recording.resume import resumption
 from gradscope.sampling.process import Schedule
 from gradscope.sampling.sampler import GuidedSampler, class_labels, sample_seeds
+from gradscope.stabilizers import Identity
 from gradscope.store import Grid, open_store
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath
@@ -28,11 +29,17 @@ class SamplerRecorder:
     """Records one call of `sample` of a `GuidedSampler`. Use it as a context manager, see `record`."""
 
     def __init__(
-        self, sampler: GuidedSampler, path: StorePath, probes: Sequence[Probe], names: tuple[str, str], options: dict
+        self,
+        sampler: GuidedSampler,
+        path: StorePath,
+        probes: Sequence[Probe],
+        names: tuple[str, str],
+        sample_dims: tuple[str, ...],
+        options: dict,
     ) -> None:
         check_probes(probes)
         self._sampler, self._path, self._probes = sampler, path, tuple(probes)
-        self._names, self._options = names, options
+        self._names, self._sample_dims, self._options = names, sample_dims, options
         self._recorded = False
         if not options["resume"]:
             refuse_path(self._path, options["overwrite"])
@@ -112,6 +119,7 @@ class SamplerRecorder:
             label=np.array(labels),
             seed=sample_seeds(seed, range(len(labels))),
             sample_shape=self._sampler.image_shape,
+            sample_dims=self._sample_dims,
             batch_size=batch_size,
             timestep=times["timestep"],
             alphas_cumprod=times["alphas_cumprod"],
@@ -144,6 +152,7 @@ def record(
     tensor_every: int = 1,
     dtype: str = "float32",
     codec: str = "none",
+    sample_dims: Sequence[str] = (),
     overwrite: bool = False,
     resume: bool = False,
     durable: bool = False,
@@ -159,9 +168,12 @@ def record(
     probes
         What to measure at each step.
     classifier_name, stabilizer_name
-        Coordinates of the cell; default: the store's name without its suffix, and the stabiliser's class in lower case.
+        Coordinates of the cell; default: the store's name without its suffix, and the stabiliser's class in lower case
+        (``none`` without a stabiliser, as in a configuration).
     tensor_samples, tensor_every, dtype, codec
         Which tensors are kept, and how; see `gradscope.recording.schema.make_schema`.
+    sample_dims
+        Names of a sample's dimensions in the store; default: channel, height and width.
     overwrite
         Replace a store that exists at `path`.
     resume
@@ -179,7 +191,8 @@ def record(
     >>> with gradscope.record(sampler, "mine.zarr", [Tensor("gradient"), Cosine("gradient")]) as recorder:
     ...     images = recorder.sample(labels=[0, 1, 2, 3], num_inference_steps=20, seed=0)
     """
-    names = (classifier_name or Path(str(path)).stem, stabilizer_name or type(sampler.stabilizer).__name__.lower())
+    kind = "none" if isinstance(sampler.stabilizer, Identity) else type(sampler.stabilizer).__name__.lower()
+    names = (classifier_name or Path(str(path)).stem, stabilizer_name or kind)
     options = {
         "tensor_samples": tensor_samples,
         "tensor_every": tensor_every,
@@ -189,4 +202,4 @@ def record(
         "resume": resume,
         "durable": durable,
     }
-    return SamplerRecorder(sampler, path, probes, names, options)
+    return SamplerRecorder(sampler, path, probes, names, tuple(sample_dims), options)

@@ -201,6 +201,7 @@ def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int) -> Grid:
         label=np.resize(wanted, sampling.samples),
         seed=np.zeros(sampling.samples, np.int64),  # filled in last: slow for many samples
         sample_shape=image_shape(denoiser.unet),
+        sample_dims=tuple(config.recording.sample_dims or ()),
         batch_size=sampling.batch_size,
         timestep=times["timestep"],
         alphas_cumprod=times["alphas_cumprod"],

@@ -1,1 +1,1 @@
-"""A store's report: the findings and the numbers behind them, as data, JSON and one HTML page."""
+"""The report of a store: findings and the numbers behind them, as data, as JSON and as one HTML page."""

@@ -1,4 +1,4 @@
-"""The report as one page that needs no network: plotly.js is in it, and its content policy forbids every request."""
+"""The report as one page that needs no network: it contains plotly.js, and its content policy forbids every request."""
 
 import re
 from collections.abc import Iterator
@@ -13,9 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from gradscope import plots
-from gradscope.analysis.comparison import KERNEL
-from gradscope.analysis.contents import Cell, class_names, in_memory, place
+from gradscope.analysis.cells import Cell, place
+from gradscope.analysis.in_memory import in_memory
 from gradscope.analysis.independence import also_guides, warnings
+from gradscope.analysis.paired_cells import KERNEL_DISTANCES
+from gradscope.analysis.verdicts import class_names
 from gradscope.errors import GradscopeError
 from gradscope.reporting.report import Report, grouped, headline, multiplicity
 from gradscope.store.dims import cell_dims
@@ -23,9 +25,11 @@ from probes.catalogue import CATALOGUE
 
 _TENSORS = ("x_t", "pred_original_sample", "gradient")
 _HEADS = {"classifier_input": "input", "guidance_scale": "scale", "samples": "N", "nonfinite_steps": "steps not finite"}
+"""Heads of columns that are not named as the column."""
 _FURTHER = ("kd_", "kid", "precision", "recall", "density")
-"""Columns of a table of their own."""
+"""Prefixes of the columns that form a second table."""
 _COUNTS = ("samples", "nonfinite_steps", "n")
+"""Columns with whole numbers."""
 
 
 class _Figure(NamedTuple):
@@ -35,23 +39,37 @@ class _Figure(NamedTuple):
 
 
 class _Value(NamedTuple):
-    """A number as it is shown."""
+    """A number as the page shows it."""
 
     text: str
     interval: str = ""
     sure: bool = False
-    """Of a difference: its interval leaves out 0."""
+    """For a difference: whether its interval excludes 0."""
 
 
 def to_html(report: Report, ds: xr.Dataset) -> str:
-    """The report of a store as a page of its own.
+    """The report of a store as one HTML page that needs no network.
 
     Parameters
     ----------
     report
-        Of this store.
+        The report of this store.
     ds
-        The store, for the figures; tensors are read for one sample of two cells.
+        The store, for the figures. Tensors are read for one sample of two cells.
+
+    Returns
+    -------
+    str
+        The page, with all figures and scripts in it.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> from gradscope.reporting.report import report
+    >>> ds = synthetic.trajectories("constant", samples=8)
+    >>> page = to_html(report(ds), ds)
+    >>> "<title>gradscope: 1 warning in 1 of 1 cells</title>" in page
+    True
     """
     ds = in_memory(ds)
     return _template("report.html.jinja").render(
@@ -71,7 +89,7 @@ def to_html(report: Report, ds: xr.Dataset) -> str:
 
 
 def to_notebook(report: Report) -> str:
-    """What of a report needs no figures, as a part of a page: findings, the table of cells, what was not tested."""
+    """The report without figures, as part of a page: findings, the table of cells, signatures that were not tested."""
     return _template("notebook.html.jinja").render(
         report=report,
         headline=headline(report.findings, len(report.cells)),
@@ -93,12 +111,12 @@ def _short(value: str | float) -> str:
 
 
 def check_path(path: Path) -> None:
-    """Refuse a place where no page can be written, or where something else than a page would be lost.
+    """Check that a page can be written to this path, and that it can overwrite only a page.
 
     Raises
     ------
     GradscopeError
-        The name does not end in .html, or its folder is not there.
+        The name does not end in .html, the path is a folder, or its folder does not exist.
     """
     if path.suffix != ".html":
         raise GradscopeError(f"--html: a report is saved as NAME.html; got {str(path)!r}")
@@ -106,8 +124,12 @@ def check_path(path: Path) -> None:
         raise GradscopeError(f"--html: {path} is a folder" if path.is_dir() else f"--html: no folder {path.parent}")
 
 
-def extremes(report: Report, ds: xr.Dataset) -> list[Cell]:
-    """The worst and the best guided cell of those that keep tensors, by the judge, or else by gradient_cosine."""
+def worst_and_best(report: Report, ds: xr.Dataset) -> list[Cell]:
+    """The worst and the best guided cell among those with tensors.
+
+    They are ranked by the judge's accuracy, or by gradient_cosine if there is none. Without either, the list holds the
+    first such cell; it is empty if no guided cell has tensors.
+    """
     by = next((name for name in ("judge", "gradient_cosine") if name in report.cells), None)
     kept = (ds["written"] >= 3).any(("sample", "timestep")).compute()
     rows, dims = report.cells[report.cells["guidance_scale"] > 0], list(cell_dims(ds))
@@ -119,19 +141,22 @@ def extremes(report: Report, ds: xr.Dataset) -> list[Cell]:
     return rows.loc[list(ends), dims].to_dict("records")
 
 
-def example(ds: xr.Dataset, cells: list[Cell]) -> int:
-    """The first sample with tensors, of those, if any, that come out wrong in the first cell and right in the last."""
+def example_sample(ds: xr.Dataset, cells: list[Cell]) -> int:
+    """The first sample with tensors that the judge has wrong in the first cell and right in the last.
+
+    If there is no such sample: the first sample with tensors.
+    """
     parts = [ds.isel(place(ds, cell)) for cell in cells]
     kept = np.logical_and.reduce([(part["written"] >= 3).any("timestep").values for part in parts])
-    telling = kept
+    contrasting = kept
     if "judge_prediction" in ds:
         wrong, right = parts[0]["judge_prediction"] != ds["label"], parts[-1]["judge_prediction"] == ds["label"]
-        telling = kept & wrong.values & right.values
-    return int(ds["sample"].values[(telling if telling.any() else kept).argmax()])
+        contrasting = kept & wrong.values & right.values
+    return int(ds["sample"].values[(contrasting if contrasting.any() else kept).argmax()])
 
 
 def _figures(report: Report, ds: xr.Dataset) -> dict[str, list[_Figure]]:
-    """By section."""
+    """The figures of each section."""
     out: dict[str, list[_Figure]] = {"cells": [], "effects": [], "curves": [], "trajectories": []}
     script = True
     for i, (section, figure, title, caption) in enumerate(_drawn(report, ds)):
@@ -144,41 +169,42 @@ def _figures(report: Report, ds: xr.Dataset) -> dict[str, list[_Figure]]:
 
 
 def _drawn(report: Report, ds: xr.Dataset) -> Iterator[tuple[str, go.Figure, str, str]]:
-    """Section, figure, title and caption."""
-    ends = extremes(report, ds)
+    """Section, figure, title and caption of each figure."""
+    ends = worst_and_best(report, ds)
     if {"judge", "own"} & set(report.cells):
         yield "cells", plots.accuracy(ds), "Accuracy", (
-            "Bars: share of a cell's finished samples in which the judge, and the guide itself (own), sees the target "
+            "Bars: share of a cell's finished samples in which the judge, or the guide itself (own), sees the target "
             "class, with Wilson's 95 % interval."
         )  # fmt: skip
     if "confusion" in ds:
         for cell, kind in zip(ends, ("lowest", "highest"), strict=False):
             yield "cells", plots.confusion(ds, cell), f"Confusion: {plots.cell_name(cell)}", (
-                f"What the judge sees in the cell of its {kind} accuracy; numbers are samples."
+                f"The class that the judge sees in each sample, in the cell with its {kind} accuracy. Numbers count "
+                "samples."
             )  # fmt: skip
     if report.comparisons["accuracy"].notna().any():
         yield "effects", plots.draw_effects(report.comparisons), "Change of the judge's accuracy", (
-            "Paired over samples, with Newcombe's 95 % interval. An interval that crosses 0 leaves the sign open."
+            "Paired over samples, with a 95 % interval. If the interval includes 0, the sign is undecided."
         )  # fmt: skip
     for row in CATALOGUE.values():
         if row.headline and (name := row.name) in ds:
-            cut = ", cut off where the axis ends" if row.logarithmic else ""
+            cut = ", cut off at the end of the axis" if row.logarithmic else ""
             yield "curves", plots.curve(ds, name), name, (
                 f"{_sentence(ds[name].attrs.get('long_name', name))}: mean over samples (line), its 95 % interval "
                 f"(band), 5 to 95 % of the samples (faint band{cut})."
             )  # fmt: skip
     if ends and set(_TENSORS) & set(ds):
-        sample = example(ds, ends)
+        sample = example_sample(ds, ends)
         target = dict(enumerate(class_names(ds))).get(label := int(ds["label"].sel(sample=sample)), label)
         yield "trajectories", plots.trajectories(ds, ends, sample), f"Sample {sample}, target class {target}", (
-            "The first sample that the judge has wrong in the one and right in the other, where there is one; both "
-            "start from the same noise. Gradients are divided by their norm, which is written below, and averaged "
-            "over channels; all maps have the same limits."
+            "The first sample that the judge has wrong in one cell and right in the other, if there is one. Both cells "
+            "start from the same noise. Gradients are divided by their norm, which stands below, and averaged over "
+            "channels; all maps have the same limits."
         )  # fmt: skip
 
 
 def _cells(report: Report) -> dict[str, Any]:
-    """Heads, rows and the row of floors of the table of cells."""
+    """The table of cells and, if necessary, a second one: heads, rows and the row of floors."""
     columns = [name for name in _results(report) if not name.endswith(("_low", "_high"))]
     if "nonfinite_steps" in columns and not report.cells["nonfinite_steps"].any():
         columns.remove("nonfinite_steps")
@@ -190,7 +216,7 @@ def _cells(report: Report) -> dict[str, Any]:
 
 
 def _dims(report: Report) -> list[str]:
-    """Columns that say which cell a row is of: those before `samples`."""
+    """Columns with the names of the cell: those before `samples`."""
     return [str(name) for name in report.cells.columns[: report.cells.columns.get_loc("samples")]]
 
 
@@ -232,7 +258,9 @@ def _value(row: dict[str, Any], name: str, signed: bool = False) -> _Value:
         return _Value(f"{value:.0f}")
     if name == "p_holm":
         return _Value("< 0.001" if value < 0.001 else f"{value:.3f}")
-    digits = 3 if name == "accuracy" or name.startswith(KERNEL) or name.endswith(("cosine", "strength")) else 2
+    digits = (
+        3 if name == "accuracy" or name.startswith(KERNEL_DISTANCES) or name.endswith(("cosine", "strength")) else 2
+    )
     form = f"{{:{'+' if signed else ''}.{digits}f}}"
     low, high = (float(row.get(f"{name}_{end}", np.nan)) for end in ("low", "high"))
     bounds = ["-" if np.isnan(bound) else form.format(bound) for bound in (low, high)]
@@ -241,7 +269,7 @@ def _value(row: dict[str, Any], name: str, signed: bool = False) -> _Value:
 
 
 def _prose(text: str) -> Markup:
-    """Escaped, with what is between backticks as code."""
+    """Escaped text, with code for everything between backticks."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 

@@ -1,4 +1,4 @@
-"""A store's report: what fails, what was not tested, the numbers of every cell, the effect of each technique."""
+"""The report of a store: what fails, what was not tested, the numbers of every cell, the effect of each technique."""
 
 import json
 from collections.abc import Iterator
@@ -9,19 +9,21 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from gradscope.analysis.comparison import compare_all, jsonable
-from gradscope.analysis.contents import Written, in_memory, written
-from gradscope.analysis.curve_test import FALSE_ALARMS
+from gradscope.analysis.comparison import jsonable
+from gradscope.analysis.false_alarms import FALSE_ALARMS
 from gradscope.analysis.findings import SEVERITIES, Finding
+from gradscope.analysis.in_memory import in_memory
 from gradscope.analysis.independence import also_guides, warnings
-from gradscope.analysis.signatures import find, tests, untested
-from gradscope.analysis.subsets import whole
+from gradscope.analysis.selections import restore_dims
+from gradscope.analysis.signatures import find, number_of_tests, untested
 from gradscope.analysis.summary import TRAJECTORY_MEANS, summary
+from gradscope.analysis.technique_effects import compare_all
+from gradscope.analysis.written import Written, written
 from gradscope.store.attributes import NESTED
 from gradscope.store.dims import cell_dims
 
 VERSION = 1
-"""Of the keys of `to_json`."""
+"""Version of the keys of `to_json`."""
 
 _PROVENANCE = (
     "run_id",
@@ -36,82 +38,101 @@ _PROVENANCE = (
     "configuration",
     "evaluation",
 )
-_JSON = ("configuration", "evaluation", *NESTED)  # attributes that are JSON themselves
+_JSON = ("configuration", "evaluation", *NESTED)  # attributes that hold JSON
 _RESULTS = ("transfer_ratio", "fd_", "fid", "kd_", "kid", "precision", "recall", "density", "coverage")
+"""Prefixes of the evaluation's results, in the order of the table."""
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """All that `gradscope report` says of a store."""
+    """Everything that `gradscope report` says about a store."""
 
     findings: list[Finding]
-    """Most severe first."""
+    """Findings, most severe first."""
     tests: int
-    """Signatures that were tested, times guided cells."""
+    """Number of tests: signatures that could be tested, times guided cells."""
     untested: dict[str, str]
-    """Signatures that could not be tested, and what would make it possible."""
+    """Signatures that could not be tested, and for each what would make it possible."""
     cells: pd.DataFrame
-    """One row a cell: its names; ``samples``, the finished ones; ``own``, ``judge``, ``transfer_ratio``, ``fd_*``,
-    ``kd_*``, ``precision``, ``recall``, ``density``, ``coverage``, each with its 95 % interval ``<name>_low``,
-    ``<name>_high``; means over samples of each trajectory's mean ``gradient_cosine``, ``update_cosine`` and
-    ``effective_strength``; ``nonfinite_steps``. Without what is not in the store."""
+    """One row per cell: its names; ``samples``, the number of finished ones; ``own``, ``judge``, ``transfer_ratio``,
+    ``fd_*``, ``kd_*``, ``precision``, ``recall``, ``density``, ``coverage``, each with its 95 % interval
+    ``<name>_low``, ``<name>_high``; ``gradient_cosine``, ``update_cosine`` and ``effective_strength``, means over
+    samples of each trajectory's mean; ``nonfinite_steps``. Columns that the store lacks are left out."""
     floors: dict[str, float]
-    """By column of `cells`: what other real images score in place of samples."""
+    """For columns of `cells`: the score of other real images in place of samples."""
     comparisons: pd.DataFrame
-    """Of `gradscope.analysis.compare_all`, against the stabiliser ``none``, or else the first."""
+    """Table of `gradscope.analysis.compare_all`, against the stabiliser ``none``, or against the first one."""
     written: Written
+    """How much of the store is written."""
     remarks: list[str]
     """What a reader of the numbers must know."""
     provenance: dict[str, Any]
-    """Run, configuration, versions, command: attributes of the store."""
+    """Run, configuration, versions and command, from the store's attributes."""
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it."""
+        """The form in which a notebook shows the report."""
         from gradscope.reporting.html import to_notebook  # it loads plotly
 
         return to_notebook(self)
 
 
 def report(ds: xr.Dataset) -> Report:
-    """Analyse a store as `gradscope.open` gives it, whole or partly written.
+    """Analyse a store: what fails, the numbers of every cell, the effect of each technique.
+
+    Parameters
+    ----------
+    ds
+        A store as `gradscope.open` gives it, whole or partly written, or a selection of it.
+
+    Raises
+    ------
+    GradscopeError
+        This is not a store, or a chunk cannot be read.
 
     Examples
     --------
     >>> gradscope.report(ds).findings[0].severity
     'alarm'
     """
-    ds = in_memory(whole(ds))
+    ds = in_memory(restore_dims(ds))
     stabilizers = ds["stabilizer"].values.tolist()
     baseline = "none" if "none" in stabilizers else stabilizers[0]
-    much = written(ds)
+    progress = written(ds)
     return Report(
         findings=find(ds),
-        tests=tests(ds),
+        tests=number_of_tests(ds),
         untested=untested(ds),
         cells=_cells(ds),
         floors={name: float(ds[f"{name}_floor"]) for name in _evaluated(ds) if f"{name}_floor" in ds},
         comparisons=compare_all(ds, baseline),
-        written=much,
-        remarks=_remarks(ds, much),
+        written=progress,
+        remarks=_remarks(ds, progress),
         provenance=_provenance(ds),
     )
 
 
 def to_json(report: Report) -> str:
-    """The report as JSON; what is not finite is null.
+    """The report as JSON; numbers that are not finite are null.
 
-    Keys: ``version`` of these keys; ``written`` (share, samples, complete, text); ``remarks``; ``findings``, each with
-    the fields of `Finding`; ``tests``, their number; ``untested``, by signature; ``cells`` and ``comparisons``, one
-    object a row, with the columns of `Report`; ``floors``; ``provenance``.
+    Keys: ``version``, the version of these keys; ``written`` (share, samples, complete, text); ``remarks``;
+    ``findings``, each with the fields of `Finding`; ``tests``, their number; ``untested``, reasons by signature;
+    ``cells`` and ``comparisons``, one object per row with the columns of `Report`; ``floors``; ``provenance``.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> content = json.loads(to_json(report(synthetic.trajectories("constant", samples=8))))
+    >>> content["findings"][0]["signature"], content["written"]["text"]
+    ('frozen', 'complete: 8 samples in each of 1 cells')
     """
-    much = report.written
+    progress = report.written
     content = {
         "version": VERSION,
         "written": {
-            "share": much.share,
-            "samples": much.samples,
-            "complete": much.complete,
-            "text": str(much),
+            "share": progress.share,
+            "samples": progress.samples,
+            "complete": progress.complete,
+            "text": str(progress),
         },
         "remarks": report.remarks,
         "findings": [asdict(finding) for finding in report.findings],
@@ -126,7 +147,7 @@ def to_json(report: Report) -> str:
 
 
 def grouped(findings: list[Finding]) -> Iterator[tuple[str, str, list[Finding]]]:
-    """Severity, signature and their findings, in the order of the first of each."""
+    """Group findings by severity and signature, in the order of the first finding of each group."""
     order = list(dict.fromkeys((finding.severity, finding.signature) for finding in findings))
     same = sorted(findings, key=lambda finding: order.index((finding.severity, finding.signature)))
     for (severity, signature), group in groupby(same, key=lambda finding: (finding.severity, finding.signature)):
@@ -134,22 +155,22 @@ def grouped(findings: list[Finding]) -> Iterator[tuple[str, str, list[Finding]]]
 
 
 def multiplicity(tests: int) -> str:
-    """How sure the findings are together, in one sentence."""
+    """How certain the findings are together, in two sentences."""
     return (
-        f"{tests:,} tests (signatures times guided cells): without any fault, the chance of an alarm or warning among "
-        f"them is {FALSE_ALARMS:.0%} at most. Effects are those of the timesteps that the test chose"
+        f"{tests:,} tests (signatures times guided cells): a run without a fault has an alarm or warning with a chance "
+        f"of at most {FALSE_ALARMS:.0%}. Effects are those of the timesteps that the test chose"
     )
 
 
 def headline(findings: list[Finding], cells: int) -> str:
-    """How many findings there are in so many cells, in one sentence."""
+    """How many findings there are, and in how many of the cells, in one sentence."""
     if not findings:
         return f"no finding in {cells} cells"
     counts = {s: sum(f.severity == s for f in findings) for s in SEVERITIES}
     parts = [f"{n} {s}{'s' if n > 1 else ''}" for s, n in counts.items() if n]
-    told = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+    listed = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
     affected = {tuple(finding.cell.values()) for finding in findings}
-    return f"{told} in {len(affected)} of {cells} cells"
+    return f"{listed} in {len(affected)} of {cells} cells"
 
 
 def _cells(ds: xr.Dataset) -> pd.DataFrame:
@@ -171,28 +192,28 @@ def _with_interval(name: str, value: xr.DataArray, interval: xr.DataArray) -> di
 
 
 def _evaluated(ds: xr.Dataset) -> list[str]:
-    """Results of the evaluation that have an interval in every cell, in the order of `_RESULTS`."""
+    """Names of the evaluation's results that have an interval in every cell, in the order of `_RESULTS`."""
     names = [
         str(name) for name in ds.data_vars if set(ds[name].dims) == set(cell_dims(ds)) and f"{name}_interval" in ds
     ]
     return [name for start in _RESULTS for name in sorted(names) if name.startswith(start)]
 
 
-def _remarks(ds: xr.Dataset, much: Written) -> list[str]:
-    said = [] if much.complete else [f"{much}; only that is analysed"]
+def _remarks(ds: xr.Dataset, progress: Written) -> list[str]:
+    remarks = [] if progress.complete else [f"{progress}; only this part is analysed"]
     evaluation = json.loads(ds.attrs.get("evaluation", "{}"))
     if not _evaluated(ds) or not evaluation.get("distances", True):
-        what = "distances to real images and coverage" if "judge_prediction" in ds else "judged numbers"
-        said.append(f"`gradscope evaluate STORE` adds {what}")
+        further = "distances to real images and coverage" if "judge_prediction" in ds else "judged numbers"
+        remarks.append(f"`gradscope evaluate STORE` adds {further}")
     counts = evaluation.get("excluded", {})
     for why, text in {"unfinished": "are not finished", "not_finite": "have an image that is not finite"}.items():
         if counts.get(why):
-            said.append(f"the evaluation left out {counts[why]} samples that {text}")
-    return [*said, *warnings(also_guides(ds)).values()]
+            remarks.append(f"the evaluation left out {counts[why]} samples that {text}")
+    return [*remarks, *warnings(also_guides(ds)).values()]
 
 
 def _provenance(ds: xr.Dataset) -> dict[str, Any]:
-    there = {name: ds.attrs[name] for name in _PROVENANCE if name in ds.attrs}
+    known = {name: ds.attrs[name] for name in _PROVENANCE if name in ds.attrs}
     return {
-        name: json.loads(value) if name in _JSON and isinstance(value, str) else value for name, value in there.items()
+        name: json.loads(value) if name in _JSON and isinstance(value, str) else value for name, value in known.items()
     }

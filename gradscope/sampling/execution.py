@@ -1,4 +1,4 @@
-"""Faster ways to run the models, and how far they lead from float32 in eager mode."""
+"""Faster ways to run the models, and their deviation from float32 in eager mode."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,28 +17,28 @@ _SAMPLES = 4
 
 
 class Deviation(NamedTuple):
-    """The largest over some timesteps and samples."""
+    """Largest deviations over some timesteps and samples."""
 
     gradient: float
-    """|g - g_eager| / |g_eager|,"""
+    """|g - g_eager| / |g_eager|."""
     pred_original_sample: float
-    """and |x0 - x0_eager|, of any element."""
+    """|x0 - x0_eager|, over all elements."""
 
 
 def set_up(execution: ExecutionConfig, unet: nn.Module, classifiers: Sequence[nn.Module]) -> None:
-    """Have the modules compiled at their first call, and the U-Net checkpointed, as is configured.
+    """Apply a configuration: compile the modules at their first call, and checkpoint the U-Net's activations.
 
     Raises
     ------
     GradscopeError
-        The U-Net has no gradient checkpointing.
+        The U-Net does not support gradient checkpointing.
     """
     if execution.gradient_checkpointing:
         try:
             unet.enable_gradient_checkpointing()  # type: ignore[operator]
         except (AttributeError, ValueError) as error:
             raise GradscopeError(
-                f"execution.gradient_checkpointing: {type(unet).__name__} does not have it ({error})"
+                f"execution.gradient_checkpointing: {type(unet).__name__} does not support it ({error})"
             ) from error
     if execution.compile:
         for module in (unet, *classifiers):
@@ -50,14 +50,14 @@ def autocast(execution: ExecutionConfig) -> torch.dtype | None:
 
 
 def is_exact(execution: ExecutionConfig) -> bool:
-    """Whether the models run as they are: in float32, eagerly."""
+    """Whether the models run in float32 and eager mode."""
     return execution.autocast == "none" and not execution.compile
 
 
 def deviation(sampler: GuidedSampler, labels: Sequence[int], seed: int = 0) -> Deviation:
-    """How far the sampler is from itself without autocast and compiled modules, at the same x_t.
+    """Deviation of a sampler from itself in float32 and eager mode, at the same x_t.
 
-    Both look at the trajectory of three steps that the eager one takes with a few samples.
+    Both are evaluated on a trajectory of three steps and a few samples, taken in eager mode.
     """
     eager = GuidedSampler(sampler.unet, sampler.scheduler, sampler.guidance, sampler.stabilizer)
     schedule = Schedule(sampler.scheduler, _TIMESTEPS)
@@ -73,7 +73,9 @@ def deviation(sampler: GuidedSampler, labels: Sequence[int], seed: int = 0) -> D
             with torch.compiler.set_stance("force_eager"):
                 exact = eager.evaluate(step.x_t, step.label, times, schedule, seeds)
             far, length = norm(found.gradient - exact.gradient), norm(exact.gradient)
-            alike = (far == 0) | ~length.isfinite()  # both may be zero; a gradient that never was finite says nothing
+            alike = (
+                far == 0
+            ) | ~length.isfinite()  # both may be zero; a gradient that is not finite in eager mode says nothing
             gradient = max(gradient, float((far / length).where(~alike, 0).nan_to_num(torch.inf).max()))
             moved = found.prediction.pred_original_sample - exact.prediction.pred_original_sample
             pred_original_sample = max(pred_original_sample, float(moved.abs().max()))

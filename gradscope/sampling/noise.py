@@ -1,4 +1,4 @@
-"""The noise of a block: initial and of every step."""
+"""The noise of a block: the initial noise and that of every step."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,17 +10,19 @@ from torch import Tensor
 
 
 class BlockNoise:
-    """Standard normal noise, each sample's from a generator of its own on the host: it does not depend on the device.
+    """Standard normal noise. Each sample has its own generator on the CPU, so noise does not depend on the device.
 
-    Beside a GPU a thread draws the next step's noise while the device computes this one, and copies it from pinned
-    memory: the device never waits for it.
+    On a GPU, a thread draws the next step's noise while the device computes the current step, and copies it from pinned
+    memory: the device does not wait for it.
 
     Parameters
     ----------
     seeds
-        Of the generators, one a sample.
+        Seeds of the generators, one per sample.
     image_shape
         Channel, height, width.
+    device
+        Device of the noise.
     """
 
     def __init__(self, seeds: Sequence[int], image_shape: tuple[int, int, int], device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""A diffusers scheduler, read exactly: predictions, posterior variance, and the unguided and guided step."""
+"""The arithmetic of a diffusers scheduler: predictions, posterior variance, and the unguided and guided step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,12 @@ from gradscope.models.schedulers import configuration_of, refuse_class
 
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large")
 _CLOSE = 100
-"""How far from the number of steps asked for one is looked for that fits."""
+"""Range of the search for a number of steps that fits, around the requested one."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a denoiser's output says of x_t; tensors of shape ``(n, channel, height, width)``."""
+    """Predictions from a denoiser's output; tensors of shape ``(n, channel, height, width)``."""
 
     native: Tensor
     """The denoiser's output as the scheduler takes it (epsilon, x0 or v)."""
@@ -29,7 +29,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Times:
-    """Numbers of one sampling step."""
+    """Constants of one sampling step."""
 
     step: int
     timestep: int
@@ -37,38 +37,47 @@ class Times:
     sigma: float
     """Standard deviation of the DDPM posterior (equation 7 of arXiv 2006.11239); 0 at the last step."""
     sigma_step: float
-    """Standard deviation of the noise that DDPM's variance type names: sigma, or sqrt(beta_t) for `fixed_large`."""
+    """Standard deviation of noise by DDPM's variance type: sigma, or sqrt(beta_t) for `fixed_large`."""
     noise_added: float
     """Standard deviation of the noise that the step adds; 0 where it adds none."""
     gain: float | None
-    """By how much the step moves prev_sample per unit of ``guidance_scale * weight * direction``. DDPM adds it to the
-    posterior mean: 1. DDIM changes epsilon: see `ddim_gain`. None where the step leaves it undefined."""
+    """Shift of prev_sample per unit of ``guidance_scale * weight * direction``. DDPM adds the unit to the posterior
+    mean, so it is 1. DDIM changes epsilon, see `ddim_gain`. None where the shift is undefined."""
     posterior: "Posterior | None" = None
-    """Of a DDPM step."""
+    """Constants of the posterior; None for DDIM."""
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """A DDPM step's numbers in float32, as the scheduler's own arithmetic gives them."""
+    """Constants of a DDPM step in float32, computed as in the scheduler."""
 
     signal: float
+    """sqrt(alphas_cumprod)."""
     noise: float
-    """sqrt(alphas_cumprod) and sqrt(1 - alphas_cumprod)."""
+    """sqrt(1 - alphas_cumprod)."""
     x_0: float
+    """Coefficient of x_0 in the posterior mean (equation 7 of arXiv 2006.11239)."""
     x_t: float
-    """What the posterior mean takes of each (equation 7 of arXiv 2006.11239)."""
+    """Coefficient of x_t in the posterior mean."""
     sigma: float
-    """Of the noise added; 0 at the last step."""
+    """Standard deviation of the added noise; 0 at the last step."""
 
 
 class Schedule:
     """A DDPM or DDIM scheduler with its timesteps set.
 
+    Parameters
+    ----------
+    scheduler
+        A `DDPMScheduler` or `DDIMScheduler`; it is copied.
+    num_inference_steps
+        Number of steps, which the scheduler spaces.
+
     Raises
     ------
     GradscopeError
-        For what cannot be treated exactly: other schedulers, thresholding, learned variances, timesteps outside of
-        [0, T), another number of them than asked for, and an epsilon prediction at signal 0.
+        The steps cannot be computed exactly: another scheduler, thresholding, learned variances, timesteps outside
+        [0, T), a number of timesteps other than requested, or an epsilon prediction at signal 0.
     """
 
     def __init__(self, scheduler: Any, num_inference_steps: int) -> None:
@@ -84,9 +93,9 @@ class Schedule:
         for times in self.times:
             if times.alphas_cumprod == 0 and config.prediction_type == "epsilon":
                 raise GradscopeError(
-                    f"scheduler: at timestep {times.timestep} alphas_cumprod is 0, where an epsilon prediction says "
-                    "nothing about x0; take prediction_type v_prediction or sample, timestep_spacing leading (which "
-                    "does not visit it), or rescale_betas_zero_snr False"
+                    f"scheduler: at timestep {times.timestep} alphas_cumprod is 0, where an epsilon prediction "
+                    "does not determine x0; use prediction_type v_prediction or sample, timestep_spacing leading "
+                    "(which does not visit this timestep), or rescale_betas_zero_snr False"
                 )
 
     def _times(self, step: int) -> Times:
@@ -104,13 +113,13 @@ class Schedule:
             return Times(step, t, now, variance**0.5, variance**0.5, 0.0, ddim_gain(now, before))
         large = scheduler.config.variance_type == "fixed_large"
         posterior = self._posterior(t, previous)
-        # The scheduler's floor of 1e-20 under a variance of 0 is no noise.
+        # The scheduler clamps a variance of 0 to 1e-20, which adds no noise.
         noise_added = posterior.sigma if large or variance > 0 else 0.0
         sigma_step = beta**0.5 if large else variance**0.5
         return Times(step, t, now, variance**0.5, sigma_step, noise_added, 1.0, posterior)
 
     def _posterior(self, t: int, previous: int) -> Posterior:
-        """In the order of `DDPMScheduler.step`, so that rounding is the same."""
+        """The posterior in the order of `DDPMScheduler.step`, so that rounding is the same."""
         scheduler = self.scheduler
         now = scheduler.alphas_cumprod[t]
         before = scheduler.alphas_cumprod[previous] if previous >= 0 else scheduler.one
@@ -133,7 +142,7 @@ class Schedule:
         }
 
     def predict(self, native: Tensor, x_t: Tensor, times: Times) -> Prediction:
-        """Epsilon and x0-hat from the denoiser's output (differentiable)."""
+        """Epsilon and x0-hat of the denoiser's output; differentiable."""
         signal, noise = times.alphas_cumprod**0.5, (1 - times.alphas_cumprod) ** 0.5
         match self.scheduler.config.prediction_type:
             case "epsilon":
@@ -155,7 +164,7 @@ class Schedule:
         return times.posterior is not None and times.timestep > 0
 
     def unguided(self, native: Tensor, x_t: Tensor, times: Times, noise: Tensor | None) -> Tensor:
-        """The scheduler's prev_sample, to the bit, with this noise (DDPM; None where it adds none)."""
+        """The scheduler's prev_sample, bit for bit. `noise` is DDPM's; None where the step adds none."""
         posterior = times.posterior
         if posterior is None:
             return self.scheduler.step(native, times.timestep, x_t).prev_sample
@@ -175,23 +184,23 @@ class Schedule:
 
 
 def ddim_gain(now: float, before: float, sigma: float = 0.0) -> float | None:
-    """How far DDIM's step moves where epsilon becomes ``epsilon - sqrt(1 - now) * amount``, per unit of amount.
+    """Shift of DDIM's step per unit of ``amount`` if epsilon becomes ``epsilon - sqrt(1 - now) * amount``.
 
-    Algorithm 2 of arXiv 2105.05233, written out: x0-hat gains ``(1 - now) / sqrt(now)`` and the direction to x_t loses
-    ``sqrt(1 - now)``. x0-hat is clamped before guidance alone, where the scheduler clips: a second clamp, after it,
+    Algorithm 2 of arXiv 2105.05233: x0-hat gains ``(1 - now) / sqrt(now)``, and the direction to x_t loses
+    ``sqrt(1 - now)``. Where the scheduler clips, x0-hat is clamped once, before guidance: a second clamp afterwards
     would turn the shift against the gradient.
 
     Parameters
     ----------
     now, before
-        alphas_cumprod at this timestep and at the one that the step leads to, in [0, 1].
+        alphas_cumprod at this timestep and at the next one in sampling order, in [0, 1].
     sigma
-        Standard deviation of the noise that the step adds (eta above 0).
+        Standard deviation of the added noise; above 0 for eta above 0.
 
     Returns
     -------
     float or None
-        Above 0. None at signal 0, where epsilon says nothing about x0.
+        Above 0. None at signal 0, where epsilon does not determine x0.
     """
     if now == 0:
         return None
@@ -199,7 +208,7 @@ def ddim_gain(now: float, before: float, sigma: float = 0.0) -> float | None:
 
 
 def refuse_inexact(scheduler: Any) -> None:
-    """Raise GradscopeError, by name, for a scheduler that cannot be treated exactly."""
+    """Raise GradscopeError, with the setting, for a scheduler whose steps cannot be computed exactly."""
     refuse_class(scheduler)
     config, name = scheduler.config, type(scheduler).__name__
     if config.thresholding:
@@ -213,28 +222,28 @@ def refuse_inexact(scheduler: Any) -> None:
         raise GradscopeError(f"scheduler: prediction_type {config.prediction_type!r} is not supported")
     if len(scheduler.alphas_cumprod) != config.num_train_timesteps:
         raise GradscopeError(
-            f"scheduler: num_train_timesteps is {config.num_train_timesteps}, and it has "
+            f"scheduler: num_train_timesteps is {config.num_train_timesteps}, but there are "
             f"{len(scheduler.alphas_cumprod)} betas; they must agree (trained_betas)"
         )
 
 
 def _refuse_betas(scheduler: Any) -> None:
-    """Raise GradscopeError where alphas_cumprod do not fall, from below 1 to 0 at the least, over the timesteps taken.
+    """Raise GradscopeError unless alphas_cumprod fall over the timesteps, from below 1 to at least 0.
 
-    At 1 there is no noise to predict, and where they do not fall a step has no posterior.
+    At 1 there is no noise to predict, and a step without a fall has no posterior.
     """
     taken = scheduler.timesteps.tolist()
     values = [1.0, *(float(scheduler.alphas_cumprod[t]) for t in reversed(taken))]
     for t, before, now in zip(reversed(taken), values, values[1:], strict=False):
         if not 0 <= now < before <= 1:
             raise GradscopeError(
-                f"scheduler: alphas_cumprod must fall from below 1 to 0 at the least; at timestep {t} it is {now:g}, "
-                f"after {before:g} (betas lie between 0 and 1)"
+                f"scheduler: alphas_cumprod must fall from below 1 to at least 0; at timestep {t} it is {now:g}, "
+                f"after {before:g} (betas must lie between 0 and 1)"
             )
 
 
 def _set_timesteps(scheduler: Any, count: int) -> None:
-    """Have the scheduler space `count` steps, and refuse any other number of them and any outside of training's."""
+    """Let the scheduler space `count` steps; refuse another number of steps and timesteps outside training's range."""
     last = scheduler.config.num_train_timesteps
     where = "sampling.num_inference_steps"
     count = whole_number(count, where, least=1)
@@ -252,7 +261,7 @@ def _set_timesteps(scheduler: Any, count: int) -> None:
 
 
 def _fault(scheduler: Any, count: int) -> str:
-    """What is wrong with the timesteps that the scheduler makes of `count`; empty where nothing is."""
+    """The fault of the scheduler's timesteps for `count` steps, in words; empty if there is none."""
     try:
         scheduler.set_timesteps(count)
     except ValueError as error:
@@ -260,7 +269,7 @@ def _fault(scheduler: Any, count: int) -> str:
     timesteps, last = scheduler.timesteps.tolist(), scheduler.config.num_train_timesteps
     outside = [t for t in timesteps if not 0 <= t < last]
     if outside:
-        return f"lead to timestep {outside[-1]}, outside of [0, {last})"
+        return f"lead to timestep {outside[-1]}, outside [0, {last})"
     if len(timesteps) != count:
         return f"give {len(timesteps)} timesteps"
     if any(later >= earlier for earlier, later in zip(timesteps, timesteps[1:], strict=False)):

@@ -1,4 +1,4 @@
-"""The guided sampling loop: one `GuidedStep` a step."""
+"""The guided sampling loop, which gives one `GuidedStep` per step."""
 
 import operator
 from collections import OrderedDict
@@ -30,19 +30,19 @@ class GuidedSampler:
     Parameters
     ----------
     unet
-        ``unet(x_t, t)`` gives a tensor like x_t, or an object that has it as ``.sample``; any `UNet2DModel`. It gets a
-        copy of x_t, in the type of its weights.
+        ``unet(x_t, t)`` gives a tensor like x_t, or an object that has one as ``.sample``; for example any
+        `UNet2DModel`. It gets a copy of x_t in the type of its weights.
     scheduler
-        `DDPMScheduler`, or `DDIMScheduler` (which runs with eta 0).
+        A `DDPMScheduler`, or a `DDIMScheduler` (with eta 0).
     guidance, stabilizer
         See `ClassifierGuidance` and `gradscope.stabilizers`.
     autocast
-        Type in which the U-Net's layers run where `torch.autocast` has it so: bfloat16 or float16; None: as they are.
+        Lower precision of the U-Net by `torch.autocast`, bfloat16 or float16; None for none.
 
     Raises
     ------
     GradscopeError
-        Where a scheduler or a U-Net cannot be treated exactly.
+        The steps of the scheduler or the U-Net cannot be computed exactly.
 
     Examples
     --------
@@ -80,26 +80,26 @@ class GuidedSampler:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """What probes may attach to."""
+        """The modules that probes may attach to, by name."""
         return {"classifier": self.guidance.classifier, "unet": self.unet}
 
     def register_step_hook(self, hook: StepHook) -> RemovableHandle:
-        """Call ``hook(step)`` after each step, until the handle is removed (or its ``with`` block left).
+        """Call ``hook(step)`` after each step, until the handle is removed or its ``with`` block ends.
 
-        A hook that has ``attach(modules)`` has that context open while the models, ``classifier`` and ``unet``, run for
-        a step, and closed while hooks run; see `probes.Probe.attach`.
+        If a hook has a method ``attach(modules)``, its context is open while the models (``classifier`` and ``unet``)
+        run, and closed while hooks run; see `probes.Probe.attach`.
         """
         handle = RemovableHandle(self._hooks)
         self._hooks[handle.id] = hook
         return handle
 
     def schedule(self, num_inference_steps: int) -> Schedule:
-        """The scheduler with so many steps, checked to fit the guidance.
+        """The scheduler's steps, checked to fit the guidance.
 
         Raises
         ------
         GradscopeError
-            The steps cannot be taken exactly, or the guidance's interval covers none of them.
+            The steps cannot be computed exactly, or the guidance's interval covers none of them.
         """
         schedule = Schedule(self.scheduler, num_inference_steps)
         self.guidance.check_interval(schedule)
@@ -111,12 +111,12 @@ class GuidedSampler:
         Parameters
         ----------
         labels
-            Target class of each sample: integers, in a sequence, an array or a tensor.
+            Target class of each sample: a sequence, an array or a tensor of integers.
         num_inference_steps
-            Number of steps; the scheduler spaces them.
+            Number of steps, which the scheduler spaces.
         seed, first_sample
-            Sample i draws its initial and step noise from a generator of its own, seeded by ``(seed, first_sample +
-            i)``: its noise depends neither on the batch nor on the device.
+            Sample i has its own generator, seeded by ``(seed, first_sample + i)``: its noise depends neither on the
+            batch nor on the device.
 
         Returns
         -------
@@ -126,10 +126,10 @@ class GuidedSampler:
         Raises
         ------
         GradscopeError
-            Labels, a number of steps or a seed that cannot be.
+            Labels, the number of steps or the seed are out of range.
         """
         with (
-            # Hooks, too, may differentiate; leaving inference mode sets the mode of gradients, which is the caller's.
+            # Hooks may differentiate, too. Leaving inference mode restores the caller's mode of gradients.
             torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext(),
             closing(self.steps(labels, num_inference_steps, seed, first_sample)) as steps,
         ):
@@ -151,7 +151,7 @@ class GuidedSampler:
     def steps(
         self, labels: Iterable[int], num_inference_steps: int, seed: int = 0, first_sample: int = 0
     ) -> Generator[GuidedStep, None, None]:
-        """The steps of `sample` one by one, without the hooks."""
+        """The steps of `sample` one by one, without hooks."""
         targets = class_labels(labels)
         first_sample = whole_number(first_sample, "first_sample")
         schedule = self.schedule(num_inference_steps)
@@ -175,7 +175,7 @@ class GuidedSampler:
     def evaluate(
         self, x_t: Tensor, label: Tensor, times: Times, schedule: Schedule, seeds: Sequence[int] = ()
     ) -> Evidence:
-        """What guide and U-Net say of x_t at one time; see `ClassifierGuidance.evaluate`."""
+        """Gradient and prediction at x_t; see `ClassifierGuidance.evaluate`."""
 
         def denoise(x: Tensor) -> Tensor:
             with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
@@ -195,7 +195,7 @@ class GuidedSampler:
     ) -> tuple[GuidedStep, Any]:
         evidence = self.evaluate(x_t, label, times, schedule, seeds)
         prediction = evidence.prediction
-        # A gradient that is not finite must poison neither the stabiliser's memory nor the sample.
+        # A gradient that is not finite must enter neither the stabiliser's state nor the sample.
         finite = torch.isfinite(evidence.gradient).flatten(1).all(dim=1)
         rows = finite.view(-1, 1, 1, 1)
         update, state = self.stabilizer.update(evidence.gradient.where(rows, 0), state)
@@ -231,7 +231,7 @@ class GuidedSampler:
 
 
 def _narrow(wide: Tensor, dtype: torch.dtype) -> Tensor:
-    """A float64 tensor in another type; a sample all of whose elements that type rounds coarsely becomes zero."""
+    """Convert a float64 tensor; a sample becomes zero if the new type rounds all its elements coarsely."""
     least = torch.finfo(dtype).tiny / torch.finfo(dtype).eps
     return wide.where(wide.abs().flatten(1).amax(dim=1).view(-1, 1, 1, 1) >= least, 0).to(dtype)
 
@@ -242,49 +242,49 @@ def class_labels(labels: Iterable[int]) -> list[int]:
     Raises
     ------
     GradscopeError
-        There are none, or they are not integers, one a sample.
+        There are no labels, or they are not integers.
     """
     values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else labels
     if not isinstance(values, Iterable) or isinstance(values, str):
-        raise GradscopeError(f"labels: one class a sample, for example [0, 1, 2], got {labels!r}")
+        raise GradscopeError(f"labels: must be one class per sample, for example [0, 1, 2], got {labels!r}")
     targets = []
     for value in values:
         try:
             targets.append(operator.index(value))
         except TypeError:
-            raise GradscopeError(f"labels: classes are whole numbers, got {value!r}") from None
+            raise GradscopeError(f"labels: classes must be whole numbers, got {value!r}") from None
         if not -(2**63) <= targets[-1] < 2**63:
-            raise GradscopeError(f"labels: classes are whole numbers below 2**63 in size, got {value!r}")
+            raise GradscopeError(f"labels: classes must be whole numbers below 2**63 in size, got {value!r}")
     if not targets:
         raise GradscopeError("labels: at least one sample is needed, got none")
     return targets
 
 
 def sample_seeds(seed: int, samples: Sequence[int]) -> np.ndarray:
-    """The seed of each sample's generator, int64 >= 0, a function of ``(seed, sample index)`` alone."""
+    """Seed of each sample's generator, int64 >= 0: a function of ``(seed, sample index)`` only."""
     seed = whole_number(seed, "seed")
     words = [np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] for i in samples]
     return (np.array(words, dtype=np.uint64) >> np.uint64(1)).astype(np.int64)
 
 
 def refuse_inference_tensors(modules: Mapping[str, nn.Module]) -> None:
-    """Raise GradscopeError where a model was made inside of `torch.inference_mode`: nothing differentiates it."""
+    """Raise GradscopeError if a model was made inside `torch.inference_mode`: it cannot be differentiated."""
     for name, module in modules.items():
         if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
             raise GradscopeError(
-                f"{name}: its weights were made inside of torch.inference_mode(), where no gradient is taken; make or "
+                f"{name}: its weights were made inside torch.inference_mode() and cannot be differentiated; make or "
                 "load it outside"
             )
 
 
 def image_shape(unet: nn.Module) -> tuple[int, int, int]:
-    """Channel, height, width of the images that a U-Net makes."""
+    """Channel, height and width of a U-Net's images."""
     config = getattr(unet, "config", None)
     size = getattr(config, "sample_size", None)
     channels = getattr(config, "in_channels", None)
     if size is None or channels is None:
         raise GradscopeError(
-            f"denoiser: {type(unet).__name__} does not say its image size; give it a `config` with sample_size and "
+            f"denoiser: {type(unet).__name__} lacks its image size; give it a `config` with sample_size and "
             "in_channels, as diffusers' UNet2DModel has"
         )
     height, width = (size, size) if isinstance(size, int) else size
@@ -292,7 +292,7 @@ def image_shape(unet: nn.Module) -> tuple[int, int, int]:
 
 
 def refuse_conditional(unet: nn.Module) -> None:
-    """Raise GradscopeError, by name, for U-Nets that take more than x_t and t or predict more than one tensor."""
+    """Raise GradscopeError for a U-Net that takes more than x_t and t, or predicts more than one tensor."""
     config = getattr(unet, "config", None)
     name = type(unet).__name__
     if getattr(config, "num_class_embeds", None) or getattr(config, "class_embed_type", None):

@@ -1,7 +1,16 @@
-"""Stabilisers: what is done to the gradients of successive timesteps before they guide.
+"""Stabilisers turn the gradients of successive timesteps into updates, which guide.
 
-A stabiliser is a frozen dataclass of settings. Its state is explicit: ``init`` gives the state at x_T, ``update`` maps
-a gradient and a state to an update and the next state, and nothing outlives a trajectory.
+A stabiliser is a frozen dataclass of settings. Its state is explicit: ``init`` gives the state at x_T, and ``update``
+maps a gradient and a state to an update and the next state. No state outlives a trajectory.
+
+Examples
+--------
+>>> import torch
+>>> stabilizer = EMA(beta=0.5)
+>>> state = stabilizer.init(torch.zeros(1, 2))
+>>> update, state = stabilizer.update(torch.tensor([[4.0, 0.0]]), state)
+>>> update.tolist()
+[[2.0, 0.0]]
 """
 
 from collections.abc import Mapping
@@ -44,14 +53,24 @@ PRESETS: Mapping[str, Stabilizer] = {
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Stabilizer:
-    """The stabiliser of one entry of the configuration.
+    """Build the stabiliser of one entry of the configuration.
 
-    ``method`` chooses the method, by default the entry's name: a method, or a preset whose settings are then fixed.
+    Parameters
+    ----------
+    name
+        The entry's name; also the method, unless `settings` has one.
+    settings
+        ``method``, one of `METHODS` or `PRESETS`, and the method's own settings; a preset takes none.
 
     Raises
     ------
     GradscopeError
-        An unknown method or setting, or a value out of range.
+        The method or a setting is unknown, or a value is out of range.
+
+    Examples
+    --------
+    >>> build("slow", {"method": "ema", "beta": 0.99})
+    EMA(beta=0.99, bias_correction=False)
     """
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k != "method"}
     method = str(settings.get("method", name))

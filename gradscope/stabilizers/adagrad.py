@@ -16,7 +16,18 @@ class AdaGradState(NamedTuple):
 
 @dataclass(frozen=True)
 class AdaGrad(Stabilizer):
-    """u_k = g_k / (sqrt(g_1^2 + ... + g_k^2) + eps): the step of `torch.optim.Adagrad`, learning rate 1, uphill."""
+    """u_k = g_k / (sqrt(g_1^2 + ... + g_k^2) + eps): the ascent step of `torch.optim.Adagrad` with learning rate 1.
+
+    Parameters
+    ----------
+    eps
+        Above 0, also in float32.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
+    """
 
     eps: float = 1e-10
 

@@ -17,7 +17,7 @@ class AdamState(NamedTuple):
 
 
 def moments(gradient: Tensor, state: AdamState, betas: tuple[float, float]) -> AdamState:
-    """The next state: m_k = beta1 m_{k-1} + (1 - beta1) g_k and v_k = beta2 v_{k-1} + (1 - beta2) g_k^2."""
+    """Next state: m_k = beta1 m_{k-1} + (1 - beta1) g_k and v_k = beta2 v_{k-1} + (1 - beta2) g_k^2."""
     exp_avg = torch.lerp(state.exp_avg, gradient, 1 - betas[0])
     exp_avg_sq = betas[1] * state.exp_avg_sq + (1 - betas[1]) * gradient.square()
     return AdamState(exp_avg, exp_avg_sq, state.step + 1)
@@ -25,9 +25,24 @@ def moments(gradient: Tensor, state: AdamState, betas: tuple[float, float]) -> A
 
 @dataclass(frozen=True)
 class Adam(Stabilizer):
-    """u = m_hat / (sqrt(v_hat) + eps): the step of `torch.optim.Adam` with learning rate 1, uphill.
+    """u = m_hat / (sqrt(v_hat) + eps): the ascent step of `torch.optim.Adam` with learning rate 1.
 
-    The defaults are the paper's. Its follow-up (arXiv 2507.00687) has eps 1e-4 and no bias correction.
+    The defaults are those of GradCheck (arXiv 2406.17399). Its follow-up (arXiv 2507.00687) has eps 1e-4 and no bias
+    correction.
+
+    Parameters
+    ----------
+    betas
+        Decay rates of m and v, each in [0, 1).
+    eps
+        Above 0, also in float32.
+    bias_correction
+        Divide m and v by 1 - beta^k.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
     """
 
     betas: tuple[float, float] = (0.9, 0.999)

@@ -16,9 +16,10 @@ class AMSGradState(NamedTuple):
 
 @dataclass(frozen=True)
 class AMSGrad(Adam):
-    """ADAM with the largest v so far in place of v: `torch.optim.Adam(amsgrad=True)`, learning rate 1, uphill.
+    """ADAM with the largest v so far in place of v: the ascent step of `torch.optim.Adam(amsgrad=True)`.
 
-    As in torch, the largest v is divided by the bias correction of its step; the paper's algorithm has no correction.
+    The settings are those of `Adam`. As in torch, the largest v is divided by the bias correction of the current step;
+    the paper's algorithm has no correction.
     """
 
     def init(self, x_T: Tensor) -> AMSGradState:

@@ -1,4 +1,4 @@
-"""What a stabiliser is."""
+"""The interface of stabilisers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +8,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Stabilizer:
-    """Base of all stabilisers; fields are settings."""
+    """Base of all stabilisers. Fields of a subclass are its settings."""
 
     def init(self, x_T: Tensor) -> Any:
-        """State before the first step, for samples of the shape of x_T."""
+        """State before the first step, for samples of the shape of x_T, ``(n, ...)``."""
         raise NotImplementedError
 
     def update(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The update for this gradient, of its shape, and the next state."""
+        """The update for a gradient, ``(n, ...)``, and the next state. The update has the gradient's shape."""
         raise NotImplementedError

@@ -13,8 +13,18 @@ from gradscope.stabilizers.settings import require_positive
 class Clipping(Stabilizer):
     """u = g min(1, max_norm / ||g||), with the l2 norm of each sample.
 
-    A gradient within the bound stays what it is, bit for bit. The direction is g's always: under l2 normalisation this
-    is no stabiliser at all.
+    A gradient within the bound is returned bit for bit. The direction never changes, so under l2 normalisation clipping
+    equals no stabiliser.
+
+    Parameters
+    ----------
+    max_norm
+        Above 0.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
     """
 
     max_norm: float = 1.0
@@ -26,7 +36,7 @@ class Clipping(Stabilizer):
         return None
 
     def update(self, gradient: Tensor, state: None) -> tuple[Tensor, None]:
-        wide = gradient.double()  # its range covers every float32 square
+        wide = gradient.double()  # its range covers the square of every float32 number
         length = torch.linalg.vector_norm(wide.flatten(1), dim=1).view(-1, *[1] * (gradient.ndim - 1))
         clipped = (wide * (self.max_norm / length)).to(gradient.dtype)
         return torch.where(length > self.max_norm, clipped, gradient), None

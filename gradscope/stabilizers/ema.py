@@ -17,7 +17,20 @@ class EMAState(NamedTuple):
 
 @dataclass(frozen=True)
 class EMA(Stabilizer):
-    """m_k = beta m_{k-1} + (1 - beta) g_k, from m_0 = 0; with bias correction u_k = m_k / (1 - beta^k)."""
+    """m_k = beta m_{k-1} + (1 - beta) g_k with m_0 = 0; u_k = m_k, or m_k / (1 - beta^k) with bias correction.
+
+    Parameters
+    ----------
+    beta
+        Decay rate, in [0, 1).
+    bias_correction
+        Divide m by 1 - beta^k.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
+    """
 
     beta: float = 0.9
     bias_correction: bool = False

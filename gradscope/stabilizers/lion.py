@@ -16,9 +16,19 @@ class LionState(NamedTuple):
 
 @dataclass(frozen=True)
 class Lion(Stabilizer):
-    """u_k = sign(beta1 m_{k-1} + (1 - beta1) g_k), then m_k = beta2 m_{k-1} + (1 - beta2) g_k, from m_0 = 0.
+    """u_k = sign(beta1 m_{k-1} + (1 - beta1) g_k), then m_k = beta2 m_{k-1} + (1 - beta2) g_k, with m_0 = 0.
 
-    Learning rate 1, uphill, no weight decay. An element whose interpolation is exactly 0 is not moved.
+    The ascent step with learning rate 1 and no weight decay. Where the interpolation is exactly 0, so is the update.
+
+    Parameters
+    ----------
+    betas
+        Decay rates of the interpolation and of m, each in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
     """
 
     betas: tuple[float, float] = (0.9, 0.99)

@@ -19,10 +19,24 @@ class NAdamState(NamedTuple):
 
 @dataclass(frozen=True)
 class NAdam(Stabilizer):
-    """The step of `torch.optim.NAdam` with learning rate 1, uphill.
+    """The ascent step of `torch.optim.NAdam` with learning rate 1.
 
     With mu_k = beta1 (1 - 0.96^(k momentum_decay) / 2) and M_k = mu_1 ... mu_k:
     u = ((1 - mu_k) / (1 - M_k) g_k + mu_{k+1} / (1 - M_{k+1}) m_k) / (sqrt(v_hat) + eps).
+
+    Parameters
+    ----------
+    betas
+        Decay rates of m and v, each in [0, 1).
+    eps
+        Above 0, also in float32.
+    momentum_decay
+        Rate at which mu approaches beta1, at least 0.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
     """
 
     betas: tuple[float, float] = (0.9, 0.999)

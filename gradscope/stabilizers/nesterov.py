@@ -16,9 +16,19 @@ class NesterovState(NamedTuple):
 
 @dataclass(frozen=True)
 class Nesterov(Stabilizer):
-    """b_k = momentum b_{k-1} + g_k, from b_0 = 0; u_k = g_k + momentum b_k.
+    """b_k = momentum b_{k-1} + g_k with b_0 = 0; u_k = g_k + momentum b_k.
 
-    The step of `torch.optim.SGD(nesterov=True)` with learning rate 1 and no dampening, uphill.
+    The ascent step of `torch.optim.SGD(nesterov=True)` with learning rate 1 and no dampening.
+
+    Parameters
+    ----------
+    momentum
+        In [0, 1).
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
     """
 
     momentum: float = 0.9

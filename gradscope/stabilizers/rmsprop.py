@@ -11,11 +11,24 @@ from gradscope.stabilizers.settings import require_eps, require_fraction
 
 @dataclass(frozen=True)
 class RMSProp(Stabilizer):
-    """u = g / (sqrt(v_hat) + eps): ADAM with beta1 = 0, learning rate 1, uphill.
+    """u = g / (sqrt(v_hat) + eps): ADAM with beta1 = 0.
 
-    With bias correction (the default) this is `torch.optim.Adam(betas=(0, beta2))`; without it v_hat is v itself, and
-    this is `torch.optim.RMSprop(alpha=beta2)`. The defaults are ADAM's, so that it differs from ADAM by the missing
-    momentum alone.
+    With bias correction (the default) this is the ascent step of `torch.optim.Adam(betas=(0, beta2))`; without it
+    v_hat = v, as in `torch.optim.RMSprop(alpha=beta2)`. The defaults are ADAM's, so that only the momentum differs.
+
+    Parameters
+    ----------
+    beta2
+        Decay rate of v, in [0, 1).
+    eps
+        Above 0, also in float32.
+    bias_correction
+        Divide v by 1 - beta2^k.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of range.
     """
 
     beta2: float = 0.999

@@ -1,4 +1,4 @@
-"""Checks of settings that several methods share; each error names the setting."""
+"""Checks of settings that several methods share. Each error names the setting."""
 
 import math
 
@@ -26,6 +26,6 @@ def require_positive(name: str, value: float) -> None:
 
 
 def require_eps(eps: float) -> None:
-    """Raise ValueError unless eps is finite and above 0 in float32 too, where a zero gradient would give 0/0."""
+    """Raise ValueError unless eps is finite and above 0 also in float32: otherwise a zero gradient would give 0/0."""
     if not (math.isfinite(eps) and eps >= _LEAST):
         raise ValueError(f"eps must be finite and above 0 in float32 (at least 1.2e-38), got {eps}")

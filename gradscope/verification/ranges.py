@@ -3,8 +3,8 @@
 import numpy as np
 import xarray as xr
 
-from gradscope.analysis.contents import class_names
 from gradscope.analysis.diagnostics import described
+from gradscope.analysis.verdicts import class_names
 
 _ROUNDING = 1e-5  # relative error of values stored as float32
 _OUTCOMES = {

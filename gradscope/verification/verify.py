@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.subsets import whole
+from gradscope.analysis.selections import restore_dims
 from gradscope.errors import GradscopeError
 from gradscope.store import cell_dims, open_store
 from gradscope.store.dims import REPEAT, over
@@ -86,7 +86,7 @@ def verify(where: StorePath) -> Verification:
                 if REPEAT in ds.dims:
                     values.remarks.append("values of repeated timesteps are not recomputed")
                 else:
-                    ds = whole(ds)
+                    ds = restore_dims(ds)
                     in_order = ds["written"].dims == over(ds)
                     values.compare(ds if in_order else ds.transpose(*over(ds), ..., missing_dims="ignore"))
         except GradscopeError as error:

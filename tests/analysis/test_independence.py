@@ -1,4 +1,4 @@
-"""A judge, or features, that are those of a guide: found by the weights, and said wherever their numbers are shown."""
+"""A judge or an extractor that is also a guide: found by its weights, and stated wherever its numbers appear."""
 
 import json
 
@@ -24,13 +24,13 @@ from gradscope.recording.run import record_run
 from gradscope.reporting.html import to_html
 from gradscope.reporting.report import report, to_json
 
-JUDGE = "the judge is no independent one: it has the weights of the guide robust"
+JUDGE = "the judge is not independent: it has the weights of the guide robust"
 FEATURES = "their features are those of the guide robust"
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """Runs by their judge; small_run's own judge is its guide."""
+    """Runs with different judges; the judge of small_run is also its guide."""
     folder, found = tmp_path_factory.mktemp("judged"), {}
     for name, spec in {
         "guide": "small_run:robust",
@@ -39,7 +39,7 @@ def stored(tmp_path_factory):
     }.items():
         path = folder / f"{name}.zarr"
         settings = config(path, judge=spec, guidance={"classifier_input": ["x_t"]}, sampling={"num_inference_steps": 3})
-        (folder / f"{name}.json").write_text(settings.model_dump_json())  # JSON is YAML
+        (folder / f"{name}.json").write_text(settings.model_dump_json())  # JSON is valid YAML
         result = CliRunner(env={"COLUMNS": "200"}).invoke(
             cli.app, ["record", "--config", str(folder / f"{name}.json"), "--device", "cpu"], catch_exceptions=False
         )
@@ -48,12 +48,12 @@ def stored(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(("name", "said"), [("guide", True), ("renamed", True), ("other", False)])
-def test_a_recording_says_it_and_the_store_keeps_it(stored, name, said):
+@pytest.mark.parametrize(("name", "expected"), [("guide", True), ("renamed", True), ("other", False)])
+def test_a_recording_prints_the_warning_and_stores_the_names(stored, name, expected):
     path, printed = stored[name]
-    assert (JUDGE in " ".join(printed.split())) == said
+    assert (JUDGE in " ".join(printed.split())) == expected
     about = json.loads(gradscope.open(path).attrs["evaluation"])
-    assert about["also_guides"] == ({"judge": ["robust"]} if said else {})
+    assert about["also_guides"] == ({"judge": ["robust"]} if expected else {})
 
 
 def rendered(parts) -> str:
@@ -63,37 +63,37 @@ def rendered(parts) -> str:
     return " ".join(made.export_text().split())
 
 
-@pytest.mark.parametrize(("name", "said"), [("renamed", True), ("other", False)])
-def test_reports_and_tables_say_it(stored, name, said):
+@pytest.mark.parametrize(("name", "expected"), [("renamed", True), ("other", False)])
+def test_reports_and_tables_have_the_warning(stored, name, expected):
     ds = gradscope.open(stored[name][0])
     made = report(ds)
     page = to_html(made, ds)
-    assert (JUDGE in " ".join(made.remarks)) == said
-    assert (JUDGE in " ".join(json.loads(to_json(made))["remarks"])) == said
-    assert (page.count("it has the weights of the guide robust") >= 2) == said  # above, and beside the table of cells
-    assert (JUDGE in made._repr_html_()) == said
-    assert (rendered(report_parts(made, ds)).count(JUDGE) >= 2) == said
-    assert (JUDGE in rendered(console.evaluation_tables(ds))) == said
-    assert (JUDGE in rendered(console.further_tables(ds))) == said
+    assert (JUDGE in " ".join(made.remarks)) == expected
+    assert (JUDGE in " ".join(json.loads(to_json(made))["remarks"])) == expected
+    assert (page.count("it has the weights of the guide robust") >= 2) == expected  # at the top and in a section
+    assert (JUDGE in made._repr_html_()) == expected
+    assert (rendered(report_parts(made, ds)).count(JUDGE) >= 2) == expected
+    assert (JUDGE in rendered(console.evaluation_tables(ds))) == expected
+    assert (JUDGE in rendered(console.further_tables(ds))) == expected
 
 
-@pytest.mark.parametrize(("name", "said"), [("renamed", True), ("other", False)])
+@pytest.mark.parametrize(("name", "expected"), [("renamed", True), ("other", False)])
 @pytest.mark.parametrize("page", ["overview", "compare", "samples"])
-def test_pages_of_the_dashboard_say_it(stored, name, said, page):
+def test_pages_of_the_dashboard_have_the_warning(stored, name, expected, page):
     run = Library([stored[name][0]]).run(None)
-    assert (JUDGE[1:] in texts(pages.PAGES[page].layout(run, default(run).to(page)))) == said
+    assert (JUDGE[1:] in texts(pages.PAGES[page].layout(run, default(run).to(page)))) == expected
 
 
-def test_features_of_a_guide_are_found_too(tmp_path):
+def test_an_extractor_that_is_a_guide_is_found(tmp_path):
     run = prepare(config(tmp_path / "run.zarr", sampling={"num_inference_steps": 3}), "cpu")
     record_run(run)
     assert load_judge(run) is not None
-    told = []
+    printed = []
     data = {"name": "sportballs", "size": 8}
-    given = {"judge": "small_run:another_judge", "data": data, "tell": told.append}
+    given = {"judge": "small_run:another_judge", "data": data, "tell": printed.append}
     ds = gradscope.evaluate(tmp_path / "run.zarr", extractor="small_run:robust_by_another_name", **given)
     assert also_guides(ds) == {"extractor": ["robust"]}
-    assert any(FEATURES in text for text in told)
+    assert any(FEATURES in text for text in printed)
     assert FEATURES in " ".join(report(ds).remarks)
     distances = rendered(console.evaluation_tables(ds)[1:])
     assert (FEATURES in distances) == ("Samples against real images" in distances)
@@ -110,7 +110,7 @@ def test_features_of_a_guide_are_found_too(tmp_path):
         ("none", None, {}),
     ],
 )
-def test_of_older_stores_the_configuration_says_it(judge, extractor, found):
+def test_in_older_stores_the_names_in_the_configuration_are_compared(judge, extractor, found):
     guides = {"one": "a:b", "two": {"timm": "resnet18"}}
     ds = small_store.evaluated().assign_attrs(
         configuration=json.dumps({"classifiers": guides, "judge": judge}),

@@ -1,4 +1,4 @@
-"""Bootstrap helpers against scipy's and plain loops; Wilson's interval is tested with the summary."""
+"""Bootstrap helpers against scipy and plain loops; Wilson's interval is tested with the summary."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_the_interval_of_a_mean_is_scipys():
     assert bootstrap(values.mean(), replicates) == pytest.approx(tuple(wanted), abs=0.02)
 
 
-def test_the_bias_of_resampling_is_taken_out():
+def test_the_bias_of_resampling_is_removed():
     """Replicates that are all too large by the same amount give the same interval."""
     replicates = np.random.default_rng(0).normal(size=500)
     assert bootstrap(2.0, replicates + 10) == pytest.approx(bootstrap(2.0, replicates))
@@ -66,7 +66,7 @@ def test_the_transfer_ratio_is_paired_and_near_scipys_bootstrap():
 
 
 def test_a_guide_that_the_judge_confirms_every_time_may_be_wrong_on_others():
-    """It was [1, 1]: of a judge that follows in 98 of 100 samples 0.73 of the intervals at N = 64 held the ratio."""
+    """The interval was [1, 1]. With a judge that confirms 98 of 100 samples, 0.73 of them at N = 64 held the ratio."""
     always = np.ones(64, dtype=bool)
     ratio, low, high = transfer_ratio(always, always, 0.25)
     assert ratio == 1
@@ -92,7 +92,7 @@ def test_without_success_above_chance_there_is_no_ratio():
 
 
 def test_a_bound_is_missing_where_too_many_draws_are_undefined():
-    """5 of 8, chance a quarter: Wilson's bound is 0.31, but one draw in a hundred has the guide at chance."""
+    """5 of 8, chance 0.25: Wilson's bound is 0.31, but in one of a hundred draws the guide is at chance."""
     guide, judge = np.arange(8) < 5, np.arange(8) < 4
     assert stats.beta(5 + 1, 3 + 1).cdf(0.25) > 0.005
     ratio, low, high = transfer_ratio(guide, judge, 0.25, level=0.999)

@@ -1,4 +1,4 @@
-"""Tests, intervals and permutations against other libraries, published figures and plain loops."""
+"""Tests, intervals and permutations against other libraries, published numbers and plain loops."""
 
 from math import comb
 
@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from gradscope.analysis.means import mean_interval
 from gradscope.analysis.statistics import (
-    MINIMUM,
+    MINIMUM_SAMPLES,
     cluster_permutation,
     holm,
     mcnemar,
@@ -37,7 +37,7 @@ def test_a_paired_mean_agrees_with_scipy_and_with_a_loop_over_ranks(rng):
 
 
 def test_ranks_of_zeros_follow_pratt(rng):
-    """They favour neither side."""
+    """Zeros have ranks but favour neither side."""
     x = np.concatenate([np.zeros(40), rng.normal(0.35, 1, 60)])
     ranks = stats.rankdata(np.abs(x))
     assert paired_mean(x).effect == pytest.approx((np.sign(x) * ranks).sum() / (100 * 101 / 2))
@@ -49,7 +49,7 @@ def test_ranks_of_zeros_follow_pratt(rng):
 
 @pytest.mark.parametrize("n", [64, 100, 1000])
 def test_p_and_interval_do_not_contradict_each_other(n, rng):
-    """Before, an exact p stood beside Newcombe's score interval, and Wilcoxon's p beside a bootstrap of the mean."""
+    """An exact p with Newcombe's interval, and Wilcoxon's p with a bootstrap of the mean, used to contradict."""
     for gained in range(20):
         for lost in range(20):
             test = mcnemar(*pairs(n - gained - lost, gained, lost, 0))
@@ -66,7 +66,7 @@ def test_too_few_samples_have_an_estimate_and_no_p(rng):
         assert test.note == "insufficient samples: 40 of 64"
         assert test.low > 0
         assert test.effect > 0
-    assert np.isfinite(paired_mean(rng.normal(size=MINIMUM)).p)
+    assert np.isfinite(paired_mean(rng.normal(size=MINIMUM_SAMPLES)).p)
     for test in (paired_mean([]), mcnemar([], [])):
         assert test.n == 0
         assert np.isnan([test.estimate, test.low, test.high, test.effect, test.p]).all()
@@ -107,13 +107,13 @@ def test_mcnemars_p_is_the_mid_p_of_the_discordant_pairs():
     [((36, 12, 2, 0), 0.0569, 0.3404), ((18, 12, 2, 18), 0.0562, 0.3290), ((53, 0, 0, 1), -0.0729, 0.0729)],
 )
 def test_mcnemars_interval_is_near_newcombes_published_ones(counts, low, high):
-    """Stat. Med. 17, 2635-2650, 1998, method 10: another method, for the same shares."""
+    """Stat. Med. 17, 2635-2650, 1998, method 10: another method, applied to the same shares."""
     test = mcnemar(*pairs(*counts))
     assert (test.low, test.high) == pytest.approx((low, high), abs=0.03)
 
 
 def test_mcnemars_interval_covers(rng):
-    """Of correlated verdicts with known shares, 95 % of the intervals hold the true difference."""
+    """95 % of the intervals contain the true difference of correlated verdicts with known shares."""
     covered = 0
     for _ in range(400):
         difficulty = rng.random(64)
@@ -166,7 +166,7 @@ def test_cluster_permutation_agrees_with_a_loop(rng):
 
 
 def test_cluster_permutation_keeps_its_level(rng):
-    """Of null curves with memory, about 5 % have a cluster with p <= 0.05; a draw of 300 has 5 to 27 (p > 0.999)."""
+    """About 5 % of null curves with memory have a cluster with p <= 0.05: 5 to 27 of 300 draws (p > 0.999)."""
     false = 0
     for seed in range(300):
         noise = rng.normal(size=(64, 30))
@@ -177,7 +177,7 @@ def test_cluster_permutation_keeps_its_level(rng):
     assert 5 <= false <= 27
 
 
-def test_cluster_permutation_finds_planted_effects_where_they_are(rng):
+def test_cluster_permutation_finds_known_effects(rng):
     hits = 0
     for seed in range(50):
         difference = rng.normal(size=(80, 40))
@@ -198,10 +198,10 @@ def test_clusters_do_not_depend_on_the_scale(rng, scale):
     np.testing.assert_allclose([c.estimate for c in scaled], [c.estimate * scale for c in plain])
 
 
-def test_cluster_permutation_skips_what_is_not_finite(rng):
+def test_cluster_permutation_skips_values_that_are_not_finite(rng):
     difference = rng.normal(1, 1, (70, 10))
     difference[:, 0] = np.nan
-    difference[:10, 5] = np.nan  # 60 are left
+    difference[:10, 5] = np.nan  # 60 samples are left
     difference[:3, 6] = np.inf
     (cluster,) = cluster_permutation(difference)
     assert (cluster.first, cluster.last, cluster.p) == (1, 9, 1 / 2001)
@@ -235,14 +235,14 @@ def test_mean_interval_agrees_with_scipy(rng):
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e250])
-def test_mean_interval_has_no_scale(rng, scale):
+def test_mean_interval_does_not_depend_on_the_scale(rng, scale):
     x = rng.normal(size=(8, 3))
     np.testing.assert_allclose(mean_interval(scale * x).low, scale * mean_interval(x).low)
     same = mean_interval(np.full((8, 1), 0.1 * scale))
     assert same.low == same.high == same.mean
 
 
-def test_mean_interval_counts_only_what_is_finite(rng):
+def test_mean_interval_counts_only_finite_values(rng):
     x = rng.normal(size=(50, 5))
     x[:20, 1] = np.nan
     x[1:, 2] = np.inf

@@ -1,4 +1,4 @@
-"""The summary of a made-up store, re-derived with plain NumPy loops."""
+"""The summary of a synthetic store, computed again with plain NumPy loops."""
 
 import numpy as np
 import pytest
@@ -64,14 +64,14 @@ def test_summary_counts_what_is_written(ds):
     assert rows["nonfinite_steps"].values.ravel().tolist() == [0, 2, 0, 0]
 
 
-def test_summary_does_without_what_was_not_recorded(ds):
+def test_summary_leaves_out_variables_that_were_not_recorded(ds):
     rows = summary(ds.drop_vars(["gradient_cosine", "judge_prediction"]))
     assert "gradient_cosine" not in rows
     assert "class_accuracy" not in rows
     assert "own_accuracy" in rows
 
 
-def test_the_classes_of_an_evaluated_store_are_those_of_its_evaluation(ds):
+def test_an_evaluated_store_has_the_classes_of_its_evaluation(ds):
     nameless = ds.assign_attrs(classes=[]).assign_coords({"class": ["x", "y", "z"]})
     found = summary(nameless)["class_accuracy"]
     assert found["class"].values.tolist() == ["x", "y", "z"]
@@ -80,7 +80,7 @@ def test_the_classes_of_an_evaluated_store_are_those_of_its_evaluation(ds):
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (55, 64), (1024, 1024), (1, 1)])
 def test_wilson_bounds_solve_the_score_equation(k, n):
-    """The bounds are the p at which (k/n - p)^2 = z^2 p (1 - p) / n."""
+    """The bounds are those p for which (k/n - p)^2 = z^2 p (1 - p) / n."""
     z = 1.959963984540054
     share = k / n
 

@@ -309,8 +309,8 @@ def test_every_training_timestep_can_be_audited_however_the_scheduler_spaces_its
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"timesteps": 1}, "timesteps: from 2 to the scheduler's 1000, got 1"),
-        ({"timesteps": 1001}, "timesteps: from 2 to the scheduler's 1000, got 1001"),
+        ({"timesteps": 1}, "timesteps: must be from 2 to the scheduler's 1000, got 1"),
+        ({"timesteps": 1001}, "timesteps: must be from 2 to the scheduler's 1000, got 1001"),
         ({"scheduler": EulerDiscreteScheduler()}, "scheduler: EulerDiscreteScheduler cannot be treated exactly"),
     ],
 )
@@ -320,7 +320,7 @@ def test_what_cannot_be_audited_is_refused(classifier, images, options, message)
 
 
 def test_too_few_images_and_labels_that_are_no_class_are_refused(classifier, images):
-    with pytest.raises(GradscopeError, match=r"^samples: an audit takes at least 2 images, got 1$"):
+    with pytest.raises(GradscopeError, match=r"^samples: an audit needs at least 2 images, got 1$"):
         audit({"mine": classifier}, images[:1], LABELS[:1])
     with pytest.raises(GradscopeError, match=r"^labels: the classifier has classes 0 to 3, got 7$"):
         audit({"mine": classifier}, images, LABELS + 4)

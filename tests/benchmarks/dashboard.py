@@ -1,11 +1,11 @@
-"""How fast the dashboard is in Chromium, on a store of 10 GB and on one of 100 MB.
+"""The speed of the dashboard in Chromium, on a store of 10 GB and on one of 100 MB.
 
     python tests/benchmarks/dashboard.py --json dashboard.json
     python tests/benchmarks/dashboard.py --big big.zarr --small small.zarr
 
-Scrubbing: from the key press until maps, marks, slider and numbers are painted at the next step. Jump: the same from a
-click on the slider, to a step whose maps were never asked for. The goals are for two idle cores, 8 cells,
-1000 timesteps and 64 samples.
+Scrub: the time from a key press until maps, marks, slider and numbers are painted at the next step. Jump: the same from
+a click on the slider, to a step whose maps were never requested. The goals are for two idle cores, 8 cells, 1000
+timesteps and 64 samples.
 """
 
 import argparse
@@ -30,11 +30,11 @@ sys.path.append(str(Path(__file__).parents[1]))  # the tests' folder
 import chromium  # noqa: E402
 
 RUNS = 12
-"""So many times ten key presses, at different places."""
+"""Number of runs of ten key presses, at different places."""
 JUMPS = 24
 LOADS = 8
 PAUSE = 150
-"""Milliseconds from what was painted to the next key press."""
+"""Milliseconds from the end of a painting to the next key press."""
 GOALS = {
     ("scrub", "big"): "median <= 100, 95 % <= 250",
     ("scrub, as the page says", "big"): "",
@@ -94,8 +94,8 @@ VIEWS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--big", type=Path, help="a store that exists; else one of 10 GB is made, and removed")
-    parser.add_argument("--small", type=Path, help="the same of 100 MB")
+    parser.add_argument("--big", type=Path, help="an existing store; by default one of 10 GB is made, then removed")
+    parser.add_argument("--small", type=Path, help="an existing store; by default one of 100 MB is made, then removed")
     parser.add_argument("--json", type=Path, help="where to write all measurements")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -112,8 +112,8 @@ def main() -> None:
     report(measured)
     if args.json:
         machine = {"cpus": os.cpu_count(), "memory": psutil.virtual_memory().total}
-        told = [{"what": what, "store": store, "values": values} for (what, store), values in measured.items()]
-        args.json.write_text(json.dumps({"machine": machine, "measured": told}, indent=1))
+        rows = [{"what": what, "store": store, "values": values} for (what, store), values in measured.items()]
+        args.json.write_text(json.dumps({"machine": machine, "measured": rows}, indent=1))
 
 
 def made(path: Path, *arguments: str) -> Path:
@@ -122,13 +122,13 @@ def made(path: Path, *arguments: str) -> Path:
 
 
 class Open:
-    """One store, served by a process of its own and open in a page of its own."""
+    """One store, with its own server process and its own page."""
 
     def __init__(self, page, url: str, pid: int) -> None:
         self.page, self.url, self.process = page, url, psutil.Process(pid)
 
     def memory(self) -> float:
-        """Of the server, in MB."""
+        """Memory of the server in MB."""
         return self.process.memory_info().rss / 1e6
 
     def show(self, view: str) -> None:
@@ -136,7 +136,7 @@ class Open:
         chromium.settle(self.page)
 
     def place(self, step: int) -> None:
-        """Move the slider, and wait until all around it is loaded ahead."""
+        """Move the slider, and wait until the neighbouring steps are loaded."""
         self.page.evaluate(
             """(step) => {
                 const range = document.getElementById("timestep");
@@ -166,7 +166,7 @@ def opened(stores: dict[str, Path]) -> Iterator[dict[str, Open]]:
 
 
 def loads(pages: dict[str, Open], measured) -> None:
-    """Until a page is of use: once by a server that just started, then again and again."""
+    """Time until a page can be used: once with a server that just started, then repeatedly."""
     for load in range(1 + LOADS):
         for name, each in pages.items():
             for view, awaited in VIEWS.items():
@@ -186,9 +186,9 @@ def scrubs(pages: dict[str, Open], measured) -> None:
             each.page.locator("#timestep").focus()
             each.place(run // 2 * (each.steps() // (RUNS // 2)))
             for _ in range(10):
-                ms, said = painted(each, lambda page=each.page: page.keyboard.press("ArrowRight"))
+                ms, reported = painted(each, lambda page=each.page: page.keyboard.press("ArrowRight"))
                 measured["scrub", name].append(ms)
-                measured["scrub, as the page says", name].append(said)
+                measured["scrub, as the page says", name].append(reported)
                 each.page.wait_for_timeout(PAUSE)
             each.page.keyboard.press("ArrowDown" if run % 2 == 0 else "ArrowUp")
             measured["memory", name].append(each.memory())
@@ -211,11 +211,11 @@ def jumps(pages: dict[str, Open], measured) -> None:
 
 
 def painted(each: Open, act) -> tuple[float, float]:
-    """Milliseconds from what is done to the frame that shows all of it; and as the page itself says."""
+    """Milliseconds from an action to the frame that shows its full result: as measured, and as the page reports."""
     each.page.evaluate("() => { window.waiting = painted(); }")
     act()
-    ms, said = each.page.evaluate("() => window.waiting")
-    return ms, said
+    ms, reported = each.page.evaluate("() => window.waiting")
+    return ms, reported
 
 
 def report(measured) -> None:

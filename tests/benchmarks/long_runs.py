@@ -1,4 +1,4 @@
-"""What a long recording comes to hold: memory, open files and threads, after its first cell and after its last."""
+"""Memory, open files and threads that a long recording holds after its first cell and after its last."""
 
 import tempfile
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def held_by_cell(path: Path, timesteps: int, cells: int, device: str = "cpu") ->
 
 
 def growth(what: str, timesteps: int, cells: int, device: str) -> Work:
-    """How much more of `HELD` there is after the last cell than after the first."""
+    """Growth of one of `HELD` from the end of the first cell to the end of the last."""
 
     def work() -> float:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
-"""Make a store of a given size, without any model: what the dashboard's speed is measured on.
+"""Make a store of a given size, without any model, on which the dashboard's speed is measured.
 
     python tests/benchmarks/make_store.py big.zarr --tensor-samples 25
     python tests/benchmarks/make_store.py small.zarr --timesteps 100 --tensor-samples 2
 
-The first is about 10 GB (8 cells, 1000 timesteps, 64 samples), the second about 100 MB. Scalars are those of
-`gradscope.analysis.synthetic`, with its faults; tensors are smooth blobs in noise whose norms and cosines are the
-store's scalars.
+The first is about 10 GB (8 cells, 1000 timesteps, 64 samples), the second about 100 MB. The scalars come from
+`gradscope.analysis.synthetic`, with its faults. The tensors are smooth blobs in noise; the norms and cosines among the
+scalars are computed from them.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--stabilizers", nargs="+", default=Settings.stabilizers)
     parser.add_argument("--scales", nargs="+", type=float, default=Settings.scales)
     parser.add_argument("--codec", choices=["none", "lz4"], default=Settings.codec)
-    parser.add_argument("--step-seconds", type=float, default=0.0, help="so long a step takes, as in a run")
+    parser.add_argument("--step-seconds", type=float, default=0.0, help="seconds per step, to imitate a run")
     parser.add_argument("--overwrite", action="store_true")
     args = vars(parser.parse_args())
     path, step_seconds, overwrite = (args.pop(name) for name in ("path", "step_seconds", "overwrite"))
@@ -104,7 +104,7 @@ def record(path: Path, run: "Run", step_seconds: float = 0.0, overwrite: bool = 
 
 
 class Run:
-    """What is written, frame by frame."""
+    """The content of the store, frame by frame."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -133,7 +133,7 @@ class Run:
         )
 
     def attributes(self) -> dict[str, object]:
-        """As a recorded store has them, before it is complete."""
+        """The attributes that a store has while it is recorded."""
         settings = asdict(self.settings)
         recording = {name: settings[name] for name in ("tensor_samples", "tensor_every", "codec")}
         configuration = {
@@ -160,13 +160,13 @@ class Run:
         """Indices and names of each cell, and its scalars and verdicts."""
         for number, at in enumerate(product(*map(range, self.grid.cells))):
             cell = {dim: getattr(self.grid, dim)[i] for dim, i in zip(CELL_DIMS, at, strict=True)}
-            yield at, cell, story(cell, self.grid, self.settings.seed + number)
+            yield at, cell, cell_scalars(cell, self.grid, self.settings.seed + number)
 
     def frames(self) -> Iterator[Frame]:
         """Every step of every block, in the order in which a run records them."""
         grid = self.grid
-        for at, cell, told in self.cells():
-            scalars = {name: told[name].values.reshape(grid.samples, grid.timesteps).copy() for name in SCALARS}
+        for at, cell, drawn in self.cells():
+            scalars = {name: drawn[name].values.reshape(grid.samples, grid.timesteps).copy() for name in SCALARS}
             for first in range(0, grid.samples, grid.batch_size):
                 rows = slice(first, min(first + grid.batch_size, grid.samples))
                 tensors = Tensors(self.schema, cell, rows, scalars, self.settings.seed)
@@ -174,12 +174,12 @@ class Run:
                     yield Frame(at, first, step, tensors.step(step))
 
     def verdicts(self) -> xr.Dataset:
-        """What the guide and the judge see in the final images."""
+        """The classes that the guide and the judge see in the final images."""
         shape = (*self.grid.cells, self.grid.samples)
         values = {name: np.full(shape, -1, dtype=np.int16) for name in ("own_prediction", "judge_prediction")}
-        for at, _, told in self.cells():
+        for at, _, drawn in self.cells():
             for name in values:
-                values[name][at] = told[name].values.reshape(-1)
+                values[name][at] = drawn[name].values.reshape(-1)
         return xr.Dataset({n: ((*CELL_DIMS, "sample"), v, about(n, n)) for n, v in values.items()})
 
 
@@ -187,7 +187,7 @@ def about(name: str, text: str) -> dict[str, str]:
     return {"long_name": text, "units": UNITS.get(name, "1"), "equation": "made up"}
 
 
-def story(cell: dict[str, object], grid: Grid, seed: int) -> xr.Dataset:
+def cell_scalars(cell: dict[str, object], grid: Grid, seed: int) -> xr.Dataset:
     """The scalars and verdicts of one cell, with the fault that its names suggest."""
     guide, sees = str(cell["classifier"]), str(cell["classifier_input"])
     fault = "adversarial" if (guide, sees) == ("non_robust", "x_t") else "none"
@@ -198,7 +198,10 @@ def story(cell: dict[str, object], grid: Grid, seed: int) -> xr.Dataset:
 
 @dataclass
 class Tensors:
-    """One block's tensors, step after step; `scalars` of the samples that have tensors are set to what they measure."""
+    """The tensors of one block, step after step.
+
+    Norms and cosines of the samples that have tensors are computed from these and written into `scalars`.
+    """
 
     schema: Schema
     cell: dict[str, object]
@@ -217,7 +220,7 @@ class Tensors:
         self.cosine = COSINE[str(self.cell["classifier"]), str(self.cell["classifier_input"])]
 
     def noise(self) -> NDArray:
-        """Half of it pixel by pixel, half of it smooth, ``(kept, channel, height, width)``."""
+        """Noise per pixel plus smooth noise, ``(kept, channel, height, width)``."""
         channel, height, width = self.schema.grid.sample_shape
         coarse = self.rng.standard_normal((self.kept, channel, height // 4, width // 4), dtype=np.float32)
         fine = self.rng.standard_normal((self.kept, channel, height, width), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Ratios of two pieces of work, measured in turns: what disturbs one disturbs the other."""
+"""Ratios of two pieces of work, measured in turns, so that a disturbance affects both."""
 
 import multiprocessing
 import statistics
@@ -12,17 +12,17 @@ from typing import Any, Literal, Self
 
 Side = Literal["<=", ">="]
 Work = Callable[[], float]
-"""Does something once, and gives the seconds (or bytes) that count."""
+"""Does something once, and returns the seconds (or bytes) that it took."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Work in a process of its own: settings of threads and denormals, once made, stay with a process."""
+    """Work in a process of its own, because settings of threads and denormals stay with a process."""
 
     make: str
-    """``module:function``, which gives the `Work`,"""
+    """``module:function`` that returns the `Work`."""
     options: Mapping[str, Any]
-    """for these arguments."""
+    """Arguments of that function."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,13 @@ class Result:
 
     what: str
     goal: str
-    """For a reader: ``<= 1.05``."""
+    """The goal in words: ``<= 1.05``."""
     met: bool
     median: float
     low: float
+    """Lower quartile."""
     high: float
-    """Quartiles."""
+    """Upper quartile."""
     n: int
     unit: str
     detail: str
@@ -46,14 +47,14 @@ class Result:
 
 
 def judged(what: str, values: list[float], side: Side, bound: float, unit: str = "ratio", detail: str = "") -> Result:
-    """The values of several rounds, against a goal for their median."""
+    """Compare the median of several rounds with a goal."""
     low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     met = median <= bound if side == "<=" else median >= bound
     return Result(what, f"{side} {bound:g}", met, median, low, high, len(values), unit, detail)
 
 
 def interleaved(a: Case, b: Case, rounds: int) -> tuple[list[float], list[float]]:
-    """What both give in each round: a, b, b, a, summed. A first turn of each warms up and does not count."""
+    """Results of both in each round: the sums over a, b, b, a. A first turn of each is a warm-up and does not count."""
     with ExitStack() as stack:
         first, second = (stack.enter_context(_Worker(case)) for case in (a, b))
         first.run(), second.run()
@@ -70,7 +71,7 @@ def ratios(a: list[float], b: list[float]) -> list[float]:
 
 
 def alone(case: Case, rounds: int = 1, warm: bool = True) -> list[float]:
-    """What one case gives, round by round, in a new process."""
+    """Results of one case, round by round, in a new process."""
     with _Worker(case) as worker:
         if warm:
             worker.run()
@@ -78,7 +79,7 @@ def alone(case: Case, rounds: int = 1, warm: bool = True) -> list[float]:
 
 
 class _Worker:
-    """A process that does its work each time it is asked to."""
+    """A process that does its work on request."""
 
     def __init__(self, case: Case) -> None:
         context = multiprocessing.get_context("spawn")
@@ -93,7 +94,7 @@ class _Worker:
 
     def run(self) -> float:
         self._ours.send(True)
-        found = self._ours.recv()  # EOFError where the process ended: its traceback is on the screen
+        found = self._ours.recv()  # EOFError if the process ended; its traceback is on the screen
         return float(found)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):

@@ -1,4 +1,4 @@
-"""Memory that recording adds: with models that take next to none, so that nothing else is seen."""
+"""Memory that recording adds, measured with models that need next to none themselves."""
 
 import resource
 import tempfile
@@ -49,7 +49,7 @@ def denoiser64() -> tuple[nn.Module, DDPMScheduler]:
 
 
 def peak(samples: int, size: int, timesteps: int, recorded: bool, device: str) -> Work:
-    """Largest resident size of the process, in bytes, after sampling so many timesteps, recorded or not."""
+    """Largest resident size of the process in bytes, after sampling, with or without recording."""
     folder = Path(tempfile.mkdtemp())
     settings = {
         "denoiser": f"memory:denoiser{size}",

@@ -1,4 +1,4 @@
-"""Models of the size of the paper's setting (64 px), with random weights: for timing alone."""
+"""Models of the paper's size (64 px) with random weights, for timing only."""
 
 import timm
 import torch

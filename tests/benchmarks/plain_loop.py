@@ -1,5 +1,7 @@
-"""Classifier guidance with ADAM and saved gradients, as a researcher writes it in an afternoon. What gradscope is timed
-against: eager, contiguous, parameters that require gradients, nothing flushed, one file a step.
+"""Classifier guidance with ADAM and saved gradients, as a researcher writes it in an afternoon.
+
+gradscope is timed against this loop: eager, contiguous, with parameters that require gradients, without flushing
+denormals, one file per step.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
-"""`make bench`: every promise of speed and memory, measured, as a table and as JSON.
+"""`make bench`: measure every promise of speed and memory, as a table and as JSON.
 
-python tests/benchmarks/run.py --json bench.json              the whole table: long; best on an idle machine
+python tests/benchmarks/run.py --json bench.json              the whole table: slow; best on an idle machine
 python tests/benchmarks/run.py --only sampling                one part
-python tests/benchmarks/run.py --device cuda                  on a GPU, in the paper's size too
-python tests/benchmarks/run.py --quick                        whether every part runs: one round of small sizes
+python tests/benchmarks/run.py --device cuda                  on a GPU, also in the paper's size
+python tests/benchmarks/run.py --quick                        check that every part runs: one round of small sizes
 """
 
 import argparse
@@ -21,14 +21,14 @@ import torch
 from measure import Case, Result, Side, alone, interleaved, judged, ratios
 from rich.console import Console
 from rich.table import Table
-from shares import PARTS as STEP_PARTS
-from shares import shares
+from step_shares import PARTS as STEP_PARTS
+from step_shares import shares
 
 STEPS_A_ROUND = 10
 _RECORDED = {"float32": 1.05, "float16": 1.03}
-"""Goals of a recorded step, over one that is not."""
+"""Goals for the time of a recorded step, relative to one that is not recorded."""
 _HELD: dict[str, tuple[float, str, float]] = {"memory": (16, "MB", 1e6), "files": (1, "", 1), "threads": (0, "", 1)}
-"""What must not grow: by how much it may, its unit, and what that is."""
+"""What must not grow: largest growth, its unit, and the size of that unit."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Extent:
 
     rounds: int
     samples: int = 32
-    """Batch of the shipped models."""
+    """Batch size of the shipped models."""
     inputs: tuple[str, ...] = ("x_t", "x0")
     dtypes: tuple[str, ...] = tuple(_RECORDED)
     sizes: tuple[tuple[int, int], ...] = ((32, 32), (64, 64))
-    """Batch and pixels whose memory is measured."""
+    """Batch sizes and pixels for the measurement of memory."""
     lengths: tuple[int, ...] = (100, 1000)
-    """Timesteps at which it is."""
+    """Numbers of timesteps for the measurement of memory."""
     timesteps: int = 1000
-    """Of a long run, and of the store that is read."""
+    """Number of timesteps of the long run, and of the store that is read."""
     held: tuple[str, ...] = tuple(_HELD)
-    """What is measured of the long run."""
+    """Which of `_HELD` are measured in the long run."""
 
 
 QUICK = Extent(
@@ -60,11 +60,11 @@ QUICK = Extent(
     timesteps=50,
     held=("memory",),
 )
-"""No numbers to be cited."""
+"""Small sizes, whose numbers must not be cited."""
 
 
 def settings(device: str, extent: Extent) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is sampled: the shipped models at 32 px; on a GPU models of the paper's size, at 64 px, too."""
+    """Names and options of the sampling runs: the shipped models at 32 px, and on a GPU also models of 64 px."""
     sizes = [("shipped", extent.samples), *([("paper", 64), ("paper", 256)] if device.startswith("cuda") else [])]
     for (models, samples), classifier_input in product(sizes, extent.inputs):
         name = f"{classifier_input}, {models} models, batch {samples}"
@@ -92,7 +92,7 @@ def _steps(what: str, a: Case, b: Case, rounds: int, side: Side, bound: float) -
 
 
 def memory(device: str, extent: Extent) -> Iterator[Result]:
-    """What recording adds to the process's memory."""
+    """Memory that recording adds to the process."""
     for (samples, size), timesteps in product(extent.sizes, extent.lengths):
         options = {"samples": samples, "size": size, "timesteps": timesteps, "device": device}
         cases = [Case("memory:peak", {**options, "recorded": recorded}) for recorded in (True, False)]
@@ -138,7 +138,7 @@ def storing(device: str, extent: Extent) -> Iterator[Result]:
 
 
 def startup(device: str, extent: Extent) -> Iterator[Result]:
-    """What a user waits for before anything happens."""
+    """Times that a user waits before anything happens."""
     rounds = extent.rounds
     found = interleaved(Case("startup:help_page", {}), Case("startup:bare", {}), rounds)
     extra = [500 * (help_page - bare) for help_page, bare in zip(*found, strict=True)]
@@ -164,9 +164,9 @@ PARTS: dict[str, Callable[[str, Extent], Iterator[Result]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", choices=PARTS, action="append", help="what is measured; default: all")
+    parser.add_argument("--only", choices=PARTS, action="append", help="the part to measure; by default all")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--quick", action="store_true", help="one round of small sizes: whether every part runs")
+    parser.add_argument("--quick", action="store_true", help="one round of small sizes, to check that every part runs")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

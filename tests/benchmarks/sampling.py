@@ -1,7 +1,7 @@
 """Guided sampling: ours with and without recording, the plain loop, and the models' own passes.
 
-Every function makes the work of one process: the next `UNIT` steps, of another trajectory after the last. A store's
-chunk is full in the middle of a unit, so that what is written is written within the unit's time.
+Every function makes the work of one process: the next `UNIT` steps. A new trajectory follows the last step of one.
+A store's chunk is full in the middle of a unit, so that its writing falls within the unit's time.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ PROBES = ["gradient", "update", "norms", "cosines", "strength", "belief", "fract
 SCALE = 0.5
 STEPS, UNIT = 50, 5
 AHEAD = 2
-"""Steps that are taken before the first unit."""
+"""Number of steps before the first unit."""
 
 
 def sampled(classifier_input: str, samples: int, device: str, models: str = "shipped") -> Work:
@@ -53,13 +53,13 @@ def recorded(classifier_input: str, samples: int, device: str, models: str = "sh
             hooks[:] = [recorder.trajectory((0, 0, 0, 0), 0)]
         hooks[0](step)
         if step.step == STEPS - 1:
-            open_recorder.close()  # which gives the store back, for the next one to overwrite
+            open_recorder.close()  # so that the next trajectory can overwrite the store
 
     return _units(_steps(run), record, device)
 
 
 def plain(classifier_input: str, samples: int, device: str, models: str = "shipped") -> Work:
-    """The plain loop, with its gradients saved; models as diffusers and timm give them."""
+    """The plain loop with saved gradients; the models are as diffusers and timm load them."""
     where = torch.device(device)
     denoiser = load_denoiser(MODELS[models][0], where)
     shape = image_shape(denoiser.unet)
@@ -80,7 +80,7 @@ def plain(classifier_input: str, samples: int, device: str, models: str = "shipp
 
 
 def floor(classifier_input: str, samples: int, device: str, models: str = "shipped") -> Work:
-    """What no sampler can do without: the passes of U-Net and classifier, in our settings, and nothing else."""
+    """The passes of U-Net and classifier in our settings, and nothing else: no sampler can take less time."""
     sampler = run_of(classifier_input, samples, device, models).sampler((0, 0, 0, 0))
     unet, classifier = sampler.unet.requires_grad_(False), sampler.guidance.classifier.requires_grad_(False)
     inputs = [
@@ -120,7 +120,7 @@ def _units(steps: Iterator[Any], each: Callable[[Any], None], device: str) -> Wo
 
 
 def _steps(run: Run) -> Iterator[GuidedStep]:
-    """Trajectory after trajectory, with the parameters frozen as `GuidedSampler.sample` has them."""
+    """Steps of trajectory after trajectory, with frozen parameters as in `GuidedSampler.sample`."""
     sampler = run.sampler((0, 0, 0, 0))
     while True:
         yield from sampler.steps(run.grid.label.tolist(), STEPS)

@@ -1,4 +1,4 @@
-"""Processes that start: Python itself, the help, the dashboard; and how fast SportBalls are drawn."""
+"""The start of processes (Python itself, the help, the dashboard), and the speed of drawing SportBalls."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import urllib.request
 from measure import Work
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-"""What is installed has its bytecode beside it, and a checkout has it after its first start."""
+"""Bytecode may be written: an installed package has it, and a checkout has it after its first start."""
 
 
 def bare() -> Work:
@@ -23,7 +23,7 @@ def help_page() -> Work:
 
 
 def dashboard(store: str) -> Work:
-    """``gradscope dashboard STORE``, until the first page is answered, on any free port."""
+    """``gradscope dashboard STORE`` on any free port, until its first page arrives."""
 
     def work() -> float:
         start = time.perf_counter()
@@ -32,7 +32,7 @@ def dashboard(store: str) -> Work:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().split()[2]
-            with urllib.request.urlopen(url, timeout=60) as answer:  # an HTTPError where it is none of 200 to 299
+            with urllib.request.urlopen(url, timeout=60) as answer:  # raises HTTPError unless the status is 200 to 299
                 answer.read()
             return time.perf_counter() - start
         finally:
@@ -43,9 +43,9 @@ def dashboard(store: str) -> Work:
 
 
 def sportballs(images: int = 2000) -> Work:
-    """Images of 32 px, in the batches of a training, by one thread."""
+    """Images of 32 px, drawn by one thread in batches as for training."""
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    import numpy as np  # which reads these
+    import numpy as np  # numpy reads these variables when it is imported
 
     from gradscope.data.sportballs import factors, render
 

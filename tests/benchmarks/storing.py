@@ -41,7 +41,7 @@ def schema(timesteps: int, size: int = 32) -> Schema:
 
 
 def fill(path: Path, of: Schema) -> float:
-    """Write a store step by step as a sampler does; seconds from the first step to the last byte handed over."""
+    """Write a store step by step as a sampler does; return the seconds from the first step to the last byte."""
     rng = np.random.default_rng(0)
     size = of.grid.sample_shape
     tensors = rng.standard_normal((2, 32, *size), dtype=np.float32)
@@ -72,7 +72,7 @@ def stored(timesteps: int) -> Work:
 
 
 def raw(timesteps: int) -> Work:
-    """Writing the same bytes to files of the size of a chunk."""
+    """Writing the same bytes to raw files of the size of a chunk."""
     folder, of = tempfile.TemporaryDirectory(), schema(timesteps)
     samples, steps = of.tensor_chunk
     chunk = np.random.default_rng(0).standard_normal((samples, steps, *of.grid.sample_shape), dtype=np.float32)
@@ -91,7 +91,7 @@ def raw(timesteps: int) -> Work:
 
 
 def make(path: str, timesteps: int) -> Work:
-    """Making the store that the others read."""
+    """Making the store that the other cases read."""
     return lambda: fill(Path(path), schema(timesteps))
 
 
@@ -130,7 +130,7 @@ def _reading(ds: xr.Dataset, path: str, sample: int, cold: bool) -> Work:
 
 
 def raw_trajectory(path: str, sample: int = 40, cold: bool = False) -> Work:
-    """Reading as many bytes from one raw file."""
+    """Reading the same number of bytes from one raw file."""
     file = Path(path).parent / f"{Path(path).name}.sample"
     gradscope.open(path)["gradient"].isel(sample=sample).values.tofile(file)
 

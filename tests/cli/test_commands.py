@@ -102,7 +102,10 @@ BAD_KEYS = [
         "probes=['users_models:judge']",
         "probes.users_models:judge: takes a probes.Probe, got an object of type Sequential",
     ),
-    ("probes=['users_models:Silent']", "probes.users_models:Silent: Silent does not implement `measure`"),
+    (
+        "probes=['users_models:Silent']",
+        "probes.users_models:Silent: Silent does not implement `measure`, so it measures",
+    ),
     ("probes=['users_models:Needy']", "Needy.needs: GuidedStep has no field 'gradiant'; did you mean 'gradient'?"),
     ("probes=[norms, norms]", "probes: two of them record 'gradient_norm'"),
     ("guidance.classifier_input=[x0_]", "guidance.classifier_input.0: got 'x0_'; did you mean 'x0'?"),
@@ -134,7 +137,7 @@ def test_a_bad_value_is_one_paragraph_that_names_the_key(here, gradscope, overri
 
 BAD_OPTIONS = [
     (["--config", "run.yml"], "--config: no file 'run.yml' here, in runs/ or among the presets; "),
-    (["--config", "run.yaml", "--device", "cuda:99"], "device: cuda:99 is not there; CUDA devices seen: "),
+    (["--config", "run.yaml", "--device", "cuda:99"], "device: cuda:99 is not there; CUDA devices found: "),
     (["--config", "run.yaml", "--device", "gpu"], "device: got 'gpu'; one of: auto, cpu, cuda, cuda:INDEX"),
     (
         ["--config", "run.yaml", "--set", "sampling"],
@@ -150,7 +153,7 @@ def test_a_bad_option_is_named(here, gradscope, options, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there(here, gradscope):
-    message = "device: cuda is not there; CUDA devices seen: 0; cpu works anywhere"
+    message = "device: cuda is not there; CUDA devices found: 0; cpu works anywhere"
     refused(gradscope, here, message, "record", "--config", "run.yaml", "--device", "cuda")
 
 
@@ -276,7 +279,7 @@ def test_an_interrupted_run_says_what_is_kept_and_its_tables_say_that_they_are_p
     assert 0 < written < 1
     status, out, _ = gradscope("report", "mine.zarr")
     assert status == 0
-    told = f"{100 * written:.0f} % written: 0 of 4 cells complete, 0 to 4 of 5 samples finished a cell; only that is"
+    told = f"{100 * written:.0f} % written: 0 of 4 cells complete, 0 to 4 of 5 samples finished per cell; only this"
     assert told in " ".join(out.split())
     assert "`gradscope evaluate STORE` adds judged numbers" in out
     assert "continue with: gradscope record --resume mine.zarr\n" in gradscope("info", "mine.zarr")[1]
@@ -392,7 +395,7 @@ def test_evaluate_adds_to_the_store_and_prints_it(recorded, gradscope):
     further = overridden(*EVALUATION, "evaluation.samples=40", "evaluation.replicates=20")
     status, out, err = gradscope("evaluate", "mine.zarr", "--device", "cpu", *further)
     assert (status, err) == (0, "")
-    assert "N = 12 is below 10 x 3 features: the Frechet distance is biased upwards" in out
+    assert "N = 12 is below 10 x 3 features: the Frechet distance and its floor are biased upwards" in out
     ds = xr.open_zarr(recorded).load()
     xr.testing.assert_identical(ds[list(before.data_vars)].drop_attrs(deep=False), before.drop_attrs(deep=False))
     cells = [(i, j) for i in range(2) for j in range(2)]
@@ -457,11 +460,14 @@ BAD_EVALUATIONS = [
     ("sampling.samples=4", "--set: sampling: unknown key; one of: judge, evaluation"),
     ("evaluation.replicate=4", "evaluation.replicate: unknown key; did you mean 'replicates'?"),
     ("judge=users_models:jugde", "judge: users_models has no 'jugde'; did you mean 'judge'?"),
-    ("judge=users_models:three", "judge: has 3 classes, the store's samples 4"),
+    ("judge=users_models:three", "judge: has 3 classes, but the store's samples 4"),
     ("judge.timm=x", "judge is a value, it has no keys"),
     ("evaluation.extractor=users_models:large", "evaluation.extractor: the classifier does not take images of 3 x 8"),
     ("evaluation.extractor={inception: w.pth}", "evaluation.extractor.inception: no file 'w.pth'"),
-    ("evaluation.data.size=16", "evaluation.data: its images are 3 x 16 x 16 (channel, height, width), the samples 3"),
+    (
+        "evaluation.data.size=16",
+        "evaluation.data: its images are 3 x 16 x 16 (channel, height, width), but the samples 3",
+    ),
     ("evaluation.data={name: image_folder}", "evaluation.data.path: image_folder needs the path of its files"),
 ]
 
@@ -480,7 +486,7 @@ def test_a_store_recorded_from_python_takes_a_judge_but_has_no_guides(here, grad
     refused(gradscope, here, "nothing to evaluate with; --set judge=...", "evaluate", "python.zarr", "--device", "cpu")
     status, out, _ = gradscope("evaluate", "python.zarr", "--device", "cpu", "--set", "judge=users_models:judge")
     assert status == 0
-    told = "no own_accuracy: the store was recorded from Python, and does not name its guides: gradscope.evaluate("
+    told = "no own_accuracy: the store was recorded from Python and does not name its guides; gradscope.evaluate("
     assert told in " ".join(out.split())
     ds = xr.open_zarr("python.zarr")
     wanted = linear(images.numpy(), 2).argmax(axis=-1)
@@ -503,10 +509,10 @@ AUDIT = {
 IMAGENET = {"baseball": 429, "basketball": 430, "soccer ball": 805, "volleyball": 890}
 
 
-def test_probe_classifier_prints_and_saves_the_audit(here, gradscope):
+def test_audit_prints_and_saves_what_it_finds(here, gradscope):
     YAML().dump(AUDIT, here / "audit.yaml")
-    probe = ["probe-classifier", "--config", "audit.yaml", "--device", "cpu"]
-    status, out, err = gradscope(*probe, "--out", "audit.zarr")
+    audit = ["audit", "--config", "audit.yaml", "--device", "cpu"]
+    status, out, err = gradscope(*audit, "--out", "audit.zarr")
     assert (status, err) == (0, "")
     assert out.startswith("wrote audit.zarr\n")
     for name in ("mine at x_t", "mine at x0", "other at x_t", "other at x0"):
@@ -518,8 +524,8 @@ def test_probe_classifier_prints_and_saves_the_audit(here, gradscope):
     assert sorted(json.loads(ds.attrs["weights_sha256"])) == ["classifiers.mine", "classifiers.other", "denoiser"]
     rows = [line.split() for line in out.splitlines() if line.split()[:1] in (["999"], ["499"], ["0"])]
     assert [float(row[1]) for row in rows] == pytest.approx(ds.accuracy.values.ravel().tolist(), abs=0.006)
-    refused(gradscope, here, "--out: audit.zarr exists; choose another path", *probe, "--out", "audit.zarr")
-    status, out, _ = gradscope(*probe, "--out", "audit.zarr", "--overwrite", "--set", "denoiser=none")
+    refused(gradscope, here, "--out: audit.zarr exists; choose another path", *audit, "--out", "audit.zarr")
+    status, out, _ = gradscope(*audit, "--out", "audit.zarr", "--overwrite", "--set", "denoiser=none")
     assert status == 0
     again = xr.open_zarr("audit.zarr")
     xr.testing.assert_equal(again, ds.sel(classifier_input=["x_t"]))
@@ -528,7 +534,7 @@ def test_probe_classifier_prints_and_saves_the_audit(here, gradscope):
 def test_an_audit_in_other_class_numbers(here, gradscope):
     permuted = {"volleyball": 0, "soccer ball": 1, "basketball": 2, "baseball": 3}
     YAML().dump(AUDIT | {"class_index": permuted, "denoiser": "none"}, here / "audit.yaml")
-    status, _, _ = gradscope("probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--out", "audit.zarr")
+    status, _, _ = gradscope("audit", "--config", "audit.yaml", "--device", "cpu", "--out", "audit.zarr")
     assert status == 0
     ds = xr.open_zarr("audit.zarr")
     data = datasets.load(DataConfig(name="sportballs", size=8, samples=50), "test")
@@ -538,12 +544,12 @@ def test_an_audit_in_other_class_numbers(here, gradscope):
 
 BAD_AUDITS = [
     ("timesteps=1", "timesteps: must be greater than or equal to 2, got 1"),
-    ("timesteps=1001", "timesteps: from 2 to the scheduler's 1000, got 1001"),
+    ("timesteps=1001", "timesteps: must be from 2 to the scheduler's 1000, got 1001"),
     ("samples=1", "samples: must be greater than or equal to 2, got 1"),
     ("samplse=9", "samplse: unknown key; did you mean 'samples'?"),
     (
         "data.size=16",
-        "data.size: the denoiser makes images of 3 x 8 x 8 (channel, height, width), the data's are 3 x 16",
+        "data.size: the denoiser makes images of 3 x 8 x 8 (channel, height, width), but the data has 3 x 16",
     ),
     (
         "scheduler={num_train_timesteps: 9}",
@@ -552,7 +558,7 @@ BAD_AUDITS = [
     ("denoiser=users_models:conditional", "denoiser: UNet2DModel is class-conditional"),
     (
         "classifiers.mine=users_models:three",
-        "classifiers.mine: has 3 classes, the data 4; class_index: {baseball: 0} tells its number of each class",
+        "classifiers.mine: has 3 classes, but the data 4; give its number of each class of the data, class_index: {",
     ),
     ("class_index={ball: 1}", "class_index.ball: the data has no such class; did you mean 'baseball'?"),
     ("class_index={baseball: 1}", "class_index: the data's class 'basketball' is missing; got only baseball"),
@@ -567,28 +573,26 @@ BAD_AUDITS = [
 @pytest.mark.parametrize(("override", "message"), BAD_AUDITS)
 def test_a_bad_audit_is_one_paragraph_that_names_the_key(here, gradscope, override, message):
     YAML().dump(AUDIT, here / "audit.yaml")
-    refused(
-        gradscope, here, message, "probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--set", override
-    )
+    refused(gradscope, here, message, "audit", "--config", "audit.yaml", "--device", "cpu", "--set", override)
 
 
 def test_an_audit_without_a_denoiser_has_a_scheduler_of_its_own(here, gradscope):
     YAML().dump(AUDIT | {"denoiser": "none"}, here / "audit.yaml")
-    probe = ["probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--set"]
-    status, _, _ = gradscope(*probe, "scheduler={num_train_timesteps: 9}", "--out", "audit.zarr")
+    audit = ["audit", "--config", "audit.yaml", "--device", "cpu", "--set"]
+    status, _, _ = gradscope(*audit, "scheduler={num_train_timesteps: 9}", "--out", "audit.zarr")
     assert status == 0
     assert xr.open_zarr("audit.zarr").timestep.values.tolist() == [8, 4, 0]
-    refused(gradscope, here, "scheduler: diffusers refused these arguments: ", *probe, "scheduler={steps: 9}")
+    refused(gradscope, here, "scheduler: diffusers refused these arguments: ", *audit, "scheduler={steps: 9}")
 
 
 def test_an_audit_is_saved_as_zarr_and_over_nothing_else(here, gradscope):
     YAML().dump(AUDIT, here / "audit.yaml")
-    probe = ["probe-classifier", "--config", "audit.yaml", "--out"]
+    audit = ["audit", "--config", "audit.yaml", "--out"]
     refused(
-        gradscope, here, "--out: an audit is saved as a zarr store, NAME.zarr; got 'audit.csv'", *probe, "audit.csv"
+        gradscope, here, "--out: an audit is saved as a zarr store, NAME.zarr; got 'audit.csv'", *audit, "audit.csv"
     )
     (here / "audit.zarr").mkdir()
-    refused(gradscope, here, "--out: audit.zarr is not a zarr store", *probe, "audit.zarr", "--overwrite")
+    refused(gradscope, here, "--out: audit.zarr is not a zarr store", *audit, "audit.zarr", "--overwrite")
 
 
 def test_a_card_with_other_classes_than_the_data_is_no_match(here, gradscope):
@@ -598,9 +602,9 @@ def test_a_card_with_other_classes_than_the_data_is_no_match(here, gradscope):
     audit = {"classifiers": {"robust": "zoo:sportballs32/robust"}, "data": {"name": "image_folder", "path": "pictures"}}
     YAML().dump(audit, here / "audit.yaml")
     message = (
-        "classifiers.robust: its classes are ['baseball', 'basketball', 'soccer ball', 'volleyball'], those of the"
+        "classifiers.robust: its classes are ['baseball', 'basketball', 'soccer ball', 'volleyball'], but those of"
     )
-    refused(gradscope, here, message, "probe-classifier", "--config", "audit.yaml", "--device", "cpu")
+    refused(gradscope, here, message, "audit", "--config", "audit.yaml", "--device", "cpu")
 
 
 def test_an_imagenet_classifier_is_audited_on_a_folder_of_images_that_it_never_saw(here, gradscope, monkeypatch):
@@ -619,7 +623,7 @@ def test_an_imagenet_classifier_is_audited_on_a_folder_of_images_that_it_never_s
         "timesteps": 3,
     }
     YAML().dump(audit, here / "audit.yaml")
-    status, out, err = gradscope("probe-classifier", "--config", "audit.yaml", "--device", "cpu", "--out", "audit.zarr")
+    status, out, err = gradscope("audit", "--config", "audit.yaml", "--device", "cpu", "--out", "audit.zarr")
     assert (status, err) == (0, "")
     ds = xr.open_zarr("audit.zarr").isel(classifier=0, classifier_input=0)
     assert sorted(set(ds.label.values.tolist())) == sorted(IMAGENET.values())
@@ -642,7 +646,18 @@ def test_version_and_help(gradscope):
         assert "gradscope evaluate b.zarr" in lines
     _, out, _ = gradscope("train", "--help")
     told = " ".join(out.split())
-    assert "classifier Train a timm classifier on clean images or on x_t; an interrupted training goes on" in told
+    assert "classifier Train a timm classifier on clean images or on x_t; an interrupted training continues" in told
+
+
+def test_the_former_name_of_audit_is_an_alias(here, gradscope):
+    YAML().dump(AUDIT | {"denoiser": "none"}, here / "audit.yaml")
+    printed = [gradscope(name, "--config", "audit.yaml", "--device", "cpu") for name in ("audit", "probe-classifier")]
+    assert printed[0][0] == 0
+    assert printed[0] == printed[1]
+    listed = gradscope("--help")[1]
+    assert "  audit  " in listed
+    assert "probe-classifier" not in listed
+    assert "Alias of audit." in gradscope("probe-classifier", "--help")[1]
 
 
 def test_help_is_quick_because_it_loads_no_torch():
@@ -655,7 +670,7 @@ def test_help_is_quick_because_it_loads_no_torch():
     ("step", "kept", "told"),
     [
         (3, 2, "2 of 6 steps are kept in trained/mine.checkpoint.pt; continue with: "),
-        (1, 0, "0 of 6 steps are kept: the first checkpoint was still to come; start again with: "),
+        (1, 0, "0 of 6 steps are kept: there was no checkpoint yet; start again with: "),
     ],
 )
 @pytest.mark.parametrize(("number", "word", "status"), [("SIGTERM", "terminated", 143), ("SIGINT", "interrupted", 130)])

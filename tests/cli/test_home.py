@@ -112,7 +112,7 @@ def test_on_the_command_line(home):
     run("record", "--config=~/run.yaml", "--device=cpu")
     run("record", "--config=~/run.yaml", "--device=cpu", "--store=~/b.zarr")
     run("report", "~/b.zarr", "--html=~/b.html")
-    run("probe-classifier", "--config=~/audit.yaml", "--out=~/audit.zarr")
+    run("audit", "--config=~/audit.yaml", "--out=~/audit.zarr")
     assert {"a.zarr", "b.zarr", "b.html", "audit.zarr"} <= {path.name for path in home.iterdir()}
     assert {path.name for path in Path().iterdir()} <= {"users_models_at_home.py", "__pycache__"}
     assert open_store("~/b.zarr").sizes["sample"] == xr.open_zarr(home / "b.zarr").sizes["sample"] == 2

@@ -48,7 +48,7 @@ def folder(tmp_path_factory) -> Path:
     ids=" ".join,
 )
 def test_a_full_output_is_one_line_and_a_status(folder, arguments):
-    assert gradscope(folder, *arguments) == (1, f"{LOST}; all else is done\n")
+    assert gradscope(folder, *arguments) == (1, f"{LOST}; everything else is done\n")
     if "--html" in arguments:
         assert (folder / "run.html").read_text().rstrip().endswith("</html>")
 
@@ -58,7 +58,10 @@ def test_a_dashboard_whose_address_cannot_be_told_ends(folder):
 
 
 def test_a_recording_loses_nothing_by_a_full_output(folder):
-    assert gradscope(folder, "record", "--config", "run.json", "--device", "cpu") == (1, f"{LOST}; all else is done\n")
+    assert gradscope(folder, "record", "--config", "run.json", "--device", "cpu") == (
+        1,
+        f"{LOST}; everything else is done\n",
+    )
     ds, whole = xr.open_zarr(folder / "full.zarr"), xr.open_zarr(folder / "run.zarr")
     assert ds.attrs["status"] == "complete"
     assert "judge_prediction" in ds  # and it was judged
@@ -86,8 +89,8 @@ LONG = "a" * 300
         ["report", LONG],
         ["report", "run.zarr", "--html", f"{LONG}.html"],
         ["evaluate", LONG],
-        ["probe-classifier", "--config", "audit.yaml", "--out", f"{LONG}.zarr"],
-        ["probe-classifier", "--config", "audit.yaml", "--set", f"data={{name: image_folder, path: {LONG}}}"],
+        ["audit", "--config", "audit.yaml", "--out", f"{LONG}.zarr"],
+        ["audit", "--config", "audit.yaml", "--set", f"data={{name: image_folder, path: {LONG}}}"],
     ],
     ids=lambda arguments: " ".join(arguments).replace(LONG, "LONG"),
 )

@@ -125,30 +125,51 @@ def test_any_override_is_refused_or_taken(override, tmp_path_factory):
         pass
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a: &a [*a]", "nested more than 20 deep"),
-        (
-            "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 10}]\n" for i in range(1, 15)),
-            "more than 100000 values",
-        ),
-        ("a: 2020-01-01", "a: must be text, a number, .* got date"),
-        ("a: !!binary aGk=", "got bytes"),
-        ("1: 2", "1: a key must be text, got 1"),
-        ('a: "\\u001b[31m"', "no control characters"),
-        ("a: 1" + "0" * 30, "below 2\\*\\*63"),
-        ("[" * 2000, "is not valid YAML: maximum recursion depth"),
-        ("# " + "x" * 2**20, "has more than 1048576 bytes"),
-        ("a: !!python/object/apply:os.system ['touch pwned']", "is not valid YAML: could not determine a constructor"),
-    ],
-)
-def test_what_yaml_has_and_a_configuration_has_not(tmp_path, monkeypatch, text, message):
+REPEATED = "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 10}]\n" for i in range(1, 15))
+STRANGE = [
+    ("stabilizers: {adam: {x: &a [*a]}}", "stabilizers.adam.x.0: nested too deeply"),
+    (f"probes: {'[' * 21}1{']' * 21}", r"is not valid YAML: maximum depth .* probes: \[\["),
+    ("[" * 2000, "is not valid YAML: maximum depth"),
+    (REPEATED, r"is not valid YAML: its aliases repeat more than 100000 values, the last one is \*a4"),
+    ("denoiser: 2020-01-01", r"denoiser: must be text, got datetime.date\(2020, 1, 1\)"),
+    ("stabilizers: {adam: {x: 2020-01-01}}", r"stabilizers.adam.x: must be text, a number, .* got datetime.date"),
+    ("stabilizers: {adam: {x: [1, !!set {a, b}]}}", r"stabilizers.adam.x.1: must be text, a number, .* got {"),
+    ("judge: !!binary aGk=", "judge: must be a name .* got b'hi'"),
+    ("stabilizers: {adam: {x: .nan}}", "stabilizers.adam.x: must be a finite number, got nan"),
+    ("execution: {tolerance: .inf}", "execution.tolerance: must be a finite number, got inf"),
+    ("1: 2", "1: a key must be text, got 1"),
+    ("stabilizers: {adam: {1: 2}}", "stabilizers.adam.1: a key must be text, got 1"),
+    ('denoiser: "\\u001b[31m"', r"denoiser: must have no control characters, got '\\x1b\[31m'"),
+    ('stabilizers: {adam: {x: "\\u0085"}}', r"stabilizers.adam.x: must have no control characters, got '\\x85'"),
+    ('"\\u001b[31m": 2', r"'\\x1b\[31m': unknown key"),
+    ('denoiser: "\\ud800"', r"denoiser: must be text, got '\\ud800'"),
+    (f"denoiser: {'a' * 10_001}", "denoiser: string must have at most 10000 characters, got 'a"),
+    ("sampling: {seed: 1" + "0" * 30 + "}", "sampling.seed: must be less than 9223372036854775808, got 1000"),
+    ("recording: {tensor_every: 1" + "0" * 400 + "}", "recording.tensor_every: must be less than 9223372036854775808"),
+    ("stabilizers: {adam: {x: 1" + "0" * 30 + "}}", "stabilizers.adam.x: must be less than 9223372036854775808"),
+    ("denoiser: 1" + "0" * 5000, "is not valid YAML: Exceeds the limit .* digits"),
+    ("# " + "x" * 2**20, "has more than 1048576 bytes"),
+    ("a: !!python/object/apply:os.system ['touch pwned']", "is not valid YAML: could not determine a constructor"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), STRANGE, ids=lambda text: text[:40])
+def test_what_yaml_has_and_a_configuration_has_not_is_refused_by_key(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(GradscopeError, match=message):
         load(RunConfig, "mine.yaml")
     assert not (tmp_path / "pwned").exists()
+
+
+def test_aliases_and_merged_keys_are_read(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "denoiser: &name a.b:c\nclassifiers: {one: *name}\nguidance: {guidance_scale: &scales [0, 1]}\n"
+        "stabilizers: {adam: &adam {eps: 1e-8}, other: {<<: *adam, method: adam}}\nrecording: {path: a.zarr}\n"
+    )
+    config = load(RunConfig, str(tmp_path / "mine.yaml"))
+    assert config.classifiers == {"one": "a.b:c"}
+    assert config.stabilizers["other"] == {"eps": 1e-8, "method": "adam"}
 
 
 MODELS = """

@@ -1,4 +1,4 @@
-"""The pictures of the dashboard in README: ``python tests/dashboards/screenshots.py runs/both.zarr runs/pictures``."""
+"""Make README's pictures of the dashboard: ``python tests/dashboards/screenshots.py runs/both.zarr runs/pictures``."""
 
 import io
 import sys
@@ -22,14 +22,14 @@ def main(store: Path, folder: Path) -> None:
             page.locator("#findings-table .ag-row").first.click()
             page.locator("#maps[data-timestep]").wait_for()
             chromium.settle(page)
-            page.get_by_text("each cell's own").click()
+            page.get_by_text("limits of each cell").click()
             for _ in range(8):
                 page.keyboard.press("ArrowRight")
             save(page, folder / "dashboard-trajectory.png")
 
 
 def save(page, path: Path) -> None:
-    """What is seen of a page."""
+    """Save the visible part of a page."""
     chromium.settle(page)
     page.mouse.move(0, 0)
     page.wait_for_timeout(500)

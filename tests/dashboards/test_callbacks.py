@@ -1,15 +1,17 @@
-"""Bodies of callbacks that no page of ours sends: refused with 400 and a line of text, or answered without a fault."""
+"""Bodies of callbacks that no page of ours sends are refused with 400 and one line, or answered without a fault."""
 
 import json
 from copy import deepcopy
 
+import dash_client
 import pytest
+from dash import Input, Output, State, html
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic.errors import PydanticSchemaGenerationError
 
-from dashboards import create_app
-from dashboards.security import callbacks as asked
 from dashboards.security import guard
+from dashboards.security.callbacks import CheckedDash, register
 
 pytestmark = pytest.mark.usefixtures("silent")
 PATH = "/_dash-update-component"
@@ -24,7 +26,7 @@ GOOD = {
     "cells-table.columnDefs": [],
     "samples-table.columnDefs": [],
     "samples-page.value": 1,
-    "trajectory-at.data": {"cell": 1, "sample": 0, "cells": [1, 3], "variables": ["gradient_cosine"]},
+    "trajectory-cursor.data": {"cell": 1, "sample": 0, "cells": [1, 3], "variables": ["gradient_cosine"]},
     "compare-samples.value": ["1", "3"],
     '{"key":"cell","type":"control"}.value': "1",
     '{"key":"other","type":"control"}.value': "3",
@@ -46,37 +48,40 @@ WRONG = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def app(stored):
-    return create_app([stored])
-
-
-@pytest.fixture(scope="module")
-def client(app):
-    client = app.server.test_client()
-    client.get("/_dash-dependencies")  # callbacks are known from the first request on
-    return client
+def name(place):
+    """``id.property``, as `GOOD` has it."""
+    id = place["id"] if isinstance(place["id"], str) else json.dumps(place["id"], separators=(",", ":"))
+    return f"{id}.{place['property']}"
 
 
 def callbacks(app):
     """A body for every callback that runs on the server, as our page sends it."""
+
+    def sent(name):
+        id, _, property = name.rpartition(".")
+        return {"id": json.loads(id) if id[0] == "{" else id, "property": property}
+
     for output, callback in app.callback_map.items():
         if "callback" not in callback:
             continue
-        outputs = callback["output"] if isinstance(callback["output"], list) else [callback["output"]]
-        sent = [{"id": o.component_id, "property": o.component_property} for o in outputs]
-        places = {
-            kind: [
-                {"id": json.loads(i) if i[0] == "{" else i, "property": p, "value": GOOD[f"{i}.{p}"]}
-                for i, p in ((each["id"], each["property"]) for each in callback[kind])
+        outputs = [sent(part) for part in output.strip(".").split("...")]
+        values = {
+            part: [
+                sent(key) | {"value": GOOD[key]}
+                for key in (f"{each['id']}.{each['property']}" for each in callback[part])
             ]
-            for kind in ("inputs", "state")
+            for part in ("inputs", "state")
         }
-        yield {"output": output, "outputs": sent if output[:2] == ".." else sent[0], "changedPropIds": [], **places}
+        yield {
+            "output": output,
+            "outputs": outputs if output[:2] == ".." else outputs[0],
+            "changedPropIds": [],
+            **values,
+        }
 
 
 def post(client, body):
-    """The status; a refusal is one line of text, an answer has no fault of ours in it."""
+    """Return the status; a refusal is one line of text, and an answer reports no fault."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = client.post(PATH, data=data, headers={"Content-Type": "application/json"})
     if answer.status_code >= 400:
@@ -95,13 +100,13 @@ def test_every_callback_is_answered_as_our_page_asks_it(app, client):
         assert post(client, body) in (200, 204), body["output"]
 
 
-def test_every_value_that_is_wrong_is_refused_or_told(app, client):
-    """Of all callbacks, each input and state in turn; what all of them have is tried with one."""
+def test_every_wrong_value_is_refused_or_answered(app, client, bounded):
+    """Try each input and state of each callback; those that all callbacks share, in one callback."""
     refused, tried = 0, set()
     for body in callbacks(app):
         for kind in ("inputs", "state"):
             for i, place in enumerate(body[kind]):
-                key = asked._key(place["id"], place["property"])
+                key = name(place)
                 shared = key in ("version.data", "view.data", "overview-found.data")
                 for wrong in () if shared and key in tried else WRONG:
                     broken = deepcopy(body)
@@ -114,45 +119,79 @@ def test_every_value_that_is_wrong_is_refused_or_told(app, client):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "reason"),
     [
-        ("trajectory-at.data", {"cell": "1", "sample": 0, "cells": [], "variables": []}),
-        ("trajectory-at.data", {"cell": 1, "sample": 0, "cells": list(range(17)), "variables": []}),
-        ("trajectory-at.data", {"cell": 1, "sample": 0, "cells": [], "variables": ["a"] * 4}),
-        ("trajectory-at.data", {"cell": True, "sample": 0, "cells": [], "variables": []}),
-        ("trajectory-at.data", {"cell": -1, "sample": 0, "cells": [], "variables": []}),
-        ("trajectory-at.data", GOOD["trajectory-at.data"] | {"limits": "x"}),
-        ("view.data", "overview"),
-        ("view.data", VIEW | {"url": "x" * 9000}),
-        ("version.data", 1),
-        ("compare-samples.value", [1]),
-        ("compare-samples.value", "1"),
-        ('{"key":"cell","type":"control"}.value', "1\n"),
-        ('{"key":"only","type":"control"}.value', "none"),
-        ("samples-page.value", 0),
-        ("samples-page.value", 10**400),
+        ("trajectory-cursor.data", {"cell": "1", "sample": 0, "cells": [], "variables": []}, "cursor: cell: "),
+        (
+            "trajectory-cursor.data",
+            {"cell": 1, "sample": 0, "cells": list(range(17)), "variables": []},
+            "cursor: cells: ",
+        ),
+        (
+            "trajectory-cursor.data",
+            {"cell": 1, "sample": 0, "cells": [], "variables": ["a"] * 4},
+            "cursor: variables: ",
+        ),
+        ("trajectory-cursor.data", {"cell": True, "sample": 0, "cells": [], "variables": []}, "cursor: cell: "),
+        ("trajectory-cursor.data", {"cell": -1, "sample": 0, "cells": [], "variables": []}, "cursor: cell: "),
+        ("trajectory-cursor.data", GOOD["trajectory-cursor.data"] | {"limits": "x"}, "cursor: limits: "),
+        ("view.data", "overview", "view: "),
+        ("view.data", VIEW | {"url": "x" * 9000}, "9000 characters; at most 8192 are possible"),
+        ("version.data", 1, "version: "),
+        ("compare-samples.value", [1], "samples: 0: "),
+        ("compare-samples.value", "1", "samples: "),
+        ('{"key":"cell","type":"control"}.value', "1\n", ""),
+        ('{"key":"only","type":"control"}.value', "none", "only: "),
+        ("samples-page.value", 0, "page: "),
+        ("samples-page.value", 10**400, "numbers have to be finite, integers at most 2**53"),
     ],
 )
-def test_wrong_types_are_refused_by_name(app, client, key, value):
+def test_wrong_types_are_refused_by_name(app, client, key, value, reason):
     tried = 0
     for body in callbacks(app):
         for place in (*body["inputs"], *body["state"]):
-            if asked._key(place["id"], place["property"]) == key:
+            if name(place) == key:
                 place["value"] = value
                 answer = client.post(PATH, json=body)
                 assert answer.status_code == 400
-                assert answer.text.startswith(f"callback: {key}: ")
+                assert answer.text.startswith(f"callback: {reason}")
                 tried += 1
     assert tried
 
 
-def test_structures_that_are_wrong_are_refused(app, client):
+def test_a_new_callback_is_checked_by_its_annotations_alone():
+    app = CheckedDash("new", suppress_callback_exceptions=True)
+    app.layout = html.Div()
+    register(app, "/")
+
+    @app.callback(Output("sum", "data"), Input("numbers", "data"), State("factor", "data"))
+    def scaled(numbers: list[int], factor: float) -> list[float]:
+        return [factor * number for number in numbers]
+
+    client = app.server.test_client()
+    client.get("/_dash-dependencies")
+
+    def post(numbers, factor):
+        body = dash_client.body(["sum.data"], [("numbers", "data", numbers)], [("factor", "data", factor)])
+        return client.post(PATH, json=body)
+
+    assert post([1, 2], 0.5).get_json()["response"]["sum"]["data"] == [0.5, 1.0]
+    for values in ((["1"], 0.5), ([True], 0.5), ("1", 0.5), ([1], "x"), ([1], None)):
+        assert post(*values).status_code == 400
+    with pytest.raises(PydanticSchemaGenerationError):
+
+        @app.callback(Output("other", "data"), Input("numbers", "data"))
+        def unknown(numbers):
+            return numbers
+
+
+def test_wrong_structures_are_refused(app, client):
     for body in callbacks(app):
         for change in (
             {"output": "nothing.data"}, {"output": None}, {"output": ["a"]}, {"output": "shown.data"},
             {"output": body["output"] + "x"}, {"outputs": []}, {"outputs": {"id": "page", "property": "children"}},
             {"outputs": None}, {"outputs": "x"}, {"inputs": []}, {"inputs": None}, {"inputs": [{}]},
-            {"inputs": {"a": 1}},
+            {"inputs": {"a": 1}}, {"state": {}},
             {"inputs": [[body["inputs"][0]]]}, {"inputs": body["inputs"] * 2}, {"state": [*body["state"], {"id": "x"}]},
             {"inputs": [each | {"property": "x"} for each in body["inputs"]]}, {"state": 1},
             {"inputs": [each | {"id": ["x"]} for each in body["inputs"]]}, {"changedPropIds": ["{x.value"]},
@@ -173,7 +212,7 @@ def test_structures_that_are_wrong_are_refused(app, client):
         "{}".encode("utf-16"), b"\x1f\x8b\x08\x00", b"a=1&b=2", b"\x00" * 100,
     ],
 )  # fmt: skip
-def test_what_is_no_body_is_refused(client, body):
+def test_bytes_that_are_not_a_body_are_refused(client, body):
     assert post(client, body) == 400
 
 
@@ -186,7 +225,7 @@ def test_nan_and_depth_inside_a_good_body_are_refused(app, client):
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "json"])
 def test_another_content_type_is_refused(app, client, kind):
-    """Of those a page of another site may send without asking, too."""
+    """A page of another site may send some of these without the browser's preflight request."""
     answer = client.post(PATH, data=json.dumps(next(callbacks(app))), headers={"Content-Type": kind})
     assert (answer.status_code, answer.mimetype) == (400, "text/plain")
     assert "application/json is needed" in answer.text
@@ -201,8 +240,8 @@ LONG = [
     ("compare-samples.value", ["1"] * 2 * MANY),
     ("cells-table.columnDefs", [1] * 5 * MANY),
     ("cells-table.columnDefs", [{str(i): [] for i in range(MANY // 2)}]),
-    ("trajectory-at.data", GOOD["trajectory-at.data"] | {str(i): 1 for i in range(MANY // 2)}),
-    ("trajectory-at.data", GOOD["trajectory-at.data"] | {"cells": ["x"] * 2 * MANY}),
+    ("trajectory-cursor.data", GOOD["trajectory-cursor.data"] | {str(i): 1 for i in range(MANY // 2)}),
+    ("trajectory-cursor.data", GOOD["trajectory-cursor.data"] | {"cells": ["x"] * 2 * MANY}),
     ("address.data", {"path": "x", "query": {str(i): 1 for i in range(MANY // 2)}}),
     ("overview-found.data", {"of": "x", "in": {str(i): 1 for i in range(MANY // 2)}}),
 ]
@@ -214,19 +253,20 @@ def test_many_wrong_items_are_refused_at_the_first(app, client, request, key, va
         body = next(callbacks(app)) | {key: value}
     else:
         found = ((body, place) for body in callbacks(app) for place in (*body["inputs"], *body["state"]))
-        body, place = next((b, p) for b, p in found if asked._key(p["id"], p["property"]) == key)
+        body, place = next((b, p) for b, p in found if name(p) == key)
         place["value"] = value
     sent = json.dumps(body, separators=(",", ":")).encode()
-    assert 2**19 < len(sent) <= guard.LARGEST
+    assert 2**19 < len(sent) <= guard.MAX_BODY
     request.getfixturevalue("bounded")  # from here on
     assert post(client, sent) == 400
 
 
-def test_all_selected_samples_fit(app):
-    """The largest body that a page of ours can send."""
+def test_all_samples_can_be_selected(app, client):
+    """The largest body that our pages can send."""
     body = next(b for b in callbacks(app) if b["output"] == "compare-selected.children")
     body["inputs"][0]["value"] = [str(sample) for sample in range(100_000)]
-    assert len(json.dumps(body)) < 0.6 * guard.LARGEST
+    assert len(json.dumps(body)) < 0.6 * guard.MAX_BODY
+    assert post(client, body) == 200
 
 
 json_values = st.recursive(

@@ -1,4 +1,4 @@
-"""Two cells side by side: their numbers worked out anew, and the page as data."""
+"""The Compare page: its numbers against loops and scipy, and its callbacks."""
 
 import json
 from urllib.parse import parse_qsl, urlsplit
@@ -11,7 +11,6 @@ from dash_client import ask, parts, texts
 from scipy import stats
 
 from dashboards import create_app
-from dashboards.data.library import Library
 from dashboards.pages.compare import page, selection
 from dashboards.pages.compare.differences import (
     ACCURACY,
@@ -21,10 +20,10 @@ from dashboards.pages.compare.differences import (
     differing,
     headline,
     hint,
-    why_not,
-    words,
+    table_texts,
+    why_incomparable,
 )
-from dashboards.state import default, parse
+from dashboards.state import default
 from dashboards.widgets.export import Call
 from gradscope.analysis.comparison import SCALARS, compare
 from gradscope.analysis.synthetic import trajectories
@@ -35,8 +34,8 @@ AT = {A: (0, 0, 0, 1), B: (1, 0, 0, 1)}
 
 
 @pytest.fixture(scope="module")
-def ds():
-    return small_store.evaluated()
+def ds(evaluated):
+    return evaluated
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +102,13 @@ def test_distances_have_the_quantiles_of_paired_replicates(ds, table):
 
 def test_below_64_samples_there_is_no_p_and_the_table_says_so(table):
     assert table["p"].isna().all()
-    shown = {row[0]: dict(zip(HEADS, row, strict=True)) for row in words(table.reset_index())}
+    shown = {row[0]: dict(zip(HEADS, row, strict=True)) for row in table_texts(table.reset_index())}
     assert shown["gradient_cosine"]["p"] == shown["gradient_cosine"]["Holm's p"] == NONE
     assert shown["gradient_cosine"]["note"] == "insufficient samples: 16 of 64"
     assert "no p: insufficient samples" in headline(table.reset_index())
 
 
-def test_from_64_samples_there_is_one(many):
+def test_from_64_samples_there_is_a_p(many):
     cells = [
         {dim: many[dim].values.tolist()[0] for dim in CELL_DIMS} | {"classifier": c} for c in ("robust", "non_robust")
     ]
@@ -128,13 +127,13 @@ def test_from_64_samples_there_is_one(many):
     assert f"McNemar's p {p:.3g} (N = 64)" in headline(found.reset_index())
 
 
-def test_units_stand_beside_the_names(ds):
+def test_quantities_have_their_units(ds):
     ds = ds.copy()
     ds["log_prob"] = ds["log_prob"].assign_attrs(units="nat")
     assert "final log_prob [nat]" in set(differences(ds, compare(ds, small_store.GOOD, small_store.BAD))["quantity"])
 
 
-def test_the_hint_names_what_differs():
+def test_the_hint_names_the_differing_dimensions():
     good, bad = small_store.GOOD, small_store.BAD
     assert differing(good, bad) == {"classifier": ("robust", "non_robust")}
     assert hint(good, bad) == "They differ in classifier: robust → non_robust."
@@ -146,24 +145,14 @@ def test_the_hint_names_what_differs():
 
 def test_why_cells_cannot_be_compared(ds):
     good, bad = small_store.GOOD, small_store.BAD
-    assert why_not(ds, good, bad) == ""
-    assert why_not(ds, good, good).startswith("a and b are the same cell, robust, x_t, none, 0.5.")
+    assert why_incomparable(ds, good, bad) == ""
+    assert why_incomparable(ds, good, good).startswith("a and b are the same cell, robust, x_t, none, 0.5.")
     partly = ds.copy(deep=True)
     partly["written"].values[AT[B]][:, -1] = 0
-    assert "finished: 16 in a, 0 in b" in why_not(partly, good, bad)
+    assert "finished: 16 in a, 0 in b" in why_incomparable(partly, good, bad)
     partly["written"].values[AT[B]][5] = 1
-    assert why_not(partly, good, bad) == ""
+    assert why_incomparable(partly, good, bad) == ""
     assert compare(partly, good, bad).samples == 1
-
-
-@pytest.fixture(scope="module")
-def client(stored):
-    return create_app([stored]).server.test_client()
-
-
-@pytest.fixture(scope="module")
-def run(stored):
-    return Library([stored]).run(None)
 
 
 def control(key):
@@ -178,24 +167,24 @@ def chosen(a, b):
     return [(control("cell"), "value", str(a)), (control("other"), "value", str(b))]
 
 
-def places(*names):
-    each = ("of-{}.hidden", "why-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
+def slots(*names):
+    each = ("frame-{}.hidden", "reason-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
     return [part.format(f"compare-{name}") for name in names for part in each]
 
 
 def statistics(client, run, a, b):
     outputs = [f"compare-{part}" for part in ("hint.children", "headline.children", "reason.children", "body.style")]
-    outputs += ["compare-table.children", *places("forest")]
+    outputs += ["compare-table.children", *slots("forest")]
     return ask(client, outputs, [*chosen(a, b), ("version", "data", None)], [view(run)])
 
 
 def drawn(client, run, samples, triggered="", a=A, b=B):
     inputs = [*chosen(a, b), (control("variables"), "value", "log_prob"), ("compare-samples", "value", samples)]
-    outputs = places("difference", "pairs")
+    outputs = slots("difference", "pairs")
     return ask(client, outputs, [*inputs, ("version", "data", None)], [view(run)], triggered)
 
 
-def test_the_layout_has_its_controls_and_places(run):
+def test_the_layout_has_its_controls_and_slots(run):
     state = default(run).to("compare", cell=A, other=B)
     made = {str(part.get("id")): part for part in parts(page.layout(run, state))}
     controls = {part["id"]["key"]: part["value"] for part in made.values() if isinstance(part.get("id"), dict)}
@@ -203,7 +192,7 @@ def test_the_layout_has_its_controls_and_places(run):
     for name in ("compare-forest", "compare-difference", "compare-pairs", "compare-swap", "compare-clear"):
         assert name in made
     assert made["compare-samples"]["data"] == [str(i) for i in range(16)]
-    assert made["of-compare-forest"]["hidden"] is True
+    assert made["frame-compare-forest"]["hidden"] is True
 
 
 def test_statistics_follow(client, run):
@@ -211,7 +200,7 @@ def test_statistics_follow(client, run):
     assert found["compare-hint"]["children"] == "They differ in classifier: robust → non_robust."
     assert found["compare-headline"]["children"].startswith("Judge's accuracy: a ")
     assert found["compare-body"]["style"] == {}
-    assert found["of-compare-forest"]["hidden"] is False
+    assert found["frame-compare-forest"]["hidden"] is False
     table = found["compare-table"]["children"]
     rows = [part for part in parts(table) if part["type"] == "Tr"]
     expected = {title for title, of in SCALARS.items() if of.variable in run.ds}
@@ -225,11 +214,11 @@ def test_the_same_cell_twice_is_no_error(client, run):
     found = statistics(client, run, A, A)
     assert found["compare-body"]["style"] == {"display": "none"}
     assert "a and b are the same cell, robust, x_t, none, 0.5" in texts(found["compare-reason"]["children"])
-    assert found["of-compare-forest"]["hidden"] is True
-    assert drawn(client, run, [], a=A, b=A)["of-compare-pairs"]["hidden"] is True
+    assert found["frame-compare-forest"]["hidden"] is True
+    assert drawn(client, run, [], a=A, b=A)["frame-compare-pairs"]["hidden"] is True
 
 
-def test_selected_samples_are_in_both_figures_and_in_what_they_export(client, run):
+def test_selected_samples_are_in_both_figures_and_in_their_exports(client, run):
     plain, found = drawn(client, run, []), drawn(client, run, ["7", "2"])
     assert len(found["compare-difference"]["figure"]["data"]) == 1 + len(plain["compare-difference"]["figure"]["data"])
     assert "mean of the 2 selected" in json.dumps(found["compare-difference"]["figure"])
@@ -253,7 +242,7 @@ def exported(menu):
     return Call.decode(dict(parse_qsl(urlsplit(link).query))["call"])
 
 
-def test_the_scatter_is_left_to_the_browser_where_only_the_selection_changed(client, run):
+def test_a_new_selection_leaves_the_scatter_plot_to_the_browser(client, run):
     found = drawn(client, run, ["7"], triggered="compare-samples.value")
     assert "compare-pairs" not in found
     assert "compare-difference" in found
@@ -266,12 +255,11 @@ def images(client, run, samples):
     return ask(client, ["compare-selected.children"], inputs, states)["compare-selected"]["children"]
 
 
-def test_selected_samples_are_tiles_that_lead_to_their_trajectories(client, run):
+def test_selected_samples_have_thumbnails_that_link_to_their_trajectories(client, run, state_of):
     links = [part["href"] for part in parts(images(client, run, ["11", "4"])) if part["type"] == "A"]
     found = []
     for link in links:
-        state, notices = parse(urlsplit(link).path, dict(parse_qsl(urlsplit(link).query)), Library([run.path]))
-        assert notices == []
+        state = state_of(link)
         assert (state.page, state.cells, state.variables, state.timestep) == ("trajectory", (A, B), ("log_prob",), 300)
         found.append((state.cell, state.sample))
     assert found == [(A, 4), (A, 11), (B, 4), (B, 11)]
@@ -285,26 +273,17 @@ def test_of_many_selected_samples_the_first_are_shown(client, run, monkeypatch):
     assert "The first 2 of 3 selected samples." in texts(found)
 
 
-def opened(ds, tmp_path):
-    return Library([small_store.save(ds, tmp_path / "a.zarr")]).run(None)
-
-
-def test_a_store_without_verdicts_is_compared_all_the_same(tmp_path):
-    run = opened(small_store.recorded(), tmp_path)
+def test_a_store_without_verdicts_is_compared_all_the_same(opened):
+    run = opened(small_store.recorded())
     found = statistics(create_app([run.path]).server.test_client(), run, A, B)
     assert found["compare-headline"]["children"] == ""
     assert "`gradscope evaluate STORE` adds it" in texts(found["compare-table"]["children"])
-    assert found["of-compare-forest"]["hidden"] is False
+    assert found["frame-compare-forest"]["hidden"] is False
 
 
-def test_a_store_in_which_nothing_is_written_says_so(tmp_path):
+def test_a_store_in_which_nothing_is_written_says_so(opened):
     ds = small_store.recorded()
     ds["written"][:] = 0
-    run = opened(ds, tmp_path)
+    run = opened(ds)
     found = statistics(create_app([run.path]).server.test_client(), run, A, B)
     assert "No sample is finished in both cells yet" in texts(found["compare-reason"]["children"])
-
-
-def test_a_store_without_diagnostics_says_what_records_them(tmp_path):
-    run = opened(small_store.recorded()[["written", "image"]], tmp_path)
-    assert "add norms, cosines or belief to `probes`" in json.dumps(parts(page.layout(run, default(run))))

@@ -1,4 +1,4 @@
-"""The page of distributions, as data."""
+"""The Distributions page without a browser."""
 
 import json
 
@@ -7,29 +7,15 @@ import small_store
 from dash_client import ask, parts, texts
 
 from dashboards import create_app
-from dashboards.data.library import Library
 from dashboards.pages import distributions as page
+from dashboards.pages.compare import page as compare
 from dashboards.state import default
 from dashboards.widgets.export import Call
 
-PARTS = ("of-{}.hidden", "why-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
+PARTS = ("frame-{}.hidden", "reason-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
 
 
-def opened(ds, tmp_path):
-    return Library([small_store.save(ds, tmp_path / "a.zarr")]).run(None)
-
-
-@pytest.fixture(scope="module")
-def run(stored):
-    return Library([stored]).run(None)
-
-
-@pytest.fixture(scope="module")
-def client(stored):
-    return create_app([stored]).server.test_client()
-
-
-def asked(client, run, figure, *inputs):
+def answer(client, run, figure, *inputs):
     name = f"distributions-{figure}"
     view = {"store": run.key, "page": "distributions", "url": default(run).to("distributions").url()}
     values = [({"type": "control", "key": key}, "value", value) for key, value in inputs]
@@ -52,8 +38,8 @@ def test_the_layout_shows_at_most_four_cells(run):
 
 
 def test_ridgelines_are_of_the_chosen_cells_and_diagnostic(client, run):
-    found = asked(client, run, "ridgelines", ("cells", ["9", "1"]), ("variables", "log_prob"))
-    assert found["of-"]["hidden"] is False
+    found = answer(client, run, "ridgelines", ("cells", ["9", "1"]), ("variables", "log_prob"))
+    assert found["frame-"]["hidden"] is False
     assert found["title-"]["children"] == "log_prob over samples"
     call = Call("ridgelines", {"name": "log_prob", "cells": [small_store.BAD, small_store.GOOD]})
     assert found[""]["figure"]["data"] == json.loads(call.draw(run).to_json())["data"]
@@ -61,16 +47,16 @@ def test_ridgelines_are_of_the_chosen_cells_and_diagnostic(client, run):
     assert set(numbers["classifier"]) == {"robust", "non_robust"}
 
 
-def test_without_cells_there_is_a_hint(client, run):
-    found = asked(client, run, "ridgelines", ("cells", []), ("variables", "log_prob"))
-    assert found["of-"]["hidden"] is True
-    assert "Choose a cell above." in texts(found["why-"]["children"])
+def test_without_cells_the_page_asks_for_one(client, run):
+    found = answer(client, run, "ridgelines", ("cells", []), ("variables", "log_prob"))
+    assert found["frame-"]["hidden"] is True
+    assert "Choose a cell above." in texts(found["reason-"]["children"])
 
 
 @pytest.mark.parametrize("figure", page.OF_TENSORS)
 def test_figures_of_the_gradients_are_of_the_focused_cell(client, run, figure):
-    found = asked(client, run, figure, ("cell", "9"))
-    assert found["of-"]["hidden"] is False
+    found = answer(client, run, figure, ("cell", "9"))
+    assert found["frame-"]["hidden"] is False
     call = Call(figure, {"cell": small_store.BAD})
     assert found[""]["figure"]["data"] == json.loads(call.draw(run).to_json())["data"]
     other = Call(figure, {"cell": small_store.GOOD})
@@ -78,27 +64,28 @@ def test_figures_of_the_gradients_are_of_the_focused_cell(client, run, figure):
 
 
 @pytest.mark.parametrize("figure", page.OF_TENSORS)
-def test_without_gradients_it_says_what_records_them(tmp_path, figure):
+def test_without_gradients_the_page_says_what_records_them(opened, figure):
     ds = small_store.recorded().drop_vars(["gradient", "update", "x_t", "pred_original_sample"])
     ds["written"] = ds["written"].clip(max=1)
-    run = opened(ds, tmp_path)
-    found = asked(create_app([run.path]).server.test_client(), run, figure, ("cell", "9"))
-    assert found["of-"]["hidden"] is True
-    assert f"{page.OF_TENSORS[figure]}: gradient is not in this store" in texts(found["why-"]["children"])
-    assert "the probe `gradient` records it" in texts(found["why-"]["children"])
+    run = opened(ds)
+    found = answer(create_app([run.path]).server.test_client(), run, figure, ("cell", "9"))
+    assert found["frame-"]["hidden"] is True
+    assert f"{page.OF_TENSORS[figure]}: gradient is not in this store" in texts(found["reason-"]["children"])
+    assert "the probe `gradient` records it" in texts(found["reason-"]["children"])
 
 
-def test_a_store_in_which_nothing_is_written_says_so(tmp_path):
+def test_a_store_in_which_nothing_is_written_says_so(opened):
     ds = small_store.recorded()
     ds["written"][:] = 0
-    run = opened(ds, tmp_path)
+    run = opened(ds)
     client = create_app([run.path]).server.test_client()
-    found = asked(client, run, "ridgelines", ("cells", ["1"]), ("variables", "log_prob"))
-    assert found["of-"]["hidden"] is True
-    assert "log_prob" in texts(found["why-"]["children"])
-    assert asked(client, run, "spectrum", ("cell", "1"))["of-"]["hidden"] is True
+    found = answer(client, run, "ridgelines", ("cells", ["1"]), ("variables", "log_prob"))
+    assert found["frame-"]["hidden"] is True
+    assert "log_prob" in texts(found["reason-"]["children"])
+    assert answer(client, run, "spectrum", ("cell", "1"))["frame-"]["hidden"] is True
 
 
-def test_a_store_without_diagnostics_says_what_records_them(tmp_path):
-    run = opened(small_store.recorded()[["written", "image"]], tmp_path)
-    assert "add norms, cosines or belief to `probes`" in json.dumps(parts(page.layout(run, default(run))))
+@pytest.mark.parametrize("page", [page, compare])
+def test_a_store_without_diagnostics_says_what_records_them(opened, page):
+    run = opened(small_store.recorded()[["written", "image"]])
+    assert "add norms, cosines or belief to `probes`" in texts(page.layout(run, default(run)))

@@ -1,4 +1,4 @@
-"""A figure's numbers as CSV, its Python, its name in a URL; and pictures that say where they come from."""
+"""Export of figures: numbers as CSV, Python, the call in a URL, and pictures with their origin."""
 
 import base64
 import io
@@ -41,12 +41,7 @@ CALLS = [
 RUN_LATER = Call("curves", {"name": "gradient_cosine", "cells": [GOOD, BAD], "sample": 2, "focus": BAD})
 
 
-@pytest.fixture
-def run(library):
-    return library.run(None)
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(library):
     server = Flask("test")
     register(server, library, "/below/")
@@ -81,7 +76,7 @@ def test_the_csv_holds_the_numbers(run, call):
     assert json.loads(about["arguments"]) == call.arguments
 
 
-def test_the_csv_says_what_the_table_does_not(run):
+def test_the_csv_has_the_attributes_of_the_numbers(run):
     about, _ = read(CALLS[3].csv(run))
     (cluster,) = CALLS[3].numbers(run).attrs["clusters"]
     assert json.loads(about["clusters"]) == [cluster | {"p": None}]  # of 16 samples there is none
@@ -107,7 +102,7 @@ def test_python_runs_on_its_own(run, tmp_path):
     assert json.loads(shown.read_text()) == json.loads(RUN_LATER.draw(run).to_json())
 
 
-def test_names_in_a_store_are_no_code_and_no_lines_of_their_own(tmp_path):
+def test_names_of_a_store_add_neither_code_nor_lines(tmp_path):
     ds = small_store.evaluated().assign_coords(classifier=["'); raise SystemExit('", "# forged: yes"])
     cells = [GOOD | {"classifier": name} for name in ds["classifier"].values.tolist()]
     path = tmp_path / "it's a\nstore.zarr"
@@ -147,7 +142,7 @@ def test_a_call_comes_back_from_its_text(call):
         (Call("spectrum", [1]).encode(), "cannot be read"),
     ],
 )
-def test_a_text_that_is_no_call_is_refused(text, message):
+def test_a_text_that_is_not_a_call_is_refused(text, message):
     with pytest.raises(GradscopeError, match=message):
         Call.decode(text)
 
@@ -179,14 +174,14 @@ def test_numbers_over_http(client, run):
         (f"5f0c.csv?call={Call('magnitudes', {'cell': GOOD, 'samples': 10**6}).encode()}", "from 1 to 4096"),
     ],
 )
-def test_what_does_not_exist_is_said_over_http(client, address, message):
+def test_an_unknown_run_or_figure_is_answered_in_a_line(client, address, message):
     answer = client.get(f"/below/numbers/{address}")
     assert answer.status_code == 404
     assert answer.mimetype == "text/plain"
     assert message in answer.text
 
 
-def test_a_store_that_cannot_be_opened_is_said_over_http(tmp_path):
+def test_a_store_that_cannot_be_opened_is_answered_in_a_line(tmp_path):
     library = Library([tmp_path])
     server = Flask("test")
     register(server, library, "/")
@@ -203,8 +198,8 @@ PAGE = """<html><body>
 <a href="numbers/5f0c.csv?call=abc" download="x.csv">CSV</a>
 <script src="plotly.js"></script>
 <script>
-  const saved = { said: [] };
-  window.gradscope = { copy: (text, said) => (saved.python = text), say: (text) => saved.said.push(text) };
+  const saved = { messages: [] };
+  window.gradscope = { copy: (text, message) => (saved.python = text), say: (text) => saved.messages.push(text) };
   HTMLAnchorElement.prototype.click = function () { saved[this.download] = this.href; };
 </script>
 <script src="export.js"></script>
@@ -227,7 +222,7 @@ PAGE = """<html><body>
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """What a page's export buttons save, of a figure on a dark page whose legend is hidden."""
+    """Files that the export buttons save, for a figure on a dark page with a hidden legend."""
     folder = tmp_path_factory.mktemp("page")
     figure = {
         "data": [{"y": [1, 3, 2], "name": name} for name in ("first", "second")],
@@ -253,7 +248,7 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.browser
-def test_a_saved_picture_is_dark_on_white_with_legend_and_says_where_it_is_from(saved):
+def test_a_saved_picture_is_dark_on_white_with_legend_and_origin(saved):
     svg = ElementTree.fromstring(unquote(saved["figure.svg"].removeprefix("data:image/svg+xml,")))
     texts = ["".join(each.itertext()) for each in svg.iter("{http://www.w3.org/2000/svg}tspan")]
     assert "run 5f0c · store <i>.zarr" in texts
@@ -268,11 +263,11 @@ def test_a_saved_picture_is_dark_on_white_with_legend_and_says_where_it_is_from(
     assert float(svg.get("height")) > 300 + 30
     assert saved["figure.png"].startswith("data:image/png;base64,")
     assert saved["after"] == saved["before"]
-    assert saved["said"] == []
+    assert saved["messages"] == []
 
 
 @pytest.mark.browser
-def test_python_is_copied_and_numbers_are_told_their_view(saved):
+def test_python_is_copied_and_numbers_state_their_view(saved):
     assert saved["python"] == "print(1 < 2)"
     query = parse_qs(urlsplit(saved["csv"]).query)
     assert query["call"] == ["abc"]

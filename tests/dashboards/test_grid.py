@@ -1,4 +1,4 @@
-"""Tables as data: what ag-grid is given."""
+"""Tables: the properties that ag-grid gets."""
 
 import json
 import re
@@ -12,7 +12,18 @@ from dashboards.pages.overview.cells_table import cell_columns
 from dashboards.pages.overview.findings_table import COLUMNS
 from dashboards.pages.run import ARRAYS, PROGRESS
 from dashboards.pages.samples.samples_table import sample_columns
-from dashboards.widgets.grid import HEADER, ROW, badges, fitting, interval, marked, number, renewed, table, words
+from dashboards.widgets.grid import (
+    HEADER,
+    ROW,
+    badge,
+    badge_column,
+    changed_columns,
+    height_of,
+    interval_column,
+    number_column,
+    table,
+    text_column,
+)
 
 SCRIPT = (Path(dashboards.__file__).parent / "assets" / "tables.js").read_text()
 
@@ -29,29 +40,31 @@ def test_every_column_has_a_name_and_no_field_is_a_path(columns):
         assert "." not in column["field"]
 
 
-def test_the_functions_that_columns_name_are_there(columns):
-    grid = table("t", columns, [], "a table", at="at").children.to_plotly_json()["props"]
-    for called in re.findall(r'"function": "(\w+)\(', json.dumps(grid)) + ["openRow", "lookAtRow"]:
+def test_the_script_has_the_functions_that_columns_name(columns):
+    grid = table("t", columns, [], "a table", store="store").children.to_plotly_json()["props"]
+    for called in re.findall(r'"function": "(\w+)\(', json.dumps(grid)) + ["openRow", "focusRow"]:
         assert f"functions.{called} =" in SCRIPT
     for component in re.findall(r'"cellRenderer": "(\w+)"', json.dumps(grid)):
         assert f"components.{component} =" in SCRIPT
 
 
 def test_nothing_is_run_or_read_as_markup():
-    grid = table("t", [words("name", "name", 80)], [{"id": "0", "name": "<img src=x onerror=alert(1)>"}], "a table")
+    grid = table(
+        "t", [text_column("name", "name", 80)], [{"id": "0", "name": "<img src=x onerror=alert(1)>"}], "a table"
+    )
     props = grid.children.to_plotly_json()["props"]
     assert "dangerously_allow_code" not in props
     assert "markdown" not in json.dumps(props)
     assert "innerHTML" not in SCRIPT
 
 
-def test_a_row_acts_by_mouse_and_keyboard():
+def test_a_row_reacts_to_mouse_and_keyboard():
     listens = table("t", [], [], "a table").children.eventListeners
     assert listens["rowClicked"] == listens["cellKeyDown"] == ["openRow(params)"]
     assert listens["cellFocused"] == []
-    watched = table("t", [], [], "a table", at="place").children
-    assert watched.eventListeners["cellFocused"] == watched.eventListeners["cellMouseOver"] == ["lookAtRow(params)"]
-    assert watched.dashGridOptions["context"] == {"at": "place"}
+    watched = table("t", [], [], "a table", store="row").children
+    assert watched.eventListeners["cellFocused"] == watched.eventListeners["cellMouseOver"] == ["focusRow(params)"]
+    assert watched.dashGridOptions["context"] == {"store": "row"}
 
 
 def test_a_table_has_a_name_for_screen_readers():
@@ -63,27 +76,27 @@ def test_a_table_has_a_name_for_screen_readers():
 
 @pytest.mark.parametrize(("rows", "most", "shown"), [(0, 7, 1), (1, 7, 1), (7, 7, 7), (50, 7, 7), (5, 16, 5)])
 def test_the_height_fits_the_rows(rows, most, shown):
-    assert HEADER + shown * ROW <= int(fitting(rows, most).removesuffix("px")) < HEADER + (shown + 0.5) * ROW
+    assert HEADER + shown * ROW <= int(height_of(rows, most).removesuffix("px")) < HEADER + (shown + 0.5) * ROW
 
 
 def test_numbers_sort_and_filter_as_numbers_and_texts_as_texts():
-    assert number("n", "n", 50)["filter"] == "agNumberColumnFilter"
-    assert interval("n", "n", 50, digits=2)["valueFormatter"] == {
+    assert number_column("n", "n", 50)["filter"] == "agNumberColumnFilter"
+    assert interval_column("n", "n", 50, digits=2)["valueFormatter"] == {
         "function": "interval(params.value, params.data.n_low, params.data.n_high, 2)"
     }
-    assert number("n", "n", 50, filter=False)["filter"] is False
-    assert "filter" not in words("w", "w", 50)
-    assert badges("w", "w", 50)["cellRenderer"] == "Badges"
+    assert number_column("n", "n", 50, filter=False)["filter"] is False
+    assert "filter" not in text_column("w", "w", 50)
+    assert badge_column("w", "w", 50)["cellRenderer"] == "Badges"
 
 
 def test_a_severity_has_a_symbol_that_the_script_knows():
     for severity in ("alarm", "warning"):
-        symbol, text = marked(severity, "unstable").split()
+        symbol, text = badge(severity, "unstable").split()
         assert text == "unstable"
         assert f'"{symbol}": "{severity}"' in SCRIPT
 
 
-def test_columns_are_set_anew_only_where_they_changed():
-    columns = [words("name", "name", 80), number("n", "n", 50)]
-    assert renewed(columns, json.loads(json.dumps(columns))) is no_update
-    assert renewed(columns, columns[:1]) == columns
+def test_columns_are_set_only_where_they_changed():
+    columns = [text_column("name", "name", 80), number_column("n", "n", 50)]
+    assert changed_columns(columns, json.loads(json.dumps(columns))) is no_update
+    assert changed_columns(columns, columns[:1]) == columns

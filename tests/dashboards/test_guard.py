@@ -1,4 +1,4 @@
-"""Who is let in, by requests as browsers and attackers send them."""
+"""The guard, by requests as browsers and attackers send them."""
 
 import pytest
 
@@ -26,8 +26,8 @@ def local(stored):
 
 
 @pytest.fixture(scope="module")
-def opened(stored):
-    """One that is open to others."""
+def public(stored):
+    """A server that other machines reach."""
     return create_app([stored]).server.test_client()
 
 
@@ -44,11 +44,11 @@ def status(client, path, **headers):
 
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize(
-    ("host", "let_in"),
+    ("host", "allowed"),
     [
         ("localhost", True),
         ("LOCALHOST:8050", True),
-        ("127.0.0.1:9000", True),  # a tunnel has a port of its own
+        ("127.0.0.1:9000", True),  # a tunnel has another port
         ("[::1]:8050", True),
         ("me.test:8050", True),
         ("evil.test", False),
@@ -60,32 +60,32 @@ def status(client, path, **headers):
         ("[::]:8050", False),
     ],
 )
-def test_a_local_server_answers_to_its_own_names_alone(local, opened, path, host, let_in):
-    assert (status(local, path, Host=host) != 421) == let_in
-    assert status(opened, path, Host=host) == 200
+def test_a_local_server_answers_to_its_own_names_alone(local, public, path, host, allowed):
+    assert (status(local, path, Host=host) != 421) == allowed
+    assert status(public, path, Host=host) == 200
 
 
 @pytest.mark.parametrize(
     "host", ["", "localhost:", "a b", "localhost:80@evil.test", "local/host", "x:999999", "[x", "é"]
 )
-def test_what_is_no_host_is_refused_by_all(local, opened, host):
-    assert status(local, "/", Host=host) == status(opened, "/", Host=host) == 400
+def test_a_malformed_host_is_refused_by_all(local, public, host):
+    assert status(local, "/", Host=host) == status(public, "/", Host=host) == 400
 
 
-def test_a_refused_name_is_told_what_to_do(local):
-    told = local.get("/", headers={"Host": "gpu.test:8050"}).text
-    assert "'gpu.test' is not a name of it" in told
-    assert "127.0.0.1 or [::1] or localhost or me.test" in told
-    assert "reverse proxy" in told
+def test_a_refused_name_gets_advice(local):
+    text = local.get("/", headers={"Host": "gpu.test:8050"}).text
+    assert "'gpu.test' is not a name of it" in text
+    assert "127.0.0.1 or [::1] or localhost or me.test" in text
+    assert "reverse proxy" in text
 
 
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize(
-    ("site", "mode", "dest", "let_in"),
+    ("site", "mode", "dest", "allowed"),
     [
         ("same-origin", "cors", "empty", True),
         ("same-origin", "no-cors", "image", True),
-        ("none", "navigate", "document", True),  # an address that is typed
+        ("none", "navigate", "document", True),  # a typed address
         ("cross-site", "cors", "empty", False),
         ("cross-site", "no-cors", "image", False),
         ("cross-site", "no-cors", "script", False),
@@ -96,14 +96,14 @@ def test_a_refused_name_is_told_what_to_do(local):
         ("", "", "", False),
     ],
 )
-def test_pages_of_other_sites_reach_nothing(local, opened, path, site, mode, dest, let_in):
+def test_pages_of_other_sites_reach_nothing(local, public, path, site, mode, dest, allowed):
     sent = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": mode, "Sec_Fetch_Dest": dest}
-    for client in (local, opened):
-        assert (status(client, path, **HERE, **sent) != 403) == let_in
+    for client in (local, public):
+        assert (status(client, path, **HERE, **sent) != 403) == allowed
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_links_of_other_sites_lead_in_but_forms_do_not(local, site):
+def test_links_of_other_sites_are_followed_but_forms_are_not(local, site):
     sent = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     assert status(local, "/trajectory", **HERE, **sent) == 200
     assert status(local, PAGE, **HERE, **sent) == 403
@@ -111,7 +111,7 @@ def test_links_of_other_sites_lead_in_but_forms_do_not(local, site):
 
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize(
-    ("origin", "let_in"),
+    ("origin", "allowed"),
     [
         ("http://127.0.0.1:8050", True),
         ("https://127.0.0.1:8050", True),
@@ -123,13 +123,13 @@ def test_links_of_other_sites_lead_in_but_forms_do_not(local, site):
         ("", False),
     ],
 )
-def test_without_word_of_the_site_the_origin_has_to_agree(local, opened, path, origin, let_in):
-    for client in (local, opened):
-        assert (status(client, path, **HERE, Origin=origin) != 403) == let_in
+def test_without_sec_fetch_site_the_origin_has_to_agree(local, public, path, origin, allowed):
+    for client in (local, public):
+        assert (status(client, path, **HERE, Origin=origin) != 403) == allowed
 
 
-def test_our_page_is_let_in_through_a_proxy_that_sends_its_own_host(local):
-    """Of a proxy such as nginx come Host 127.0.0.1:8050, and from the browser the public name as Origin."""
+def test_our_page_is_allowed_through_a_proxy_that_sends_its_own_host(local):
+    """A proxy such as nginx sends Host 127.0.0.1:8050, the browser sends the public name as Origin."""
     over_tls = {"Origin": "https://public.test", "Sec_Fetch_Site": "same-origin", "Sec_Fetch_Mode": "cors"}
     assert status(local, PAGE, **HERE, **over_tls) == 200
     plain = {"Origin": "http://public.test"}
@@ -143,14 +143,14 @@ def test_our_page_is_let_in_through_a_proxy_that_sends_its_own_host(local):
     assert status(local, PAGE, **HERE, **plain, **{guard.PAGE_HEADER: value, "Sec_Fetch_Site": "cross-site"}) == 403
 
 
-def test_no_other_origin_gets_leave(local):
-    """What browsers ask before they send a header or JSON to another origin."""
-    asked = {"Origin": "http://evil.test", "Access-Control-Request-Method": "POST"}
-    asked |= {"Access-Control-Request-Headers": f"content-type,{guard.PAGE_HEADER}"}
-    for headers in (asked, asked | {"Origin": "http://127.0.0.1:8050"}):
+def test_no_other_origin_gets_permission(local):
+    """The preflight request, which browsers send before a header or JSON to another origin."""
+    preflight = {"Origin": "http://evil.test", "Access-Control-Request-Method": "POST"}
+    preflight |= {"Access-Control-Request-Headers": f"content-type,{guard.PAGE_HEADER}"}
+    for headers in (preflight, preflight | {"Origin": "http://127.0.0.1:8050"}):
         answer = local.options(PAGE, headers=HERE | headers)
         assert not [name for name in answer.headers.keys() if name.startswith("Access-Control")]
-    assert local.options(PAGE, headers=HERE | asked).status_code == 403
+    assert local.options(PAGE, headers=HERE | preflight).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_no_other_origin_gets_leave(local):
         "/_dash-component-suites/dash/%252e%252e/x.js", "/trajectory/../../x", "/run%00.png", "/a%0d%0aSet-Cookie:x",
     ],
 )  # fmt: skip
-def test_nothing_is_found_beside_what_is_served(local, opened, path):
-    assert status(local, path, **HERE) == status(opened, path) == 404
+def test_paths_outside_of_the_app_are_not_found(local, public, path):
+    assert status(local, path, **HERE) == status(public, path) == 404
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "POST"])
@@ -177,13 +177,13 @@ def test_nothing_else_can_be_done_to_a_page(local, method):
 
 def test_large_bodies_are_refused_unread(local):
     for path in (PAGE, "/trajectory"):
-        answer = local.post(path, data=b"x" * (guard.LARGEST + 1), headers=HERE | DASHES)
+        answer = local.post(path, data=b"x" * (guard.MAX_BODY + 1), headers=HERE | DASHES)
         assert (answer.status_code, answer.mimetype) == (413, "text/plain")
 
 
-def test_answers_say_what_browsers_may_do_with_them(opened):
+def test_answers_restrict_the_browser(public):
     for path in PAGES:
-        headers = (opened.post(path, json=BODY) if path == PAGE else opened.get(path)).headers
+        headers = (public.post(path, json=BODY) if path == PAGE else public.get(path)).headers
         assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "frame-ancestors 'self'" in headers["Content-Security-Policy"]

@@ -1,4 +1,4 @@
-"""A store from a stranger: its texts are shown as texts, on pages, in figures, files and reports."""
+"""A store from a stranger: pages, figures, files and reports show its texts as texts."""
 
 import csv
 import io
@@ -51,7 +51,7 @@ def run(library):
 
 
 def drawn(figure):
-    """Every text of a figure that plotly reads as its markup."""
+    """Every text of a figure that plotly reads as markup."""
     found = []
 
     def look(value, key=""):
@@ -70,7 +70,7 @@ def drawn(figure):
 
 
 def tags(text):
-    """Names of the tags that a reader of markup finds."""
+    """Names of the tags that a reader of markup would find."""
     return re.findall(r"<\s*/?\s*(\w+)", text)
 
 
@@ -97,7 +97,7 @@ def test_files_of_numbers_hold_no_formula(run, name):
                 assert not computed or re.fullmatch(r"\s*[+-]?[\d.]+(e[+-]?\d+)?\s*", cell), cell
 
 
-def test_what_is_harmless_stays_as_it_is():
+def test_harmless_texts_stay_as_they_are():
     for same in ("robust", "x=1", "a-b, c", "-1.5", "+3", "a,-2.5,b", "", 1, -1.5, None, float("inf")):
         assert harmless(same) is same or harmless(same) == same
     assert harmless(FORMULA).startswith("'=")
@@ -118,7 +118,7 @@ def test_names_cannot_leave_the_file_name_or_the_header(run, library):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_python_holds_names_as_values(run, name):
-    """It does nothing but import, open, draw and show; what is recorded comes back from it as it was."""
+    """The script only imports, opens, draws and shows; the recorded names are values in it."""
     import ast
 
     tree = ast.parse(Call(name, CALLS[name]).python(run))
@@ -132,7 +132,7 @@ def test_python_holds_names_as_values(run, name):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_hold_recorded_texts_as_children_alone(run, page):
-    """React shows children and these properties as texts; links stay on this host, and nothing reads markup."""
+    """React shows children and these properties as texts; links stay on this host; nothing reads markup."""
     made = parts(PAGES[page].layout(run, default(run, page)))
     assert made
     for part in made:

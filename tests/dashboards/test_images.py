@@ -1,4 +1,4 @@
-"""What the pictures show, element by element, against a drawing by hand."""
+"""The pictures, element by element, against pictures that are drawn by a loop."""
 
 import io
 import json
@@ -11,9 +11,9 @@ from benchmarks.make_store import Run, Settings, record
 from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
 
-from dashboards.data.recorded import Recorded
+from dashboards.data.open_run import OpenRun
 from dashboards.images import png
-from dashboards.images.tiles import MAGENTA, Images
+from dashboards.images.tiles import MAGENTA, Tiles
 from gradscope.errors import GradscopeError
 from gradscope.store import StoreWriter, create, open_store
 from gradscope.store.chunks import Chunks
@@ -65,11 +65,11 @@ def expected_map(values, end):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("limits", ["shared", "cell"])
 def test_a_frame_shows_every_element(marred, limits):
-    run, ds = Recorded(marred), open_store(marred).load()
+    run, ds = OpenRun(marred), open_store(marred).load()
     cells = [0, 1, 2, 3, 4, 9]
-    picture = Images().frame(run, 1, 4, cells, limits)
+    picture = Tiles().frame(run, 1, 4, cells, limits)
     assert pixels(picture).shape == (6 * SIZE, 4 * SIZE, 4)
-    about = json.loads(picture.about)
+    about = json.loads(picture.description)
     at = [np.unravel_index(cell, small_store.SHAPE) for cell in cells]
     raw = {name: [ds[name].values[(*i, 1, 4)] for i in at] for name in NAMES}
     there = [True, True, True, True, False, True]
@@ -109,31 +109,32 @@ def test_a_frame_shows_every_element(marred, limits):
             assert about["norms"][name][row] == expected, (name, row)
 
 
-def test_numbers_keep_their_meaning_at_every_scale(tmp_path):
+def test_colours_and_norms_at_every_scale(tmp_path):
     """Gradients of 1e-30 and of 1e30, whose squares float32 does not hold."""
-    ds = small_store.recorded()
+    ds = small_store.recorded()[["gradient", "written"]]
     unit = ds["gradient"].values[0, 0, 0, 1, 0, 3]
     ds["gradient"] = ds["gradient"].astype(np.float32)
     ds["gradient"][0, 0, 0, 0, 0, 3], ds["gradient"][0, 0, 0, 1, 0, 3] = 1e-30 * unit, 1e30 * unit
-    run = Recorded(small_store.save(ds, tmp_path / "s.zarr"))
-    picture = Images().frame(run, 0, 3, [0, 1], "cell")
+    run = OpenRun(small_store.save(ds, tmp_path / "s.zarr"))
+    picture = Tiles().frame(run, 0, 3, [0, 1], "cell")
     np.testing.assert_array_equal(tile(picture, 0, 0), tile(picture, 1, 0))
-    small, large = json.loads(picture.about)["norms"]["gradient"]
+    small, large = json.loads(picture.description)["norms"]["gradient"]
     assert small == pytest.approx(1e-30 * np.linalg.norm(unit), rel=1e-4)
     assert large == pytest.approx(1e30 * np.linalg.norm(unit), rel=1e-4)
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4"])
-def test_what_a_run_wrote_is_shown_and_read_once_a_chunk(tmp_path, monkeypatch, codec):
+def test_a_recorded_run_is_shown_and_each_chunk_read_once(tmp_path, monkeypatch, codec):
+    monkeypatch.setattr("gradscope.store.schema._TENSOR_CHUNK_BYTES", 10 * 3 * SIZE**2 * 4)  # ten steps
     path = record(tmp_path / "s.zarr", Run(Settings(**{**vars(SETTINGS), "codec": codec})))
-    run, images, ds = Recorded(path), Images(), open_store(path).load()
+    run, images, ds = OpenRun(path), Tiles(), open_store(path).load()
     reads = []
     original = Chunks.around
     monkeypatch.setattr(Chunks, "around", lambda self, at: reads.append(at) or original(self, at))
     for step in range(20):
         picture = images.frame(run, 2, step, [0, 3], "shared")
         assert picture.complete
-        norms = json.loads(picture.about)["norms"]["gradient"]
+        norms = json.loads(picture.description)["norms"]["gradient"]
         np.testing.assert_allclose(norms, ds["gradient_norm"].values.reshape(4, 4, 20)[[0, 3], 2, step], rtol=1e-4)
         guess = ds["pred_original_sample"].values.reshape(4, 4, 20, 3, SIZE, SIZE)[3, 2, step]
         np.testing.assert_allclose(tile(picture, 1, 3)[..., :3], 127.5 * (np.moveaxis(guess, 0, -1) + 1), atol=0.51)
@@ -141,14 +142,14 @@ def test_what_a_run_wrote_is_shown_and_read_once_a_chunk(tmp_path, monkeypatch, 
 
 
 def test_a_half_precision_tensor_is_scaled_by_its_exponents(tmp_path):
-    ds = small_store.recorded()
-    plain = Images().frame(Recorded(small_store.save(ds, tmp_path / "plain.zarr")), 0, 3, [1, 2], "cell")
+    ds = small_store.recorded()[["gradient", "written"]]
+    plain = Tiles().frame(OpenRun(small_store.save(ds, tmp_path / "plain.zarr")), 0, 3, [1, 2], "cell")
     exponent = np.frexp(np.abs(ds["gradient"]).max(["channel", "height", "width"]).values)[1].astype(np.int16)
     ds["gradient"] = (ds["gradient"] * 2.0 ** -exponent[..., None, None, None].astype(float)).astype(np.float16)
     ds["gradient_exponent"] = (ds["written"].dims, exponent)
-    half = Images().frame(Recorded(small_store.save(ds, tmp_path / "half.zarr")), 0, 3, [1, 2], "cell")
+    half = Tiles().frame(OpenRun(small_store.save(ds, tmp_path / "half.zarr")), 0, 3, [1, 2], "cell")
     assert np.abs(pixels(half).astype(int) - pixels(plain)).max() <= 3
-    norms = [json.loads(picture.about)["norms"]["gradient"] for picture in (half, plain)]
+    norms = [json.loads(picture.description)["norms"]["gradient"] for picture in (half, plain)]
     np.testing.assert_allclose(*norms, rtol=1e-3)
 
 
@@ -157,7 +158,7 @@ def test_a_growing_chunk_is_read_again(tmp_path, hold):
     path = tmp_path / "s.zarr"
     create(path, made.schema, made.attributes())
     frames = list(made.frames())[:5]
-    images, run = Images(), Recorded(hold(path))
+    images, run = Tiles(), OpenRun(hold(path))
     for end in (3, 5):
         writer = StoreWriter(path, made.schema)
         for frame in frames[:end]:
@@ -168,13 +169,13 @@ def test_a_growing_chunk_is_read_again(tmp_path, hold):
             picture = images.frame(run, 1, step, [0], "shared")
             assert picture.complete is (step < end)
             norm = np.linalg.norm(frames[step].arrays["gradient"][1].ravel()) if step < end else None
-            assert json.loads(picture.about)["norms"]["gradient"] == [norm and pytest.approx(norm, rel=1e-4)]
+            assert json.loads(picture.description)["norms"]["gradient"] == [norm and pytest.approx(norm, rel=1e-4)]
 
 
 def test_thumbnails_are_the_final_images_in_rows_of_eight(marred):
-    run, ds = Recorded(marred), open_store(marred)
+    run, ds = OpenRun(marred), open_store(marred)
     image = ds["image"].values.reshape(16, 16, 3, SIZE, SIZE)
-    picture = Images().thumbnails(run, 8, 3, 13)
+    picture = Tiles().thumbnails(run, 8, 3, 13)
     assert pixels(picture).shape == (2 * SIZE, 8 * SIZE, 4)
     assert not picture.complete
     for k, sample in enumerate(range(3, 14)):
@@ -188,24 +189,24 @@ def test_thumbnails_are_the_final_images_in_rows_of_eight(marred):
         np.testing.assert_allclose(shown[..., :3], expected, atol=0.51)
         assert (shown[..., 3] == 255).all()
     assert (tile(picture, 1, 3) == 0).all()
-    few = Images().thumbnails(run, 0, 2, 4)
+    few = Tiles().thumbnails(run, 0, 2, 4)
     assert pixels(few).shape == (SIZE, 3 * SIZE, 4)
     assert few.complete
 
 
 def test_one_channel_is_grey_and_two_are_their_mean(tmp_path):
     for channels in (1, 2):
-        ds = small_store.recorded().isel(channel=slice(channels))
-        run = Recorded(small_store.save(ds, tmp_path / f"{channels}.zarr"))
-        picture = Images().thumbnails(run, 0, 0, 0)
+        ds = small_store.recorded()[["gradient", "image", "written"]].isel(channel=slice(channels))
+        run = OpenRun(small_store.save(ds, tmp_path / f"{channels}.zarr"))
+        picture = Tiles().thumbnails(run, 0, 0, 0)
         expected = 127.5 * (ds["image"].values[0, 0, 0, 0, 0].mean(axis=0).clip(-1, 1) + 1)
         for channel in range(3):
             np.testing.assert_allclose(pixels(picture)[..., channel], expected, atol=0.51)
-        assert pixels(Images().frame(run, 0, 0, [0], "shared")).shape == (SIZE, 4 * SIZE, 4)
+        assert pixels(Tiles().frame(run, 0, 0, [0], "shared")).shape == (SIZE, SIZE, 4)
 
 
-def test_what_is_not_there_is_refused_with_what_is(marred, tmp_path):
-    run, images = Recorded(marred), Images()
+def test_unknown_pictures_are_refused_with_the_possible_ones(marred, tmp_path):
+    run, images = OpenRun(marred), Tiles()
     for sample, step, cells, text in [
         (4, 0, [0], "sample 4: there are 4 samples with tensors, from 0"),
         (0, 10, [0], "step 10: there are 10 steps, from 0"),
@@ -223,19 +224,19 @@ def test_what_is_not_there_is_refused_with_what_is(marred, tmp_path):
     ds = small_store.recorded().drop_vars([*NAMES, "image"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run = Recorded(small_store.save(ds, tmp_path / "s.zarr"))
+        run = OpenRun(small_store.save(ds, tmp_path / "s.zarr"))
     with pytest.raises(GradscopeError, match="sample 0: there are 0 samples with tensors"):
         images.frame(run, 0, 0, [0], "shared")
     with pytest.raises(GradscopeError, match="no final images"):
         images.thumbnails(run, 0, 0, 0)
 
 
-def test_steps_between_kept_ones_are_refused(tmp_path):
+def test_steps_without_tensors_are_refused(tmp_path):
     path = record(tmp_path / "s.zarr", Run(Settings(**{**vars(SETTINGS), "tensor_every": 3})))
-    run = Recorded(path)
-    assert Images().frame(run, 2, 9, [0], "shared").complete
+    run = OpenRun(path)
+    assert Tiles().frame(run, 2, 9, [0], "shared").complete
     with pytest.raises(GradscopeError, match="step 10: tensors are kept every 3 steps, from step 0"):
-        Images().frame(run, 2, 10, [0], "shared")
+        Tiles().frame(run, 2, 10, [0], "shared")
 
 
 @pytest.mark.parametrize("channels", [3, 4])

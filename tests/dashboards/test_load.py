@@ -1,4 +1,4 @@
-"""Fifty clients that scrub through one server for a minute: no error, no growth, and nobody is left behind."""
+"""Fifty clients scrub through one server for a minute: no error, no growth, and no starved client."""
 
 import http.client
 import json
@@ -19,20 +19,20 @@ from chromium import command
 
 CLIENTS, SECONDS = 50, 60
 ROUND = small_store.TIMESTEPS + 3
-"""What a client asks for when it comes round once: each timestep, numbers, a curve, thumbnails."""
+"""Requests of one round of a client: each timestep, numbers, a curve, thumbnails."""
 GROWTH = 48 * 2**20
-"""Bytes that the server may grow by after it is warm."""
+"""Bytes by which the warm server may grow."""
 FAIR = 0.5
-"""Of the fastest client's answers, the slowest has at least this share."""
+"""The slowest client gets at least this share of the fastest client's answers."""
 VIEW = {"store": "5f0c", "page": "trajectory", "url": "trajectory?store=5f0c&cell=1&t=400&sample=0"}
 NUMBERS = ["trajectory-numbers.data"]
-CURVE = ["of-curve-0.hidden", "title-curve-0.children", "caption-curve-0.children", "menu-curve-0.children"]
+CURVE = ["frame-curve-0.hidden", "title-curve-0.children", "caption-curve-0.children", "menu-curve-0.children"]
 CURVE += ["curve-0.figure", "curve-0.style"]
 
 
 @dataclass
 class Client:
-    """Scrubs as the trajectory page does: pictures step by step, and curves and numbers where the cursor rests."""
+    """Scrubs as the Trajectory page does: pictures step by step, then curves and numbers where the cursor rests."""
 
     url: str
     seed: int
@@ -48,9 +48,12 @@ class Client:
                     self._ask(connection, "GET", f"/frames/5f0c/{sample}/{step}.png?cells={cells:x}&limits=shared")
                 numbers = [i for i in range(16) if cells >> i & 1]
                 at = {"cell": numbers[0], "sample": sample, "cells": numbers, "variables": ["gradient_cosine"]}
-                inputs, states = [("trajectory-at", "data", at), ("version", "data", None)], [("view", "data", VIEW)]
+                inputs, states = (
+                    [("trajectory-cursor", "data", at), ("version", "data", None)],
+                    [("view", "data", VIEW)],
+                )
                 for outputs in (NUMBERS, CURVE):
-                    body = dash_client.body(outputs, inputs, states, "trajectory-at.data")
+                    body = dash_client.body(outputs, inputs, states, "trajectory-cursor.data")
                     self._ask(connection, "POST", "/_dash-update-component", json.dumps(body))
                 first = rng.randrange(8)
                 self._ask(connection, "GET", f"/thumbnails/5f0c/{numbers[0]}.png?samples={first}-{first + 7}")
@@ -73,7 +76,7 @@ class Client:
 
 @dataclass
 class Use:
-    """What a process uses."""
+    """Resources of a process."""
 
     memory: int
     files: int
@@ -87,7 +90,7 @@ class Use:
 
 
 def load(store: Path, clients: int, seconds: float) -> tuple[list[Client], Use, Use]:
-    """The clients afterwards, and what the server used once it was warm and at the end, with all still connected."""
+    """The clients, and the server's resources when it was warm and at the end, with all clients connected."""
     with command(store) as (url, pid):
         until = time.monotonic() + seconds
         asking = [Client(url, seed) for seed in range(clients)]
@@ -96,7 +99,7 @@ def load(store: Path, clients: int, seconds: float) -> tuple[list[Client], Use, 
             thread.start()
         while min(len(client.latencies) for client in asking) < ROUND and time.monotonic() < until - seconds / 2:
             time.sleep(0.2)
-        warm = Use.of(pid)  # everybody came round once: what is loaded and started at first use is there
+        warm = Use.of(pid)  # each client finished a round: everything is loaded
         time.sleep(max(0, until - time.monotonic() - 1))
         end = Use.of(pid)
         for thread in threads:
@@ -105,7 +108,7 @@ def load(store: Path, clients: int, seconds: float) -> tuple[list[Client], Use, 
     return asking, warm, end
 
 
-def told(clients: list[Client], warm: Use, end: Use, seconds: float) -> str:
+def summary(clients: list[Client], warm: Use, end: Use, seconds: float) -> str:
     latencies = sorted(latency for client in clients for latency in client.latencies)
     counts = sorted(len(client.latencies) for client in clients)
     late = latencies[int(0.99 * len(latencies))]
@@ -121,7 +124,7 @@ def told(clients: list[Client], warm: Use, end: Use, seconds: float) -> str:
 def test_fifty_clients_that_scrub_for_a_minute(tmp_path):
     store = small_store.save(small_store.evaluated(), tmp_path / "small.zarr")
     clients, warm, end = load(store, CLIENTS, SECONDS)
-    print(told(clients, warm, end, SECONDS))
+    print(summary(clients, warm, end, SECONDS))
     assert [error for client in clients for error in client.errors] == []
     counts = [len(client.latencies) for client in clients]
     assert min(counts) >= ROUND

@@ -1,4 +1,4 @@
-"""Stores that do not name their classes, as those of a sampler of one's own: every page shows the classes' numbers."""
+"""Stores without names of classes, as a user's own sampler may record: every page shows the classes' numbers."""
 
 import json
 
@@ -9,11 +9,11 @@ from dash_client import texts
 from plotly.io.json import to_json_plotly
 
 from dashboards import pages
-from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
 from dashboards.state import default
 from dashboards.widgets.export import Call
 from dashboards.widgets.verdicts import verdicts
-from gradscope.analysis.contents import class_names
+from gradscope.analysis.verdicts import class_names
 
 CELLS = [small_store.GOOD, small_store.BAD]
 
@@ -30,7 +30,7 @@ def run(request, tmp_path_factory):
             ds[who] = small_store.evaluated()[who]
             ds[who][0, 0, 0, 0, 1] = 7
         ds["predicted_class"][0, 0, 0, 1, 0, 3] = 9
-    return Library([small_store.save(ds, tmp_path_factory.mktemp(request.param) / "a.zarr")]).run(None)
+    return OpenRun(small_store.save(ds, tmp_path_factory.mktemp(request.param) / "a.zarr"))
 
 
 def test_the_numbers_are_those_of_the_labels(run):
@@ -42,7 +42,7 @@ def test_every_page_opens(run, page):
     assert texts(pages.PAGES[page].layout(run, default(run).to(page)))
 
 
-def test_samples_have_the_numbers_of_their_classes(run):
+def test_verdicts_have_the_numbers_of_the_classes(run):
     cell = run.ds.isel(classifier=0, classifier_input=0, stabilizer=0, guidance_scale=0).compute()
     table = verdicts(cell)
     assert table["label"].tolist() == [str(label) for label in run.ds["label"].values]

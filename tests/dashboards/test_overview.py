@@ -1,53 +1,29 @@
-"""The landing page: its tables with numbers counted anew, and where their rows lead."""
+"""The Overview page: its tables against numbers counted by loops, and the links of their rows."""
 
 import json
-from urllib.parse import parse_qsl, urlsplit
 
+import dash_client
 import numpy as np
 import pytest
 import small_store
-from plotly.io.json import to_json_plotly
 
-from dashboards import create_app
-from dashboards.data.library import Library, Recorded
+from dashboards.data.open_run import OpenRun
 from dashboards.pages.overview import page as overview
-from dashboards.pages.overview.cells_table import cell_columns, cell_rows, found_in
+from dashboards.pages.overview.cells_table import cell_badges, cell_columns, cell_rows
 from dashboards.pages.overview.findings_table import finding_rows
-from dashboards.state import default, parse
+from dashboards.state import default
 from gradscope.store import CELL_DIMS
 
 JUDGED = ["written", "judge_prediction", "image"]
 FEW = ["gradient_cosine", "log_prob", "finite_fraction", "image"]
 
 
-@pytest.fixture(scope="module")
-def run(stored):
-    return Library([stored]).run(None)
-
-
-def opened(ds, tmp_path, name="a.zarr") -> Recorded:
-    return Library([small_store.save(ds, tmp_path / name)]).run(None)
-
-
-def place(run, url):
-    """The state that a row leads to; nothing in its URL may be out of range."""
-    parts = urlsplit(url)
-    library = type("Library", (), {"run": lambda self, key: run})()
-    state, notices = parse(parts.path, dict(parse_qsl(parts.query)), library)
-    assert notices == []
-    return state
-
-
-def shown(component) -> str:
-    return json.dumps(json.loads(to_json_plotly(component)), ensure_ascii=False)
-
-
 def index(ds, cell):
     return tuple(ds[dim].values.tolist().index(cell[dim]) for dim in CELL_DIMS)
 
 
-def test_cells_are_counted_anew(run):
-    ds = small_store.evaluated()
+def test_cells_against_a_loop(run, evaluated):
+    ds = evaluated
     rows = cell_rows(run, default(run), {"3": "▲ unstable"})
     assert [row["id"] for row in rows] == [str(i) for i in range(16)]
     for row, cell in zip(rows, run.cells, strict=True):
@@ -65,16 +41,16 @@ def test_cells_are_counted_anew(run):
         assert all(row[column["field"]] is not None for column in cell_columns(run.ds))
 
 
-def test_a_cell_leads_to_its_trajectories_under_the_cursor(run):
+def test_a_row_of_a_cell_opens_its_trajectory_at_the_cursor(run, state_of):
     timestep = int(run.ds["timestep"][2])
     for i, row in enumerate(cell_rows(run, default(run).to("overview", timestep=timestep, sample=7), {})):
-        state = place(run, row["href"])
+        state = state_of(row["href"])
         assert (state.page, state.cell, state.timestep, state.sample) == ("trajectory", i, timestep, 7)
         assert i in state.cells
 
 
 def test_badges_of_a_cell_are_its_findings(run):
-    found = found_in(run, run.findings())
+    found = cell_badges(run, run.findings())
     for i, cell in enumerate(run.cells):
         expected = [f.signature for f in run.findings() if dict(f.cell) == dict(cell)]
         assert [text.split()[1] for text in found.get(str(i), "").split(", ") if text] == expected
@@ -95,25 +71,24 @@ def test_findings_keep_their_order_and_numbers(run):
     json.dumps(rows, allow_nan=False)
 
 
-def test_an_unstable_cell_leads_to_the_sample_that_turns_the_most(run):
-    ds = small_store.evaluated()
+def test_an_unstable_cell_opens_the_sample_that_turns_most(run, evaluated, state_of):
     unstable = [(f, r) for f, r in zip(run.findings(), finding_rows(run, run.findings()), strict=True)
                 if f.signature == "unstable"]  # fmt: skip
     assert unstable
     for finding, row in unstable:
-        cosine = ds["gradient_lag_cosine"].sel(finding.cell)
-        within = [t for t in ds["timestep"].values if finding.last_timestep <= t <= finding.first_timestep]
+        cosine = evaluated["gradient_lag_cosine"].sel(finding.cell)
+        within = [t for t in evaluated["timestep"].values if finding.last_timestep <= t <= finding.first_timestep]
         means = [float(cosine.sel(sample=i, timestep=within).mean()) for i in range(small_store.TENSORS)]
-        state = place(run, row["href"])
+        state = state_of(row["href"])
         assert state.sample == int(np.argmin(means))
         assert state.timestep == finding.first_timestep
         assert dict(run.cells[state.cell]) == dict(finding.cell)
         assert state.variables[0] == "gradient_lag_cosine"
-        assert row["place"] == f"sample {state.sample} at t = {state.timestep}"
+        assert row["position"] == f"sample {state.sample} at t = {state.timestep}"
 
 
 def partly(cells=0, steps=0, status="complete"):
-    """With so many cells written, and so many steps of the next; without tensors."""
+    """A store with some cells written, and some steps of the next one; without tensors."""
     ds = small_store.recorded()[FEW]
     written = np.zeros((16, 16, 10), dtype=np.uint8)
     written[:cells] = 3
@@ -123,30 +98,30 @@ def partly(cells=0, steps=0, status="complete"):
     return ds.assign_attrs(status=status)
 
 
-def test_the_headline_says_what_is_found_and_how_much_is_there(run, tmp_path):
+def test_the_headline_counts_findings_and_the_written_share(run, opened):
     found = run.findings()
     cells = len({tuple(f.cell.values()) for f in found})
     alarms, warnings, remarks = (sum(f.severity == s for f in found) for s in ("alarm", "warning", "remark"))
     assert min(alarms, warnings, remarks) > 1
     expected = f"{alarms} alarms, {warnings} warnings and {remarks} remarks in {cells} of 16 cells"
-    assert overview.told(run, found) == expected
+    assert overview.headline_text(run, found) == expected
     few = [next(f for f in found if f.severity == s) for s in ("alarm", "warning")]
-    assert overview.told(run, few).startswith("1 alarm and 1 warning in ")
-    assert overview.told(run, few[:1]) == "1 alarm in 1 of 16 cells"
-    assert overview.told(run, []) == "no finding in 16 cells"
-    half = opened(partly(8), tmp_path)
-    assert overview.told(half, []) == "no finding in 16 cells, with 50 % written"
-    assert overview.told(opened(partly(), tmp_path, "none.zarr"), []) == "Nothing is recorded yet"
+    assert overview.headline_text(run, few).startswith("1 alarm and 1 warning in ")
+    assert overview.headline_text(run, few[:1]) == "1 alarm in 1 of 16 cells"
+    assert overview.headline_text(run, []) == "no finding in 16 cells"
+    half = opened(partly(8))
+    assert overview.headline_text(half, []) == "no finding in 16 cells, with 50 % written"
+    assert overview.headline_text(opened(partly(), "none.zarr"), []) == "Nothing is recorded yet"
 
 
-def test_findings_are_looked_for_again_when_a_cell_is_complete(tmp_path, hold):
+def test_findings_are_computed_again_when_a_cell_is_complete(tmp_path, hold, opened):
     stages = [(0, 3), (0, 8), (1, 0), (1, 5)]
     paths = [small_store.save(partly(*stage, "recording"), tmp_path / f"{i}.zarr") for i, stage in enumerate(stages)]
-    runs = [Library([hold(path)]).run(None) for path in paths]
-    marks = [overview.complete(run) for run in runs]
+    runs = [OpenRun(hold(path)) for path in paths]
+    marks = [overview.findings_version(run) for run in runs]
     assert marks[0] == marks[1] != marks[2] == marks[3]
-    done = [opened(partly(*stage), tmp_path, f"done{i}.zarr") for i, stage in enumerate(stages[:2])]
-    assert overview.complete(done[0]) != overview.complete(done[1])
+    done = [opened(partly(*stage), f"done{i}.zarr") for i, stage in enumerate(stages[:2])]
+    assert overview.findings_version(done[0]) != overview.findings_version(done[1])
 
 
 STORES = {
@@ -159,18 +134,18 @@ STORES = {
 
 
 @pytest.mark.parametrize("name", STORES)
-def test_the_page_of_any_store_can_be_shown(name, tmp_path):
+def test_the_page_of_any_store_can_be_shown(name, opened):
     make, text = STORES[name]
-    run = opened(make(), tmp_path)
-    page = shown(overview.layout(run, default(run)))
+    run = opened(make())
+    page = json.dumps(dash_client.parts(overview.layout(run, default(run))))
     assert text in page
     assert "16 cells, 16 samples and 10 timesteps in each" in page
     assert len(cell_rows(run, default(run), {})) == 16
     finding_rows(run, run.findings())
 
 
-def test_what_is_not_known_of_a_cell_is_left_open(tmp_path):
-    rows = cell_rows(run := opened(partly(1), tmp_path), default(run), {})
+def test_unknown_values_of_a_cell_are_left_out(opened):
+    rows = cell_rows(run := opened(partly(1)), default(run), {})
     assert rows[0]["samples"] == 16
     assert rows[0]["gradient_cosine"] is not None
     assert rows[1]["samples"] == 0
@@ -178,40 +153,22 @@ def test_what_is_not_known_of_a_cell_is_left_open(tmp_path):
     assert "judge" not in rows[0]
 
 
-def ask(client, outputs, inputs, states):
-    """What a callback answers."""
-    body = {
-        "output": "..{}..".format("...".join(f"{i}.{p}" for i, p in outputs)),
-        "outputs": [{"id": i, "property": p} for i, p in outputs],
-        "inputs": [{"id": i, "property": p, "value": v} for i, p, v in inputs],
-        "state": [{"id": i, "property": p, "value": v} for i, p, v in states],
-        "changedPropIds": [f"{i}.{p}" for i, p, _ in inputs[:1]],
-    }
-    return client.post("/_dash-update-component", json=body)
-
-
-def test_findings_follow_by_a_callback_once(stored, run):
-    client = create_app([stored]).server.test_client()
-    outputs = [
-        ("headline", "children"), ("findings-table", "rowData"), ("findings-table-frame", "style"),
-        ("finding-at", "data"), ("findings-body", "style"), ("findings-wait", "visible"), ("untested", "children"),
-        ("overview-found", "data"),
-    ]  # fmt: skip
-    view = {"store": run.key, "page": "overview", "url": default(run).url()}
-    states = [("view", "data", view), ("overview-found", "data", None)]
-    first = ask(client, outputs, [("version", "data", None)], states)
-    found = first.get_json()["response"]
+def test_a_callback_sends_the_findings_once(client, run):
+    outputs = ["headline.children", "findings-table.rowData", "findings-table-frame.style", "finding-row.data"]
+    outputs += ["findings-body.style", "findings-wait.visible", "untested.children", "overview-found.data"]
+    view = ("view", "data", {"store": run.key, "page": "overview", "url": default(run).url()})
+    states = [view, ("overview-found", "data", None)]
+    found = dash_client.ask(client, outputs, [("version", "data", None)], states)
     assert found["findings-table"]["rowData"] == [dict(row) for row in finding_rows(run, run.findings())]
-    assert found["finding-at"]["data"] == found["findings-table"]["rowData"][0]
+    assert found["finding-row"]["data"] == found["findings-table"]["rowData"][0]
     assert found["findings-wait"]["visible"] is False
-    seen = found["overview-found"]["data"]
-    states = [("view", "data", view), ("overview-found", "data", seen)]
-    again = ask(client, outputs, [("version", "data", "x")], states)
-    assert again.status_code == 204
+    states = [view, ("overview-found", "data", found["overview-found"]["data"])]
+    again = dash_client.body(outputs, [("version", "data", "x")], states)
+    assert client.post("/_dash-update-component", json=again).status_code == 204
 
 
-def test_what_could_not_be_tested_is_told_with_its_reason(run):
-    told = shown(overview._untested(run.untested() | {"misaligned": "no reference"}))
-    assert "misaligned: " in told
-    assert "no reference" in told
+def test_each_untested_signature_has_its_reason(run):
+    listed = dash_client.texts(overview._untested(run.untested() | {"misaligned": "no reference"}))
+    assert "misaligned: " in listed
+    assert "no reference" in listed
     assert overview._untested({}) is None

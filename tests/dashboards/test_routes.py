@@ -1,4 +1,4 @@
-"""Pictures over HTTP, as the browser asks for them."""
+"""Routes of the pictures, as the browser requests them."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from PIL import Image
 
 from dashboards.data.library import Library
 from dashboards.images import routes
-from dashboards.images.tiles import Images
+from dashboards.images.tiles import Tiles
 
 FOREVER = "public, max-age=31536000, immutable"
 
@@ -30,49 +30,49 @@ def client(library, prefix="/"):
     return server.test_client()
 
 
-def test_a_frame_is_the_picture_with_what_it_holds(library):
+def test_a_frame_is_the_picture_with_its_description(library):
     run = library.run("5f0c")
     got = client(library).get("/frames/5f0c/2/4.png?cells=205&limits=cell&v=abc")
-    picture = Images().frame(run, 2, 4, [0, 2, 9], "cell")
+    picture = Tiles().frame(run, 2, 4, [0, 2, 9], "cell")
     assert got.data == picture.png
     assert got.mimetype == "image/png"
     assert got.headers["Cache-Control"] == FOREVER
-    assert json.loads(got.headers["Gradscope-Frame"]) == json.loads(picture.about)
+    assert json.loads(got.headers["Gradscope-Frame"]) == json.loads(picture.description)
     with Image.open(io.BytesIO(got.data)) as image:
         assert image.size == (4 * 8, 3 * 8)
     shared = client(library).get("/frames/5f0c/2/4.png?cells=205")
-    assert shared.data == Images().frame(run, 2, 4, [0, 2, 9], "shared").png != got.data
+    assert shared.data == Tiles().frame(run, 2, 4, [0, 2, 9], "shared").png != got.data
 
 
-def test_only_what_is_written_may_be_kept(library):
-    ask = client(library)
-    assert ask.get("/frames/5f0c/2/4.png?cells=3").headers["Cache-Control"] == FOREVER
-    part = ask.get("/frames/5f0c/2/5.png?cells=3")
+def test_browsers_keep_only_complete_pictures(library):
+    browser = client(library)
+    assert browser.get("/frames/5f0c/2/4.png?cells=3").headers["Cache-Control"] == FOREVER
+    part = browser.get("/frames/5f0c/2/5.png?cells=3")
     assert part.headers["Cache-Control"] == "no-store"
     assert json.loads(part.headers["Gradscope-Frame"])["written"] == [True, False]
-    assert ask.get("/thumbnails/5f0c/0.png?samples=0-15").headers["Cache-Control"] == FOREVER
-    assert ask.get("/thumbnails/5f0c/1.png?samples=0-15").headers["Cache-Control"] == "no-store"
-    assert ask.get("/thumbnails/5f0c/1.png?samples=3-15").headers["Cache-Control"] == FOREVER
+    assert browser.get("/thumbnails/5f0c/0.png?samples=0-15").headers["Cache-Control"] == FOREVER
+    assert browser.get("/thumbnails/5f0c/1.png?samples=0-15").headers["Cache-Control"] == "no-store"
+    assert browser.get("/thumbnails/5f0c/1.png?samples=3-15").headers["Cache-Control"] == FOREVER
 
 
 def test_thumbnails_are_the_picture(library):
     got = client(library).get("/thumbnails/5f0c/3.png?samples=2-12&v=1")
-    assert got.data == Images().thumbnails(library.run("5f0c"), 3, 2, 12).png
+    assert got.data == Tiles().thumbnails(library.run("5f0c"), 3, 2, 12).png
     assert got.mimetype == "image/png"
     assert "Gradscope-Frame" not in got.headers
 
 
 @pytest.mark.parametrize("prefix", ["/", "/gradscope/", "/gradscope"])
-def test_the_prefix_leads_the_addresses(library, prefix):
-    ask = client(library, prefix)
+def test_addresses_begin_with_the_prefix(library, prefix):
+    browser = client(library, prefix)
     base = prefix.rstrip("/")
-    assert ask.get(f"{base}/frames/5f0c/0/0.png?cells=1").status_code == 200
-    assert ask.get(f"{base}/thumbnails/5f0c/0.png?samples=0-3").status_code == 200
-    assert (ask.get("/frames/5f0c/0/0.png?cells=1").status_code == 200) is (base == "")
+    assert browser.get(f"{base}/frames/5f0c/0/0.png?cells=1").status_code == 200
+    assert browser.get(f"{base}/thumbnails/5f0c/0.png?samples=0-3").status_code == 200
+    assert (browser.get("/frames/5f0c/0/0.png?cells=1").status_code == 200) is (base == "")
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "reason"),
     [
         ("frames/nothing/0/0.png?cells=1", "run 'nothing': one of 5f0c, "),
         ("frames/5f0c/4/0.png?cells=1", "sample 4: there are 4 samples with tensors, from 0"),
@@ -93,16 +93,16 @@ def test_the_prefix_leads_the_addresses(library, prefix):
         ("thumbnails/5f0c/0.png?samples=" + "9" * 40 + "-1", "samples '99999999999999999999': the first"),
     ],
 )
-def test_what_does_not_exist_is_told_in_a_line(library, address, told):
+def test_an_unknown_picture_is_answered_in_a_line(library, address, reason):
     got = client(library).get(f"/{address}")
     assert got.status_code == 404
     assert got.mimetype == "text/plain"
     assert got.headers["Cache-Control"] == "no-store"
-    assert got.text.startswith(told)
+    assert got.text.startswith(reason)
     assert got.text.count("\n") == 1
 
 
-def test_a_store_that_cannot_be_opened_is_told(library):
+def test_a_store_that_cannot_be_opened_is_answered_in_a_line(library):
     key = list(library.runs)[1]
     got = client(library).get(f"/frames/{key}/0/0.png?cells=1")
     assert got.status_code == 404
@@ -110,23 +110,22 @@ def test_a_store_that_cannot_be_opened_is_told(library):
 
 
 def test_no_path_reaches_the_file_system(library, tmp_path):
-    """Whatever stands in place of a key, a number or a word is looked up, never opened."""
-    ask = client(library)
+    """Keys, numbers and words of an address are looked up, never opened."""
+    browser = client(library)
     path = str(library.run("5f0c").path)
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "0.png").write_bytes(b"secret")
     for key in ("..", "%2e%2e", "..%2f..", path, path.replace("/", "%2f"), f"..{tmp_path}", "5f0c/../../x"):
         for rest in ("0/0.png?cells=1", "0.png?samples=0-1", "..%2f0.png", "-1/0.png", "1e9/0.png", "0/0.png/../x"):
             for kind in ("frames", "thumbnails"):
-                got = ask.get(f"/{kind}/{key}/{rest}")
+                got = browser.get(f"/{kind}/{key}/{rest}")
                 assert got.status_code in (308, 404), (kind, key, rest)
                 assert b"secret" not in got.data
 
 
-def test_a_damaged_chunk_is_told(tmp_path):
-    path = small_store.save(small_store.recorded(), tmp_path / "s.zarr")
-    library = Library([path])
-    chunks = [file for file in (path / "gradient" / "c").rglob("*") if Path(file).is_file()]
+def test_a_damaged_chunk_is_answered_in_a_line(copy):
+    library = Library([copy])
+    chunks = [file for file in (copy / "gradient" / "c").rglob("*") if Path(file).is_file()]
     for file in chunks:
         file.write_bytes(file.read_bytes()[:50])
     got = client(library).get("/frames/5f0c/0/0.png?cells=1")

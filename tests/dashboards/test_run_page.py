@@ -1,4 +1,4 @@
-"""What the Run page says of a store, compared with the store's files."""
+"""The Run page, compared with the store's files."""
 
 import json
 import shlex
@@ -9,8 +9,8 @@ import small_store
 from plotly.io.json import to_json_plotly
 from ruamel.yaml import YAML
 
-from dashboards.data.disk import readable, sizes
-from dashboards.data.library import Library
+from dashboards.data.disk import disk_sizes, readable_size
+from dashboards.data.open_run import OpenRun
 from dashboards.pages import run as page
 from dashboards.state import default
 
@@ -22,11 +22,6 @@ CONFIGURATION = {
     "probes": [{"mine:Probe": {"every": 2}}, "norms"],
     "note": "yes: 'no' # \n two lines",
 }
-
-
-@pytest.fixture(scope="module")
-def run(stored):
-    return Library([stored]).run(None)
 
 
 def shown(component) -> str:
@@ -41,18 +36,18 @@ def test_the_configuration_as_yaml_is_the_one_that_is_stored():
     assert text.index("denoiser") < text.index("guidance") < text.index("probes")
 
 
-@pytest.mark.parametrize(("stored", "told"), [({}, "none is stored"), ({"configuration": "{broken"}, "{broken")])
-def test_a_configuration_that_is_no_json_is_shown_as_it_is(stored, told):
-    assert page.configuration(stored) == told
+@pytest.mark.parametrize(("stored", "text"), [({}, "the store has none"), ({"configuration": "{broken"}, "{broken")])
+def test_a_configuration_that_is_not_json_is_shown_as_it_is(stored, text):
+    assert page.configuration(stored) == text
 
 
-def test_progress_is_counted_anew(tmp_path):
+def test_progress_against_a_loop(opened):
     ds = small_store.recorded()[["log_prob", "image"]]
     rng = np.random.default_rng(0)
     written = np.where(rng.random((*small_store.SHAPE, 16, 10)) < 0.9, 3, 0).astype(np.uint8)
     written[0, 0, 0, 0] = 3
     ds["written"] = (ds["log_prob"].dims, written)
-    run = Library([small_store.save(ds.assign_attrs(status="recording"), tmp_path / "a.zarr")]).run(None)
+    run = opened(ds.assign_attrs(status="recording"))
     rows = page.progress_rows(run, default(run, "run"))
     for i, (row, at) in enumerate(zip(rows, np.ndindex(small_store.SHAPE), strict=True)):
         counts = [int((written[at][sample] > 0).sum()) for sample in range(16)]
@@ -68,39 +63,39 @@ def test_sizes_are_those_of_the_files(run, stored):
     for name in ("gradient", "written", "label", "judge_prediction"):
         assert rows[name]["bytes"] == sum(file.stat().st_size for file in (stored / name).rglob("*") if file.is_file())
     assert [row["bytes"] for row in rows.values()] == sorted((row["bytes"] for row in rows.values()), reverse=True)
-    assert rows["gradient"]["over"] == "sample, timestep, channel, height, width"
+    assert rows["gradient"]["dims"] == "sample, timestep, channel, height, width"
     assert rows["gradient"]["dtype"] == str(run.ds["gradient"].dtype)
 
 
-def test_an_array_without_files_takes_nothing(tmp_path):
-    assert sizes(tmp_path, ["gone"]) == {"gone": 0}
+def test_an_array_without_files_has_no_bytes(tmp_path):
+    assert disk_sizes(tmp_path, ["gone"]) == {"gone": 0}
 
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (94_400_000, "94.4 MB"),
                                             (2e9, "2 GB"), (5e12, "5 TB")])  # fmt: skip
 def test_sizes_are_readable(size, text):
-    assert readable(size) == text
+    assert readable_size(size) == text
 
 
-def test_commands_can_be_pasted_whatever_the_path_is(tmp_path):
+def test_commands_quote_the_path(tmp_path):
     path = tmp_path / "my runs; rm x" / "a b.zarr"
     path.parent.mkdir()
-    run = Library([small_store.save(small_store.recorded()[["log_prob", "written", "image"]], path)]).run(None)
+    run = OpenRun(small_store.save(small_store.recorded()[["log_prob", "written"]], path))
     lines = [shlex.split(line) for line in page.commands(run).splitlines()]
     assert ["gradscope", "report", str(path), "--html", "a b.html"] in lines
     assert all(line[:1] == ["gradscope"] and line[2] == str(path) for line in lines)
 
 
-def test_the_page_tells_where_the_run_comes_from(run):
-    told = shown(page.layout(run, default(run, "run")))
+def test_the_page_states_the_origin_of_the_run(run):
+    found = shown(page.layout(run, default(run, "run")))
     for part in ("5f0c", "abcd", "gradscope record --config both.yaml", "gradscope 0.1.0", "complete", "On disk: "):
-        assert part in told
+        assert part in found
 
 
-def test_attributes_are_shown_as_texts(tmp_path):
+def test_attributes_are_shown_as_texts(opened):
     ds = small_store.recorded()[["log_prob", "written", "image"]]
     ds.attrs |= {"command": "<script>alert(1)</script>", "versions": {"<b>x</b>": "1"}, "device": "<i>odd</i>"}
-    run = Library([small_store.save(ds, tmp_path / "a.zarr")]).run(None)
-    told = json.loads(to_json_plotly(page.layout(run, default(run, "run"))))
-    assert "dangerously" not in json.dumps(told)
-    assert "<script>alert(1)</script>" in json.dumps(told)
+    run = opened(ds)
+    found = json.loads(to_json_plotly(page.layout(run, default(run, "run"))))
+    assert "dangerously" not in json.dumps(found)
+    assert "<script>alert(1)</script>" in json.dumps(found)

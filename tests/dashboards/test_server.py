@@ -1,4 +1,4 @@
-"""The address that the dashboard listens on."""
+"""The server: its address, and requests that no browser sends."""
 
 import contextlib
 import http.client
@@ -16,11 +16,11 @@ from gradscope.errors import GradscopeError
 
 
 @pytest.mark.parametrize(("host", "local"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("", False)])
-def test_who_can_reach_an_address(host, local):
+def test_which_addresses_only_this_machine_reaches(host, local):
     assert is_local(host) == local
 
 
-def test_a_taken_port_is_said(stored):
+def test_a_port_in_use_is_an_error(stored):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -31,21 +31,21 @@ def test_a_taken_port_is_said(stored):
 
 @pytest.fixture(scope="module")
 def url(stored):
-    """Of a server on this machine alone."""
-    said = []
-    spoken = threading.Event()
+    """URL of a server that only this machine reaches."""
+    messages = []
+    started = threading.Event()
 
     def tell(text):
-        said.append(text)
-        spoken.set()
+        messages.append(text)
+        started.set()
 
     threading.Thread(target=serve, args=([stored], "127.0.0.1", 0), kwargs={"tell": tell}, daemon=True).start()
-    assert spoken.wait(20)
-    return said[0].split()[2]
+    assert started.wait(20)
+    return messages[0].split()[2]
 
 
 def raw(url, head, body=b""):
-    """What the server says to bytes as they are: the status, the type of the content and the content."""
+    """Send bytes as they are; the status, the content's type and the content of the answer."""
     with socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=20) as connection:
         connection.sendall(head.encode("latin-1") + b"\r\n\r\n")
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not listen to the end
@@ -55,7 +55,7 @@ def raw(url, head, body=b""):
         return answer.status, answer.headers.get_content_type(), answer.read().decode()
 
 
-def test_it_serves_and_says_where(url):
+def test_it_serves_at_the_printed_address(url):
     with urllib.request.urlopen(url, timeout=10) as answer:
         page = answer.read().decode()
         policy = answer.headers["Content-Security-Policy"]
@@ -71,7 +71,7 @@ ASK = "POST /_dash-update-component HTTP/1.1\r\nHost: localhost\r\nContent-Type:
     ("head", "body", "status"),
     [
         (f"{ASK}Content-Length: {10**12}", b"", 413),
-        (f"{ASK}Content-Length: {guard.LARGEST + 1}", b"x" * (guard.LARGEST + 1), 413),
+        (f"{ASK}Content-Length: {guard.MAX_BODY + 1}", b"x" * (guard.MAX_BODY + 1), 413),
         (f"{ASK}Transfer-Encoding: chunked", (b"10000\r\n" + b"[" * 2**16 + b"\r\n") * 40 + b"0\r\n\r\n", 413),
         (f"{ASK}Transfer-Encoding: chunked", b"3\r\n{}x\r\n0\r\n\r\n", 400),
         (f"{ASK}Transfer-Encoding: chunked", b"zz\r\n", 400),
@@ -89,19 +89,19 @@ ASK = "POST /_dash-update-component HTTP/1.1\r\nHost: localhost\r\nContent-Type:
         ("BREW / HTTP/1.1\r\nHost: localhost", b"", 405),
     ],
 )
-def test_bytes_that_no_browser_sends_are_refused_in_words(url, head, body, status):
+def test_bytes_that_no_browser_sends_are_refused_in_text(url, head, body, status):
     got, kind, text = raw(url, head, body)
     assert (got, kind) == (status, "text/plain")
     assert "Traceback" not in text
     assert "root:" not in text
 
 
-def test_a_name_of_this_machine_is_let_in_on_any_port(url):
+def test_a_name_of_this_machine_is_accepted_on_any_port(url):
     for host in ("localhost", "127.0.0.1:9000", "[::1]:80"):
         assert raw(url, f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close")[0] == 200
 
 
-def test_opening_it_to_others_is_warned_of(stored, monkeypatch):
+def test_a_public_address_prints_a_warning(stored, monkeypatch):
     import waitress
 
     class Server:
@@ -111,7 +111,7 @@ def test_opening_it_to_others_is_warned_of(stored, monkeypatch):
             pass
 
     monkeypatch.setattr(waitress, "create_server", lambda *args, **kwargs: Server())
-    said = []
-    serve([stored], "0.0.0.0", 1234, tell=said.append)
-    assert said[0].startswith("warning: 0.0.0.0 opens the dashboard to others")
-    assert "http://127.0.0.1:1234/" in said[1]
+    messages = []
+    serve([stored], "0.0.0.0", 1234, tell=messages.append)
+    assert messages[0].startswith("warning: 0.0.0.0 opens the dashboard to other machines")
+    assert "http://127.0.0.1:1234/" in messages[1]

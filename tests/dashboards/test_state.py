@@ -1,14 +1,24 @@
-"""The state of a view and its URL."""
+"""The state of a view, and its URL."""
 
 from dataclasses import replace
 from urllib.parse import parse_qsl, urlsplit
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dashboards.data.library import Library
-from dashboards.state import FIELDS, LIMITS, MOST, ONLY, PAGES, State, default, mask, parse, scalars, unmask
+from dashboards.state import (
+    FIELDS,
+    LIMITS,
+    PAGE_MAX,
+    PAGES,
+    SAMPLE_FILTERS,
+    State,
+    default,
+    diagnostics,
+    mask,
+    parse,
+    unmask,
+)
 
 
 def read(url, library):
@@ -16,16 +26,11 @@ def read(url, library):
     return parse(parts.path, dict(parse_qsl(parts.query)), library)
 
 
-@pytest.fixture(scope="module")
-def shared(stored):
-    return Library([stored])
-
-
 @given(data=st.data(), page=st.sampled_from(PAGES))
 @settings(max_examples=200, deadline=None)
-def test_what_a_page_shows_is_restored_from_its_url(shared, data, page):
-    run = shared.run(None)
-    cells, names = st.integers(0, len(run.cells) - 1), st.sampled_from(scalars(run))
+def test_a_url_restores_the_state_of_its_page(library, data, page):
+    run = library.run(None)
+    cells, names = st.integers(0, len(run.cells) - 1), st.sampled_from(diagnostics(run))
     state = State(
         page=page,
         store=run.key,
@@ -33,12 +38,14 @@ def test_what_a_page_shows_is_restored_from_its_url(shared, data, page):
         other=data.draw(cells),
         timestep=data.draw(st.sampled_from(run.ds["timestep"].values.tolist())),
         sample=data.draw(st.integers(0, run.ds.sizes["sample"] - 1)),
-        cells=tuple(sorted(data.draw(st.sets(cells, min_size=1, max_size=MOST["cells"].get(page, 16))))),
-        variables=tuple(data.draw(st.lists(names, min_size=1, max_size=MOST["variables"].get(page, 3), unique=True))),
+        cells=tuple(sorted(data.draw(st.sets(cells, min_size=1, max_size=PAGE_MAX["cells"].get(page, 16))))),
+        variables=tuple(
+            data.draw(st.lists(names, min_size=1, max_size=PAGE_MAX["variables"].get(page, 3), unique=True))
+        ),
         limits=data.draw(st.sampled_from(LIMITS)),
-        only=data.draw(st.sampled_from(ONLY)),
+        only=data.draw(st.sampled_from(SAMPLE_FILTERS)),
     )
-    restored, notices = read(state.url(), shared)
+    restored, notices = read(state.url(), library)
     kept = {"page", "store", "cell", "timestep", "sample", *FIELDS[page]}
     usual = default(run, page)
     expected = replace(state, **{f: getattr(usual, f) for f in State.__dataclass_fields__ if f not in kept})
@@ -55,43 +62,43 @@ def test_what_a_page_shows_is_restored_from_its_url(shared, data, page):
     ),
 )
 @settings(max_examples=300, deadline=None)
-def test_any_url_gives_a_state_that_exists(shared, path, query):
-    run = shared.run(None)
-    state, notices = parse(path, query, shared)
+def test_any_url_gives_a_state_that_exists(library, path, query):
+    run = library.run(None)
+    state, notices = parse(path, query, library)
     assert state.page in PAGES
     assert 0 <= state.cell < len(run.cells)
     assert 0 <= state.other < len(run.cells)
     assert state.timestep in run.ds["timestep"].values
     assert 0 <= state.sample < run.ds.sizes["sample"]
     assert 1 <= len(state.cells) <= 16
-    assert set(state.variables) <= set(scalars(run))
+    assert set(state.variables) <= set(diagnostics(run))
     assert all(len(notice) < 700 for notice in notices)
 
 
-def test_what_does_not_exist_is_clamped_and_told(shared):
-    run = shared.run(None)
-    state, notices = read("trajectory?store=gone&cell=99&t=500&sample=-3&variables=nothing&limits=wide", shared)
+def test_impossible_values_are_replaced_with_notices(library):
+    run = library.run(None)
+    state, notices = read("trajectory?store=gone&cell=99&t=500&sample=-3&variables=nothing&limits=wide", library)
     assert (state.cell, state.sample, state.limits) == (15, 0, "shared")
     assert state.timestep == min(run.ds["timestep"].values.tolist(), key=lambda t: abs(t - 500))
-    told = " | ".join(notices)
+    text = " | ".join(notices)
     for part in (
         "no open store is 'gone'",
         "cell=99: not a number from 0 to 15; shown: 15",
         "sample=-3",
         "limits=wide",
     ):
-        assert part in told
-    assert "variables=nothing" in told
+        assert part in text
+    assert "variables=nothing" in text
 
 
-def test_an_unknown_page_is_the_overview(shared):
-    state, notices = read("nowhere", shared)
+def test_an_unknown_page_is_the_overview(library):
+    state, notices = read("nowhere", library)
     assert state.page == "overview"
     assert "there is no page 'nowhere'" in notices[0]
 
 
-def test_a_visitor_starts_in_a_guided_cell(shared):
-    run = shared.run(None)
+def test_the_first_cell_is_a_guided_one(library):
+    run = library.run(None)
     state = default(run)
     assert run.cells[state.cell]["guidance_scale"] != 0
     assert run.cells[state.other]["guidance_scale"] != 0

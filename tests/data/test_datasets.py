@@ -162,7 +162,7 @@ BAD = [
     ({"name": "fashion_mnist"}, r"data\.path: fashion_mnist needs the path"),
     ({"name": "fashion_mnist", "path": "nowhere"}, r"data\.path: no folder 'nowhere'"),
     ({"name": "fashion_mnist", "path": "."}, r"data\.path: neither train-images-idx3-ubyte\.gz nor .* exists"),
-    ({"name": "image_folder", "path": "."}, r"data\.path: an image folder holds one folder of images a class"),
+    ({"name": "image_folder", "path": "."}, r"data\.path: an image folder must hold one folder of images per class"),
     ({"name": "torchvision/KMNIST", "path": "."}, r"data\.path: torchvision's KMNIST could not be opened at \."),
     ({"name": "torchvision/ImageFolder", "path": "."}, r"data\.path: torchvision's ImageFolder could not be opened"),
 ]

@@ -86,15 +86,15 @@ def test_what_is_hidden_is_not_seen(tmp_path):
     [
         (
             ["train/a/0.png", "val/a/0.png"],
-            r"holds splits \(train, val\) where folders of classes are wanted; .*/train$",
+            r"holds splits \(train, val\) in place of folders of classes; .*/train$",
         ),
         (["Test/a/0.png", "Train/a/0.png", "meta/0.png"], r"holds splits \(Test, Train\) .*: .*/Test$"),
         (["train/0.png"], r"holds splits \(train\)"),
         (["train/a/0.png", "eval/a/0.png"], r"holds splits \(eval, train\)"),
         (["train2017/a/0.png", "val2017/a/0.png"], r"holds splits \(train2017, val2017\)"),
         (["train/a/0.png", "holdout/a/0.png"], r"holds splits \(holdout, train\)"),
-        (["0.png"], "holds one folder of images a class; .* holds none"),
-        ([".hidden/0.png"], "holds one folder of images a class; .* holds none"),
+        (["0.png"], "must hold one folder of images per class; .* holds none"),
+        ([".hidden/0.png"], "must hold one folder of images per class; .* holds none"),
         (["a/0.png", "b/.0.png"], r"the class folder .*/b holds no image \(\.jpg, .*\); fill or remove it"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_class_may_be_called_train(tmp_path):
 def test_a_pipe_is_no_picture(tmp_path):
     write(tmp_path, "a/0.png", "b/0.png")
     os.mkfifo(tmp_path / "b" / "1.png")
-    with pytest.raises(GradscopeError, match=r"b/1.png is a pipe, a socket or a device, and no file"):
+    with pytest.raises(GradscopeError, match=r"b/1.png is a pipe, a socket or a device, not a file"):
         folder(tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_links(tmp_path):
     assert len(folder(root)) + len(folder(root, "test")) == 4
     for link in ("b/2.png", "c"):
         (root / link).symlink_to("/nowhere")
-        with pytest.raises(GradscopeError, match=rf"^data\.path: {root}/{link} is a link to nothing: /nowhere$"):
+        with pytest.raises(GradscopeError, match=rf"^data\.path: {root}/{link} is a broken link: /nowhere$"):
             folder(root)
         (root / link).unlink()
 
@@ -199,7 +199,7 @@ def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capsys):
         f"data: {{name: image_folder, path: {tmp_path / 'data'}, size: 8}}\n"
         "class_index: {a: 0, b: 1}\ntimesteps: 2\n"
     )
-    monkeypatch.setattr(sys, "argv", ["gradscope", "probe-classifier", "--config", str(tmp_path / "audit.yaml")])
+    monkeypatch.setattr(sys, "argv", ["gradscope", "audit", "--config", str(tmp_path / "audit.yaml")])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2

@@ -173,23 +173,23 @@ def test_orientation_comes_before_the_crop(tmp_path):
 
 
 UNCLEAR = {
-    "floats to 255": (Image.fromarray(RAMP.astype(np.float32)), "tiff", r"floats go from 0 to 255; possible: 0"),
-    "floats below 0": (Image.fromarray((RAMP / 127.5 - 1).astype(np.float32)), "tiff", "floats go from -1 to 1;"),
+    "floats to 255": (Image.fromarray(RAMP.astype(np.float32)), "tiff", r"floats range from 0 to 255; possible: 0"),
+    "floats below 0": (Image.fromarray((RAMP / 127.5 - 1).astype(np.float32)), "tiff", "floats range from -1 to 1;"),
     "floats that are none": (
         Image.fromarray(np.full((8, 8), np.nan, np.float32)),
         "tiff",
-        "floats go from nan to nan;",
+        "floats range from nan to nan;",
     ),
     "32 bits": (
         Image.fromarray(DEEP.astype(np.int32) * 9),
         "tiff",
-        r"whole numbers go from 0 to 589815, and of 32 bits",
+        r"integers range from 0 to 589815, and the value of white is unknown for 32 bits",
     ),
-    "negative": (Image.fromarray(DEEP.astype(np.int32) - 1024), "tiff", r"whole numbers go from -1024 to 64511"),
-    "12 bits in 16": (Image.fromarray(DEEP >> 4), "png", r"of its 16 bits the largest value is 4095, so it is of 12"),
-    "12 bits in 16, tiff": (Image.fromarray(DEEP >> 4), "tiff", r"of its 16 bits the largest value is 4095"),
-    "12 bits in 16, rgb": (as_png16(np.dstack([DEEP >> 4] * 3), 2), "png", r"of its 16 bits the largest value is 3840"),
-    "8 bits in 32": (Image.fromarray(RAMP.astype(np.int32)), "tiff", r"of its 16 bits the largest value is 255"),
+    "negative": (Image.fromarray(DEEP.astype(np.int32) - 1024), "tiff", r"integers range from -1024 to 64511"),
+    "12 bits in 16": (Image.fromarray(DEEP >> 4), "png", r"16 bits, but its largest value is 4095: it may have 12"),
+    "12 bits in 16, tiff": (Image.fromarray(DEEP >> 4), "tiff", r"16 bits, but its largest value is 4095"),
+    "12 bits in 16, rgb": (as_png16(np.dstack([DEEP >> 4] * 3), 2), "png", r"16 bits, but its largest value is 3840"),
+    "8 bits in 32": (Image.fromarray(RAMP.astype(np.int32)), "tiff", r"16 bits, but its largest value is 255"),
 }
 
 
@@ -224,5 +224,5 @@ def test_a_data_set_of_torchvision_is_seen_in_the_same_way(monkeypatch, tmp_path
     torch.testing.assert_close(got[0], torch.tensor(OVER_WHITE.transpose(2, 0, 1), dtype=torch.float32), atol=1, rtol=0)
     torch.testing.assert_close(got[1, 0], torch.tensor(RAMP, dtype=torch.float32), atol=1e-2, rtol=0)
     images[1] = Image.fromarray(DEEP >> 4)
-    with pytest.raises(GradscopeError, match=r"^data: KMNIST\[1\]: of its 16 bits"):
+    with pytest.raises(GradscopeError, match=r"^data: KMNIST\[1\]: it has 16 bits"):
         data.batch([1])

@@ -258,8 +258,8 @@ def test_only_finished_and_finite_samples_enter(tmp_path, images):
         np.testing.assert_allclose(ds.fd_Means_replicates.values[cell], replicates, rtol=1e-4)
     assert np.isnan(ds.judge_accuracy.values[1, 0, 0, 0])
     share = (written > 0).mean()
-    partial = f"{path} is interrupted: {share:.1%} of it is written; 141 of 192 samples are finished"
-    assert f"{partial}, only those are evaluated" in said
+    partial = f"{path} is interrupted: {share:.1%} of it is written; only the 141 finished samples of 192 are evaluated"
+    assert partial in said
     assert "2 finished samples are left out: their images are not finite" in said
     assert json.loads(ds.attrs["evaluation"])["excluded"] == {"unfinished": 51, "not_finite": 2}
 
@@ -271,10 +271,10 @@ def evaluated_reference() -> np.ndarray:
 
 def test_what_biases_the_numbers_is_said(store):
     assert evaluated(store)[1] == [
-        "N = 24 is below 10 x 3 features: the Frechet distance is biased upwards, as its floor is"
+        "N = 24 is below 10 x 3 features: the Frechet distance and its floor are biased upwards"
     ]
     said = evaluated(store, samples=20)[1]
-    assert "the floors are of 10 images, not of 24: there are no more real images" in said
+    assert "the floors use 10 images in place of 24: there are no more real images" in said
 
 
 def test_logits_that_are_not_finite_are_told_of(store):
@@ -282,14 +282,14 @@ def test_logits_that_are_not_finite_are_told_of(store):
     judge.module.weight[0] = torch.nan
     ds, said = evaluated(store, judge)
     assert (ds.judge_prediction == -1).all()
-    assert "192 samples have no judge_prediction: its logits are not finite" in said
+    assert "192 samples have no judge_prediction: the logits are not finite" in said
 
 
 WRONG_JUDGES = [
-    (classifier(3, number=3), "^judge: has 3 classes, the store's samples 4"),
+    (classifier(3, number=3), "^judge: has 3 classes, but the store's samples 4"),
     (
         classifier(3, ("a", "b", "c", "d")),
-        r"^judge: its classes are \['a', 'b', 'c', 'd'\], those of the store \['base",
+        r"^judge: its classes are \['a', 'b', 'c', 'd'\], but those of the store \['base",
     ),
 ]
 
@@ -303,7 +303,7 @@ def test_a_judge_of_other_classes_is_refused(store, judge, message):
 
 
 def test_real_images_of_another_size_are_refused(store):
-    message = r"^evaluation\.data: its images are 3 x 32 x 32 \(channel, height, width\), the samples 3 x 8 x 8"
+    message = r"^evaluation\.data: its images are 3 x 32 x 32 \(channel, height, width\), but the samples 3 x 8 x 8"
     with pytest.raises(GradscopeError, match=message):
         evaluated(store, data=DataConfig(name="sportballs"))
     with pytest.raises(GradscopeError, match=r"^evaluation\.data\.name: unknown data set 'sportsballs'"):

@@ -75,7 +75,7 @@ def test_any_other_module_gives_its_output(tmp_path, monkeypatch, images):
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, images.mean(dim=(2, 3)), rtol=1e-5)
     assert features.of([]).shape == (0, 3)
-    with pytest.raises(GradscopeError, match=r"^evaluation.extractor: a classifier gives logits of shape \(n, cla"):
+    with pytest.raises(GradscopeError, match=r"^evaluation.extractor: a classifier must give logits of shape \(n, cla"):
         load_extractor("users_features:Maps", WHERE, SHAPE)
     sys.modules.pop("users_features")
 
@@ -87,7 +87,7 @@ def test_features_that_are_not_finite_are_refused():
 
     images = torch.ones(4, 1, 1, 2)
     images[1] = 0
-    message = "^evaluation.extractor: its features of 1 of 4 images are not finite"
+    message = "^evaluation.extractor: its features are not finite for 1 of 4 images"
     with pytest.raises(GradscopeError, match=message):
         Features(Log(), (1, 1, 2)).of([images])
 

@@ -77,7 +77,7 @@ def test_damaged_weights_are_refused(path):
     weights.write_bytes(content)
     changed = model(width=3)
     before = {k: v.clone() for k, v in changed.state_dict().items()}
-    with pytest.raises(GradscopeError, match=rf"^judge: {weights}: SHA-256 differs from the card's"):
+    with pytest.raises(GradscopeError, match=rf"^judge: {weights}: its SHA-256 differs from the card's"):
         cards.load_weights(path, cards.read(path), changed, "judge")
     assert all(torch.equal(v, before[k]) for k, v in changed.state_dict().items())
 
@@ -106,7 +106,7 @@ def test_missing_and_left_over_layers_are_named():
     [
         ({"kind": "classifer"}, r"kind: got 'classifer'; did you mean 'classifier'\?"),
         ({"kinds": "classifier"}, r"kinds: unknown key; did you mean 'kind'\?"),
-        ({"architecture": {}}, r"architecture: a classifier has timm and options, timm and options missing"),
+        ({"architecture": {}}, r"architecture: a classifier has timm and options; timm and options missing"),
         ({"data": {"nam": "sportballs"}}, r"data\.nam: unknown key; did you mean 'name'\?"),
         ({"metrics": {"accuracy": {"valu": 1}}}, r"metrics\.accuracy\.valu: unknown key; did you mean 'value'\?"),
     ],

@@ -132,12 +132,10 @@ EMAS = {
 
 
 @pytest.mark.parametrize("form", EMAS)
-@pytest.mark.filterwarnings("ignore:.*not the model's, so not used")
+@pytest.mark.filterwarnings("ignore:.*not the model's and are not used")
 def test_the_moving_average_is_taken_and_a_key_chooses(tmp_path, raw, ema, form):
     content = EMAS[form](raw, ema)
-    message = (
-        r"^classifiers\.c\.checkpoint: .*weights\.pth: took the moving average .*classifiers\.c\.weights: ema or raw"
-    )
+    message = r"^classifiers\.c\.checkpoint: .*: took the moving average .*set classifiers\.c\.weights to ema or raw"
     with pytest.warns(GradscopeWarning, match=message):
         assert same(loaded(content, tmp_path), ema)
     with warnings.catch_warnings():
@@ -155,23 +153,25 @@ def test_timm_loads_the_same(tmp_path, raw, ema, form):
 
 
 def test_weights_that_are_not_there(tmp_path, raw):
-    message = r"^classifiers\.c\.weights: got ema, which .* does not have under that name; it has 'state_dict'$"
+    message = r"^classifiers\.c\.weights: got ema, but .* has none under that name; it has 'state_dict'$"
     with pytest.raises(GradscopeError, match=message):
         loaded({"state_dict": raw.state_dict()}, tmp_path, weights="ema")
     with pytest.raises(GradscopeError, match=r"^classifiers\.c\.weights: got raw, .* it has 'state_dict_ema'"):
         loaded({"state_dict_ema": raw.state_dict()}, tmp_path, weights="raw")
     spec = TimmClassifier(timm="resnet18", num_classes=1000, weights="raw")
-    with pytest.raises(GradscopeError, match=r"^c\.weights: says which weights of a checkpoint; there is no c\.checkp"):
+    with pytest.raises(GradscopeError, match=r"^c\.weights: chooses the weights of a checkpoint, but c\.checkp"):
         load_classifier(spec, "c", SHAPE)
 
 
 def test_the_same_weights_twice_are_no_question_and_others_are(tmp_path, raw, ema):
     twice = prefixed(raw, "model.") | prefixed(raw, "attacker.model.") | {"normalizer.mean": torch.zeros(3)}
     with pytest.warns(
-        GradscopeWarning, match=r"not the model's, so not used: attacker\.model\.conv1\.0\.weight, .* more"
+        GradscopeWarning, match=r"not the model's and are not used: attacker\.model\.conv1\.0\.weight, .* more"
     ):
         assert same(loaded({"model": twice}, tmp_path), raw)
-    with pytest.raises(GradscopeError, match=r"weights of this model several times: 'state_dict' below 'a\.', .*'b\.'"):
+    with pytest.raises(
+        GradscopeError, match=r"several sets of weights of this model: 'state_dict' below 'a\.', .*'b\.'"
+    ):
         loaded({"state_dict": prefixed(raw, "a.") | prefixed(ema, "b.")}, tmp_path)
 
 
@@ -210,7 +210,7 @@ def test_objects_beside_the_weights_are_named_and_not_made(tmp_path, raw, monkey
     own = Mine()
     own.a = 1
     content = {"state_dict": raw.state_dict(), "config": own, "accuracy": np.float64(0.5)}
-    message = r"cannot be read as weights: it holds .*Mine.*save the tensors alone: model\.state_dict\(\)$"
+    message = r"cannot be read as weights: it holds .*Mine.*save only tensors, model\.state_dict\(\)$"
     with pytest.raises(GradscopeError, match=message):
         loaded(content, tmp_path)
     assert made == []

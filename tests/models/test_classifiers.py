@@ -113,7 +113,11 @@ def test_a_card_gives_the_float16_model_for_images_from_minus_one_to_one(tmp_pat
         ({"timm": "resnet14t"}, SHAPE, r"^classifiers\.mine\.checkpoint: .* layer1\.0\..* is missing"),
         ({"timm": "resnet10"}, SHAPE, r"^classifiers\.mine\.timm: timm has no model 'resnet10'; did you mean .*resnet"),
         ({"options": {"chanels": [8]}}, SHAPE, r"^classifiers\.mine\.timm: timm cannot build 'resnet10t'.*chanels"),
-        ({"mean": [0.5]}, SHAPE, r"^classifiers\.mine\.mean: one number a channel; .* 3 channels, got \[0\.5\]"),
+        (
+            {"mean": [0.5]},
+            SHAPE,
+            r"^classifiers\.mine\.mean: must have one number per channel; .* 3 channels, got \[0\.5\]",
+        ),
         (
             {},
             (1, 32, 32),
@@ -154,7 +158,9 @@ def test_pretrained_weights_of_other_classes_are_refused_before_they_are_fetched
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 32, 32)])
 def test_a_card_for_other_images_is_refused(shape):
-    message = r"judge: judge was trained on images of 3 x 32 x 32 .*, the denoiser makes " + " x ".join(map(str, shape))
+    message = r"judge: judge was trained on images of 3 x 32 x 32 .*, but the denoiser makes " + " x ".join(
+        map(str, shape)
+    )
     with pytest.raises(GradscopeError, match=message):
         load_classifier("zoo:sportballs32/judge", "judge", shape)
 
@@ -188,7 +194,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path, how):
 def test_a_checkpoint_that_holds_no_weights_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(
-        GradscopeError, match=r"^classifiers\.mine\.checkpoint: .* is not a mapping of layers to tensors"
+        GradscopeError, match=r"^classifiers\.mine\.checkpoint: .* holds no mapping of layers to tensors"
     ):
         load_classifier(spec(tmp_path / "weights.pt"), "classifiers.mine", SHAPE)
 
@@ -249,15 +255,15 @@ def test_ones_own_callable_gets_images_as_they_are(users_module, images):
     [
         (
             "grey",
-            r"does not take images of 3 x 32 x 32 \(channel, height, width\), which the denoiser makes: .*channels",
+            r"does not take images of 3 x 32 x 32 \(channel, height, width\), as the denoiser makes them: .*channels",
         ),
-        ("maps", r"gives logits of shape \(n, classes\), .* this one gave \(2, 4, 30, 30\) for n = 2"),
+        ("maps", r"must give logits of shape \(n, classes\), .* it gave \(2, 4, 30, 30\) for n = 2"),
         (
             "Dictionary",
-            r"gives logits of shape \(n, classes\), or an object with them as \.logits; .* gave dict for n = 2",
+            r"must give logits of shape \(n, classes\), or an object with them as \.logits; .* gave dict for n = 2",
         ),
-        ("first", r"gives logits of shape \(n, classes\), this one gave \(6,\) for n = 2"),
-        ("function", r"users_classifiers:function gives a torch\.nn\.Module, this one gave function"),
+        ("first", r"must give logits of shape \(n, classes\), it gave \(6,\) for n = 2"),
+        ("function", r"users_classifiers:function must give a torch\.nn\.Module, it gave function"),
         ("missing", r"users_classifiers has no 'missing'"),
     ],
 )

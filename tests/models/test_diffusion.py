@@ -129,7 +129,7 @@ def test_ones_own_callable(users_module, unet, x_t, name):
 )
 def test_a_callable_that_gives_something_else(users_module, name, got):
     with pytest.raises(
-        GradscopeError, match=rf"^denoiser: users_denoiser:{name} gives \(unet, scheduler\).*gave {got}$"
+        GradscopeError, match=rf"^denoiser: users_denoiser:{name} must give \(unet, scheduler\).*gave {got}$"
     ):
         load_denoiser(f"users_denoiser:{name}")
 
@@ -173,6 +173,7 @@ def test_another_scheduler_is_refused_by_name_from_a_pipeline_and_from_a_callabl
     )
     refused = rf"^scheduler: {kind.__name__} cannot be treated exactly; one of: DDPMScheduler, DDIMScheduler$"
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "made_elsewhere", raising=False)
     for spec in ("saved", "made_elsewhere:make"):
         with pytest.raises(GradscopeError, match=refused):
@@ -293,5 +294,5 @@ def test_the_files_without_a_variant_come_first(tmp_path, unet, scheduler, x_t):
 def test_several_variants_and_none_without_are_named(tmp_path, unet, scheduler):
     for variant in ("ema", "fp16"):
         DDPMPipeline(unet, scheduler).save_pretrained(tmp_path, variant=variant)
-    with pytest.raises(GradscopeError, match=rf"^denoiser: {tmp_path} has its U-Net in the variants ema, fp16 alone"):
+    with pytest.raises(GradscopeError, match=rf"^denoiser: {tmp_path} has its U-Net only in the variants ema, fp16; "):
         load_denoiser(str(tmp_path))

@@ -18,9 +18,9 @@ def here(tmp_path, monkeypatch):
 
 
 def test_a_module_in_the_current_folder(here):
-    (here / "users_module.py").write_text("ANSWER = 42\ndef make():\n    return [ANSWER]\n")
-    assert foreign.load("users_module:ANSWER", "judge") == 42
-    assert foreign.call("users_module:make", "judge") == [42]
+    (here / "own_module.py").write_text("ANSWER = 42\ndef make():\n    return [ANSWER]\n")
+    assert foreign.load("own_module:ANSWER", "judge") == 42
+    assert foreign.call("own_module:make", "judge") == [42]
 
 
 def test_a_module_inside_a_package(here):
@@ -33,13 +33,13 @@ def test_a_module_inside_a_package(here):
     ("spec", "message"),
     [
         ("nowhere.at_all:make", r"^judge: cannot import 'nowhere\.at_all' of 'nowhere\.at_all:make': No module"),
-        ("users_module:mak", r"^judge: users_module has no 'mak'; did you mean 'make'\? one of: ANSWER, make"),
-        ("users_module:ANSWER", r"^judge: users_module:ANSWER is of type int, which cannot be called"),
+        ("own_module:mak", r"^judge: own_module has no 'mak'; did you mean 'make'\? one of: ANSWER, make"),
+        ("own_module:ANSWER", r"^judge: own_module:ANSWER is of type int, which cannot be called"),
         ("needy:make", r"^judge: cannot import 'needy' of 'needy:make': No module named 'something_else'"),
     ],
 )
 def test_what_is_not_there_is_named(here, spec, message):
-    (here / "users_module.py").write_text("ANSWER = 42\ndef make():\n    return ANSWER\n")
+    (here / "own_module.py").write_text("ANSWER = 42\ndef make():\n    return ANSWER\n")
     (here / "needy.py").write_text("import something_else\n")
     with pytest.raises(GradscopeError, match=message):
         foreign.call(spec, "judge")

@@ -123,7 +123,7 @@ def test_logits_of_every_form():
      (SimpleNamespace(logits=None), "SimpleNamespace"), (torch.zeros(()), r"\(\)"), (None, "NoneType")],
 )  # fmt: skip
 def test_what_is_no_logits(given, got):
-    with pytest.raises(GradscopeError, match=rf"^a classifier gives logits .* this one gave {got}$"):
+    with pytest.raises(GradscopeError, match=rf"^a classifier must give logits .* it gave {got}$"):
         as_logits(given)
 
 
@@ -176,7 +176,7 @@ PROBABILITIES = {"softmax": "softmax", "sigmoid": "sigmoid", "squeezed": "sigmoi
 @pytest.mark.parametrize("name", [*PROBABILITIES, "in_place"])
 def test_probabilities_are_said_to_be_some(name):
     made = PROBABILITIES.get(name, "sigmoid")
-    message = rf"^judge: its output already is probabilities \({made}\); gradscope takes the softmax of it once more"
+    message = rf"^judge: its outputs are probabilities already \({made}\); gradscope applies softmax to them again"
     with pytest.warns(GradscopeWarning, match=message):
         load(name, "judge")
 

@@ -1,4 +1,4 @@
-"""Stores in memory whose differences are known."""
+"""Stores in memory with known differences."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from gradscope.analysis.synthetic import trajectories
 from gradscope.store import CELL_DIMS
 
 SHIFTED = slice(5, 12)
-"""Steps at which b's gradient_cosine is larger than a's in `pair`."""
+"""Steps of `pair` at which gradient_cosine is larger in b than in a."""
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def ds() -> xr.Dataset:
 
 @pytest.fixture
 def pair() -> xr.Dataset:
-    """70 samples of 20 steps in two cells of one noise, `a` and `b` by stabiliser."""
+    """70 samples of 20 steps in two cells with the same noise; their stabilisers are `a` and `b`."""
     rng = np.random.default_rng(2)
     one = trajectories("none", samples=70, timesteps=20, seed=3)
     one["gradient_cosine"][...] = rng.uniform(0.2, 0.4, one["gradient_cosine"].shape)

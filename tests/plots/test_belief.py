@@ -1,4 +1,4 @@
-"""The strips of classes, their words, and the curves below."""
+"""The strips of classes, the words in them, and the curves below."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_numbers_are_those_of_the_sample(ds):
         np.testing.assert_array_equal(numbers[name][TIMESTEPS:], ds[name].values[1, 0, 0, 1, 6])
 
 
-def test_the_target_is_strong_and_the_others_faint(ds):
+def test_only_the_target_has_full_colour(ds):
     ds["predicted_class"][0, 0, 0, 1, 6] = [2, 2, 2, 2, 2, 2, 0, 0, 3, -1]
     figure = belief(ds, [GOOD], sample=6)
     strip = figure.data[0]
@@ -34,7 +34,7 @@ def test_the_target_is_strong_and_the_others_faint(ds):
     assert list(strip.text[0]) == ["soccer ball"] * 6 + ["baseball"] * 2 + ["volleyball", ""]
 
 
-def test_stretches_have_their_name_or_number_where_there_is_room(ds):
+def test_stretches_have_a_name_or_a_number_if_there_is_room(ds):
     ds["predicted_class"][0, 0, 0, 1, 6] = [2, 2, 2, 2, 2, 0, 0, 1, 3, -1]
     words = belief(ds, [GOOD], sample=6).data[1]
     t = ds["timestep"].values
@@ -49,7 +49,7 @@ def test_the_classes_that_appear_are_in_the_legend_with_the_target(ds):
     assert key == ["1 basketball", "2 soccer ball, the target"]
 
 
-def test_of_many_classes_the_most_frequent_are_in_the_legend(ds):
+def test_the_legend_has_the_most_frequent_of_many_classes(ds):
     ds = ds.drop_dims(["class", "judge_class"]).assign_attrs(classes=[f"class {k}" for k in range(1000)])
     ds["predicted_class"][0, 0, 0, 1, 6] = np.arange(990, 1000)
     ds["predicted_class"][1, 0, 0, 1, 6] = [500, 500, 501, 502, 503, 504, 505, 506, 507, 508]
@@ -59,7 +59,7 @@ def test_of_many_classes_the_most_frequent_are_in_the_legend(ds):
     assert len(key) <= 13
 
 
-def test_curves_are_drawn_in_the_looks_of_their_cells(ds):
+def test_curves_have_the_style_of_their_cells(ds):
     numbers = belief_numbers(ds, [GOOD, BAD], sample=0)
     figure = draw_belief(numbers)
     lines = list(figure.select_traces({"mode": "lines+markers"}))
@@ -70,14 +70,14 @@ def test_curves_are_drawn_in_the_looks_of_their_cells(ds):
     assert figure.layout.meta == {"timestep": True}
 
 
-def test_what_was_not_recorded_is_said(ds):
+def test_missing_diagnostics_and_samples_are_refused(ds):
     with pytest.raises(GradscopeError, match="entropy is not in this store; the probe `belief` records it"):
         belief(ds.drop_vars("entropy"), [GOOD], sample=0)
     with pytest.raises(GradscopeError, match="sample: there is no 16"):
         belief(ds, [GOOD], sample=16)
 
 
-def test_a_sample_of_which_nothing_is_written_is_empty(ds):
+def test_a_sample_without_values_is_empty(ds):
     ds["predicted_class"][...] = -1
     figure = belief(ds, [GOOD], sample=0)
     assert np.isnan(np.asarray(figure.data[0].z, dtype=float)).all()

@@ -1,4 +1,4 @@
-"""Curves: means and quantiles by a loop over timesteps, and that these are what is drawn."""
+"""Curves: means and quantiles by a loop over timesteps, and that the figure draws these."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_quantiles_are_numpys_for_any_number_of_samples():
         np.testing.assert_allclose([found[key] for key in ("q05", "q25", "q75", "q95")], expected)
 
 
-def test_a_cell_looks_the_same_whatever_is_shown_beside_it(ds):
+def test_the_style_of_a_cell_does_not_depend_on_the_other_cells(ds):
     for cells in ([BAD], [BAD, GOOD], [GOOD, ADAM, BAD]):
         figure = curves(ds, "log_prob", cells)
         line = next(trace for trace in means(figure) if trace.name.startswith("non_robust"))
@@ -67,7 +67,7 @@ def test_a_cell_looks_the_same_whatever_is_shown_beside_it(ds):
     assert adam.marker.maxdisplayed < 12
 
 
-def test_a_line_and_two_bands_a_cell_are_what_is_drawn(ds):
+def test_each_cell_has_a_line_and_two_bands(ds):
     numbers = curves_numbers(ds, "log_prob", [GOOD, BAD])
     figure = draw_curves(numbers)
     assert len(figure.data) == 6
@@ -82,11 +82,11 @@ def test_a_line_and_two_bands_a_cell_are_what_is_drawn(ds):
     assert figure.layout.yaxis.title.text == "log_prob [nat]"
 
 
-def test_of_many_cells_the_focused_one_alone_has_bands_and_the_samples_own_line(ds):
+def test_with_many_cells_only_the_focused_one_has_bands(ds):
     cells = [GOOD | {"stabilizer": s, "classifier_input": c} for s in ("none", "adam") for c in ("x_t", "x0")]
     assert bands(curves(ds, "log_prob", cells)) == []
     figure = curves(ds, "log_prob", cells, sample=5, focus=BAD)
-    assert len(means(figure)) == 5  # the focus is shown too
+    assert len(means(figure)) == 5  # the focused cell is shown too
     assert {band.legendgroup for band in bands(figure)} == {"non_robust, x_t, none, 0.5"}
     own = figure.data[-1]
     assert own.name == "sample 5 of non_robust, x_t, none, 0.5"
@@ -111,7 +111,7 @@ def test_zeros_and_vanishing_values_leave_room_on_a_logarithmic_axis(ds):
     assert curves(ds, "gradient_norm", [GOOD]).layout.yaxis.type != "log"
 
 
-def test_a_cell_of_which_nothing_is_written_is_empty_and_said_so(ds):
+def test_a_cell_without_values_says_so(ds):
     ds["log_prob"][...] = np.nan
     figure = curves(ds, "log_prob", [GOOD])
     assert [annotation.text for annotation in figure.layout.annotations] == ["no values"]
@@ -120,10 +120,10 @@ def test_a_cell_of_which_nothing_is_written_is_empty_and_said_so(ds):
 def test_the_threshold_of_a_signature_is_drawn_with_its_curve(ds):
     ds["gradient_lag_cosine"] = ds["gradient_cosine"]
     assert curves(ds, "gradient_lag_cosine", [GOOD]).layout.shapes[0].y0 == 0.4
-    assert curves(ds, "gradient_cosine", [GOOD]).layout.shapes == ()  # nothing is judged by it
+    assert curves(ds, "gradient_cosine", [GOOD]).layout.shapes == ()  # no signature has a threshold for it
 
 
-def test_a_line_leads_over_timesteps_at_which_no_cell_has_values(ds):
+def test_a_line_skips_timesteps_at_which_no_cell_has_values(ds):
     ds["gradient_lag_cosine"] = ds["gradient_cosine"].where(ds["timestep"].isin(ds["timestep"].values[1::3]))
     figure = curves(ds, "gradient_lag_cosine", [GOOD])
     line = next(trace for trace in figure.data if trace.mode == "lines+markers")
@@ -132,7 +132,7 @@ def test_a_line_leads_over_timesteps_at_which_no_cell_has_values(ds):
     assert figure.layout.xaxis.range == curves(ds, "gradient_cosine", [GOOD]).layout.xaxis.range
 
 
-def test_a_long_run_stays_light():
+def test_the_figure_of_a_long_run_is_small():
     cells = {dim: CELLS[dim] for dim in CELL_DIMS[:3]} | {"guidance_scale": [0.5]}
     shape = (2, 2, 2, 1, 8, 1000)
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -146,12 +146,12 @@ def test_a_long_run_stays_light():
     assert len(figure.to_json()) < 400_000
 
 
-def test_what_is_not_there_is_said(ds):
+def test_unknown_names_are_refused(ds):
     with pytest.raises(GradscopeError, match="update_snr is not in this store"):
         curves(ds, "update_snr", [GOOD])
     with pytest.raises(GradscopeError, match="gradient is not a diagnostic over samples and timesteps"):
         curves(ds, "gradient", [GOOD])
-    with pytest.raises(GradscopeError, match="cells: none is chosen"):
+    with pytest.raises(GradscopeError, match="cells: got an empty list"):
         curves(ds, "log_prob", [])
     with pytest.raises(GradscopeError, match="sample: there is no 99; 0 to 15"):
         curves(ds, "log_prob", [GOOD], sample=99, focus=GOOD)
@@ -159,7 +159,7 @@ def test_what_is_not_there_is_said(ds):
         curves(ds, "log_prob", [GOOD | {"classifier": "robst"}])
 
 
-def test_names_are_shown_as_they_are_and_not_as_markup(ds):
+def test_names_are_not_read_as_markup(ds):
     ds = ds.assign_coords(classifier=["<b>a</b>", "b"])
     figure = curves(ds, "log_prob", [GOOD | {"classifier": "<b>a</b>"}])
     assert means(figure)[0].name == "&lt;b&gt;a&lt;/b&gt;, x_t, none, 0.5"

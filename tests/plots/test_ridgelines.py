@@ -1,4 +1,4 @@
-"""Ridgelines: densities against scipy's, and what was left out."""
+"""Ridgelines: densities against scipy, and the values that were left out."""
 
 import numpy as np
 import pytest
@@ -28,14 +28,14 @@ def test_densities_are_gaussian_kernels_of_silvermans_bandwidth(ds):
     assert numbers.groupby(["classifier", "timestep"])["value"].agg(tuple).nunique() == 1  # shared limits
 
 
-def test_so_many_timesteps_evenly_from_the_first_to_the_last_with_values(ds):
+def test_timesteps_are_spaced_evenly_among_those_with_values(ds):
     ds["log_prob"][..., 0] = np.nan
     numbers = ridgelines_numbers(ds, "log_prob", [GOOD], timesteps=4)
     t = ds["timestep"].values
     assert numbers["timestep"].unique().tolist() == [t[1], t[4], t[6], t[9]]
 
 
-def test_what_is_left_out_is_counted(ds):
+def test_values_that_are_left_out_are_counted(ds):
     ds["gradient_norm"][(*AT_GOOD, slice(0, 3), 2)] = 0
     ds["gradient_norm"][(*AT_GOOD, 4, 2)] = np.nan
     ds["written"][(*AT_GOOD, 5, slice(2, None))] = 0
@@ -49,7 +49,7 @@ def test_what_is_left_out_is_counted(ds):
     assert ridgelines(ds, "log_prob", [BAD]).layout.annotations[0].text.endswith("N = 16<br>all finite")
 
 
-def test_ridges_stand_on_their_rows_with_a_column_a_cell(ds):
+def test_ridges_stand_on_their_rows_in_a_column_per_cell(ds):
     numbers = ridgelines_numbers(ds, "log_prob", [GOOD, BAD], timesteps=3)
     figure = draw_ridgelines(numbers)
     outlines, medians = figure.data[::2], figure.data[1::2]
@@ -58,7 +58,7 @@ def test_ridges_stand_on_their_rows_with_a_column_a_cell(ds):
     for row, ridge in enumerate(ridges):
         known = ridge[np.isfinite(ridge)]
         assert known.max() == pytest.approx(row)
-        assert known.min() == pytest.approx(row - 1.5)  # at its peak, upwards
+        assert known.min() == pytest.approx(row - 1.5)  # the peak; the axis points downwards
         density = numbers["density"].to_numpy()[: 3 * 160].reshape(3, -1)[row]
         assert np.argmin(ridge[:160]) == np.argmax(density)
     assert len(medians[1].x) == 3
@@ -74,7 +74,7 @@ def test_one_value_alone_and_equal_values_have_a_ridge(ds):
     assert (numbers.groupby("timestep")["density"].max() > 0).all()
 
 
-def test_what_cannot_be_shown_is_said(ds):
+def test_too_many_cells_and_missing_values_are_refused(ds):
     with pytest.raises(GradscopeError, match="got 5 cells and 12 timesteps; at most 4 and 40"):
         ridgelines(ds, "log_prob", [GOOD | {"stabilizer": s, "classifier_input": c} for s in ("none", "adam")
                                     for c in ("x_t", "x0")] + [BAD])  # fmt: skip

@@ -1,4 +1,4 @@
-"""The heat map of means, as the analysis has it; and the list of figures."""
+"""The heat map of means against the analysis, and the list of figures."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from gradscope.plots.stability import stability, stability_numbers
 
 
 @pytest.mark.parametrize("name", ["gradient_cosine", "gradient_norm"])
-def test_means_are_those_of_the_curves_with_intervals(ds, name):
+def test_means_equal_those_of_the_curves(ds, name):
     ds[name][0, 0, 0, 1, 2:5, 3] = [np.nan, np.inf, 0]
     numbers, expected = stability_numbers(ds, name), curve_numbers(ds, name)
     for column in ("classifier", "guidance_scale", "timestep", "n"):
@@ -48,7 +48,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_a_function_that_draws_its_numbers_from_what_it_needs(ds, name):
+def test_every_figure_draws_its_numbers_from_the_variables_that_it_needs(ds, name):
     figure, arguments = FIGURES[name], ARGUMENTS[name]
     small = [str(v) for v in ds.data_vars if "timestep" not in ds[v].dims] + ["written"]
     enough = ds[list({*small, *(v for v in figure.needs(arguments) if v in ds)})]

@@ -194,3 +194,16 @@ def test_a_scheduler_is_left_as_it_was(tmp_path, unet, classifier):
     after = cell(tmp_path / "a.zarr", sampler, PROBES)
     fresh = GuidedSampler(unet, DDPMScheduler(), ClassifierGuidance(classifier, guidance_scale=0.4))
     assert after.numpy().tobytes() == cell(tmp_path / "b.zarr", fresh, PROBES).numpy().tobytes()
+
+
+def test_the_names_of_a_samples_dimensions_are_the_users(tmp_path, guided):
+    names = ("feature", "row", "column")
+    with gradscope.record(guided, tmp_path / "a.zarr", PROBES, sample_dims=names) as recorder:
+        recorder.sample([0, 1], 3)
+    ds = gradscope.open(tmp_path / "a.zarr")
+    assert ds["gradient"].dims[-3:] == ds["image"].dims[-3:] == names
+    assert ds["stabilizer"].values.tolist() == ["none"]  # as a configuration names it
+    with pytest.raises(gradscope.GradscopeError, match="sample_dims: takes a name for each of the 3 dimensions"):
+        with gradscope.record(guided, tmp_path / "b.zarr", PROBES, sample_dims=("a",)) as recorder:
+            recorder.sample([0, 1], 3)
+    assert not (tmp_path / "b.zarr").exists()

@@ -186,7 +186,7 @@ def test_an_existing_store_is_refused_before_anything_is_sampled(tmp_path, sampl
 
 
 def test_schema_keeps_tensors_in_the_asked_precision(sampler):
-    grid = SamplerRecorder(sampler, "x.zarr", [], ("a", "b"), {"overwrite": False, "resume": False})._grid(
+    grid = SamplerRecorder(sampler, "x.zarr", [], ("a", "b"), (), {"overwrite": False, "resume": False})._grid(
         LABELS, Schedule(sampler.scheduler, STEPS), 0, 6
     )
     half = make_schema(grid, [Tensor("gradient"), Norm("gradient")], dtype="float16")

@@ -1,4 +1,4 @@
-"""The report of a small store: its numbers re-derived by loops, its JSON strict, its page whole, safe and offline."""
+"""The report of a small store: its numbers by loops, strict JSON, and a complete page that is safe and offline."""
 
 import json
 import re
@@ -12,11 +12,10 @@ from small_store import BAD, CELLS, CLASSES, GOOD, SAMPLES, SHAPE, accuracy, eva
 
 import gradscope
 from gradscope.analysis import compare_all
-from gradscope.analysis.contents import in_memory
-from gradscope.analysis.curve_signatures import CURVES
 from gradscope.analysis.findings import Finding
-from gradscope.analysis.signatures import OTHERS, find, untested
-from gradscope.reporting.html import example, extremes, to_html
+from gradscope.analysis.in_memory import in_memory
+from gradscope.analysis.signatures import CURVES, OTHERS, find, untested
+from gradscope.reporting.html import example_sample, to_html, worst_and_best
 from gradscope.reporting.report import grouped, headline, report, to_json
 from gradscope.store import CELL_DIMS
 
@@ -46,7 +45,7 @@ def finding(signature, severity="alarm", **cell):
 
 
 def strictly(text):
-    """Parsed as JSON that knows no NaN."""
+    """Parse strict JSON, which has no NaN."""
 
     def refuse(name):
         raise AssertionError(name)
@@ -62,7 +61,7 @@ def test_findings_and_comparisons_are_those_of_the_analysis(ds, made):
     pd.testing.assert_frame_equal(made.comparisons, compare_all(ds))
 
 
-def test_one_row_a_cell(ds, made):
+def test_the_table_has_one_row_per_cell(ds, made):
     assert made.cells[list(CELL_DIMS)].to_dict("records")[1] == GOOD
     for row, at in zip(made.cells.to_dict("records"), np.ndindex(SHAPE), strict=True):
         assert row["samples"] == SAMPLES
@@ -86,20 +85,20 @@ def test_provenance_and_remarks(made):
     assert made.remarks == ["the evaluation left out 1 samples that have an image that is not finite"]
 
 
-def test_json_is_strict_and_whole(made):
-    said = strictly(to_json(made))
-    assert sorted(said) == [
+def test_json_is_strict_and_complete(made):
+    content = strictly(to_json(made))
+    assert sorted(content) == [
         *("cells", "comparisons", "findings", "floors", "provenance"),
         *("remarks", "tests", "untested", "version", "written"),
     ]
-    assert said["version"] == 1
-    assert said["written"] == {"share": 1.0, "samples": SAMPLES, "complete": True, "text": str(made.written)}
-    assert len(said["cells"]) == 16
-    assert said["cells"][0]["transfer_ratio"] is None
-    assert said["cells"][1]["fd_extractor"] == made.cells["fd_extractor"][1]
-    assert said["findings"][0]["signature"] == made.findings[0].signature
-    assert [row["accuracy"] for row in said["comparisons"]] == made.comparisons["accuracy"].tolist()
-    assert {row["p"] for row in said["comparisons"]} == {None}  # fewer than 64 samples
+    assert content["version"] == 1
+    assert content["written"] == {"share": 1.0, "samples": SAMPLES, "complete": True, "text": str(made.written)}
+    assert len(content["cells"]) == 16
+    assert content["cells"][0]["transfer_ratio"] is None
+    assert content["cells"][1]["fd_extractor"] == made.cells["fd_extractor"][1]
+    assert content["findings"][0]["signature"] == made.findings[0].signature
+    assert [row["accuracy"] for row in content["comparisons"]] == made.comparisons["accuracy"].tolist()
+    assert {row["p"] for row in content["comparisons"]} == {None}  # fewer than 64 samples
 
 
 def test_findings_are_grouped_in_their_order():
@@ -130,39 +129,39 @@ def test_before_an_evaluation_the_report_says_what_adds_judged_numbers():
     strictly(to_json(made))
 
 
-def test_a_judged_store_without_distances():
+def test_a_judged_store_without_distances_says_what_adds_them():
     ds = evaluated()
     names = [name for name in ds.data_vars if str(name).startswith(("fd_", "kd_", "coverage", "recall"))]
     ds = ds.isel(FEW).drop_vars(names).assign_attrs(evaluation=json.dumps({"distances": []}))
     assert report(ds).remarks == ["`gradscope evaluate STORE` adds distances to real images and coverage"]
 
 
-def test_a_partly_written_store_is_analysed_as_far_as_it_goes():
+def test_the_written_part_of_a_store_is_analysed():
     ds = evaluated().isel(ONE_INPUT)
-    ds["written"][1:] = 0  # non_robust is not there
+    ds["written"][1:] = 0  # nothing of non_robust is written
     ds["written"][(0, 0, 0, 1, slice(8, None))] = 0
     floats = [name for name, v in ds.data_vars.items() if "timestep" in v.dims and v.dtype.kind == "f"]
     ds = ds.assign({name: ds[name].where(ds["written"] > 0) for name in floats})
     ds["judge_prediction"] = ds["judge_prediction"].where((ds["written"] > 0).all("timestep"), -1)
     made = report(ds)
-    assert made.remarks[0].startswith("44 % written: 3 of 8 cells complete, 0 to 16 of 16 samples finished a cell;")
+    assert made.remarks[0].startswith("44 % written: 3 of 8 cells complete, 0 to 16 of 16 samples finished per cell;")
     assert made.cells["samples"].tolist() == [16, 8, 16, 16] + [0] * 4
     assert {f.classifier for f in made.findings} <= {"robust"}
-    said = strictly(to_json(made))
-    assert said["cells"][-1]["judge"] is None
-    assert said["cells"][-1]["gradient_cosine"] is None
-    assert {cell["classifier"] for cell in extremes(made, ds)} == {"robust"}
+    content = strictly(to_json(made))
+    assert content["cells"][-1]["judge"] is None
+    assert content["cells"][-1]["gradient_cosine"] is None
+    assert {cell["classifier"] for cell in worst_and_best(made, ds)} == {"robust"}
     assert "44 % written" in to_html(made, ds)
 
 
-def test_a_store_of_next_to_nothing():
+def test_a_store_with_hardly_any_variable_has_a_report():
     ds = recorded()[["written", "finite_fraction", "image"]]
     made = report(ds)
     assert list(made.cells) == [*CELL_DIMS, "samples", "nonfinite_steps"]
     assert "unstable" in made.untested
     text = to_html(made, ds)
-    assert "The store has none of the diagnostics that are drawn here." in text
-    assert "The store keeps no tensors of guided cells" in text
+    assert "The store has none of the diagnostics that this section shows." in text
+    assert "The store has no tensors of guided cells" in text
     assert "plotly" not in text.lower().split("<body>")[1]
     strictly(to_json(made))
 
@@ -175,7 +174,7 @@ def test_a_store_without_guided_cells_or_without_the_baseline():
     assert {"ema", "x_t", "x_t, ema"} == set(table["against"])
 
 
-def test_only_what_is_small_is_read_at_once():
+def test_only_small_variables_are_read_at_once():
     lazy = evaluated().chunk()
     read = in_memory(lazy)
     assert read["gradient_cosine"].chunks is None
@@ -184,7 +183,7 @@ def test_only_what_is_small_is_read_at_once():
 
 def test_the_worst_and_the_best_cell(ds, made):
     guided = made.cells[made.cells["guidance_scale"] > 0]
-    worst, best = extremes(made, ds)
+    worst, best = worst_and_best(made, ds)
     for cell, share in ((worst, guided["judge"].min()), (best, guided["judge"].max())):
         at = tuple(CELLS[dim].index(cell[dim]) for dim in CELL_DIMS)
         assert accuracy(ds, "judge", at)[0] == share
@@ -192,26 +191,26 @@ def test_the_worst_and_the_best_cell(ds, made):
     bare = recorded().isel(ONE_INPUT)
     cosines = (unjudged := report(bare)).cells
     expected = cosines[cosines["guidance_scale"] > 0]["gradient_cosine"]
-    ends = extremes(unjudged, bare)
+    ends = worst_and_best(unjudged, bare)
     assert [cosines.loc[i, list(CELL_DIMS)].to_dict() for i in (expected.idxmin(), expected.idxmax())] == ends
 
 
-def test_the_example_is_the_first_that_tells_the_two_apart(ds):
+def test_the_example_is_the_first_sample_that_differs_between_the_cells(ds):
     ds = ds.copy(deep=True)
     label, bad, good = ds["label"].values, (1, 0, 0, 1), (0, 0, 0, 1)
     ds["judge_prediction"][bad] = label
     ds["judge_prediction"][good] = label
-    assert example(ds, [BAD, GOOD]) == 0  # none does
+    assert example_sample(ds, [BAD, GOOD]) == 0  # no sample differs
     ds["judge_prediction"][(*bad, 2)] = (label[2] + 1) % 4
-    assert example(ds, [BAD, GOOD]) == 2
+    assert example_sample(ds, [BAD, GOOD]) == 2
     ds["judge_prediction"][(*bad, 1)] = (label[1] + 1) % 4
     ds["judge_prediction"][(*good, 1)] = (label[1] + 1) % 4
-    assert example(ds, [BAD, GOOD]) == 2
-    assert example(ds.drop_vars("judge_prediction"), [BAD, GOOD]) == 0
+    assert example_sample(ds, [BAD, GOOD]) == 2
+    assert example_sample(ds.drop_vars("judge_prediction"), [BAD, GOOD]) == 0
 
 
 class Page(HTMLParser):
-    """Collects what a browser would see; fails where tags do not close in order."""
+    """Collects the tags and the text of a page; fails if tags do not close in order."""
 
     EMPTY = ("meta", "link", "img", "br", "input")
 
@@ -240,7 +239,7 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-def test_the_page_asks_nothing_of_any_network(page):
+def test_the_page_requests_nothing_from_the_network(page):
     seen = Page(page)
     assert not seen.all("link")
     assert not seen.all("img")
@@ -260,7 +259,7 @@ def test_the_page_asks_nothing_of_any_network(page):
     assert "plotlyServerURL" not in re.sub(r"<script>[^<]*plotly\.js v.*?</script>", "", page, flags=re.DOTALL)
 
 
-def test_the_page_is_in_order_for_readers_of_all_kinds(page, made):
+def test_the_page_is_accessible(page, made):
     seen = Page(page)
     assert seen.all("html") == [{"lang": "en"}]
     assert len(seen.all("h1")) == len(seen.all("title")) == 1
@@ -275,7 +274,7 @@ def test_the_page_is_in_order_for_readers_of_all_kinds(page, made):
         assert text in seen.code
 
 
-def test_the_page_says_the_numbers(page, made):
+def test_the_page_shows_the_numbers(page, made):
     text = " ".join(Page(page).text.split())
     for found in made.findings:
         assert f"{found.affected} of {found.samples}" in text
@@ -311,7 +310,8 @@ def test_nothing_in_a_store_becomes_markup_or_script():
     assert evil in seen.text
 
 
-def test_the_report_is_at_hand():
+def test_the_report_has_public_names():
     assert gradscope.report is report
     assert isinstance(gradscope.signatures(evaluated().isel(FEW)), pd.DataFrame)
+    assert gradscope.open  # registers the accessor
     assert isinstance(xr.Dataset().gradscope, gradscope.accessor.Accessor)

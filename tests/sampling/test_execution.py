@@ -101,7 +101,7 @@ def test_checkpointed_unet_keeps_less_and_gives_the_same_gradient(scheduler, cla
 
 
 def test_unets_without_checkpointing_are_refused():
-    with pytest.raises(GradscopeError, match="execution.gradient_checkpointing: ZeroUNet does not have it"):
+    with pytest.raises(GradscopeError, match="execution.gradient_checkpointing: ZeroUNet does not support it"):
         set_up(ExecutionConfig(gradient_checkpointing=True), ZeroUNet(), [])
 
 

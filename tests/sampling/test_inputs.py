@@ -30,10 +30,10 @@ def test_labels_in_any_form_are_the_same_classes(unet, classifier, labels):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": 3}, r"labels: one class a sample, for example \[0, 1, 2\], got 3"),
-        ({"labels": [0.0, 1.0]}, "labels: classes are whole numbers, got 0.0"),
-        ({"labels": torch.tensor([0.5])}, "labels: classes are whole numbers, got 0.5"),
-        ({"labels": np.zeros((2, 2), int)}, r"labels: classes are whole numbers, got \[0, 0\]"),
+        ({"labels": 3}, r"labels: must be one class per sample, for example \[0, 1, 2\], got 3"),
+        ({"labels": [0.0, 1.0]}, "labels: classes must be whole numbers, got 0.0"),
+        ({"labels": torch.tensor([0.5])}, "labels: classes must be whole numbers, got 0.5"),
+        ({"labels": np.zeros((2, 2), int)}, r"labels: classes must be whole numbers, got \[0, 0\]"),
         ({"labels": []}, "labels: at least one sample"),
         ({"labels": [0], "seed": -1}, "seed: must be a whole number of at least 0, got -1"),
         ({"labels": [0], "seed": 0.5}, "seed: must be a whole number of at least 0, got 0.5"),
@@ -47,7 +47,7 @@ def test_what_cannot_be_sampled_is_refused_by_name(unet, classifier, options, me
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf"), 1e39, -1e39])
 def test_scales_that_no_image_can_hold_are_refused(classifier, scale):
-    with pytest.raises(GradscopeError, match="guidance_scale: a finite number within float32's range, got"):
+    with pytest.raises(GradscopeError, match="guidance_scale: must be a finite number within float32's range, got"):
         ClassifierGuidance(classifier, guidance_scale=scale)
 
 
@@ -82,7 +82,7 @@ def test_inference_mode_and_no_grad_change_nothing(unet, classifier, classifier_
 def test_models_made_in_inference_mode_are_refused(unet):
     with torch.inference_mode():
         made = LinearClassifier()
-    with pytest.raises(GradscopeError, match="classifier: its weights were made inside of torch.inference_mode"):
+    with pytest.raises(GradscopeError, match="classifier: its weights were made inside torch.inference_mode"):
         sampler(unet, made).sample(LABELS, 3)
 
 
@@ -186,7 +186,7 @@ def test_what_are_no_logits_is_refused(unet, output):
         def forward(self, x):
             return output
 
-    with pytest.raises(GradscopeError, match=r"a classifier gives logits of shape \(n, classes\).*this one gave"):
+    with pytest.raises(GradscopeError, match=r"a classifier must give logits of shape \(n, classes\).*it gave"):
         sampler(unet, Strange()).sample(LABELS, 3)
 
 

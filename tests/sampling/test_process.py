@@ -134,7 +134,11 @@ def test_any_number_of_steps_is_taken_exactly_or_refused(kind, total, spacing, o
     [
         (DDPMScheduler(timestep_spacing="trailing"), 61, "'trailing', 61 steps lead to timestep -1.*; 60 steps fit"),
         (DDIMScheduler(timestep_spacing="leading", steps_offset=1), 1000, "steps_offset 1, 1000 steps lead to.*1000"),
-        (DDPMScheduler(trained_betas=np.linspace(1e-4, 0.02, 100)), 10, "num_train_timesteps is 1000, and it has 100"),
+        (
+            DDPMScheduler(trained_betas=np.linspace(1e-4, 0.02, 100)),
+            10,
+            "num_train_timesteps is 1000, but there are 100",
+        ),
         (DDPMScheduler(), 0, "at least 1, got 0"),
         (DDPMScheduler(), 2.5, "at least 1, got 2.5"),
         (DDPMScheduler(), 1001, "at most the scheduler's 1000, got 1001"),

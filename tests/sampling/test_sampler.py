@@ -247,7 +247,7 @@ def test_unet_that_cannot_be_guided_is_refused_by_name(scheduler, classifier):
         sampler(UNet2DModel(num_class_embeds=4, **options), scheduler, classifier)
     with pytest.raises(GradscopeError, match="3 input and 6 output channels; learned variances"):
         sampler(UNet2DModel(out_channels=6, **options), scheduler, classifier)
-    with pytest.raises(GradscopeError, match="Conv2d does not say its image size"):
+    with pytest.raises(GradscopeError, match="Conv2d lacks its image size"):
         sampler(nn.Conv2d(3, 3, 1), scheduler, classifier).sample([0], 2)
 
 

@@ -161,7 +161,7 @@ def test_bad_settings_name_their_key(schedule, x_t, classifier, unet):
         with pytest.raises(GradscopeError, match=message):
             SmoothGrad(*settings)
     guidance = ClassifierGuidance(classifier, smoothgrad=SmoothGrad(2, 0.1))
-    with pytest.raises(ValueError, match="one seed a sample, got 0 for 3 samples"):
+    with pytest.raises(ValueError, match="one seed per sample, got 0 for 3 samples"):
         evaluate(guidance, x_t, schedule.times[4], schedule, unet, ())
 
 

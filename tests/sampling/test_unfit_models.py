@@ -64,7 +64,9 @@ def sampler(denoiser=None, classifier=None, scheduler=None, **guidance):
 @pytest.mark.parametrize("kind", ["x_t", "x0", "x0_detached"])
 @pytest.mark.parametrize("form", ["one channel", "one sample", "tuple", "dict", "twice", "half", "integers"])
 def test_a_denoiser_gives_a_tensor_like_x_t(form, kind):
-    with pytest.raises(GradscopeError, match=r"denoiser: Denoiser gives a tensor of the shape of x_t, \(2, 3, 8, 8\)"):
+    with pytest.raises(
+        GradscopeError, match=r"denoiser: Denoiser must give a tensor of the shape of x_t, \(2, 3, 8, 8\)"
+    ):
         sampler(Denoiser(form), classifier_input=kind).sample([0, 1], 3)
 
 
@@ -95,7 +97,7 @@ def test_a_classifier_needs_a_graph_and_a_row_for_each_image(kind):
 def test_class_0_of_one_logit_has_no_logit_of_its_own():
     for labels, objective in (([0, 1], "log_prob"), ([1, 1], "logit")):
         sampler(classifier=Classifier("one logit"), objective=objective).sample(labels, 3)
-    with pytest.raises(GradscopeError, match="class 0 has none to differentiate, take log_prob"):
+    with pytest.raises(GradscopeError, match="class 0 has no logit to differentiate; take log_prob"):
         sampler(classifier=Classifier("one logit"), objective="logit").sample([0, 1], 3)
 
 
@@ -192,13 +194,13 @@ def test_an_unknown_spacing_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"guidance_scale": "0.5"}, "guidance_scale: a finite number"),
-        ({"guidance_scale": None}, "guidance_scale: a finite number"),
-        ({"guidance_scale": [0.5]}, "guidance_scale: a finite number"),
-        ({"interval": (500,)}, "guidance.interval: two timesteps"),
-        ({"interval": (None, 500)}, "guidance.interval: two timesteps"),
-        ({"interval": "ab"}, "guidance.interval: two timesteps"),
-        ({"interval": (1, 2, 3)}, "guidance.interval: two timesteps"),
+        ({"guidance_scale": "0.5"}, "guidance_scale: must be a finite number"),
+        ({"guidance_scale": None}, "guidance_scale: must be a finite number"),
+        ({"guidance_scale": [0.5]}, "guidance_scale: must be a finite number"),
+        ({"interval": (500,)}, "guidance.interval: must be two timesteps"),
+        ({"interval": (None, 500)}, "guidance.interval: must be two timesteps"),
+        ({"interval": "ab"}, "guidance.interval: must be two timesteps"),
+        ({"interval": (1, 2, 3)}, "guidance.interval: must be two timesteps"),
     ],
 )
 def test_guidance_that_is_none_is_refused(options, message):
@@ -212,7 +214,7 @@ def test_numbers_of_numpy_are_scales(scale):
 
 
 def test_labels_and_first_sample_are_bounded():
-    with pytest.raises(GradscopeError, match=r"labels: classes are whole numbers below 2\*\*63"):
+    with pytest.raises(GradscopeError, match=r"labels: classes must be whole numbers below 2\*\*63"):
         sampler().sample([2**70], 3)
     for first in (-1, 0.5):
         with pytest.raises(GradscopeError, match="first_sample: must be a whole number of at least 0"):
@@ -224,5 +226,5 @@ def test_a_path_is_no_store_that_is_open(tmp_path):
         gradscope.report("a.zarr")
     with gradscope.record(sampler(), tmp_path / "a.zarr", [Norm("gradient")]) as recorder:
         recorder.sample([0, 1], 3)
-    with pytest.raises(GradscopeError, match=r"guide: a torch.nn.Module, or each by its name"):
+    with pytest.raises(GradscopeError, match=r"guide: must be a torch.nn.Module, or a mapping of names"):
         gradscope.evaluate(tmp_path / "a.zarr", guide=lambda x: x)

@@ -15,8 +15,8 @@ import xarray as xr
 from sound_store import KINDS, NAMES, copied, edit, edit_json, make, stores  # noqa: F401  (a fixture)
 
 import gradscope
-from dashboards.data.recorded import Recorded
-from dashboards.images.tiles import Images
+from dashboards.data.open_run import OpenRun
+from dashboards.images.tiles import Tiles
 from gradscope.errors import GradscopeError
 from gradscope.store.locations.location import locate
 from gradscope.store.progress import finished
@@ -80,13 +80,13 @@ def test_the_dashboard_refuses_damaged_scalars_tensors_and_images(stores, tmp_pa
     path = copied(stores("plain"), tmp_path)
     for name in ("gradient_norm", "gradient", "image"):
         flipped(next(file for file in chunks(path / name) if "c.0.0.0.1.0" in file.name), 7)
-    run = Recorded(path)
+    run = OpenRun(path)
     with pytest.raises(GradscopeError, match=r"gradient_norm/c\.0\.0\.0\.1\.0\.0 is damaged"):
         run.scalars("gradient_norm")
     with pytest.raises(GradscopeError, match=r"gradient/c\.0\.0\.0\.1\.0\.0\.0\.0\.0 is damaged"):
-        Images().frame(run, sample=0, step=0, cells=[1], limits="cell")
+        Tiles().frame(run, sample=0, step=0, cells=[1], limits="cell")
     with pytest.raises(GradscopeError, match=r"image/c\.0\.0\.0\.1\.0\.0\.0\.0 is damaged"):
-        Images().thumbnails(run, cell=1, first=0, last=1)
+        Tiles().thumbnails(run, cell=1, first=0, last=1)
 
 
 def test_a_run_with_a_damaged_marker_is_not_resumed(stores, tmp_path):  # noqa: F811
@@ -155,7 +155,7 @@ def test_pipes_and_devices_hang_no_reader(stores, kind, name, what, tmp_path):  
 def test_pipes_in_place_of_metadata_hang_no_reader(stores, place, tmp_path):  # noqa: F811
     path = copied(stores("plain"), tmp_path)
     strange(path / place, "pipe")
-    for work in (read_all, verify, Recorded, lambda path: locate(path).locked()):
+    for work in (read_all, verify, OpenRun, lambda path: locate(path).locked()):
         in_time(lambda work=work: work(path))
 
 
@@ -163,7 +163,7 @@ def test_a_store_with_too_many_arrays_is_refused_at_once(tmp_path):
     path = make(tmp_path / "s.zarr", KINDS["just begun"])
     arrays = {f"a{i}": {} for i in range(100_000)}
     edit_json(path / "zarr.json", lambda root: root["consolidated_metadata"]["metadata"].update(arrays))
-    for work in (gradscope.open, verify, Recorded):
+    for work in (gradscope.open, verify, OpenRun):
         (found,) = in_time(lambda work=work: work(path), 5)
         said = str(found) if isinstance(found, GradscopeError) else " ".join(map(str, found.findings))
         assert "arrays" in said

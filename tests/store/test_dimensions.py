@@ -3,55 +3,26 @@
 import numpy as np
 import pytest
 import torch
+import trajectory_store
 import xarray as xr
 import zarr
+from trajectory_store import SAMPLES, TIMES, grid, tensors
 
 import gradscope
-from gradscope.analysis.subsets import whole
+from gradscope.analysis.selections import restore_dims
 from gradscope.errors import GradscopeError
 from gradscope.recording.recorder import Recorder
-from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, cell_dims, create, open_store, sample_dims
+from gradscope.store import Array, Frame, Schema, StoreWriter, cell_dims, create, open_store, sample_dims
 from gradscope.store.dims import names_of_sample
 from gradscope.store.locations.location import locate
 from gradscope.store.progress import finished
 from gradscope.verification.verify import verify
-from probes import TENSOR, Cosine, GuidedStep, Norm, Probe, Tensor, Variable
-
-SAMPLES, TIMES = 5, np.array([80.0, 24.4, 24.4, 5.1, 0.7])
-"""A grid of a second-order solver in sigma, which evaluates the denoiser twice at one timestep."""
-
-
-def grid(**changes):
-    content = {
-        "classifier": ("value",), "classifier_input": ("x_t",), "stabilizer": ("none", "adam"),
-        "guidance_scale": (0.0, 0.5), "label": np.arange(SAMPLES) % 2, "seed": np.arange(SAMPLES), "timestep": TIMES,
-        "alphas_cumprod": 1 / (1 + TIMES**2), "sigma": np.zeros(len(TIMES)), "sample_shape": (8, 2),
-        "sample_dims": ("horizon", "action"), "batch_size": 2, "further": {"method": ("dps", "mpgd")},
-        "signal": np.ones(len(TIMES)), "noise": TIMES,
-    }  # fmt: skip
-    return Grid(**(content | changes))
-
-
-def tensors(cell, first, step, repeat=0):
-    """Gradients whose values encode cell, sample and step."""
-    rng = np.random.default_rng([*cell, first, step, repeat])
-    rows = min(2, SAMPLES - first)
-    return torch.from_numpy(rng.normal(size=(rows, 8, 2)))
+from probes import TENSOR, GuidedStep, Norm, Probe, Tensor, Variable
 
 
 @pytest.fixture
 def recorded(tmp_path):
-    """Trajectories of a robot, recorded by a user's own loop."""
-    probes = [Tensor("gradient"), Norm("gradient"), Cosine("gradient")]
-    own = grid()
-    with Recorder(tmp_path / "s.zarr", own, probes, device=torch.device("cpu")) as recorder:
-        for cell in np.ndindex(own.cells):
-            for first in range(0, SAMPLES, 2):
-                hook = recorder.trajectory(cell, first)
-                for step, timestep in enumerate(TIMES):
-                    g = tensors(cell, first, step)
-                    hook(GuidedStep(step=step, timestep=timestep, x_t=g, gradient=g, prev_sample=g))
-    return tmp_path / "s.zarr"
+    return trajectory_store.save(tmp_path / "s.zarr")
 
 
 def test_dimensions_get_the_users_names_or_the_usual_ones():
@@ -235,7 +206,7 @@ def test_repetitions_of_a_timestep(tmp_path):
             stored = ds["gradient"].values[(*cell, sample, step, repeat)]
             wanted = tensors(cell, 4, step, repeat)[0].numpy() if repeat < count else np.full((8, 2), np.nan)
             np.testing.assert_array_equal(stored, wanted.astype("f4"))
-    last = whole(ds)
+    last = restore_dims(ds)
     assert "repeat" not in last.dims
     for step, count in enumerate(REPEATS):
         np.testing.assert_array_equal(

@@ -1,1 +1,1 @@
-"""Two cells, paired over the samples that they share."""
+"""Compare: two cells, paired over the samples that they share."""

@@ -1,4 +1,4 @@
-"""Two cells in numbers and words: what differs between them, and what that changed."""
+"""Differences between two cells, as a table and in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,62 +7,64 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from gradscope.analysis.cells import Cell, place
 from gradscope.analysis.comparison import Comparison
-from gradscope.analysis.contents import Cell, finished, judged, place
-from gradscope.plots.paired import quantity, titled
+from gradscope.analysis.verdicts import judged
+from gradscope.analysis.written import finished
+from gradscope.plots.cell_pair import quantity, titled
 from gradscope.plots.style import cell_name
-from gradscope.store import CELL_DIMS
 
 ACCURACY = "judge's accuracy"
 NONE = "–"
+HEADS = ("quantity", "a", "b", "b − a", "95 % interval", "effect", "N", "p", "Holm's p", "note")
 _COLUMNS = ("quantity", "mean_a", "mean_b", "estimate", "low", "high", "effect", "n", "p", "p_holm", "note")
 
 
-def differences(ds: xr.Dataset, found: Comparison) -> pd.DataFrame:
-    """Everything that `gradscope.analysis.compare` compares, as one table.
+def differences(ds: xr.Dataset, comparison: Comparison) -> pd.DataFrame:
+    """All differences that `gradscope.analysis.compare` finds, as one table.
 
     Parameters
     ----------
     ds
         The store, in memory.
-    found
-        Its comparison of two cells.
+    comparison
+        The store's comparison of two cells.
 
     Returns
     -------
     pandas.DataFrame
-        The judge's accuracy, the diagnostics and the distances, one a row: ``quantity`` with its unit; ``mean_a``,
-        ``mean_b`` and ``estimate``, b − a, with its 95 % interval ``low``, ``high``; ``effect``, Cohen's g of the
-        accuracy, the rank-biserial correlation of a diagnostic; ``n``, the samples; ``p``, and Holm's ``p_holm`` over
-        the diagnostics; ``note``. NaN where there is none.
+        One row for the judge's accuracy, for each diagnostic and for each distance: ``quantity`` with its unit;
+        ``mean_a``, ``mean_b`` and ``estimate``, b − a, with its 95 % interval ``low``, ``high``; ``effect``, Cohen's g
+        for the accuracy and the rank-biserial correlation for a diagnostic; ``n``, the samples; ``p``, and Holm's
+        ``p_holm`` over the diagnostics; ``note``. NaN where there is no number.
     """
-    rows = [_accuracy(ds, found)] if found.accuracy else []
-    for row in found.scalars.to_dict("records"):
+    rows = [_accuracy(ds, comparison)] if comparison.accuracy else []
+    for row in comparison.scalars.to_dict("records"):
         rows.append({**row, "quantity": titled(ds, quantity(ds, row["diagnostic"]))})
-    for name, apart in found.distance.items():
-        before, after = (float(ds[name].isel(place(ds, cell))) for cell in (found.a, found.b))
-        ends = {"estimate": apart.estimate, "low": apart.low, "high": apart.high}
-        rows.append({"quantity": name, "mean_a": before, "mean_b": after, **ends, "note": "paired bootstrap"})
+    for name, change in comparison.distance.items():
+        a, b = (float(ds[name].isel(place(ds, cell))) for cell in (comparison.a, comparison.b))
+        interval = {"estimate": change.estimate, "low": change.low, "high": change.high}
+        rows.append({"quantity": name, "mean_a": a, "mean_b": b, **interval, "note": "paired bootstrap"})
     return pd.DataFrame(rows, columns=list(_COLUMNS)).fillna({"note": ""})
 
 
-def _accuracy(ds: xr.Dataset, found: Comparison) -> dict[str, Any]:
-    cells = [ds.isel(place(ds, cell)) for cell in (found.a, found.b)]
+def _accuracy(ds: xr.Dataset, comparison: Comparison) -> dict[str, Any]:
+    cells = [ds.isel(place(ds, cell)) for cell in (comparison.a, comparison.b)]
     both = judged(cells[0]) & judged(cells[1])
     right = [(cell["judge_prediction"] == cell["label"]).values[both] for cell in cells]
     shares = [float(each.mean()) if len(each) else np.nan for each in right]
-    test = vars(found.accuracy)
+    test = vars(comparison.accuracy)
     return {**test, "quantity": ACCURACY, "mean_a": shares[0], "mean_b": shares[1]}
 
 
 def differing(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
-    """The dimensions in which two cells differ, and what each has there."""
-    return {dim: (a[dim], b[dim]) for dim in CELL_DIMS if a[dim] != b[dim]}
+    """The dimensions in which two cells differ, with both values."""
+    return {dim: (a[dim], b[dim]) for dim in a if a[dim] != b[dim]}
 
 
 def hint(a: Cell, b: Cell) -> str:
-    """In which dimensions two cells differ, in words."""
-    parts = [f"{dim}: {_word(before)} → {_word(after)}" for dim, (before, after) in differing(a, b).items()]
+    """A sentence that names the dimensions in which two cells differ."""
+    parts = [f"{dim}: {_text(value_a)} → {_text(value_b)}" for dim, (value_a, value_b) in differing(a, b).items()]
     if not parts:
         return "They are the same cell."
     if len(parts) == 1:
@@ -70,63 +72,60 @@ def hint(a: Cell, b: Cell) -> str:
     return f"They differ in {len(parts)} ways: {'; '.join(parts)}."
 
 
-def why_not(ds: xr.Dataset, a: Cell, b: Cell) -> str:
+def why_incomparable(ds: xr.Dataset, a: Cell, b: Cell) -> str:
     """Why two cells cannot be compared; empty where they can."""
     if not differing(a, b):
-        return f"a and b are the same cell, {cell_name(a)}. Choose another one as a or as b."
+        return f"a and b are the same cell, {cell_name(a)}. Choose another a or b."
     done = [finished(ds.isel(place(ds, cell))) for cell in (a, b)]
     if (done[0] & done[1]).any():
         return ""
     counts = ", ".join(f"{each.sum()} in {key}" for key, each in zip("ab", done, strict=True))
-    return f"No sample is finished in both cells yet (finished: {counts}); they are compared pair by pair."
+    return f"No sample is finished in both cells yet (finished: {counts}). Samples are compared in pairs."
 
 
 def headline(table: pd.DataFrame) -> str:
-    """What became of the samples, in one sentence; empty where nobody judged them."""
+    """The difference of the judge's accuracy in one sentence; empty where there is no judge."""
     rows = table[table["quantity"] == ACCURACY].to_dict("records")
     if not rows or not rows[0]["n"]:
         return ""
     row = rows[0]
-    p = f"McNemar's p {number(row['p'])}" if np.isfinite(row["p"]) else f"no p: {row['note']}"
+    p = f"McNemar's p {_number(row['p'])}" if np.isfinite(row["p"]) else f"no p: {row['note']}"
     return (
         f"Judge's accuracy: a {row['mean_a']:.2f}, b {row['mean_b']:.2f}; b − a {row['estimate']:+.2f} "
-        f"{interval(row, '.2f')}, {p} (N = {row['n']:g})."
+        f"{_interval(row, '.2f')}, {p} (N = {row['n']:g})."
     )
 
 
-def words(table: pd.DataFrame) -> list[list[str]]:
-    """The table's cells as texts; `HEADS` are their columns."""
+def table_texts(table: pd.DataFrame) -> list[list[str]]:
+    """The table as texts, row by row, with the columns `HEADS`."""
     return [
         [
             row["quantity"],
-            number(row["mean_a"]),
-            number(row["mean_b"]),
+            _number(row["mean_a"]),
+            _number(row["mean_b"]),
             f"{row['estimate']:+.3g}" if np.isfinite(row["estimate"]) else NONE,
-            interval(row, ".3g"),
-            number(row["effect"]),
-            number(row["n"]),
-            number(row["p"]),
-            number(row["p_holm"]),
+            _interval(row, ".3g"),
+            _number(row["effect"]),
+            _number(row["n"]),
+            _number(row["p"]),
+            _number(row["p_holm"]),
             row["note"],
         ]
         for row in table.to_dict("records")
     ]
 
 
-HEADS = ("quantity", "a", "b", "b − a", "95 % interval", "effect", "N", "p", "Holm's p", "note")
-
-
-def number(value: float) -> str:
-    """Three digits; a dash where there is none."""
+def _number(value: float) -> str:
+    """A number with three digits; a dash for NaN."""
     return f"{value:.3g}" if np.isfinite(value) else NONE
 
 
-def interval(row: Mapping[str, float], digits: str) -> str:
-    """In brackets; a dash where there is none."""
+def _interval(row: Mapping[str, float], digits: str) -> str:
+    """The interval of a row in brackets; a dash where it has none."""
     if not np.isfinite([row["low"], row["high"]]).all():
         return NONE
     return f"[{row['low']:{digits}}, {row['high']:{digits}}]"
 
 
-def _word(value: object) -> str:
+def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

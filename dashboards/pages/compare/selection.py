@@ -1,25 +1,31 @@
-"""The samples that are selected on the Compare page, with brush or keyboard, and their images in both cells."""
+"""Selected samples of the Compare page, by brush or by keyboard, with their thumbnails in both cells."""
 
-from typing import Any
+from typing import Annotated
 
+import dash
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, html
+from dash import ClientsideFunction, Dash, Input, Output, html
+from pydantic import Field
 
-from dashboards.data.library import Library, Recorded
-from dashboards.state import State as View
-from dashboards.widgets.controls import control, name_of
-from dashboards.widgets.links import came_from
-from dashboards.widgets.thumbnails import tiles
+from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
+from dashboards.state import State
+from dashboards.widgets.controls import NumberText, control_id
+from dashboards.widgets.links import VERSION, VIEW, View, shown_state
+from dashboards.widgets.thumbnails import thumbnails
 from dashboards.widgets.verdicts import verdicts
-from gradscope.analysis.contents import place
+from gradscope.analysis.cells import place
+from gradscope.plots.style import cell_name
 
 MOST = 32
-"""So many samples' images are shown."""
+"""Selected samples whose thumbnails are shown."""
+Samples = Annotated[list[NumberText], Field(fail_fast=True)]
+"""Value of the select of samples."""
 
 
-def layout(run: Recorded):
-    """The list of samples, in step with the brush, and room for their images."""
-    picked = dmc.MultiSelect(
+def layout(run: OpenRun):
+    """A select of samples, which follows the brush, and room for their thumbnails."""
+    select = dmc.MultiSelect(
         id="compare-samples",
         label="selected samples",
         data=[str(sample) for sample in run.ds["sample"].values],
@@ -28,13 +34,13 @@ def layout(run: Recorded):
         hidePickedOptions=True,
         limit=50,
         size="xs",
-        placeholder="type a number, or draw a box in the scatter",
+        placeholder="type a number, or draw a box in the scatter plot",
     )
     return html.Div(
         [
             html.Div(
                 [
-                    html.Div(picked, className="compare-picked"),
+                    html.Div(select, className="compare-picked"),
                     dmc.Button("clear selection", id="compare-clear", size="xs", variant="default"),
                 ],
                 className="controls",
@@ -46,7 +52,7 @@ def layout(run: Recorded):
 
 
 def register(app: Dash, library: Library) -> None:
-    """The list follows the brush; the scatter and the images follow the list."""
+    """Add the callbacks: the select follows the brush; scatter plot and thumbnails follow the select."""
     app.clientside_callback(
         ClientsideFunction("gradscope_compare", "brushed"),
         Output("compare-samples", "value"),
@@ -69,30 +75,29 @@ def register(app: Dash, library: Library) -> None:
     @app.callback(
         Output("compare-selected", "children"),
         Input("compare-samples", "value"),
-        Input(control("cell"), "value"),
-        Input(control("other"), "value"),
-        Input("version", "data"),
-        State(control("variables"), "value"),
-        State("view", "data"),
+        Input(control_id("cell"), "value"),
+        Input(control_id("other"), "value"),
+        VERSION,
+        dash.State(control_id("variables"), "value"),
+        VIEW,
     )
-    def show(samples: list[str], first: str, second: str, version: str | None, name: str, view: dict[str, Any]):
-        run, state = came_from(library, view)
-        cells = int(first), int(second)
+    def show(samples: Samples, a: NumberText, b: NumberText, version: str | None, name: str, view: View | None):
+        run, state = shown_state(library, view)
         if not samples:
             return None
-        chosen = sorted(int(sample) for sample in samples)
-        rows = [
-            _row(run, state.to("trajectory", cell=cell, cells=tuple(sorted(cells)), variables=(name,)), chosen[:MOST])
-            for cell in cells
-        ]
-        if len(chosen) > MOST:
-            rows.append(html.P(f"The first {MOST} of {len(chosen)} selected samples.", className="caption"))
+        cells = [run.cell(number) for number in (a, b)]  # raises before an unknown number gets into a URL
+        target = state.to("trajectory", cells=tuple(sorted((a, b))), variables=(name,))
+        rows = []
+        for number, cell in zip((a, b), cells, strict=True):
+            shown = _thumbnails(run, target.to("trajectory", cell=number), sorted(samples)[:MOST])
+            rows.append(html.Div([html.H3(cell_name(cell)), html.Div(shown, className="thumbs")]))
+        if len(samples) > MOST:
+            rows.append(html.P(f"The first {MOST} of {len(samples)} selected samples.", className="caption"))
         return rows
 
 
-def _row(run: Recorded, state: View, chosen: list[int]):
-    """The samples' images in the cell of a cursor view, each the way there."""
+def _thumbnails(run: OpenRun, state: State, samples: list[int]) -> list[html.A]:
+    """Thumbnails of the samples in the cell of a trajectory's state."""
     ds = run.scalars("finite_fraction") if "finite_fraction" in run.ds else run.scalars("written")
     table = verdicts(ds.isel(place(ds, run.cell(state.cell))))
-    shown = tiles(run, table[table["sample"].isin(chosen)], state)
-    return html.Div([html.H3(name_of(run, state.cell)), html.Div(shown, className="thumbs")])
+    return thumbnails(run, table[table["sample"].isin(samples)], state)

@@ -1,1 +1,1 @@
-"""The landing page: what fails, in which cells, and where along t."""
+"""Overview: the findings, the cells, and a diagnostic along t."""

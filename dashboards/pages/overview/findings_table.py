@@ -1,54 +1,54 @@
-"""The table of findings: what fails, where, how sure, and the tensor that shows it."""
+"""The table of findings: the signature, the cell, the size of the effect, and a link to the sample that shows it."""
 
 from collections.abc import Iterable
 from math import prod
 
-from dashboards.data.library import Recorded
-from dashboards.pages.overview.worst_sample import Exhibit, exhibit
-from dashboards.widgets.grid import Column, Row, badges, interval, marked, number, words
-from dashboards.widgets.links import into
-from gradscope.analysis.curve_signatures import CURVES
+from dashboards.data.open_run import OpenRun
+from dashboards.pages.overview.worst_sample import Position, worst_sample
+from dashboards.widgets.grid import Column, Row, badge, badge_column, interval_column, number_column, text_column
+from dashboards.widgets.links import trajectory_state
 from gradscope.analysis.findings import Finding
+from gradscope.analysis.signatures import CURVES
 from gradscope.plots.style import cell_name
 from probes.variable import IMAGE_DIMS
 
-_AFFECTED = "samples that show it"
-_EFFECT = "the statistic that the test looks at; the text beside the table says which"
+_SPAN = "span(params.value, params.data.last_timestep)"
+_COUNT = "of(params.value, params.data.samples)"
+_EFFECT = "the statistic that is tested; the text beside the table names it"
 COLUMNS: tuple[Column, ...] = (
-    badges("severity", "severity", 86),
-    words("signature", "signature", 116),
-    words("classifier", "classifier", 100),
-    words("classifier_input", "input", 72, headerTooltip="classifier_input"),
-    words("stabilizer", "stabilizer", 92),
-    number("guidance_scale", "scale", 62, filter=False, headerTooltip="guidance_scale"),
-    number("first_timestep", "timesteps", 92, "span(params.value, params.data.last_timestep)", filter=False),
-    number("affected", "samples", 72, "of(params.value, params.data.samples)", headerTooltip=_AFFECTED, filter=False),
-    interval("effect", "effect [95 %]", 172, headerTooltip=_EFFECT, filter=False),
-    number("threshold", "threshold", 78, headerTooltip="the value that it crossed", filter=False),
+    badge_column("severity", "severity", 86),
+    text_column("signature", "signature", 116),
+    text_column("classifier", "classifier", 100),
+    text_column("classifier_input", "input", 72, headerTooltip="classifier_input"),
+    text_column("stabilizer", "stabilizer", 92),
+    number_column("guidance_scale", "scale", 62, filter=False, headerTooltip="guidance_scale"),
+    number_column("first_timestep", "timesteps", 92, _SPAN, filter=False),
+    number_column("affected", "samples", 72, _COUNT, headerTooltip="samples that show it", filter=False),
+    interval_column("effect", "effect [95 %]", 172, headerTooltip=_EFFECT, filter=False),
+    number_column("threshold", "threshold", 78, headerTooltip="threshold that the effect crosses", filter=False),
 )
-_SHOWS = {curve.name: curve.needs for curve in CURVES} | {
+_VARIABLES = {curve.name: curve.needs for curve in CURVES} | {
     "adversarial": ("log_prob", "gradient_cosine"),
     "undone": ("log_prob", "gradient_lag_cosine"),
     "unrelated_update": ("update_gradient_cosine",),
 }
-"""Diagnostics to look at, by signature."""
+"""Diagnostics that the link shows, by signature."""
 
 
-def finding_rows(run: Recorded, findings: Iterable[Finding]) -> list[Row]:
-    """Rows of `COLUMNS`, in the order of the findings; each leads to the sample that shows it worst."""
+def finding_rows(run: OpenRun, findings: Iterable[Finding]) -> list[Row]:
+    """Rows of `COLUMNS`, in the order of the findings; a click opens the sample that shows the finding worst."""
     names = {"finite_fraction", "log_prob", "margin", "update_gradient_cosine"}
     names = names.union(*(curve.needs for curve in CURVES))
     ds = run.scalars("written", *sorted(names & set(run.ds)))
     elements = prod(run.ds.sizes[dim] for dim in IMAGE_DIMS if dim in run.ds.sizes)
-    return [_row(run, str(i), finding, exhibit(ds, finding, elements)) for i, finding in enumerate(findings)]
+    return [_row(run, str(i), finding, worst_sample(ds, finding, elements)) for i, finding in enumerate(findings)]
 
 
-def _row(run: Recorded, id: str, finding: Finding, at: Exhibit) -> Row:
-    cell = run.cells.index(finding.cell)
-    state = into(run, cell, _SHOWS.get(finding.signature, ()))
+def _row(run: OpenRun, id: str, finding: Finding, worst: Position) -> Row:
+    state = trajectory_state(run, run.cells.index(finding.cell), _VARIABLES.get(finding.signature, ()))
     return {
         "id": id,
-        "severity": marked(finding.severity, finding.severity),
+        "severity": badge(finding.severity, finding.severity),
         "signature": finding.signature,
         **finding.cell,
         "first_timestep": finding.first_timestep,
@@ -62,6 +62,6 @@ def _row(run: Recorded, id: str, finding: Finding, at: Exhibit) -> Row:
         "name": f"{finding.signature}: {cell_name(finding.cell)}",
         "evidence": finding.evidence,
         "advice": finding.advice,
-        "place": f"sample {at.sample} at t = {at.timestep}",
-        "href": state.to("trajectory", timestep=at.timestep, sample=at.sample).url(),
+        "position": f"sample {worst.sample} at t = {worst.timestep}",
+        "href": state.to("trajectory", timestep=worst.timestep, sample=worst.sample).url(),
     }

@@ -1,59 +1,70 @@
-"""The landing page: what fails, in which cells, and where along t."""
+"""Overview: what fails, in which cells, and where along t."""
 
 from collections.abc import Mapping
-from typing import Any
 
+import dash
 import dash_mantine_components as dmc
 import numpy as np
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html, no_update
-from dash import State as Unwatched
 from dash.exceptions import PreventUpdate
+from pydantic import BaseModel
 
-from dashboards.data.library import Library, Recorded
-from dashboards.pages.overview.cells_table import cell_columns, cell_rows, found_in
+from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
+from dashboards.pages.overview.cells_table import cell_badges, cell_columns, cell_rows
 from dashboards.pages.overview.findings_table import COLUMNS, finding_rows
 from dashboards.state import State
-from dashboards.widgets.controls import control, dependence, empty, figure_card, variables_select
+from dashboards.widgets.controls import control_id, variable_select
 from dashboards.widgets.export import Call
-from dashboards.widgets.grid import Column, fitting, renewed, table
-from dashboards.widgets.links import came_from
-from gradscope.analysis.contents import Written, written
+from dashboards.widgets.figure_card import figure_card
+from dashboards.widgets.grid import Column, changed_columns, height_of, table
+from dashboards.widgets.links import VERSION, VIEW, View, shown_state
+from dashboards.widgets.messages import amount_written, dependence, empty
 from gradscope.analysis.findings import Finding
 from gradscope.reporting.report import headline
 
 TITLE = "Overview"
 FINDINGS_SHOWN, CELLS_SHOWN = 7, 16
-"""So many rows are seen without scrolling."""
-_WAITING = "Looking for what fails …"
+"""Rows of the tables that are seen without scrolling."""
 
 
-def layout(run: Recorded, state: State):
-    """All that is known at once; findings and the heat map follow."""
+class Found(BaseModel, extra="forbid"):
+    """The findings on the page: content of the dcc.Store ``overview-found``."""
+
+    version: str
+    """Of `findings_version`."""
+    badges: dict[str, str]
+    """Of `cell_badges`."""
+
+
+def layout(run: OpenRun, state: State):
+    """The cells; findings and heat map follow by callback, since they take a moment."""
     return html.Div(
         [
             dependence(run),
             html.Section(_findings(run), className="overview-findings", **{"aria-label": "findings"}),
-            html.Section(_heat(run, state), className="overview-heat", **{"aria-label": "stability"}),
+            html.Section(_heat_map(run, state), className="overview-heat", **{"aria-label": "stability"}),
             html.Section(_cells(run, state), className="overview-cells", **{"aria-label": "cells"}),
-            *[dcc.Store(id=name) for name in ("overview-found", "finding-at", "overview-went")],
+            *[dcc.Store(id=name) for name in ("overview-found", "finding-row", "overview-opened")],
         ],
         className="overview",
     )
 
 
-def _findings(run: Recorded) -> list:
+def _findings(run: OpenRun) -> list:
     sizes = run.ds.sizes
     shape = f"{len(run.cells)} cells, {sizes['sample']} samples and {sizes['timestep']} timesteps in each"
     return [
         html.Div(
-            [html.H1(_WAITING, id="headline"), html.Span(shape, className="caption")], className="overview-head"
+            [html.H1("Looking for what fails …", id="headline"), html.Span(shape, className="caption")],
+            className="overview-head",
         ),
         dmc.Skeleton(
             html.Div(
                 [
                     table(
                         "findings-table", COLUMNS, [], "findings, most severe first",
-                        height=fitting(FINDINGS_SHOWN, FINDINGS_SHOWN), at="finding-at",
+                        height=height_of(FINDINGS_SHOWN, FINDINGS_SHOWN), store="finding-row",
                     ),
                     html.Div(
                         [
@@ -75,131 +86,125 @@ def _findings(run: Recorded) -> list:
     ]  # fmt: skip
 
 
-def _heat(run: Recorded, state: State) -> list:
+def _heat_map(run: OpenRun, state: State) -> list:
     if not state.variables:
         return [empty("This store holds no diagnostic along t. Probes record them: see `probes` in its configuration.")]
+    height = _height(run)
     return [
-        html.Div(variables_select(run, state.variables, "diagnostic", most=1), className="beside-label"),
-        html.Div(dmc.Skeleton(height=_height(run)), id="stability-card", style={"minHeight": f"{_height(run) + 60}px"}),
+        html.Div(variable_select(run, state.variables, "diagnostic"), className="beside-label"),
+        html.Div(dmc.Skeleton(height=height), id="stability-card", style={"minHeight": f"{height + 60}px"}),
     ]
 
 
-def _cells(run: Recorded, state: State) -> list:
+def _cells(run: OpenRun, state: State) -> list:
     rows = cell_rows(run, state, {})
     return [
         html.Div(html.H2("Cells", className="card-title"), className="card-head"),
-        html.P("One row a combination; a click, or Enter, leads into its trajectories.", className="caption"),
-        table("cells-table", cell_columns(run.ds), rows, "cells", height=fitting(len(rows), CELLS_SHOWN)),
+        html.P("One row for each cell. A click or Enter opens its trajectory.", className="caption"),
+        table("cells-table", cell_columns(run.ds), rows, "cells", height=height_of(len(rows), CELLS_SHOWN)),
     ]
 
 
 def register(app: Dash, library: Library) -> None:
+    """Add the callbacks of the page."""
+
     @app.callback(
         output={
-            "told": Output("headline", "children"),
+            "headline": Output("headline", "children"),
             "rows": Output("findings-table", "rowData"),
             "height": Output("findings-table-frame", "style"),
-            "at": Output("finding-at", "data"),
+            "first": Output("finding-row", "data"),
             "body": Output("findings-body", "style"),
             "waiting": Output("findings-wait", "visible"),
             "untested": Output("untested", "children"),
             "found": Output("overview-found", "data"),
         },
-        inputs=[Input("version", "data"), Unwatched("view", "data"), Unwatched("overview-found", "data")],
+        inputs=[VERSION, VIEW, dash.State("overview-found", "data")],
     )
-    def findings(_: str | None, view: dict[str, str], before: dict[str, Any] | None):
-        run = came_from(library, view)[0]
-        if before and before["of"] == complete(run):
+    def findings(version: str | None, view: View | None, before: Found | None):
+        run, _ = shown_state(library, view)
+        now = findings_version(run)
+        if before and before.version == now:
             raise PreventUpdate
         found = run.findings()
         rows = finding_rows(run, found)
         return {
-            "told": told(run, found),
+            "headline": headline_text(run, found),
             "rows": rows,
-            "height": {"height": fitting(len(rows), FINDINGS_SHOWN)},
-            "at": rows[0] if rows else no_update,
+            "height": {"height": height_of(len(rows), FINDINGS_SHOWN)},
+            "first": rows[0] if rows else no_update,
             "body": {} if rows else {"display": "none"},
             "waiting": False,
             "untested": _untested(run.untested()),
-            "found": {"of": complete(run), "in": found_in(run, found)},
+            "found": Found(version=now, badges=cell_badges(run, found)).model_dump(),
         }
 
     @app.callback(
         Output("cells-table", "rowData"),
         Output("cells-table", "columnDefs"),
-        Input("version", "data"),
+        VERSION,
         Input("overview-found", "data"),
-        Unwatched("view", "data"),
-        Unwatched("cells-table", "columnDefs"),
+        VIEW,
+        dash.State("cells-table", "columnDefs"),
         prevent_initial_call=True,
     )
-    def cells(_: str | None, found: dict[str, Any] | None, view: dict[str, str], columns: list[Column]):
-        run, state = came_from(library, view)
-        return cell_rows(run, state, found["in"] if found else {}), renewed(cell_columns(run.ds), columns)
+    def cells(version: str | None, found: Found | None, view: View | None, columns: list[Column] | None):
+        run, state = shown_state(library, view)
+        rows = cell_rows(run, state, found.badges if found else {})
+        return rows, changed_columns(cell_columns(run.ds), columns)
 
-    @app.callback(
-        Output("stability-card", "children"),
-        Input(control("variables"), "value"),
-        Input("version", "data"),
-        Unwatched("view", "data"),
-    )
-    def stability(name: str, _: str | None, view: dict[str, str]):
-        run = came_from(library, view)[0]
-        return figure_card(
-            Call("stability", {"name": name}), run, f"{name}, mean over samples",
-            "A row a cell, in sampling order from left to right. A click leads to that cell and timestep.",
-            id="stability", height=_height(run),
-        )  # fmt: skip
+    @app.callback(Output("stability-card", "children"), Input(control_id("variables"), "value"), VERSION, VIEW)
+    def stability(name: str, version: str | None, view: View | None):
+        run, _ = shown_state(library, view)
+        caption = "One row for each cell, in sampling order from left to right. A click opens that cell and timestep."
+        call = Call("stability", {"name": name})
+        return figure_card(call, run, "stability", _height(run), f"{name}, mean over samples", caption)
 
     app.clientside_callback(
-        ClientsideFunction("gradscope_overview", "shown"),
+        ClientsideFunction("gradscope_overview", "describe"),
         Output("finding-name", "children"),
         Output("finding-evidence", "children"),
         Output("finding-advice", "children"),
         Output("finding-link", "children"),
         Output("finding-link", "href"),
-        Input("finding-at", "data"),
+        Input("finding-row", "data"),
         prevent_initial_call=True,
     )
     app.clientside_callback(
-        ClientsideFunction("gradscope_overview", "go"),
-        Output("overview-went", "data"),
+        ClientsideFunction("gradscope_overview", "open"),
+        Output("overview-opened", "data"),
         Input("stability", "clickData"),
-        Unwatched("cells-table", "rowData"),
+        dash.State("cells-table", "rowData"),
         prevent_initial_call=True,
     )
 
 
-def complete(run: Recorded) -> str:
-    """Changes when findings are to be looked for again: while a run is recorded, with every cell that is complete."""
+def findings_version(run: OpenRun) -> str:
+    """A text that changes when findings have to be computed again: while a run is recorded, with each complete cell."""
     if not run.live:
         return run.version
-    much = _amount(run)
-    return str(np.flatnonzero(much.finished == much.samples).tolist())
+    amount = amount_written(run)
+    return str(np.flatnonzero(amount.finished == amount.samples).tolist())
 
 
-def told(run: Recorded, findings: list[Finding]) -> str:
-    """What fails, in one sentence."""
-    much = _amount(run)
-    if not much.share:
+def headline_text(run: OpenRun, findings: list[Finding]) -> str:
+    """The findings in one sentence."""
+    amount = amount_written(run)
+    if not amount.share:
         return "Nothing is recorded yet"
     sentence = headline(findings, len(run.cells))
-    return sentence if much.complete else f"{sentence}, with {100 * much.share:.0f} % written"
-
-
-def _amount(run: Recorded) -> Written:
-    return run.memo("written", lambda: written(run.scalars("written")))
+    return sentence if amount.complete else f"{sentence}, with {100 * amount.share:.0f} % written"
 
 
 def _untested(reasons: Mapping[str, str]):
-    """What could not be tested, and why; folded."""
+    """A folded list of the signatures that could not be tested, with reasons."""
     if not reasons:
         return None
-    many = "signature" if len(reasons) == 1 else "signatures"
-    told = [html.Li([html.B(f"{name}: "), reason]) for name, reason in reasons.items()]
-    return html.Details([html.Summary(f"{len(reasons)} {many} could not be tested"), html.Ul(told)])
+    noun = "signature" if len(reasons) == 1 else "signatures"
+    items = [html.Li([html.B(f"{name}: "), reason]) for name, reason in reasons.items()]
+    return html.Details([html.Summary(f"{len(reasons)} {noun} could not be tested"), html.Ul(items)])
 
 
-def _height(run: Recorded) -> int:
-    """Pixels of the heat map: with 16 cells, findings and heat map are seen at once on a small screen."""
+def _height(run: OpenRun) -> int:
+    """Pixels of the heat map; with 16 cells it fits on a small screen together with the findings."""
     return min(max(64 + 14 * len(run.cells), 200), 640)

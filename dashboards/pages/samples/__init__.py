@@ -1,1 +1,1 @@
-"""The final images of a cell with their verdicts."""
+"""Samples: the final images of a cell with their verdicts."""

@@ -1,32 +1,37 @@
-"""The final images of a cell with their verdicts, and the table that finds the failures among them."""
+"""Samples: the final images of a cell with their verdicts, and a table that finds the failures among them."""
 
-from typing import Any
+from typing import Annotated, Any
 
+import dash
 import dash_mantine_components as dmc
 import pandas as pd
 import xarray as xr
 from dash import Dash, Input, Output, ctx, html, no_update
-from dash import State as Unwatched
+from pydantic import Field
 
-from dashboards.data.library import Library, Recorded
+from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
 from dashboards.pages.samples.samples_table import NEEDS, sample_columns, sample_rows
-from dashboards.state import State
-from dashboards.widgets.controls import cell_select, control, dependence, empty
-from dashboards.widgets.grid import Column, renewed, table
-from dashboards.widgets.links import came_from, into
-from dashboards.widgets.thumbnails import tiles
-from dashboards.widgets.verdicts import TITLES, chosen, verdicts
-from gradscope.analysis.contents import absent, place
+from dashboards.state import SampleFilter, State
+from dashboards.widgets.controls import NumberText, cell_select, control_id
+from dashboards.widgets.grid import Column, changed_columns, table
+from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajectory_state
+from dashboards.widgets.messages import dependence, empty
+from dashboards.widgets.thumbnails import thumbnails
+from dashboards.widgets.verdicts import FILTER_TITLES, filter_rows, verdicts
+from gradscope.analysis.cells import place
+from gradscope.analysis.missing import absent
 
 TITLE = "Samples"
 PAGE = 64
-"""So many images are shown at a time."""
-_MEANING = "Fooled is a guide that sees the target class where the independent judge does not."
+"""Thumbnails that are shown at a time."""
+PageNumber = Annotated[int, Field(ge=1, lt=2**31)]
+_FOOLED = "A guide is fooled where it sees the target class and the independent judge does not."
 
 
-def layout(run: Recorded, state: State):
-    there = _there(run, state)
-    page = 1 + there.index.get_loc(state.sample) // PAGE if state.sample in there.index else 1
+def layout(run: OpenRun, state: State):
+    shown = _shown(run, state)
+    page = 1 + shown.index.get_loc(state.sample) // PAGE if state.sample in shown.index else 1
     return html.Div(
         [
             dmc.VisuallyHidden(html.H1(TITLE)),
@@ -35,20 +40,20 @@ def layout(run: Recorded, state: State):
                     cell_select(run, "cell", state.cell, "cell"),
                     html.Div(
                         dmc.SegmentedControl(
-                            id=control("only"), data=_choices(run, state.cell), value=state.only, size="xs"
+                            id=control_id("only"), data=_filters(run, state.cell), value=state.only, size="xs"
                         ),
                         role="group",
                         **{"aria-label": "which samples"},
                     ),
-                    dmc.Pagination(id="samples-page", total=_pages(there), value=page, size="xs", withControls=False),
+                    dmc.Pagination(id="samples-page", total=_pages(shown), value=page, size="xs", withControls=False),
                 ],
                 className="controls",
             ),
             dependence(run),
-            html.P(_said(run), id="samples-said", className="caption"),
+            html.P(_caption(run), id="samples-caption", className="caption"),
             html.Div(
                 [
-                    html.Div(_tiles(run, state, page), id="thumbnails", className="thumbs"),
+                    html.Div(_thumbnails(run, state, page), id="thumbnails", className="thumbs"),
                     table("samples-table", sample_columns(run.ds), _rows(run, state), "samples"),
                 ],
                 className="samples",
@@ -58,96 +63,104 @@ def layout(run: Recorded, state: State):
 
 
 def register(app: Dash, library: Library) -> None:
-    cell, only = Input(control("cell"), "value"), Input(control("only"), "value")
+    """Add the callbacks of the page."""
+    cell_input, filter_input = Input(control_id("cell"), "value"), Input(control_id("only"), "value")
 
     @app.callback(
-        Output(control("only"), "data"),
-        Output("samples-said", "children"),
+        Output(control_id("only"), "data"),
+        Output("samples-caption", "children"),
         Output("samples-table", "rowData"),
         Output("samples-table", "columnDefs"),
         Output("samples-page", "total"),
         Output("samples-page", "value"),
-        cell,
-        only,
-        Input("version", "data"),
-        Unwatched("view", "data"),
-        Unwatched("samples-table", "columnDefs"),
+        cell_input,
+        filter_input,
+        VERSION,
+        VIEW,
+        dash.State("samples-table", "columnDefs"),
         prevent_initial_call=True,
     )
-    def filtered(cell: str, only: str, _: str | None, view: dict[str, str], columns: list[Column]):
-        run, state = _chosen(library, view, cell, only)
+    def filtered(
+        cell: NumberText, only: SampleFilter, version: str | None, view: View | None, columns: list[Column] | None
+    ):
+        run, state = _selected(library, view, cell, only)
         return (
-            _choices(run, state.cell),
-            _said(run),
+            _filters(run, state.cell),
+            _caption(run),
             _rows(run, state),
-            renewed(sample_columns(run.ds), columns),
-            _pages(_there(run, state)),
+            changed_columns(sample_columns(run.ds), columns),
+            _pages(_shown(run, state)),
             no_update if ctx.triggered_id == "version" else 1,
         )
 
     @app.callback(
         Output("thumbnails", "children"),
-        cell,
-        only,
+        cell_input,
+        filter_input,
         Input("samples-page", "value"),
-        Input("version", "data"),
-        Unwatched("view", "data"),
+        VERSION,
+        VIEW,
         prevent_initial_call=True,
     )
-    def turned(cell: str, only: str, page: int, _: str | None, view: dict[str, str]):
-        return _tiles(*_chosen(library, view, cell, only), page)
+    def turned(cell: NumberText, only: SampleFilter, page: PageNumber, version: str | None, view: View | None):
+        return _thumbnails(*_selected(library, view, cell, only), page)
 
 
-def _chosen(library: Library, view: dict[str, str], cell: str, only: str) -> tuple[Recorded, State]:
-    run, state = came_from(library, view)
-    return run, state.to("samples", cell=int(cell), only=only)
+def _selected(library: Library, view: View | None, cell: int, only: SampleFilter) -> tuple[OpenRun, State]:
+    """The run and the state after the controls were changed."""
+    run, state = shown_state(library, view)
+    return run, state.to("samples", cell=cell, only=only)
 
 
-def _cell(run: Recorded, number: int) -> xr.Dataset:
+def _cell(run: OpenRun, number: int) -> xr.Dataset:
     names = [name for name in NEEDS if name in run.ds]
     return run.scalars("written", *names).isel(place(run.ds, run.cell(number)))
 
 
-def _verdicts(run: Recorded, number: int) -> pd.DataFrame:
+def _verdicts(run: OpenRun, number: int) -> pd.DataFrame:
     return run.memo(("verdicts", number), lambda: verdicts(_cell(run, number)))
 
 
-def _there(run: Recorded, state: State) -> pd.DataFrame:
-    """Verdicts of the samples that are to be shown."""
-    found = _verdicts(run, state.cell)
-    return found[chosen(found)[state.only]]
+def _shown(run: OpenRun, state: State) -> pd.DataFrame:
+    """The verdicts of the samples that the filter shows."""
+    table = _verdicts(run, state.cell)
+    return table[filter_rows(table)[state.only]]
 
 
-def _choices(run: Recorded, number: int) -> list[dict[str, Any]]:
-    """What can be shown, and how many that are."""
-    counts = {only: int(rows.sum()) for only, rows in chosen(_verdicts(run, number)).items()}
-    needs = {"wrong": "judge_prediction", "right": "judge_prediction", "fooled": "judge_prediction"}
-    needs["nonfinite"] = "finite_fraction"
+def _filters(run: OpenRun, number: int) -> list[dict[str, Any]]:
+    """The filters, each with the number of its samples."""
+    counts = {only: int(rows.sum()) for only, rows in filter_rows(_verdicts(run, number)).items()}
+    needs = dict.fromkeys(("wrong", "right", "fooled"), "judge_prediction") | {"nonfinite": "finite_fraction"}
     return [
-        {"value": only, "label": f"{TITLES[only]} {count}", "disabled": only in needs and needs[only] not in run.ds}
+        {
+            "value": only,
+            "label": f"{FILTER_TITLES[only]} {count}",
+            "disabled": only in needs and needs[only] not in run.ds,
+        }
         for only, count in counts.items()
     ]
 
 
-def _rows(run: Recorded, state: State) -> list:
-    here = into(run, state.cell).to("trajectory", timestep=state.timestep)
+def _rows(run: OpenRun, state: State) -> list:
+    target = trajectory_state(run, state.cell).to("trajectory", timestep=state.timestep)
     rows = run.memo(
-        ("samples", state.cell, here), lambda: sample_rows(_cell(run, state.cell), _verdicts(run, state.cell), here)
+        ("samples", state.cell, target),
+        lambda: sample_rows(_cell(run, state.cell), _verdicts(run, state.cell), target),
     )
-    return [rows[i] for i in _there(run, state).index]
+    return [rows[i] for i in _shown(run, state).index]
 
 
-def _tiles(run: Recorded, state: State, page: int) -> list:
-    there = _there(run, state)
-    if there.empty:
-        return [empty(f"No sample of this cell is: {TITLES[state.only]}.")]
-    here = into(run, state.cell).to("trajectory", timestep=state.timestep, sample=state.sample)
-    return tiles(run, there.iloc[(page - 1) * PAGE : page * PAGE], here)
+def _thumbnails(run: OpenRun, state: State, page: int) -> list:
+    shown = _shown(run, state)
+    if shown.empty:
+        return [empty(f"No sample of this cell is: {FILTER_TITLES[state.only]}.")]
+    target = trajectory_state(run, state.cell).to("trajectory", timestep=state.timestep, sample=state.sample)
+    return thumbnails(run, shown.iloc[(page - 1) * PAGE : page * PAGE], target)
 
 
-def _said(run: Recorded) -> str:
-    return absent(run.ds, "judge_prediction") or _MEANING
+def _caption(run: OpenRun) -> str:
+    return absent(run.ds, "judge_prediction") or _FOOLED
 
 
-def _pages(there: pd.DataFrame) -> int:
-    return max(1, -(-len(there) // PAGE))
+def _pages(shown: pd.DataFrame) -> int:
+    return max(1, -(-len(shown) // PAGE))

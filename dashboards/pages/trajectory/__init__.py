@@ -1,1 +1,1 @@
-"""One cursor, of cell, timestep and sample, through maps, curves and numbers."""
+"""Trajectory: one cursor of cell, timestep and sample through maps, curves and numbers."""

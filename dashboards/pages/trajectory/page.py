@@ -1,60 +1,67 @@
-"""One cursor, of cell, timestep and sample, through maps, curves and numbers.
+"""Trajectory: one cursor of cell, timestep and sample through maps, curves and numbers.
 
-The browser moves it (assets/trajectory.js): a step asks the server for nothing but one picture, which holds the maps of
-all cells. Another sample or cell asks for curves and numbers anew, once the cursor rests.
+The browser moves the cursor (assets/trajectory.js). A step requests one picture with the maps of all cells. Another
+sample or cell requests curves and numbers once the cursor rests.
 """
 
-from typing import Any
+from typing import Annotated
 
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html, no_update
+from pydantic import BaseModel, Field
 
-from dashboards.data.library import Library, Recorded
-from dashboards.pages.trajectory.data import DIVERGING, TENSORS, described, readable, trajectory, unit
-from dashboards.pages.trajectory.figures import CURVE, PLACES, exhibits, without_belief
-from dashboards.state import State as View
-from dashboards.widgets.controls import (
-    cell_select,
-    cells_select,
-    control,
-    empty,
-    export_menu,
-    figure_frame,
-    shown,
-    variables_select,
-)
-from dashboards.widgets.links import came_from
+from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
+from dashboards.images.tiles import MAPS
+from dashboards.pages.trajectory.browser_data import LABELS, description, readout_names, sample_numbers, unit
+from dashboards.pages.trajectory.figures import FIGURES, HEIGHT, figures, why_no_belief
+from dashboards.state import CELLS_MAX, VARIABLES_MAX, State
+from dashboards.widgets.controls import cell_select, cells_select, control_id, variables_select
+from dashboards.widgets.figure_card import empty_card, export_menu, page_figure
+from dashboards.widgets.links import VERSION, VIEW, View, shown_state
+from dashboards.widgets.messages import empty
 
 TITLE = "Trajectory"
+CURSOR = Input("trajectory-cursor", "data")
 KEYS = {
     "← →": "previous, next step",
     "Shift ← →": "ten steps",
     "Home End": "first, last step",
     "↑ ↓": "previous, next sample",
-    "[ ]": "previous, next cell of those shown",
+    "[ ]": "previous, next shown cell",
     "Space": "play, pause",
     "?": "this list",
 }
+Number = Annotated[int, Field(ge=0)]
 
 
-def layout(run: Recorded, view: View):
-    about = described(run, view)
+class Cursor(BaseModel, extra="forbid"):
+    """The cursor at rest, without its timestep: content of the dcc.Store ``trajectory-cursor``."""
+
+    cell: Number
+    sample: Number
+    cells: Annotated[list[Number], Field(max_length=CELLS_MAX, fail_fast=True)]
+    variables: Annotated[list[str], Field(max_length=VARIABLES_MAX, fail_fast=True)]
+
+
+def layout(run: OpenRun, state: State):
+    about = description(run, state)
     at = about["at"]
     return html.Div(
         [
             html.H1(TITLE, className="unseen"),
-            html.Div([_choices(run, view, at["cells"]), _scrubber()], className="cursor-bar"),
+            html.Div([_controls(run, state, at["cells"]), _scrubber()], className="cursor-bar"),
             html.Div([_grid(), _focus(run)], id="maps", className="maps"),
             html.Div(
-                [html.Div(figure_frame(place, CURVE), id=f"of-{place}", hidden=True) for place in PLACES],
+                [html.Div(empty_card(id, HEIGHT), id=f"frame-{id}", hidden=True) for id in FIGURES],
                 id="curves",
                 className="curves",
             ),
-            empty(without_belief(run)) if without_belief(run) else None,
+            empty(why_no_belief(run)) if why_no_belief(run) else None,
             _keys(),
             dcc.Store(id="trajectory-run", data=about),
-            dcc.Store(id="trajectory-at", data={key: at[key] for key in ("cell", "sample", "cells", "variables")}),
-            *[dcc.Store(id=f"trajectory-{name}") for name in ("numbers", "chosen", "told", "grown")],
+            dcc.Store(id="trajectory-cursor", data={key: at[key] for key in Cursor.model_fields}),
+            *[dcc.Store(id=f"trajectory-{name}") for name in ("numbers", "moved", "numbers-shown", "refreshed")],
         ],
         id="trajectory",
         className="trajectory",
@@ -62,70 +69,67 @@ def layout(run: Recorded, view: View):
 
 
 def register(app: Dash, library: Library) -> None:
+    """Add the callbacks of the page."""
     app.clientside_callback(
-        ClientsideFunction("gradscope_trajectory", "chosen"),
-        Output("trajectory-chosen", "data"),
+        ClientsideFunction("gradscope_trajectory", "move"),
+        Output("trajectory-moved", "data"),
         Input("trajectory-run", "data"),
-        *[Input(control(key), "value") for key in ("cell", "sample", "cells", "variables", "limits")],
+        *[Input(control_id(key), "value") for key in ("cell", "sample", "cells", "variables", "limits")],
     )
     app.clientside_callback(
-        ClientsideFunction("gradscope_trajectory", "numbers"),
-        Output("trajectory-told", "data"),
+        ClientsideFunction("gradscope_trajectory", "show_numbers"),
+        Output("trajectory-numbers-shown", "data"),
         Input("trajectory-numbers", "data"),
     )
     app.clientside_callback(
-        ClientsideFunction("gradscope_trajectory", "grown"),
-        Output("trajectory-grown", "data"),
-        Input("version", "data"),
+        ClientsideFunction("gradscope_trajectory", "refresh"),
+        Output("trajectory-refreshed", "data"),
+        VERSION,
         prevent_initial_call=True,
     )
 
-    @app.callback(
-        Output("trajectory-numbers", "data"),
-        Input("trajectory-at", "data"),
-        Input("version", "data"),
-        State("view", "data"),
-    )
-    def numbers(at: dict[str, Any], _: str | None, view: dict[str, Any]):
-        return trajectory(came_from(library, view)[0], at["cell"], at["sample"])
+    @app.callback(Output("trajectory-numbers", "data"), CURSOR, VERSION, VIEW)
+    def numbers(cursor: Cursor, version: str | None, view: View | None):
+        run, _ = shown_state(library, view)
+        return sample_numbers(run, cursor.cell, cursor.sample)
 
-    for place in PLACES:
-        _drawn(app, library, place)
+    for id in FIGURES:
+        _register_figure(app, library, id)
 
 
-def _drawn(app: Dash, library: Library, place: str) -> None:
-    """One figure, drawn anew in its place: several at once would keep the browser from following the cursor."""
+def _register_figure(app: Dash, library: Library, id: str) -> None:
+    """One callback for each figure: drawing all at once would keep the browser from following the cursor."""
 
     @app.callback(
-        Output(f"of-{place}", "hidden"),
-        Output(f"title-{place}", "children"),
-        Output(f"caption-{place}", "children"),
-        Output(f"menu-{place}", "children"),
-        Output(place, "figure"),
-        Output(place, "style"),
-        Input("trajectory-at", "data"),
-        Input("version", "data"),
-        State("view", "data"),
+        Output(f"frame-{id}", "hidden"),
+        Output(f"title-{id}", "children"),
+        Output(f"caption-{id}", "children"),
+        Output(f"menu-{id}", "children"),
+        Output(id, "figure"),
+        Output(id, "style"),
+        CURSOR,
+        VERSION,
+        VIEW,
     )
-    def draw(at: dict[str, Any], _: str | None, view: dict[str, Any]):
-        run = came_from(library, view)[0]
-        if (told := exhibits(run, **at).get(place)) is None:
+    def draw(cursor: Cursor, version: str | None, view: View | None):
+        run, _ = shown_state(library, view)
+        if (shown := figures(run, **dict(cursor)).get(id)) is None:
             return True, *[no_update] * 5
-        call, title, caption, height = told
-        figure = shown(call, run, legend=False)
-        figure["layout"]["uirevision"] = call.arguments.get("name")  # the part that was zoomed into stays
-        return False, title, caption, export_menu(call, run, place), figure, {"height": f"{height}px"}
+        figure = page_figure(shown.call, run, legend=False)
+        figure["layout"]["uirevision"] = shown.call.arguments.get("name")  # keeps the zoom
+        menu = export_menu(shown.call, run, id)
+        return False, shown.title, shown.caption, menu, figure, {"height": f"{shown.height}px"}
 
 
-def _choices(run: Recorded, view: View, cells: list[int]):
+def _controls(run: OpenRun, state: State, cells: list[int]):
     last = run.ds.sizes["sample"] - 1
     return html.Div(
         [
-            cell_select(run, "cell", view.cell, "cell"),
+            cell_select(run, "cell", state.cell, "cell"),
             dmc.NumberInput(
-                id=control("sample"),
+                id=control_id("sample"),
                 label=f"sample, 0 to {last}",
-                value=view.sample,
+                value=state.sample,
                 min=0,
                 max=last,
                 allowDecimal=False,
@@ -133,19 +137,19 @@ def _choices(run: Recorded, view: View, cells: list[int]):
                 size="xs",
             ),
             dmc.SegmentedControl(
-                id=control("limits"),
+                id=control_id("limits"),
                 data=[
                     {"value": "shared", "label": "limits shared by cells"},
-                    {"value": "cell", "label": "each cell's own"},
+                    {"value": "cell", "label": "limits of each cell"},
                 ],
-                value=view.limits,
+                value=state.limits,
                 size="xs",
             ),
             html.Details(
                 [
                     html.Summary("cells and diagnostics"),
                     html.Div(
-                        [cells_select(run, cells), variables_select(run, view.variables)], className="shown-items"
+                        [cells_select(run, cells), variables_select(run, state.variables)], className="shown-items"
                     ),
                 ],
                 className="shown-choice",
@@ -156,7 +160,7 @@ def _choices(run: Recorded, view: View, cells: list[int]):
 
 
 def _scrubber():
-    """Where assets/trajectory.js puts the slider."""
+    """The bar into which assets/trajectory.js puts the slider."""
     return html.Div(
         [
             html.Button(id="play", type="button", title="Space", **{"aria-label": "play", "aria-pressed": "false"}),
@@ -169,7 +173,7 @@ def _scrubber():
 
 
 def _grid():
-    """Where assets/maps.js puts the maps of all cells."""
+    """The section into which assets/maps.js puts the maps of all cells."""
     return html.Section(
         [
             html.Div(id="cells", className="cells"),
@@ -181,13 +185,13 @@ def _grid():
     )
 
 
-def _focus(run: Recorded):
+def _focus(run: OpenRun):
     """The focused cell: larger maps, and the numbers at the cursor."""
     return html.Section(
         [
             html.H2(id="focus-name", className="card-title"),
             html.Div([_map(run, name) for name in run.tensors], className="focus-maps"),
-            html.Dl([_number(run, name) for name in readable(run)], id="readout", className="readout"),
+            html.Dl([_number(run, name) for name in readout_names(run)], id="readout", className="readout"),
         ],
         id="focus",
         className="focus",
@@ -195,13 +199,13 @@ def _focus(run: Recorded):
     )
 
 
-def _map(run: Recorded, name: str):
-    label, unit_of = TENSORS[name], unit(run, name)
-    scale = "diverging" if name in DIVERGING else "grey"
-    about = f"{name}, mean over channels" if name in DIVERGING else name
+def _map(run: OpenRun, name: str):
+    label, unit_text = LABELS[name], unit(run, name)
+    scale = "diverging" if name in MAPS else "grey"
+    tooltip = f"{name}, mean over channels" if name in MAPS else name
     return html.Figure(
         [
-            html.Figcaption(f"{label} [{unit_of}]" if unit_of else label, title=about),
+            html.Figcaption(f"{label} [{unit_text}]" if unit_text else label, title=tooltip),
             html.Div(className="map", role="img", **{"data-tensor": name, "aria-label": label}),
             html.Div(className=f"colour-bar {scale}"),
             html.Div([html.Span(className=which) for which in ("low", "middle", "high")], className="bar-ends"),
@@ -210,10 +214,10 @@ def _map(run: Recorded, name: str):
     )
 
 
-def _number(run: Recorded, name: str):
-    about = run.ds[name].attrs.get("long_name", name)
+def _number(run: OpenRun, name: str):
+    tooltip = run.ds[name].attrs.get("long_name", name)
     return html.Div(
-        [html.Dt(name, title=about), html.Dd([html.Span(**{"data-variable": name}), html.Small(unit(run, name))])]
+        [html.Dt(name, title=tooltip), html.Dd([html.Span(**{"data-variable": name}), html.Small(unit(run, name))])]
     )
 
 
@@ -222,7 +226,7 @@ def _keys():
         [
             html.H2("Keys", className="card-title"),
             html.Dl(
-                [html.Div([html.Dt(html.Kbd(key)), html.Dd(about)]) for key, about in KEYS.items()], className="keys"
+                [html.Div([html.Dt(html.Kbd(key)), html.Dd(action)]) for key, action in KEYS.items()], className="keys"
             ),
             html.Button("close", type="button"),
         ],

@@ -1,4 +1,4 @@
-"""What `gradscope probe-classifier` prints: in words where each classifier can guide, and the numbers by timestep."""
+"""Output of `gradscope audit`: a verdict on each classifier, and the numbers by timestep."""
 
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -11,19 +11,19 @@ _FEW = 64
 
 
 def audit_verdicts(ds: xr.Dataset) -> list[str]:
-    """One sentence for each classifier and input of a `gradscope.audit`: the usable timesteps, and what ends them."""
+    """One sentence for each classifier and input of an audit: the usable timesteps, and the reason at each limit."""
     return [f"{name} at {kind}: {_verdict(part)}" for name, kind, part in _parts(ds)]
 
 
 def audit_tables(ds: xr.Dataset) -> list[Table]:
-    """One table for each classifier and input of a `gradscope.audit`, one row a timestep."""
+    """One table for each classifier and input of an audit, with one row per timestep."""
     tables = [_table(f"{name} at {kind}", part) for name, kind, part in _parts(ds)]
     n = ds.sizes["sample"]
     few = f", fewer than {_FEW}: take the verdicts as provisional" if n < _FEW else ""
     tables[-1].caption = (
         f"N = {n} held-out images{few}; chance {float(ds['chance']):.2f}. ECE: expected calibration error; log p: "
         "mean; norm: of the gradient, median, 5 and 95 % quantiles; cos: mean cosine with the gradient at the next "
-        "larger timestep; noise: of two noises' gradients; nats: leverage, median; guide: can it"
+        "larger timestep; noise: of two noises' gradients; nats: leverage, median; guide: whether it can guide"
     )
     return tables
 

@@ -1,4 +1,4 @@
-"""What `gradscope report` prints: findings, the tables of cells, the effect of each technique, what was not tested."""
+"""Output of `gradscope report`: findings, tables of cells, the effect of each technique, untested signatures."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ _INDENT = (0, 0, 0, 2)
 
 
 def report_parts(report: Report, ds: xr.Dataset, width: int = 80) -> Iterator[RenderableType]:
-    """The parts of a report, to be printed one below the other on a terminal of this width."""
+    """The parts of a report in the order of printing, for a terminal of `width` columns."""
     yield Text(f"Findings: {headline(report.findings, len(report.cells))}", style="bold")
     yield from (Text(remark) for remark in report.remarks)
     yield from _findings(report)

@@ -1,4 +1,4 @@
-"""What the command line prints: tables and progress."""
+"""Tables and progress bars of the command line."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from gradscope.analysis.contents import in_memory
+from gradscope.analysis.in_memory import in_memory
 from gradscope.analysis.independence import also_guides, warnings
 from gradscope.store import CELL_DIMS, Grid, cell_dims
 
 
 class LastingConsole(Console):
-    """Goes on without a word when whoever read its output is gone: a recording is worth more than its progress."""
+    """Console that ignores a closed pipe: a recording must not stop because nobody reads its progress."""
 
     def on_broken_pipe(self) -> None:
         with suppress(SystemExit):
@@ -29,56 +29,56 @@ class LastingConsole(Console):
 
 _Columns = dict[str, Callable[[xr.Dataset], str]]
 _CLASSES = 20
-"""At most so many are shown one by one, where they do not fit into the table of cells."""
+"""Largest number of classes that are shown one by one if they do not fit into the table of cells."""
 _CONFIRMED = "share of the guide's success above chance that the judge confirms"
 
 
 def summary_tables(rows: xr.Dataset, warning: str = "", width: int = 80) -> list[Table]:
-    """`gradscope.analysis.summary` as tables of one row a cell: what came out, and how the gradients behaved.
+    """Tables of a summary with one row per cell: accuracies, then the behaviour of the gradients.
 
     Parameters
     ----------
     rows
-        The summary.
+        See `gradscope.analysis.summary`.
     warning
-        What stands below the judge's numbers.
+        Text below the judge's numbers; empty for none.
     width
-        Columns of the terminal: accuracies by class that do not fit get tables of their own.
+        Columns of the terminal. Accuracies by class that do not fit get tables of their own.
     """
     tables = []
-    told = [f"N = {_samples(rows)} a cell"]
+    notes = [f"N = {_samples(rows)} a cell"]
     if "own_accuracy" in rows:
-        told.append("own: share of samples in which the guide sees the target class")
+        notes.append("own: share of samples in which the guide sees the target class")
     if "judge_accuracy" in rows:
         seen = "in which the judge sees it"
         if "own_accuracy" not in rows:
             seen = "share of samples in which the judge sees the target class"
-        told.append(f"judge: {seen}, with Wilson's interval")
+        notes.append(f"judge: {seen}, with Wilson's interval")
     if accuracies := _accuracies(rows):
-        tables += _outcome(rows, accuracies, told, warning, width)
+        tables += _outcome(rows, accuracies, notes, warning, width)
     title = "How the gradients behaved (means over samples and timesteps)"
     caption = "cosine: with the previous step; strength: norm of the shift over that of the step's noise"
     return [*tables, _table(rows, title, _behaviour(rows), caption)]
 
 
-def _outcome(rows: xr.Dataset, accuracies: _Columns, told: list[str], warning: str, width: int) -> list[Table]:
-    """Accuracies; those by class in one column, in tables of their own, or, of many classes, the range alone."""
+def _outcome(rows: xr.Dataset, accuracies: _Columns, notes: list[str], warning: str, width: int) -> list[Table]:
+    """Accuracies. Those by class get one column or tables of their own; of many classes only the range is shown."""
     title, end = "What came out", [f"warning: {warning}"] if warning else []
     if "class_accuracy" not in rows:
-        return [_table(rows, title, accuracies, "; ".join(told))]
+        return [_table(rows, title, accuracies, "; ".join(notes))]
     names = [str(name) for name in rows["class"].values]
     by_class = {"judge, by class": lambda row: " ".join(_number(value) for value in row["class_accuracy"].values)}
-    whole = _table(rows, title, accuracies | by_class, "; ".join([*told, f"by class: {', '.join(names)}", *end]))
+    whole = _table(rows, title, accuracies | by_class, "; ".join([*notes, f"by class: {', '.join(names)}", *end]))
     if _width(whole) <= width:
         return [whole]
     if len(names) > _CLASSES:
-        told.append(f"lowest, median, highest: the judge, over the {len(names)} classes; class_accuracy has them all")
-        return [_table(rows, title, accuracies | _range(), "; ".join([*told, *end]))]
-    return [_table(rows, title, accuracies, "; ".join([*told, *end])), *_by_class(rows, names, width)]
+        notes.append(f"lowest, median, highest: the judge, over the {len(names)} classes; class_accuracy has them all")
+        return [_table(rows, title, accuracies | _range(), "; ".join([*notes, *end]))]
+    return [_table(rows, title, accuracies, "; ".join([*notes, *end])), *_by_class(rows, names, width)]
 
 
 def _by_class(rows: xr.Dataset, names: list[str], width: int) -> list[Table]:
-    """As few tables as the width allows, with about equally many classes in each."""
+    """As few tables as fit the width, with about the same number of classes in each."""
     for parts in range(1, len(names) + 1):
         size = -(-len(names) // parts)
         tables = []
@@ -109,12 +109,12 @@ def _range() -> _Columns:
 
 
 def _width(table: Table) -> int:
-    """That a table takes where it has all the room it wants."""
+    """Width of a table without limits."""
     return Console(width=10_000).measure(table).maximum
 
 
 def evaluation_tables(ds: xr.Dataset) -> list[Table]:
-    """What `gradscope evaluate` added to a store, one row a cell: verdicts, and comparisons with real images."""
+    """Verdicts and comparisons with real images, as `gradscope evaluate` added them; one row per cell."""
     about, rows = _evaluation(ds)
     columns: _Columns = {}
     if "own_accuracy" in rows:
@@ -122,20 +122,20 @@ def evaluation_tables(ds: xr.Dataset) -> list[Table]:
     for name, head in {"judge_accuracy": "judge [95 %]", "transfer_ratio": "transfer ratio [95 %]"}.items():
         if name in rows:
             columns[head] = partial(_with_interval, name)
-    told = f"N = {about.get('N', '?')} a cell; own: the guide sees it; judge: the independent judge"
-    caption = f"{told}; transfer ratio: {_CONFIRMED}" + _warned(ds, "judge")
+    notes = f"N = {about.get('N', '?')} a cell; own: the guide sees it; judge: the independent judge"
+    caption = f"{notes}; transfer ratio: {_CONFIRMED}" + _warned(ds, "judge")
     verdicts = [_table(rows, "Who sees the target class", columns, caption)] if columns else []
     return verdicts + _distances(ds, about, rows)
 
 
 def _warned(ds: xr.Dataset, role: str) -> str:
-    """The end of a caption, where a guide is the judge or the extractor."""
+    """The end of a caption if a guide has the weights of the judge or of the extractor."""
     warning = warnings(also_guides(ds)).get(role)
     return f"; warning: {warning}" if warning else ""
 
 
 def further_tables(ds: xr.Dataset) -> list[Table]:
-    """Of `evaluation_tables` what `summary_tables` does not show: transfer ratios, comparisons with real images."""
+    """The part of `evaluation_tables` that `summary_tables` lacks: transfer ratios, comparisons with real images."""
     about, rows = _evaluation(ds)
     ratios = []
     if "transfer_ratio" in rows:
@@ -147,7 +147,7 @@ def further_tables(ds: xr.Dataset) -> list[Table]:
 
 
 def _evaluation(ds: xr.Dataset) -> tuple[dict[str, Any], xr.Dataset]:
-    """What was evaluated, and its results over the cells."""
+    """The settings of the evaluation, and its results over the cells."""
     about = json.loads(ds.attrs["evaluation"])
     rows = ds[[name for name in about.get("variables", ()) if name in ds.data_vars]].drop_dims(
         "sample", errors="ignore"
@@ -156,7 +156,7 @@ def _evaluation(ds: xr.Dataset) -> tuple[dict[str, Any], xr.Dataset]:
 
 
 def _distances(ds: xr.Dataset, about: dict[str, Any], rows: xr.Dataset) -> list[Table]:
-    name = next(iter(about.get("distances", ())[1:]), "")  # the kernel distance: that of Frechet is biased
+    name = next(iter(about.get("distances", ())[1:]), "")  # the kernel distance, since the Frechet distance is biased
     needed = (name, f"{name}_interval", f"{name}_floor", "coverage", "coverage_interval", "coverage_floor")
     if not all(each in rows for each in needed):
         return []
@@ -200,12 +200,12 @@ def _with_interval(name: str, row: xr.Dataset, digits: int = 2) -> str:
 
 
 def _table(rows: xr.Dataset, title: str, columns: _Columns, caption: str) -> Table:
-    """One row a cell."""
+    """A table with one row per cell."""
     table = Table(title=title, caption=_plain(caption), title_justify="left", caption_justify="left", box=None)
     table.collapse_padding = True
     dims = cell_dims(rows)
     for head in ("classifier", "input", "stabilizer", *dims[len(CELL_DIMS) :]):
-        table.add_column(head, overflow="fold")  # where room is short it is names that break, not numbers
+        table.add_column(head, overflow="fold")  # on narrow terminals names break, not numbers
     for head in ("scale", *columns):
         table.add_column(head, justify="right", no_wrap=True)
     for index in product(*(range(rows.sizes[dim]) for dim in dims)):
@@ -227,7 +227,7 @@ def _samples(rows: xr.Dataset) -> str:
 
 @contextmanager
 def recording_progress(console: Console, grid: Grid, done: int) -> Iterator[Callable[[tuple[int, ...], int], None]]:
-    """A bar over all steps of all cells, with so many blocks done; gives what is called with a cell and steps."""
+    """Progress bar over all steps of all cells, with `done` blocks recorded before; yields ``advance(cell, steps)``."""
     blocks = -(-grid.samples // grid.batch_size)
     total = int(np.prod(grid.cells)) * blocks * grid.timesteps
     columns = (
@@ -254,7 +254,7 @@ def recording_progress(console: Console, grid: Grid, done: int) -> Iterator[Call
 
 
 def print_info(console: Console, ds: xr.Dataset) -> None:
-    """Sizes, variables and origin of a store."""
+    """Print sizes, variables and origin of a store."""
     written = float((in_memory(ds[["written"]])["written"] > 0).mean())
     sizes = Table("dimension", "size", "values", box=None, header_style="bold")
     for dim, size in ds.sizes.items():
@@ -275,5 +275,5 @@ def print_info(console: Console, ds: xr.Dataset) -> None:
 
 
 def _plain(value: object) -> Text:
-    """A text from a store as it is: neither rich's markup nor what a terminal obeys."""
+    """A store's text for the terminal: without rich's markup, control characters escaped."""
     return Text("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value)))

@@ -1,4 +1,4 @@
-"""What `gradscope verify` prints."""
+"""Output of `gradscope verify`."""
 
 from collections.abc import Iterator
 
@@ -20,5 +20,5 @@ def verification_lines(found: Verification) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """On one line, and without what a terminal obeys: names may come from a stranger's store."""
+    """On one line, with control characters escaped: names may come from another user's store."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))

@@ -1,1 +1,1 @@
-"""Guidance: the gradient that steers a step, one method a file."""
+"""Guidance: the gradient that steers a step, with one method per file."""

@@ -5,10 +5,10 @@ Equation 1 of GradCheck (arXiv 2406.17399, after arXiv 2105.05233): the posterio
 
 - ``x_t``: the noisy sample itself;
 - ``x0``: x0-hat(x_t), differentiated through the U-Net;
-- ``x0_detached``: x0-hat with the predicted noise held constant, so that the gradient passes the clamp and the factor
+- ``x0_detached``: x0-hat with the predicted noise held constant: the gradient passes the clamp and the factor
   1 / sqrt(alphas_cumprod), without a backward pass through the U-Net.
 
-With `SmoothGrad` the gradient at the classifier's input is a mean over noised inputs; the U-Net runs once all the same.
+With `SmoothGrad` the gradient at the classifier's input is a mean over noised inputs. The U-Net still runs once.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,30 +34,30 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one look of the guide at x_t gives."""
+    """Gradient and predictions at one x_t."""
 
     gradient: Tensor
-    """Of the objective with respect to x_t, ``(n, channel, height, width)``, float64: a convinced guide's lies below
-    float32's range."""
+    """Gradient of the objective with respect to x_t, ``(n, channel, height, width)``. It is float64, since the gradient
+    of a saturated guide lies below float32's range."""
     logits: Tensor
-    """``(n, classes)``, of the input without SmoothGrad's noise."""
+    """Logits ``(n, classes)`` of the input without SmoothGrad's noise."""
     prediction: Prediction
     objective: Callable[[Tensor, Tensor], Tensor]
-    """As a function of x_t and labels; see `GuidedStep.objective`."""
+    """The objective as a function of x_t and labels; see `GuidedStep.objective`."""
     log_factor: Tensor
-    """Logarithm of what the models' own gradients were multiplied by, ``(n,)``, float64; see `objectives`."""
+    """Logarithm of the factor between the models' own gradients and `gradient`, ``(n,)``, float64; see `objectives`."""
     defined: bool = True
-    """False with x0_detached at signal 0, where its factor 1 / sqrt(alphas_cumprod) is infinite: the gradient is 0."""
+    """False for x0_detached at signal 0, where 1 / sqrt(alphas_cumprod) is infinite; the gradient is then 0."""
 
 
 @dataclass(frozen=True)
 class ClassifierGuidance:
-    """A classifier and the way it guides.
+    """A classifier and its settings as a guide.
 
     Raises
     ------
     GradscopeError
-        For an unknown choice.
+        A setting is unknown or out of range.
 
     Examples
     --------
@@ -66,20 +66,22 @@ class ClassifierGuidance:
     """
 
     classifier: nn.Module
-    """Images ``(n, channel, height, width)`` in the denoiser's range -> logits ``(n, classes)``; see `as_logits`. It
-    gets a copy of its input, in the type of its weights."""
+    """Maps images ``(n, channel, height, width)`` in the denoiser's range to logits ``(n, classes)``; see `as_logits`.
+    It gets a copy of its input in the type of its weights."""
     classifier_input: ClassifierInput = "x_t"
+    """Input of the classifier: ``x_t``, ``x0`` or ``x0_detached``."""
     guidance_scale: float = 1.0
-    """Below 0 it steers away from the target; 0 takes gradients and does not guide."""
+    """Factor of the shift. 0 takes gradients without guiding; below 0 guidance steers away from the target."""
     objective: Objective = "log_prob"
+    """Function to differentiate: the target's log-probability (``log_prob``) or logit (``logit``)."""
     normalize: Normalize = "l2"
-    """What is done to the update before it is scaled, per sample."""
+    """``l2`` divides each sample's update by its norm; ``none`` does not."""
     weight: Weight = "one"
-    """Factor of the shift: 1, the standard deviation or the variance of the step's noise (DDPM)."""
+    """Factor of the shift: 1 (``one``), or the standard deviation (``sigma``) or variance of DDPM's noise."""
     interval: tuple[int, int] | None = None
-    """Timesteps ``first <= t < end`` that are guided (default: all); elsewhere gradients are taken, shift is 0."""
+    """Timesteps ``first <= t < end`` that are guided; None for all. At others gradients are taken, the shift is 0."""
     smoothgrad: SmoothGrad | None = None
-    """Average the gradient over noised inputs of the classifier."""
+    """Average the gradient over noised inputs of the classifier; None does not."""
 
     def __post_init__(self) -> None:
         choices: dict[str, Any] = {
@@ -94,14 +96,18 @@ class ClassifierGuidance:
                 raise GradscopeError(f"guidance.{key}: got {got!r}; {one_of(got, get_args(choice))}")
         scale = self.guidance_scale
         if isinstance(scale, bool) or not isinstance(scale, Real) or not abs(scale) <= _LARGEST:
-            raise GradscopeError(f"guidance.guidance_scale: a finite number within float32's range, got {scale!r}")
+            raise GradscopeError(
+                f"guidance.guidance_scale: must be a finite number within float32's range, got {scale!r}"
+            )
         interval = self.interval
         if interval is not None and (
             not isinstance(interval, tuple | list)
             or len(interval) != 2
             or not all(isinstance(t, Real) and not isinstance(t, bool) for t in interval)
         ):
-            raise GradscopeError(f"guidance.interval: two timesteps, first <= t < end, or None; got {interval!r}")
+            raise GradscopeError(
+                f"guidance.interval: must be two timesteps, first <= t < end, or None; got {interval!r}"
+            )
 
     def evaluate(
         self,
@@ -112,9 +118,25 @@ class ClassifierGuidance:
         denoise: Denoise,
         seeds: Sequence[int] = (),
     ) -> Evidence:
-        """Gradient at x_t for the target classes `label`, and the denoiser's prediction, with one U-Net pass.
+        """Gradient and prediction at x_t, with one pass of the U-Net.
 
-        `denoise` takes any number of samples at this timestep; `seeds`, one a sample, are SmoothGrad's.
+        Parameters
+        ----------
+        x_t
+            Noisy samples, ``(n, channel, height, width)``.
+        label
+            Target classes, ``(n,)``, int64.
+        times, schedule
+            The step and its schedule.
+        denoise
+            The denoiser's output at this timestep, for any number of samples.
+        seeds
+            Seeds of SmoothGrad's noise, one per sample.
+
+        Raises
+        ------
+        GradscopeError
+            Classifier and images or labels do not fit each other, or an output has no graph to differentiate.
         """
         x = x_t.detach().requires_grad_()
         defined = self.classifier_input != "x0_detached" or times.alphas_cumprod > 0
@@ -122,8 +144,8 @@ class ClassifierGuidance:
             prediction = self._predict(x, times, schedule, denoise)
             if self.classifier_input == "x0" and not prediction.native.requires_grad:
                 raise GradscopeError(
-                    "guidance.classifier_input: x0 is differentiated through the denoiser, whose output has no graph: "
-                    "does it run under torch.no_grad or inference_mode, or detach? let it have one, or take x0_detached"
+                    "guidance.classifier_input: x0 is differentiated through the denoiser, but its output has no "
+                    "graph: does it run under torch.no_grad or inference_mode, or detach? Otherwise take x0_detached"
                 )
             seen = self._seen(x, prediction, times, schedule) if defined else prediction.pred_original_sample
             with torch.set_grad_enabled(self.smoothgrad is None and defined):
@@ -152,14 +174,14 @@ class ClassifierGuidance:
 
     def _objective(self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Tensor:
         """See `GuidedStep.objective`."""
-        # x_t alone needs no prediction: the U-Net does not run.
+        # x_t needs no prediction, so the U-Net does not run.
         prediction = None if self.classifier_input == "x_t" else self._predict(x, times, schedule, denoise)
         return objectives.value(
             self.objective, logits_of(self.classifier, self._seen(x, prediction, times, schedule)), label
         )
 
     def _predict(self, x: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Prediction:
-        """The denoiser's prediction at x, with a graph through the U-Net only where the gradient goes through it."""
+        """The denoiser's prediction at x; only x0 needs a graph through the U-Net."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.classifier_input == "x0"):
             return schedule.predict(denoise(x), x, times)
 
@@ -172,7 +194,7 @@ class ClassifierGuidance:
         return schedule.original_sample(x, prediction.model_output, times)
 
     def check_interval(self, schedule: Schedule) -> None:
-        """Raise GradscopeError where the interval covers none of the schedule's timesteps."""
+        """Raise GradscopeError if the interval covers none of the schedule's timesteps."""
         if self.interval is not None and not any(self._acts(times) for times in schedule.times):
             first, last = schedule.times[0].timestep, schedule.times[-1].timestep
             raise GradscopeError(
@@ -184,7 +206,7 @@ class ClassifierGuidance:
         return self.interval is None or self.interval[0] <= times.timestep < self.interval[1]
 
     def amount(self, times: Times) -> float:
-        """``guidance_scale * weight_t``, 0 outside the interval."""
+        """``guidance_scale * weight_t``; 0 outside the interval."""
         if not self._acts(times):
             return 0.0
         weights: dict[Weight, float] = {
@@ -196,7 +218,7 @@ class ClassifierGuidance:
 
 
 def _checked_logits(classifier: nn.Module, seen: Tensor) -> Tensor:
-    """At the first step, where a classifier that does not fit shows."""
+    """Logits at the first step, with an error that explains why a classifier does not fit."""
     try:
         return logits_of(classifier, seen)
     except (GradscopeError, torch.OutOfMemoryError):
@@ -204,19 +226,19 @@ def _checked_logits(classifier: nn.Module, seen: Tensor) -> Tensor:
     except Exception as error:
         shape = " x ".join(map(str, seen.shape[1:]))
         raise GradscopeError(
-            f"classifier: {type(classifier).__name__} fails on images of {shape} (channel, height, width), which the "
-            f"denoiser makes: {type(error).__name__}: {error}"
+            f"classifier: {type(classifier).__name__} fails on images of {shape} (channel, height, width), as the "
+            f"denoiser makes them: {type(error).__name__}: {error}"
         ) from error
 
 
 def _check_labels(label: Tensor, logits: Tensor, objective: Objective) -> None:
-    """Before the first gather: on CUDA an index out of range would end the process's context."""
+    """Check labels before the first gather: on CUDA an index out of range makes the device unusable."""
     classes = logits.shape[1]
     low, high = int(label.min()), int(label.max())
     if low < 0 or high >= classes:
         raise GradscopeError(f"labels: the classifier has classes 0 to {classes - 1}, got {low if low < 0 else high}")
     if objective == "logit" and classes == 2 and low == 0 and not logits[:, 0].any():
         raise GradscopeError(
-            "guidance.objective: this guide gives one logit, that of class 1; class 0 has none to differentiate, take "
+            "guidance.objective: this guide gives one logit, for class 1; class 0 has no logit to differentiate; take "
             "log_prob"
         )

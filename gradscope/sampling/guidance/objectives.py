@@ -1,10 +1,10 @@
-"""What a classifier's guidance differentiates, in a form that holds however convinced the classifier is.
+"""The objectives of classifier guidance, in a form that stays exact for saturated classifiers.
 
 With the margin ``m = z_y - logsumexp(z_k, k != y)`` the log-probability is ``log p_y = log sigmoid(m)``, and its
-gradient ``sigmoid(-m) grad m``. Once the classifier is convinced, ``1 - p_y = sigmoid(-m)`` is lost in the rounding of
-``p_y``, and a gradient taken through log_softmax keeps the other classes' part alone: for the logits [40, 0, 1, -2] the
-target's component is 0 in float32, 1.6e-17 in truth. The gradient of the margin is of order 1 at any m, so it is what
-goes through the models; the factor, one number a sample, is multiplied on in float64 afterwards.
+gradient ``sigmoid(-m) grad m``. For a saturated classifier, ``1 - p_y = sigmoid(-m)`` is lost in the rounding of
+``p_y``, and a gradient through log_softmax keeps only the part of the other classes: for the logits [40, 0, 1, -2] the
+target's component is 1.6e-17, but 0 in float32. The gradient of the margin is of order 1 at any m, so the models
+differentiate the margin, and the factor, one number per sample, is applied afterwards in float64.
 """
 
 from typing import NamedTuple
@@ -18,20 +18,20 @@ from gradscope.errors import GradscopeError
 from probes.numerics import margin
 
 _LEAST = -300.0
-"""Logarithm below which a factor is no longer told apart: its square, too, lies within float64."""
+"""Smallest logarithm of a factor. Its square still lies within float64."""
 
 
 class Scores(NamedTuple):
-    """A function of each sample and the factor that makes its gradient the objective's, each ``(n,)``, float64."""
+    """A function to differentiate, and the factor from its gradient to the objective's; each ``(n,)``, float64."""
 
     value: Tensor
-    """To differentiate: the margin, or the logit."""
+    """The margin, or the logit; with a graph."""
     log_factor: Tensor
-    """Without a graph: ``grad objective = exp(log_factor) grad value``."""
+    """``grad objective = exp(log_factor) grad value``; without a graph."""
 
 
 def scores(objective: Objective, logits: Tensor, label: Tensor) -> Scores:
-    """What to differentiate in place of the objective, and the factor that makes up for it."""
+    """The function to differentiate in place of the objective, and its factor."""
     if objective == "logit":
         value = logits.double().gather(1, label[:, None])[:, 0]
         return Scores(value, value.new_zeros(value.shape))
@@ -47,22 +47,22 @@ def value(objective: Objective, logits: Tensor, label: Tensor) -> Tensor:
 
 
 def slope(value: Tensor, at: Tensor) -> Tensor:
-    """Gradient of the sum of what the guide gives, ``(n,)``, with respect to `at`, ``(n, ...)``.
+    """Gradient of the sum of `value`, ``(n,)``, with respect to `at`, ``(n, ...)``.
 
     Raises
     ------
     GradscopeError
-        The guide's output has no graph.
+        `value` has no graph.
     """
     if not value.requires_grad:
         raise GradscopeError(
-            "classifier: its output has no graph: does it run under torch.no_grad or inference_mode, or detach? its "
-            "gradient guides, so it must have one"
+            "classifier: its output has no graph to differentiate: does it run under torch.no_grad or inference_mode, "
+            "or detach?"
         )
     (gradient,) = torch.autograd.grad(value.sum(), at)
     return gradient
 
 
 def scaled(gradient: Tensor, log_factor: Tensor) -> Tensor:
-    """A gradient ``(n, ...)`` times ``exp(log_factor)``, ``(n,)``, in float64, whose range covers the product."""
+    """A gradient ``(n, ...)`` times ``exp(log_factor)``, ``(n,)``, in float64, whose range includes the product."""
     return gradient.double() * log_factor.exp().view(-1, *[1] * (gradient.ndim - 1))

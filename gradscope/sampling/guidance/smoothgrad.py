@@ -14,12 +14,12 @@ from gradscope.sampling.guidance.objectives import Scores, scaled, slope
 
 @dataclass(frozen=True)
 class SmoothGrad:
-    """``1/K sum_k grad f(c + std * noise_k)``: K classifier passes, forward and backward, one after the other.
+    """``1/K sum_k grad f(c + std * noise_k)`` from K forward and backward passes of the classifier, one after another.
 
     Raises
     ------
     GradscopeError
-        For a setting out of range.
+        A setting is out of range.
 
     Examples
     --------
@@ -28,10 +28,10 @@ class SmoothGrad:
     """
 
     samples: int
-    """K."""
+    """K, at least 1."""
     std: float
-    """Standard deviation of the Gaussian noise, absolute, in the units of the classifier's input, whose images lie in
-    [-1, 1]: the paper's noise level of 10 to 20 % of the range is 0.2 to 0.4."""
+    """Standard deviation of the Gaussian noise on the classifier's input, at least 0. Images lie in [-1, 1], so the
+    paper's noise level of 10 to 20 % of the range is 0.2 to 0.4."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -42,31 +42,31 @@ class SmoothGrad:
     def gradient(
         self, scores: Callable[[Tensor], Scores], c: Tensor, seeds: Sequence[int], step: int
     ) -> tuple[Tensor, Tensor]:
-        """Mean over the draws of ``exp(log_factor) grad value``, as a tensor and the logarithm of a common factor.
+        """Mean over the draws of ``exp(log_factor) grad value``, as a tensor and the logarithm of a factor.
 
-        Factors of a convinced classifier's draws may all lie below float32's range; only their ratios enter the tensor,
-        which can then pass through a denoiser in float32.
+        The factors of a saturated classifier may all lie below float32's range. Only their ratios enter the tensor, so
+        that a denoiser can differentiate it in float32.
 
         Parameters
         ----------
         scores
-            ``(n, channel, height, width)`` -> `Scores`.
+            Maps images ``(n, channel, height, width)`` to `Scores`.
         c
             The classifier's input.
         seeds, step
-            Sample i's noise is a function of ``(seeds[i], step)`` alone: of neither the batch nor the device, and no
-            generator of the sampler's moves.
+            Sample i's noise is a function of ``(seeds[i], step)`` only. It depends neither on the batch nor on the
+            device, and uses no generator of the sampler.
 
         Returns
         -------
         mean : Tensor
-            Of the shape and type of c, without a graph.
+            Shape and type of c, without a graph.
         log_factor : Tensor
             ``(n,)``, float64: the mean gradient is ``mean * exp(log_factor)``.
         """
         generators = [_generator(seed, step) for seed in seeds]
         if len(generators) != len(c):
-            raise ValueError(f"SmoothGrad takes one seed a sample, got {len(generators)} for {len(c)} samples")
+            raise ValueError(f"SmoothGrad takes one seed per sample, got {len(generators)} for {len(c)} samples")
         total = torch.zeros_like(c, dtype=torch.float64)
         largest = torch.full((len(c),), -torch.inf, dtype=torch.float64, device=c.device)
         for _ in range(self.samples):
@@ -81,6 +81,6 @@ class SmoothGrad:
 
 
 def _generator(seed: int, step: int) -> torch.Generator:
-    # A spawn key keeps this stream apart from the sampler's, which is seeded with the bare seed.
+    # The spawn key separates this stream from the sampler's, which uses the seed itself.
     (state,) = np.random.SeedSequence(int(seed), spawn_key=(step,)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))

@@ -1,4 +1,4 @@
-"""Chromium, watched pages, and the stores that the dashboard is tried on."""
+"""Chromium, watched pages, and stores for the dashboard."""
 
 import os
 import subprocess
@@ -74,7 +74,7 @@ def unstable(tmp_path_factory: pytest.TempPathFactory, record: Callable[..., sub
 
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """64 samples in each of four cells, one of which is adversarial: enough for tests with p."""
+    """64 samples in each of four cells, one of them adversarial: enough for p-values."""
     parts = []
     for seed, (cell, fault) in enumerate(FAULTS.items()):
         at = dict(zip(CELL_DIMS, (cell[0], "x_t", "none", cell[1]), strict=True))
@@ -87,13 +87,13 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def write(hold) -> Callable[..., Path]:
-    """Writes a run of two cells as it is after so many of 20 steps of its first, or goes on: ``write(path, steps)``."""
+    """Writes a run of two cells up to one of 20 steps of its first cell, or continues it: ``write(path, steps)``."""
 
     def go(path: Path, steps: int) -> Path:
-        told = trajectories(samples=8, timesteps=20).squeeze()
+        data = trajectories(samples=8, timesteps=20).squeeze()
         grid = Grid(
-            ("robust", "non_robust"), ("x_t",), ("none",), (0.5,), told["label"].values, np.arange(8),
-            told["timestep"].values, told["alphas_cumprod"].values, told["sigma"].values, (3, 8, 8), 8,
+            ("robust", "non_robust"), ("x_t",), ("none",), (0.5,), data["label"].values, np.arange(8),
+            data["timestep"].values, data["alphas_cumprod"].values, data["sigma"].values, (3, 8, 8), 8,
         )  # fmt: skip
         image = ("channel", "height", "width")
         arrays = (
@@ -106,7 +106,7 @@ def write(hold) -> Callable[..., Path]:
             hold(path)
         writer = StoreWriter(path, Schema(grid, arrays))
         for step in range(steps):
-            now = {name: told[name].isel(timestep=step).values for name in (*TENSORS, *SCALARS)}
+            now = {name: data[name].isel(timestep=step).values for name in (*TENSORS, *SCALARS)}
             last = {"image": now["x_t"]} if step == grid.timesteps - 1 else {}
             writer.submit(Frame((0, 0, 0, 0), 0, step, now | last))
         writer.close()

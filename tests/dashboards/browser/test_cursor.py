@@ -1,4 +1,4 @@
-"""The cursor: keys, clicks and tables move it, and what is shown there is what the store holds there."""
+"""The cursor: keys, clicks and tables move it, and the page shows the store's values at its position."""
 
 import chromium
 import pytest
@@ -21,18 +21,18 @@ def ds(both):
 
 
 def at(ds, run, cell: int, step: int, sample: int):
-    """One place of the store, with the timestep dimension gone."""
+    """One position of the store, without the timestep dimension."""
     return ds.sel(run.cells[cell]).isel(timestep=step, sample=sample)
 
 
 def moved(page, timestep: int, sample: int = 0) -> None:
-    """Wait until the maps of a place are painted."""
+    """Wait until the maps of a position are painted."""
     page.locator(f'#maps[data-timestep="{timestep}"][data-sample="{sample}"][aria-busy="false"]').wait_for()
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 @pytest.mark.parametrize("tensor", TENSORS)
-def test_maps_show_the_tensors_of_the_place(url, visit, ds, run, tensor):
+def test_maps_show_the_tensors_at_the_cursor(url, visit, ds, run, tensor):
     timesteps = ds["timestep"].values
     page = visit(f"{url}trajectory?cell=1&t={timesteps[3]}&sample=0&limits=cell")
     moved(page, timesteps[3])
@@ -46,7 +46,7 @@ def test_maps_show_the_tensors_of_the_place(url, visit, ds, run, tensor):
         page.keyboard.press("ArrowRight")
 
 
-def test_every_cell_has_the_maps_of_its_own(url, visit, ds, run):
+def test_every_cell_has_its_own_maps(url, visit, ds, run):
     step, sample = 2, 1
     t = int(ds["timestep"][step])
     page = visit(f"{url}trajectory?cell=1&t={t}&sample={sample}&cells={0b101000001010:x}&limits=cell")
@@ -72,14 +72,14 @@ def test_arrow_keys_move_everything(url, visit, ds, run):
         page.wait_for_url(lambda address, t=t: f"t={t}&" in f"{address}&")
         here = at(ds, run, 1, step, 0)
         for name in ("gradient_norm", "log_prob"):
-            told = page.locator(f'[data-variable="{name}"]').inner_text().replace("−", "-")
-            assert float(told) == pytest.approx(float(here[name]), rel=0.06)
+            shown = page.locator(f'[data-variable="{name}"]').inner_text().replace("−", "-")
+            assert float(shown) == pytest.approx(float(here[name]), rel=0.06)
         for mark, expected in marks(page, t):
             assert mark == pytest.approx(expected, abs=1.5)
 
 
 def marks(page, timestep: int) -> list[tuple[float, float]]:
-    """Where the cursor is over each figure along t, and where it should be by the axis, in pixels."""
+    """The position of the cursor on each figure along t, and its position by the axis, in pixels."""
     return page.evaluate(
         """(t) => [...document.querySelectorAll("#curves .js-plotly-plot")]
             .filter((figure) => (figure.layout.meta || {}).timestep)
@@ -103,14 +103,14 @@ def test_up_and_down_change_the_sample(url, visit, ds, run):
     here = float(at(ds, run, 1, 2, 1)["gradient_norm"])
     page.wait_for_function(
         """(expected) => {
-            const told = Number(document.querySelector('[data-variable="gradient_norm"]').textContent);
-            return Math.abs(told - expected) <= 0.06 * Math.abs(expected);
+            const shown = Number(document.querySelector('[data-variable="gradient_norm"]').textContent);
+            return Math.abs(shown - expected) <= 0.06 * Math.abs(expected);
         }""",
         arg=here,
     )
 
 
-def test_a_control_that_repeats_what_it_held_before_does_not_move_the_cursor(url, visit, ds):
+def test_a_control_that_repeats_its_old_value_does_not_move_the_cursor(url, visit, ds):
     t = int(ds["timestep"][2])
     page = visit(f"{url}trajectory?cell=1&t={t}&sample=0")
     for sample in (1, 2):
@@ -153,7 +153,7 @@ def test_a_click_on_a_curve_moves_there(url, visit, ds):
     moved(page, timesteps[5])
 
 
-def test_a_finding_leads_to_the_tensor_that_shows_it(unstable, serve, visit):
+def test_a_finding_opens_the_tensor_that_shows_it(unstable, serve, visit):
     run, ds, url = Library([unstable]).run(None), gradscope.open(unstable), serve(unstable)
     finding = next(each for each in run.findings() if each.signature == "unstable")
     cell = run.cells.index(finding.cell)
@@ -174,7 +174,7 @@ def test_a_finding_leads_to_the_tensor_that_shows_it(unstable, serve, visit):
     assert chromium.differs(page.locator('#focus .map[data-tensor="gradient"]'), expected, "signed") < 0.1
 
 
-def test_a_row_of_the_cells_leads_to_that_cell(url, visit):
+def test_a_row_of_the_cells_opens_that_cell(url, visit):
     page = visit(f"{url}overview")
     page.locator('#cells-table .ag-row[row-id="3"] .ag-cell').first.click()
     page.wait_for_url("**/trajectory?**cell=3&**")

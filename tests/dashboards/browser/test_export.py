@@ -1,4 +1,4 @@
-"""What leaves the dashboard says where it comes from, and is what the store holds."""
+"""Exported pictures, scripts and numbers state their origin, and hold the store's values."""
 
 import io
 
@@ -35,7 +35,7 @@ def run(both):
 
 
 def saved(page, graph: str, what: str) -> bytes:
-    """What a click in the menu of a figure downloads."""
+    """The file that a click in the menu of a figure downloads."""
     menu = page.locator(f"[id='menu-{graph}']")
     if not menu.locator("details").evaluate("(each) => each.open"):
         menu.locator("summary").click()
@@ -45,9 +45,9 @@ def saved(page, graph: str, what: str) -> bytes:
 
 
 def copied(page, graph: str) -> str:
-    """What a click on "copy as Python" puts into the clipboard."""
+    """The text that "copy as Python" puts into the clipboard."""
     page.locator(f"[id='menu-{graph}']").get_by_text("copy as Python").click()
-    page.locator("#said", has_text="Python copied").wait_for()
+    page.locator("#announcement", has_text="Python copied").wait_for()
     page.locator(f"[id='menu-{graph}'] summary").click()
     return page.evaluate("() => navigator.clipboard.readText()")
 

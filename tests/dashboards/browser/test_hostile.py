@@ -1,4 +1,4 @@
-"""A store from a stranger in a real browser: none of its markup becomes elements, none of its code runs."""
+"""A store from a stranger in a browser: its markup does not become elements, and its code does not run."""
 
 import hostile_store
 import pytest
@@ -27,10 +27,10 @@ def test_nothing_of_it_runs_on_any_page(visit, serve, store, page):
         hovered.hover(force=True)
         shown.wait_for_timeout(500)  # until tooltips are there
     assert shown.evaluate(_FOUND) == NOTHING
-    told = shown.locator("body").inner_text() + " ".join(
+    text = shown.locator("body").inner_text() + " ".join(
         shown.locator("input").evaluate_all("all => all.map((e) => e.value)")
     )
-    assert "<img src=x" in told or "<a href=" in told or "</script>" in told
+    assert "<img src=x" in text or "<a href=" in text or "</script>" in text
 
 
 def test_a_planted_element_would_be_found(visit, serve, store):

@@ -1,4 +1,4 @@
-"""Without a mouse: Tab reaches all that can be done, Enter does it."""
+"""Without a mouse: Tab reaches every action, and Enter performs it."""
 
 import chromium
 
@@ -14,7 +14,7 @@ _WHERE = """() => {
 
 
 def tabs(page, most: int = 400) -> list[str]:
-    """What Tab comes to, one after the other, from the top of a page to its end; each must be seen."""
+    """The elements that Tab reaches, from the top of a page to its end; each must be visible."""
     found = []
     for _ in range(most):
         page.keyboard.press("Tab")
@@ -68,11 +68,11 @@ def test_enter_on_a_finding_opens_its_tensor(url, visit):
     page.keyboard.press("ArrowDown")
     row = page.evaluate("() => document.activeElement.closest('.ag-row').getAttribute('row-id')")
     assert row == "1"
-    leads = page.locator("#finding-link").get_attribute("href")
+    link = page.locator("#finding-link").get_attribute("href")
     page.keyboard.press("Enter")
     page.wait_for_url("**/trajectory?**")
     chromium.settle(page)
-    assert page.url == url + leads
+    assert page.url == url + link
 
 
 def test_enter_follows_the_navigation_and_the_skip_link(url, visit):

@@ -1,4 +1,4 @@
-"""A view is its URL: it restores the view, goes back and forward, and what it cannot mean is clamped."""
+"""The URL restores the view, back and forward too, and impossible values are replaced."""
 
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,8 +15,8 @@ def run(both):
 
 
 def shown(page) -> tuple[str, list[str]]:
-    """What is read on a page, and what its controls are set to."""
-    page.wait_for_timeout(400)  # the address of a cursor that was moved is written a little later
+    """The text of a page, and the values of its controls."""
+    page.wait_for_timeout(400)  # the URL follows the cursor a little later
     chromium.settle(page)
     values = page.eval_on_selector_all("#page input", "(all) => all.map((each) => each.value)")
     return page.locator("#page").inner_text(), values
@@ -33,10 +33,10 @@ def test_the_longest_link_of_a_page_is_short_and_restores_it(url, visit, run, na
     page = visit(url + state.url())
     assert len(url + state.url()) < 200
     assert page.locator("#notices").inner_text() == ""
-    asked, now = dict(parse_qsl(urlsplit(state.url()).query)), chromium.query(page)
-    assert now.keys() == asked.keys() == {*CURSOR, *FIELDS[name]}
-    for key in asked.keys() - {"cells", "variables"}:  # of which a page may show fewer
-        assert now[key] == asked[key]
+    sent, now = dict(parse_qsl(urlsplit(state.url()).query)), chromium.query(page)
+    assert now.keys() == sent.keys() == {*CURSOR, *FIELDS[name]}
+    for key in sent.keys() - {"cells", "variables"}:  # a page may show fewer of these
+        assert now[key] == sent[key]
     assert set(unmask(now.get("cells", "0"))) <= set(state.cells)
     assert set(now.get("variables", "").split(",")) <= {"", *state.variables}
 
@@ -47,7 +47,7 @@ def test_a_link_carries_the_view_into_a_fresh_browser(url, visit):
     page.keyboard.press("Escape")
     page.locator("#timestep").press("ArrowRight")
     page.locator("[data-copy-link]").click()
-    page.locator("#said", has_text="link copied").wait_for()
+    page.locator("#announcement", has_text="link copied").wait_for()
     link = page.evaluate("() => navigator.clipboard.readText()")
     assert link == page.url
     assert chromium.query(page)["cell"] == "3"
@@ -56,7 +56,7 @@ def test_a_link_carries_the_view_into_a_fresh_browser(url, visit):
     assert shown(other) == shown(page)
 
 
-def test_back_and_forward_restore_what_was_shown(url, visit):
+def test_back_and_forward_restore_the_page(url, visit):
     page = visit(f"{url}trajectory?cell=1")
     first = shown(page)
     chromium.choose(page, "cell", 5)
@@ -76,11 +76,11 @@ def test_back_and_forward_restore_what_was_shown(url, visit):
     assert first != second
 
 
-def test_what_a_link_cannot_mean_is_clamped_with_a_notice(url, visit, run):
+def test_impossible_values_of_a_link_are_replaced_with_a_notice(url, visit, run):
     page = visit(f"{url}trajectory?store=gone&cell=99&t=12345&sample=-3&variables=nothing&cells=zz&limits=wide")
-    told = page.locator("#notices").inner_text()
+    text = page.locator("#notices").inner_text()
     for part in ("'gone'", "cell=99", "t=12345", "sample=-3", "variables=nothing", "cells=zz", "limits=wide"):
-        assert part in told
+        assert part in text
     now = chromium.query(page)
     assert (now["store"], now["cell"], now["sample"]) == (run.key, str(len(run.cells) - 1), "0")
     assert now["t"] == str(int(run.ds["timestep"].max()))

@@ -1,4 +1,4 @@
-"""A run that is being recorded: what is new appears by itself; when the run is done, nothing is asked for any more."""
+"""A run that is being recorded: new steps appear by themselves, and polling ends with the run."""
 
 import time
 
@@ -9,7 +9,7 @@ import zarr
 import gradscope
 
 LATEST = 5.0
-"""Seconds after which what is written has to be seen."""
+"""Seconds until a written step has to be shown."""
 STEPS, SAMPLES = 150, 4
 _SEEN = """() => {
     const graph = document.querySelector("#stability .js-plotly-plot");
@@ -33,7 +33,7 @@ def recording(tmp_path_factory, record):
 
 
 def written(path) -> int:
-    """Places of the heat map, so cells and timesteps, of which something is written; the first has no cosine."""
+    """Cells of the heat map (pairs of a cell and a timestep) with written values; the first timestep has no cosine."""
     there = np.asarray(zarr.open_array(path / "written", mode="r")[...]) > 0
     return int(there.any(axis=-2)[..., 1:].sum())
 
@@ -41,8 +41,8 @@ def written(path) -> int:
 def test_new_timesteps_appear_in_time_and_polling_ends(recording, serve, visit):
     process, path = recording
     page = visit(f"{serve(path)}overview?variables=gradient_cosine")
-    asked: list[int] = []
-    page.on("request", lambda request: asked.append(1) if "n_intervals" in (request.post_data or "") else None)
+    polls: list[int] = []
+    page.on("request", lambda request: polls.append(1) if "n_intervals" in (request.post_data or "") else None)
     due: dict[int, float] = {}
     shown = [page.evaluate(_SEEN)]
     while process.poll() is None or due:
@@ -56,10 +56,10 @@ def test_new_timesteps_appear_in_time_and_polling_ends(recording, serve, visit):
     assert len(set(shown)) > 3
     assert shown[-1] == 2 * (STEPS - 1)
     page.locator("#live:empty").wait_for(timeout=1000 * LATEST, state="attached")
-    assert asked
-    done = len(asked)
+    assert polls
+    done = len(polls)
     page.wait_for_timeout(5000)
-    assert len(asked) == done
+    assert len(polls) == done
 
 
 def test_maps_and_numbers_of_new_steps_appear_under_the_cursor(serve, visit, write, tmp_path):

@@ -79,7 +79,7 @@ def serious(page) -> list[str]:
 
 
 def colours(page) -> list[str]:
-    """Of the page, of the words of its figures, and of its tables."""
+    """Colours of the page, of the texts in its figures, and of its tables."""
     return page.evaluate(
         """() => [
             getComputedStyle(document.body).backgroundColor,

@@ -1,4 +1,4 @@
-"""Samples and comparisons: what is filtered, clicked and brushed, against verdicts counted in the store."""
+"""Filters, clicks and brushes on the Samples and Compare pages, against verdicts counted in the store."""
 
 import chromium
 import numpy as np
@@ -26,7 +26,7 @@ def samples(page) -> list[int]:
     return page.eval_on_selector_all(".thumb", "(all) => all.map((each) => Number(each.dataset.sample))")
 
 
-def test_failures_are_filtered_and_lead_to_their_trajectory(url, visit, key, cell):
+def test_failures_are_filtered_and_open_their_trajectory(url, visit, key, cell):
     wrong = cell["judge_prediction"].values != cell["label"].values
     fooled = wrong & (cell["own_prediction"].values == cell["label"].values)
     page = visit(f"{url}samples?store={key}&cell={CELL}")
@@ -44,7 +44,7 @@ def test_failures_are_filtered_and_lead_to_their_trajectory(url, visit, key, cel
     assert page.locator("#focus").get_attribute("data-cell") == str(CELL)
 
 
-def test_the_table_of_samples_sorts_and_leads_to_the_trajectory(url, visit, key, cell):
+def test_the_table_of_samples_sorts_and_opens_the_trajectory(url, visit, key, cell):
     page = visit(f"{url}samples?store={key}&cell={CELL}")
     page.locator('#samples-table [role=columnheader][col-id="log_prob"]').click()
     chromium.settle(page)

@@ -1,4 +1,4 @@
-"""Stores that are empty, broken, cut off or not yet written: a page says what is the matter, and nothing crashes."""
+"""Stores that are empty, broken, cut off or not yet written: the page says why, and nothing crashes."""
 
 from pathlib import Path
 
@@ -33,12 +33,12 @@ def another(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [missing, folder, garbage, another])
-def test_what_cannot_be_opened_is_told_beside_what_can(serve, visit, synthetic, tmp_path, make):
+def test_a_broken_store_is_shown_beside_the_others(serve, visit, synthetic, tmp_path, make):
     broken = make(tmp_path / "broken.zarr")
     page = visit(serve(broken, synthetic) + "trajectory?cell=2")
-    told = page.locator("#page").inner_text()
-    assert "broken.zarr cannot be opened" in told
-    assert "Traceback" not in told
+    text = page.locator("#page").inner_text()
+    assert "broken.zarr cannot be opened" in text
+    assert "Traceback" not in text
     page.locator("#store-select").click()
     page.get_by_role("option", name="synthetic.zarr").click()
     page.wait_for_url("**store=51a7**")
@@ -57,7 +57,7 @@ def test_a_store_that_is_repaired_opens_on_reload(serve, visit, write, tmp_path)
 
 
 @pytest.mark.parametrize("steps", [0, 10], ids=["nothing", "half of a cell"])
-def test_what_is_partly_written_is_shown_as_far_as_it_goes(serve, visit, write, tmp_path, steps):
+def test_a_partly_written_store_is_shown_as_far_as_it_goes(serve, visit, write, tmp_path, steps):
     """As after `kill -9`: the status still says that the run is being recorded."""
     page = visit(serve(write(tmp_path / "killed.zarr", steps)))
     for name in PAGES:
@@ -69,14 +69,14 @@ def test_what_is_partly_written_is_shown_as_far_as_it_goes(serve, visit, write, 
         assert page.locator("#page").inner_text().strip() != ""
 
 
-def test_a_cut_off_chunk_of_scalars_is_told(serve, visit, write, tmp_path):
+def test_a_cut_off_chunk_of_scalars_is_reported(serve, visit, write, tmp_path):
     path = write(tmp_path / "cut.zarr", TIMESTEPS)
     cut(path / "gradient_cosine")
     page = visit(f"{serve(path)}run")
     page.locator("#to-overview").click()
-    told = page.locator("#notices", has_text="damaged")
-    told.wait_for()
-    assert "gradient_cosine" in told.inner_text()
+    text = page.locator("#notices", has_text="damaged")
+    text.wait_for()
+    assert "gradient_cosine" in text.inner_text()
 
 
 def test_a_cut_off_chunk_of_a_tensor_leaves_the_rest(serve, visit, write, tmp_path):
@@ -98,6 +98,6 @@ def test_maps_of_a_cut_off_chunk_are_blank_and_say_so(serve, visit, write, tmp_p
 
 
 def cut(array: Path) -> None:
-    """Take the end of a chunk away, as a full disk does."""
+    """Remove the end of a chunk, as a full disk does."""
     chunk = min(array.glob("c.*"))
     chunk.write_bytes(chunk.read_bytes()[:-7])

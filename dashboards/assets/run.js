@@ -1,5 +1,0 @@
-// Texts to be copied.
-document.addEventListener("click", function (event) {
-  const button = event.target.closest && event.target.closest("[data-copy]");
-  if (button) window.gradscope.copy(document.getElementById(button.dataset.copy).textContent, "copied");
-});

@@ -1,0 +1,65 @@
+"""The cells of a store: all of them, and where one of them lies."""
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gradscope.errors import GradscopeError, one_of
+from gradscope.store.dims import cell_dims
+
+Cell = Mapping[str, Any]
+"""One value per cell dimension: names, and the guidance scale as a number."""
+
+
+def cells(ds: xr.Dataset) -> Iterator[Cell]:
+    """Every cell, in the order of the dimensions; the last dimension varies fastest.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> list(cells(synthetic.trajectories(samples=2, timesteps=2)))
+    [{'classifier': 'synthetic', 'classifier_input': 'x_t', 'stabilizer': 'none', 'guidance_scale': 0.3}]
+    """
+    dims = cell_dims(ds)
+    values = [ds[dim].values.tolist() for dim in dims]
+    return (dict(zip(dims, value, strict=True)) for value in product(*values))
+
+
+def place(ds: xr.Dataset, cell: Mapping[str, str | float]) -> dict[str, int]:
+    """Index of one cell along each cell dimension: ``ds.isel(place(ds, cell))`` selects it.
+
+    Parameters
+    ----------
+    cell
+        Its names and its guidance scale. Dimensions of size one may be left out.
+
+    Raises
+    ------
+    GradscopeError
+        A name is unknown, or a necessary one is missing.
+
+    Examples
+    --------
+    >>> from gradscope.analysis import synthetic
+    >>> place(synthetic.trajectories(samples=2, timesteps=2), {"guidance_scale": 0.3})
+    {'classifier': 0, 'classifier_input': 0, 'stabilizer': 0, 'guidance_scale': 0}
+    """
+    dims = cell_dims(ds)
+    if unknown := [str(dim) for dim in cell if dim not in dims]:
+        raise GradscopeError(f"cell: unknown dimension {unknown[0]!r}; {one_of(unknown[0], dims)}")
+    return {dim: _index(dim, ds[dim].values.tolist(), cell.get(dim)) for dim in dims}
+
+
+def _index(dim: str, values: list, wanted: str | float | None) -> int:
+    if wanted is None:
+        if len(values) > 1:
+            raise GradscopeError(f"cell: which {dim}? one of: {', '.join(map(str, values))}")
+        return 0
+    numeric = isinstance(values[0], float) and isinstance(wanted, int | float)
+    for i, value in enumerate(values):
+        if np.isclose(value, wanted, atol=0) if numeric else value == wanted:
+            return i
+    raise GradscopeError(f"cell: unknown {dim} {wanted!r}; {one_of(wanted, map(str, values))}")

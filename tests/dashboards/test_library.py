@@ -1,0 +1,112 @@
+"""The library: runs by key, and broken stores beside the others."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_store
+import trajectory_store
+from dash_client import show
+
+import gradscope
+from dashboards import create_app
+from dashboards.data.library import BrokenRun, Library
+from dashboards.data.open_run import OpenRun
+from gradscope.errors import GradscopeError
+
+FEW = ["log_prob", "written"]
+
+
+def test_runs_are_found_by_their_keys(stored, tmp_path):
+    copy = shutil.copytree(stored, tmp_path / "copy.zarr")
+    other = small_store.save(small_store.recorded()[FEW].assign_attrs(run_id="0123456789"), tmp_path / "other.zarr")
+    library = Library([stored, other, copy, stored])
+    assert [run.path for run in library.runs.values()] == [stored, other, copy]
+    assert all(key == run.key for key, run in library.runs.items())
+    first, second, third = library.runs
+    assert (first, second) == ("5f0c", "01234567")
+    assert len(third) == 8
+    assert library.run(second).path == other
+    for unknown in (None, "", "nothing", "../etc"):
+        assert library.run(unknown).path == stored
+    with pytest.raises(GradscopeError, match="which store"):
+        Library([])
+
+
+def test_keys_are_fit_for_urls(tmp_path):
+    for i, run_id in enumerate(["../../etc", "", "a b", "ü" * 8]):
+        ds = small_store.recorded()[FEW].assign_attrs(run_id=run_id)
+        run = OpenRun(small_store.save(ds, tmp_path / f"{i}.zarr"))
+        assert len(run.key) == 8
+        assert run.key.isalnum()
+
+
+def test_a_broken_store_has_a_reason_and_is_opened_again(stored, tmp_path):
+    def break_zarr_json(path):
+        (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {"schema')
+
+    def break_marker(path):
+        for file in filter(Path.is_file, (path / "written" / "c").rglob("*")):
+            file.write_bytes(b"not zstd")
+
+    def drop_marker(path):
+        small_store.save(small_store.recorded()[["log_prob"]], path)
+
+    faults = {"json": break_zarr_json, "marker": break_marker}
+    paths = [stored, tmp_path / "missing.zarr"]
+    for name, fault in faults.items():
+        paths.append(shutil.copytree(stored, tmp_path / f"{name}.zarr"))
+        fault(paths[-1])
+    paths.append(tmp_path / "unmarked.zarr")
+    drop_marker(paths[-1])
+    library = Library(paths)
+    good, *broken = library.runs.values()
+    assert isinstance(good, OpenRun)
+    assert all(isinstance(run, BrokenRun) for run in broken)
+    reasons = [
+        "is not a zarr store",
+        "its zarr.json cannot be read as JSON",
+        "damaged: its header does not give its decoded size",
+        "it lacks written",
+    ]
+    for run, reason in zip(broken, reasons, strict=True):
+        assert reason in run.reason
+        assert "\n" not in run.reason
+    shutil.copytree(stored, paths[1])
+    mended = library.run(broken[0].key)
+    assert isinstance(mended, OpenRun)
+    assert mended.key == broken[0].key
+    assert library.run(mended.key) is mended
+
+
+WHOLE_TIMES = {"timestep": np.array([90, 60, 40, 20, 5])}
+
+
+def test_trajectories_and_further_dimensions_are_shown_without_pictures(tmp_path):
+    path = trajectory_store.save(tmp_path / "robot.zarr", **WHOLE_TIMES)
+    run = OpenRun(path)
+    assert len(run.cells) == 8
+    assert run.cells[3] == {
+        "classifier": "value", "classifier_input": "x_t", "stabilizer": "none", "guidance_scale": 0.5, "method": "mpgd",
+    }  # fmt: skip
+    assert run.not_drawn == "samples over horizon, action are not drawn; only images are"
+    assert run.tensors == ()
+    wanted = gradscope.open(path)["gradient_norm"].values
+    np.testing.assert_array_equal(run.values("gradient_norm"), wanted)
+    client = create_app([path]).server.test_client()
+    for page in ("overview", "trajectory", "compare", "distributions", "samples", "run"):
+        shown = json.dumps(show(client, page)["page"])
+        assert "cannot be opened" not in shown
+    assert "not drawn" in json.dumps(show(client, "trajectory"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [({}, "timesteps that are not whole numbers"), (WHOLE_TIMES | {"repeats": 2}, "repeats its timesteps")],
+)
+def test_what_is_not_shown_yet_is_refused_by_name(tmp_path, changes, why):
+    path = trajectory_store.save(tmp_path / "robot.zarr", **changes)
+    with pytest.raises(GradscopeError, match=f"{why}; the dashboard does not show these yet, `gradscope report`"):
+        OpenRun(path)

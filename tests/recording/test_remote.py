@@ -130,7 +130,7 @@ def test_chunks_of_a_block_share_one_object_that_is_written_whole(server):
     assert run.schema.tensor_chunk == (4, 12)
     record_run(run)
     array = zarr.open_group(locate("s3://runs/sharded.zarr").zarr, mode="r")["gradient"]
-    # Tensors of the first five samples are kept: two chunks of four, the least that is whole.
+    # Tensors of five samples are kept, in chunks of four. Eight do not divide the block, so an object holds all twelve.
     assert (array.chunks[4:6], array.shards[4:6]) == ((4, 12), (12, 12))
     cells = 4
     assert len(objects("sharded.zarr/gradient/")) == 1 + cells

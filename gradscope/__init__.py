@@ -75,7 +75,7 @@ if not TYPE_CHECKING:  # a type checker then refuses names that are not public
         module, _, attribute = _NAMES[name].partition(":")
         try:
             if name != "GradscopeError":
-                import_module("gradscope.accessor")  # ds.gradscope is there, whoever opened the store
+                import_module("gradscope.accessor")  # registers ds.gradscope
             loaded = import_module(module)
         except ImportError as error:
             from gradscope.errors import hidden_package

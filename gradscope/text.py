@@ -33,11 +33,15 @@ def check_name(name: str, where: str) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes as text, in MB or, from 1 GB, in GB.
+    """Bytes in the unit that suits them, with three digits.
 
     Examples
     --------
-    >>> size(2_500_000)
-    '2.5 MB'
+    >>> size(1536)
+    '1.54 kB'
     """
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

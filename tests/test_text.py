@@ -10,6 +10,7 @@ from gradscope.config import RunConfig, check
 from gradscope.errors import GradscopeError
 from gradscope.recording.prepare import prepare
 from gradscope.store import Grid
+from gradscope.text import size
 
 NAMES = {
     "": "empty",
@@ -57,3 +58,9 @@ def test_the_estimated_number_of_files_is_that_of_the_store(tmp_path):
     arrays = {array.name for array in run.schema.arrays} | {"written"}
     made = [file for file in (tmp_path / "a.zarr").rglob("*") if file.is_file() and file.parent.name in arrays]
     assert len(made) == run.schema.files()
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (94_400_000, "94.4 MB"),
+                                            (2e9, "2 GB"), (5e12, "5 TB")])  # fmt: skip
+def test_sizes_are_readable(count, text):
+    assert size(count) == text

@@ -4,12 +4,12 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
-from dashboards.data.disk import readable_size
 from gradscope.errors import GradscopeError
 from gradscope.store.dims import cell_dims_of
 from gradscope.store.locations.location import ROOT, locate
 from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.arrays import ITEMSIZE
+from gradscope.text import size as size_text
 
 LONGEST = {"sample": ("samples", 100_000), "timestep": ("timesteps", 10_000), "class": ("classes", 10_000)}
 """Longest dimensions, with their words for errors."""
@@ -38,7 +38,7 @@ def check_store(path: Path) -> int:
         The sizes exceed a limit, or the metadata are not those of a store.
     """
     if (size := (path / ROOT).stat().st_size) > METADATA:
-        raise _too_large(path, f"has metadata of {readable_size(size)}", readable_size(METADATA))
+        raise _too_large(path, f"has metadata of {size_text(size)}", size_text(METADATA))
     document = trust.parse(locate(path).read(ROOT) or b"", str(path))
     arrays, cell = document["consolidated_metadata"]["metadata"], cell_dims_of(document["attributes"])
     lengths: dict[str, int] = {}
@@ -56,7 +56,7 @@ def check_store(path: Path) -> int:
         if count > most:
             raise _too_large(path, f"claims {count:,} {words}", f"{most:,}")
     if resident > MEMORY:
-        raise _too_large(path, f"claims {readable_size(resident)} that are read at once", readable_size(MEMORY))
+        raise _too_large(path, f"claims {size_text(resident)} that are read at once", size_text(MEMORY))
     return resident
 
 

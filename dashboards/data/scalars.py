@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboards.data.disk import readable_size
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks, Index, Stamp
+from gradscope.text import size as size_text
 
 Region = tuple[slice, ...]
 
@@ -96,7 +96,7 @@ class Scalars:
         size = prod(array.shape) * array.dtype.itemsize
         if size > self._room - sum(values.nbytes for values in self._held.values()):
             raise GradscopeError(
-                f"{name} takes {readable_size(size)}; the dashboard holds up to {readable_size(self._room)} of a "
+                f"{name} takes {size_text(size)}; the dashboard holds up to {size_text(self._room)} of a "
                 "store's diagnostics. gradscope.open reads it in Python"
             )
         return self._chunks(name).whole()

@@ -10,7 +10,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Output, html
 from ruamel.yaml import YAML, RoundTripRepresenter
 
-from dashboards.data.disk import disk_sizes, readable_size
+from dashboards.data.disk import disk_sizes
 from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
 from dashboards.state import State
@@ -19,6 +19,7 @@ from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajector
 from gradscope.plots.style import cell_name
 from gradscope.store.attributes import nested
 from gradscope.store.dims import cell_dims, over
+from gradscope.text import size as size_text
 
 TITLE = "Run"
 _ATTRIBUTES = ("run_id", "configuration_hash", "created", "status", "device", "threads", "schema_version", "command")
@@ -41,7 +42,7 @@ ARRAYS = (
 
 def layout(run: OpenRun, state: State):
     progress, arrays = progress_rows(run, state), array_rows(run)
-    total = readable_size(sum(row["bytes"] for row in arrays))
+    total = size_text(sum(row["bytes"] for row in arrays))
     return html.Div(
         [
             dmc.VisuallyHidden(html.H1(TITLE)),
@@ -112,7 +113,7 @@ def array_rows(run: OpenRun) -> list[Row]:
             "dims": ", ".join(str(dim) for dim in run.ds[name].dims if dim not in cell_dims(run.ds)),
             "dtype": str(run.ds[name].dtype),
             "bytes": sizes[name],
-            "size": readable_size(sizes[name]),
+            "size": size_text(sizes[name]),
         }
         for name in sorted(names, key=lambda name: -sizes[name])
     ]

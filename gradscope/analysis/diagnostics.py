@@ -32,5 +32,6 @@ def described(ds: xr.Dataset, name: str) -> Variable:
 
 def _number(value: object) -> float | None:
     """The value as a float; None if it is not a finite number."""
-    is_number = isinstance(value, int | float | np.number) and bool(np.isfinite(value))
-    return float(value) if is_number else None  # type: ignore[arg-type]
+    if isinstance(value, int | float | np.integer | np.floating) and np.isfinite(value):
+        return float(value)
+    return None

@@ -3,8 +3,7 @@
 import xarray as xr
 
 from gradscope.errors import GradscopeError
-from gradscope.store.dims import REPEAT, over
-from gradscope.store.grid import OF_SAMPLES, OF_TIMESTEPS
+from gradscope.store.dims import OF_SAMPLES, OF_TIMESTEPS, REPEAT, over
 
 
 def restore_dims(ds: xr.Dataset) -> xr.Dataset:

@@ -13,8 +13,7 @@ from gradscope.analysis.selections import restore_dims
 from gradscope.analysis.tensors import from_tensors
 from gradscope.analysis.written import Written, written
 from gradscope.errors import GradscopeError
-from gradscope.store.dims import cell_dims, over
-from gradscope.store.grid import OF_TIMESTEPS
+from gradscope.store.dims import OF_TIMESTEPS, cell_dims, over
 
 __all__ = ["QUANTILES", "Written", "curves", "from_tensors", "permutation_null", "require", "written"]
 

@@ -18,7 +18,7 @@ def class_names(ds: xr.Dataset) -> list[str]:
 
 
 def class_name(names: Sequence[str], number: int) -> str:
-    """Name of a class, or its number if it has no name: a guide may predict a class that is nobody's target."""
+    """Name of a class; a class without a name, which a guide may predict, is shown as its number."""
     return names[number] if 0 <= number < len(names) else str(number)
 
 

@@ -29,6 +29,6 @@ def dashboard(
 
     def tell(text: str) -> None:
         typer.echo(text)
-        refuse_lost()  # without the address nobody finds the page
+        refuse_lost()  # the user needs the address
 
     serve([Path(store) for store in stores], host, port, prefix, tell)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import GradscopeError, one_of
-from gradscope.store.dims import REPEAT
-from gradscope.store.grid import COORDINATES
+from gradscope.store.dims import COORDINATES, REPEAT
 from gradscope.store.schema import WRITTEN
 from probes import IMAGE_DIMS, TENSOR, GuidedStep, Probe, Variable, check_needs
 

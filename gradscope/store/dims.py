@@ -18,7 +18,11 @@ _BY_RANK = {
     3: IMAGE_DIMS,
     4: ("channel", "frame", "height", "width"),
 }
-_TAKEN = {*CELL_DIMS, "sample", "timestep", "step", REPEAT, "class", "bound", "replicate"}
+OF_TIMESTEPS = ("step", "alphas_cumprod", "sigma", "signal", "noise", "log_snr")
+OF_SAMPLES = ("label", "seed")
+COORDINATES = (*CELL_DIMS, "sample", *OF_SAMPLES, "timestep", *OF_TIMESTEPS)
+TAKEN = frozenset({*COORDINATES, REPEAT, "class", "judge_class", "bound", "replicate", "written", "image"})
+"""Names that every store may have, which no dimension of a user's own can have."""
 
 
 def cell_dims(ds: xr.Dataset) -> tuple[str, ...]:
@@ -85,7 +89,7 @@ def names_of_sample(shape: tuple[int, ...], dims: tuple[str, ...] = ()) -> tuple
         raise GradscopeError(
             f"sample_dims: takes a name for each of the {len(shape)} dimensions of a sample, got {names}"
         )
-    if taken := [name for name in names if not str(name).isidentifier() or name in _TAKEN]:
+    if taken := [name for name in names if not str(name).isidentifier() or name in TAKEN]:
         raise GradscopeError(
             f"sample_dims: a name has letters, digits and _, and is not one that every store has, got {taken[0]!r}"
         )

@@ -5,13 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradscope.errors import GradscopeError
-from gradscope.store.dims import CELL_DIMS, REPEAT, names_of_sample
+from gradscope.errors import GradscopeError, whole_number
+from gradscope.store.dims import CELL_DIMS, OF_SAMPLES, OF_TIMESTEPS, TAKEN, names_of_sample
 from gradscope.text import check_name
 
-OF_TIMESTEPS = ("step", "alphas_cumprod", "sigma", "signal", "noise", "log_snr")
-OF_SAMPLES = ("label", "seed")
-COORDINATES = (*CELL_DIMS, "sample", *OF_SAMPLES, "timestep", *OF_TIMESTEPS)
 AUXILIARY = " ".join((*OF_TIMESTEPS, *OF_SAMPLES))
 """Value of the attribute `coordinates`: the coordinates that are not a dimension."""
 
@@ -26,7 +23,7 @@ class Grid:
     Raises
     ------
     GradscopeError
-        A name cannot be shown on one line, or the name of a dimension is taken.
+        A name cannot be shown on one line, the name of a dimension is taken, or a length does not fit the timesteps.
 
     Examples
     --------
@@ -74,8 +71,16 @@ class Grid:
         for dim in ("classifier", "classifier_input", "stabilizer"):
             for name in getattr(self, dim):
                 check_name(name, dim)
+        whole_number(self.repeats, "repeats")
+        for name in ("alphas_cumprod", "sigma", "signal", "noise"):
+            values = getattr(self, name)
+            if values is not None and np.shape(values) != (self.timesteps,):
+                raise GradscopeError(
+                    f"{name}: one number for each of {self.timesteps} timesteps, got {np.shape(values)}"
+                )
+        names = self.sample_names
         for dim, values in self.further.items():
-            if not str(dim).isidentifier() or dim in (*COORDINATES, *self.sample_names, REPEAT):
+            if not str(dim).isidentifier() or dim in TAKEN or dim in names:
                 raise GradscopeError(f"further: {dim!r} cannot name a dimension of the cells")
             for value in values:
                 if isinstance(value, str):

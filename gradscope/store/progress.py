@@ -10,7 +10,7 @@ from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks
 from gradscope.store.dims import cell_dims_of
 from gradscope.store.locations.location import Location
-from gradscope.store.schema import WRITTEN, Schema
+from gradscope.store.schema import VERSION, WRITTEN, Schema
 
 
 def finished(location: Location) -> NDArray[np.bool_]:
@@ -35,6 +35,11 @@ def unfinished(location: Location) -> list[tuple[tuple[int, ...], int]]:
 def refuse_other(location: Location, schema: Schema) -> None:
     """Raise GradscopeError, naming the difference, if a store has other arrays or another grid than a schema."""
     group = zarr.open_group(location.zarr, mode="r")
+    if (schema_version := group.attrs.get("schema_version")) != VERSION:
+        raise GradscopeError(
+            f"{location}: cannot resume a store of schema {schema_version}, this version records schema {VERSION}; "
+            "record the run into another store"
+        )
     older = [name for name in schema.names if name in group]  # older stores do not list them
     recorded: Any = group.attrs.get("recorded", older)
     if differing := set(recorded) ^ set(schema.names):

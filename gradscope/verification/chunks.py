@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from gradscope.errors import GradscopeError
 from gradscope.store.arrays import chunk_index, grid_of
 from gradscope.store.chunks import Chunks, Index
-from gradscope.store.dims import REPEAT
-from gradscope.store.grid import COORDINATES
+from gradscope.store.dims import COORDINATES, REPEAT
 from gradscope.store.locations.location import ROOT, Location
 from gradscope.store.replacement import JOURNAL
 from gradscope.store.schema import WRITTEN

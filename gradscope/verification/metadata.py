@@ -9,8 +9,8 @@ from typing import Any
 from gradscope.errors import GradscopeError
 from gradscope.store.arrays import is_dotted
 from gradscope.store.config_hash import config_hash
-from gradscope.store.dims import CELL_DIMS, cell_dims_of, sample_dims_of
-from gradscope.store.grid import AUXILIARY, COORDINATES
+from gradscope.store.dims import CELL_DIMS, COORDINATES, cell_dims_of, sample_dims_of
+from gradscope.store.grid import AUXILIARY
 from gradscope.store.locations.files import MAX_METADATA_BYTES
 from gradscope.store.locations.location import ROOT, Location
 from gradscope.store.replacement import journaled

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from gradscope.analysis.selections import restore_dims
 from gradscope.errors import GradscopeError
 from gradscope.store import cell_dims, open_store
-from gradscope.store.dims import REPEAT, over
-from gradscope.store.grid import COORDINATES
+from gradscope.store.dims import COORDINATES, REPEAT, over
 from gradscope.store.locations.location import ROOT, StorePath, locate
 from gradscope.verification.chunks import Integrity, examine
 from gradscope.verification.metadata import RECORD_AGAIN, Finding

@@ -9,7 +9,7 @@ import small_store
 from plotly.io.json import to_json_plotly
 from ruamel.yaml import YAML
 
-from dashboards.data.disk import disk_sizes, readable_size
+from dashboards.data.disk import disk_sizes
 from dashboards.data.open_run import OpenRun
 from dashboards.pages import run as page
 from dashboards.state import default
@@ -69,12 +69,6 @@ def test_sizes_are_those_of_the_files(run, stored):
 
 def test_an_array_without_files_has_no_bytes(tmp_path):
     assert disk_sizes(tmp_path, ["gone"]) == {"gone": 0}
-
-
-@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (94_400_000, "94.4 MB"),
-                                            (2e9, "2 GB"), (5e12, "5 TB")])  # fmt: skip
-def test_sizes_are_readable(size, text):
-    assert readable_size(size) == text
 
 
 def test_commands_quote_the_path(tmp_path):

@@ -266,3 +266,21 @@ def test_frames_of_repeated_steps_leave_nothing_of_earlier_chunks(tmp_path, monk
     wanted = [[0, 1, 2], [10, 11, 12], [20, np.nan, np.nan], [30, np.nan, np.nan], [40, 41, np.nan]]
     np.testing.assert_array_equal(group["gradient"][0, 0, 0, 0, 0, :, :, 0, 0], wanted)
     np.testing.assert_array_equal(group["norm"][0, 0, 0, 0, 1], wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"sample_dims": ("signal", "noise")}, "sample_dims: .* got 'signal'"),
+        ({"sample_dims": ("label", "x")}, "sample_dims: .* got 'label'"),
+        ({"sample_dims": ("written", "x")}, "sample_dims: .* got 'written'"),
+        ({"further": {"bound": ("a",)}}, "further: 'bound' cannot name"),
+        ({"further": {"horizon": ("a",)}}, "further: 'horizon' cannot name"),
+        ({"repeats": -1}, "repeats: must be a whole number"),
+        ({"signal": np.ones(4)}, r"signal: one number for each of 5 timesteps, got \(4,\)"),
+        ({"sigma": np.ones((5, 1))}, r"sigma: one number for each of 5 timesteps, got \(5, 1\)"),
+    ],
+)
+def test_grids_that_no_store_can_hold_are_refused(changes, why):
+    with pytest.raises(GradscopeError, match=why):
+        grid(**changes)

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trajectory_store
 import zarr
 
 import gradscope
-from gradscope.store import sample_dims
+from gradscope.errors import GradscopeError
+from gradscope.store import Array, Schema, sample_dims
+from gradscope.store.locations.location import locate
+from gradscope.store.progress import refuse_other
 from gradscope.verification.verify import verify
 
 
@@ -41,3 +45,9 @@ def test_a_store_of_the_first_schema_is_evaluated_and_drawn(first_schema):
     ds = gradscope.open(first_schema)
     assert ds.gradscope.plot_curve("gradient_norm").layout.yaxis.type == "log"
     assert len(ds.gradscope.summary()["samples"].dims) == 4
+
+
+def test_a_store_of_the_first_schema_is_not_resumed(first_schema):
+    own = Schema(trajectory_store.grid(), (Array("norm", "scalar", {}),))
+    with pytest.raises(GradscopeError, match="cannot resume a store of schema 1, this version records schema 2"):
+        refuse_other(locate(first_schema), own)

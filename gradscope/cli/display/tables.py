@@ -20,7 +20,7 @@ from gradscope.store import CELL_DIMS, Grid, cell_dims
 
 
 class LastingConsole(Console):
-    """Console that ignores a closed pipe: a recording must not stop because nobody reads its progress."""
+    """Console that ignores a closed pipe: a recording goes on when its output is closed."""
 
     def on_broken_pipe(self) -> None:
         with suppress(SystemExit):

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from gradscope.store.dims import CELL_DIMS, REPEAT, cell_dims_of, sample_dims_of
-from gradscope.store.grid import OF_SAMPLES, OF_TIMESTEPS
+from gradscope.store.dims import CELL_DIMS, OF_SAMPLES, OF_TIMESTEPS, REPEAT, cell_dims_of, sample_dims_of
 from gradscope.store.untrusted.checks import NAME, check_depth, check_key, mapping, refuse, short, whole_numbers
 from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, TEXT
 from probes.catalogue import CATALOGUE

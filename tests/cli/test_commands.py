@@ -182,8 +182,8 @@ def test_a_store_that_does_not_fit_on_the_disk(here, gradscope, monkeypatch):
     before = contents(here)
     status, _, err = gradscope("record", "--config", "run.yaml", "--device", "cpu")
     assert status == 2
-    assert "gradscope: recording.path: the store needs 0.1 MB and " in err
-    assert "has 0.0 MB free; lower recording.tensor_samples, raise recording.tensor_every, or choose another" in err
+    assert "gradscope: recording.path: the store needs 64.5 kB and " in err
+    assert "has 1 kB free; lower recording.tensor_samples, raise recording.tensor_every, or choose another" in err
     assert contents(here) == before
 
 

@@ -43,7 +43,7 @@ def test_only_a_store_is_overwritten_and_only_on_request(tmp_path):
 def test_a_store_larger_than_the_free_space_is_refused(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 1000, 1000))
-    with pytest.raises(GradscopeError, match="the store needs .* MB and .* has 0.0 MB free; lower tensor_") as refused:
+    with pytest.raises(GradscopeError, match="the store needs .* kB and .* has 1 kB free; lower tensor_") as refused:
         create(tmp_path / "s.zarr", Schema(grid(), ARRAYS), {})
     assert "free; lower recording.tensor_samples, raise recording.tensor_every" in refused.value.for_command()
     assert not (tmp_path / "s.zarr").exists()

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.arrays import create_array
-from gradscope.store.dims import REPEAT
+from gradscope.store.coordinates import coordinates
 from gradscope.store.grid import AUXILIARY
 from gradscope.store.locations.location import ROOT, StorePath, locate, reason
 from gradscope.store.root import set_attributes
@@ -60,7 +59,19 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
 
 def _fill(place: Any, schema: Schema) -> None:
     group = zarr.create_group(place, zarr_format=3)
-    _coordinates(group, schema)
+    group.attrs["coordinates"] = AUXILIARY
+    for name, coordinate in coordinates(schema).items():
+        values = coordinate.values
+        created = create_array(
+            group,
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype=str if values.dtype == object else values.dtype,
+            dims=coordinate.dims,
+            attributes=coordinate.attrs,
+        )
+        created[...] = values
     for array in (*schema.arrays, WRITTEN):
         create_array(
             group,
@@ -120,58 +131,6 @@ def refuse_path(where: StorePath, overwrite: bool) -> None:
     if location.path is not None:
         with location.lock():
             pass  # raises if another process records into it
-
-
-_OF_TIMESTEPS = {
-    "step": ("number of the sampling step", "1"),
-    "alphas_cumprod": ("cumulative product of alphas", "1"),
-    "sigma": ("standard deviation of the DDPM posterior", "1"),
-    "signal": ("factor of x_0 in x_t", "1"),
-    "noise": ("factor of epsilon in x_t", "1"),
-    "log_snr": ("logarithm of the signal-to-noise ratio, 2 log(signal / noise)", "nat"),
-}
-
-
-def _coordinates(group: zarr.Group, schema: Schema) -> None:
-    grid = schema.grid
-    texts = {
-        "classifier": "guide",
-        "classifier_input": "input of the guide: x_t, x0 (through the denoiser) or x0_detached",
-        "stabilizer": "stabiliser of the gradients",
-        "guidance_scale": "guidance scale",
-        "method": "guidance method",
-    }
-    for dim in grid.cell_dims:
-        along = grid.along(dim)
-        is_text = all(isinstance(value, str) for value in along)
-        array = np.array(along, dtype=object if is_text else np.float64)
-        _coordinate(group, dim, (dim,), array, texts.get(dim, f"{dim} of the cell"))
-    whole = np.array_equal(grid.timestep, np.round(grid.timestep))
-    timestep = grid.timestep.astype(np.int64 if whole else np.float64)
-    _coordinate(group, "timestep", ("timestep",), timestep, "diffusion time, in sampling order")
-    for name, values in grid.times.items():
-        about, units = _OF_TIMESTEPS[name]
-        _coordinate(group, name, ("timestep",), values, about, units)
-    if grid.repeats:
-        _coordinate(group, REPEAT, (REPEAT,), np.arange(grid.repeats), "number of the repetition of a timestep")
-    _coordinate(group, "sample", ("sample",), np.arange(grid.samples), "index of the sample")
-    _coordinate(group, "label", ("sample",), grid.label.astype(np.int64), "target class")
-    _coordinate(group, "seed", ("sample",), grid.seed.astype(np.int64), "seed of the sample's generator")
-    for dim, own in schema.coords.items():
-        values = np.array(own.values, dtype=object if isinstance(own.values[0], str) else np.float64)
-        _coordinate(group, dim, (dim,), values, own.long_name, own.units)
-    group.attrs["coordinates"] = AUXILIARY
-
-
-def _coordinate(
-    group: zarr.Group, name: str, dims: tuple[str, ...], values: np.ndarray, about: str, units: str = "1"
-) -> None:
-    dtype = str if values.dtype == object else values.dtype
-    attributes = {"long_name": about, "units": units}
-    array = create_array(
-        group, name, shape=values.shape, chunks=values.shape, dtype=dtype, dims=dims, attributes=attributes
-    )
-    array[...] = values
 
 
 def _size(path: Path) -> int:

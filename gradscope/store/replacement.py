@@ -17,8 +17,11 @@ import zarr
 from zarr.storage import MemoryStore
 
 from gradscope.store.arrays import DOTTED, chunk_index, create_array
+from gradscope.store.attributes import as_texts
+from gradscope.store.coordinates import coordinates
 from gradscope.store.locations.location import ROOT, Location, StorePath, locate, writing
 from gradscope.store.root import Root
+from gradscope.store.schema import WRITTEN, Schema
 from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.checks import NAME
 
@@ -35,37 +38,73 @@ def add_variables(where: StorePath, variables: xr.Dataset, instead_of: Iterable[
     They replace arrays of the same name and those named in `instead_of`. If the process is killed, the store is as it
     was before, or complete; `clear` removes the leftovers.
     """
-    location = locate(where)
+    _replace(locate(where), variables.variables, {*instead_of}, variables.attrs, {})
+
+
+def grow(where: StorePath, schema: Schema, attributes: Mapping[str, Any]) -> None:
+    """Enlarge the arrays of a store along cells and samples, replace its coordinates, set attributes, all at once.
+
+    Parameters
+    ----------
+    where
+        The store.
+    schema
+        Its schema, with a grid that has further cells or samples at the end, or other values of coordinates. Chunks
+        have their old sizes and places.
+    attributes
+        Attributes to set.
+    """
+    shapes = {array.name: schema.shape(array) for array in (*schema.arrays, WRITTEN)}
+    _replace(locate(where), coordinates(schema), set(), attributes, shapes)
+
+
+def _replace(
+    location: Location,
+    variables: Mapping[Any, xr.Variable],
+    instead_of: set[str],
+    attributes: Mapping[Any, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Add or replace arrays, and give others new shapes, atomically."""
     with writing(location):
         clear(location)
         root = Root(location)
         metadata, chunks = _encode(variables, root.arrays)
-        replaced = {*instead_of, *metadata}
-        location.replace(JOURNAL, json.dumps(sorted(replaced)).encode())
+        replaced = instead_of | metadata.keys()
+        location.replace(JOURNAL, json.dumps(sorted(replaced | shapes.keys())).encode())
         try:
             for key, content in chunks.items():
                 location.replace(key, content)
             root = Root(location)  # a recording may have set its status in the meantime
             root.arrays = {name: array for name, array in root.arrays.items() if name not in replaced} | metadata
-            root.attributes |= variables.attrs
+            for name, shape in shapes.items():
+                root.arrays[name] = root.arrays[name] | {"shape": list(shape)}
+            root.attributes |= as_texts(attributes)
             root.write()
         finally:
             clear(location)
 
 
 def clear(location: Location) -> None:
-    """Remove what an earlier replacement left: chunks of old arrays, or of new ones that were never completed."""
+    """Remove what an earlier replacement left: chunks of old arrays, or of new ones that were never completed.
+
+    Of a recorded array only its own copy of the metadata is brought up to date.
+    """
     if location.read(JOURNAL) is None:
         return
     if location.path is not None:
         trust.check_links(location.path)
     root = Root(location)
     group = zarr.open_group(location.zarr, mode="r", zarr_format=3)
-    for name in sorted(journaled(location) - {*root.attributes.get("recorded", ())}):
+    recorded = {*root.attributes.get("recorded", ())}
+    for name in sorted(journaled(location)):
         if name not in root.arrays:
-            location.remove(name)
+            if name not in recorded:
+                location.remove(name)
             continue
         location.replace(f"{name}/{ROOT}", json.dumps(root.arrays[name], indent=2).encode())
+        if name in recorded:
+            continue
         array: Any = group[name]
         for key in [key for key, _ in location.listing(name)]:
             rest = key.partition("/")[2]
@@ -82,11 +121,11 @@ def journaled(location: Location) -> frozenset[str]:
     return frozenset(name for name in names or () if isinstance(name, str) and NAME.fullmatch(name))
 
 
-def _encode(variables: xr.Dataset, before: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _encode(variables: Mapping[Any, xr.Variable], before: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Metadata of the arrays by name, and their chunks by key; no array in `before` has any of these keys."""
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(files), zarr_format=3)
-    for key, variable in variables.variables.items():
+    for key, variable in variables.items():
         values = variable.values
         array = create_array(
             group,

@@ -1,10 +1,13 @@
 """The steps of a block that wait until their chunks are full."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
+from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Where
 from gradscope.store.schema import WRITTEN, Array, Schema, fill_value
 
@@ -48,8 +51,8 @@ class Staging:
         self.marker = np.zeros((samples, schema.grid.timesteps, *schema.repeats), WRITTEN.dtype)
         self.next = 0
         """The step after the last one that arrived."""
-        self.waiting = False
-        """Whether there are steps whose scalars are not written."""
+        self.since = inf
+        """Time at which the oldest step arrived whose scalars are not written; infinite if there is none."""
         self.unmarked: list[tuple[int, ...]] = []
         """Steps (and repetitions) whose tensors are not written."""
         self.first_marked = 0
@@ -61,10 +64,42 @@ class Staging:
         shape = (samples, steps, *self.schema.repeats, *self.schema.extra(array))
         return np.full(shape, fill_value(array.dtype), dtype=array.dtype)
 
+    def skips_scalars(self, step: int) -> bool:
+        """Whether a step lies beyond the chunk of scalars that waits to be filled, because steps were left out."""
+        size = self.schema.scalar_chunk_steps
+        return self.waiting and (self.next - 1) // size < step // size
+
+    def skips_tensors(self, step: int) -> bool:
+        """The same for the tensors' chunk."""
+        size = self.schema.tensor_chunk[1]
+        return bool(self.unmarked) and (self.next - 1) // size < step // size
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are steps whose scalars are not written."""
+        return self.since < inf
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step has arrived."""
+        return self.next == self.schema.grid.timesteps
+
     def put(self, frame: Frame) -> None:
-        """Copy the values of a step."""
+        """Copy the values of a step. Steps may be left out; they stay unwritten.
+
+        Raises
+        ------
+        GradscopeError
+            A later step has arrived before.
+        """
         schema, step = self.schema, frame.step
+        if step < self.next - 1:
+            raise GradscopeError(f"the steps of a block must come in order: step {step} came after {self.next - 1}")
         at: tuple[int, ...] = (frame.repeat,) if schema.repeats else ()
+        for skipped in range(self.next, step):  # clear the steps of an earlier chunk in their places
+            for staged, size in ((self.scalars, schema.scalar_chunk_steps), (self.tensors, schema.tensor_chunk[1])):
+                for values in staged.values():
+                    values[:, skipped % size] = fill_value(values.dtype)
         fresh = bool(at) and step >= self.next
         self._put(self.scalars, frame, (slice(None), step % schema.scalar_chunk_steps, *at), fresh)
         if self.tensors and schema.keeps_tensor(step):
@@ -73,7 +108,7 @@ class Staging:
         place: Where = (slice(None), step, *at)
         self.marker[place] = 1
         self.first_marked = min(self.first_marked, step)
-        self.next, self.waiting = step + 1, True
+        self.next, self.since = step + 1, min(self.since, time.monotonic())
 
     def _put(self, staged: Mapping[str, np.ndarray], frame: Frame, place: Where, fresh: bool) -> None:
         for name, values in staged.items():
@@ -121,7 +156,7 @@ class Staging:
         for first in range(self.first_marked - self.first_marked % size, self.next, size):
             place = self._chunk(first, size)
             yield WRITTEN.name, (*self.cell, self.rows, place), self.marker[:, place]
-        self.first_marked, self.waiting = self.next, False
+        self.first_marked, self.since = self.next, inf
 
     def _chunk(self, step: int, size: int) -> slice:
         """Steps of the chunk that holds a step; staged steps are always written before the next chunk begins."""

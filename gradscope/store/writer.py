@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,21 @@ FLUSH_SECONDS = 2.0
 """Longest time that a step waits until it is written into a folder."""
 FAR_FLUSH_SECONDS = 30.0
 """Longest time that a step waits until it is written into an object store."""
+OPEN = 64
+"""Largest number of blocks that are recorded at the same time."""
+
+
+Block = tuple[tuple[int, ...], int]
+"""Cell and first sample of a block."""
 
 
 class StoreWriter:
     """Writes frames in a thread, whole chunks at a time, in the order of `submit`.
 
-    Submit the steps of a block in order, and one block after another. An error in the thread is raised by the next
-    `submit`, or by `close`. Memory holds one chunk of timesteps of one block: about 1 MB per tensor and sample.
+    Submit the steps of a block in order; steps may be left out. Several blocks may be open at once. When
+    another block begins, those with their last step are closed, or the oldest one if `OPEN` are open; a step of a
+    closed block is an error. An error in the thread is raised by the next `submit`, or by `close`. Memory holds one
+    chunk of timesteps of each open block: about 1 MB per tensor and sample.
 
     Parameters
     ----------
@@ -63,14 +72,11 @@ class StoreWriter:
         self._flush_seconds = usual if flush_seconds is None else flush_seconds
         if durable and location.path is not None:
             _sync_metadata(location.path)
-        group = zarr.open_group(location.zarr, mode="r+")
-        self._chunks = {
-            name: Chunks(location, _array(group, name).with_config({"write_empty_chunks": True}), durable)
-            for name in schema.names
-        }
-        self._staging: Staging | None = None
-        self._since: float | None = None  # arrival of the oldest step that is not written yet
-        self._frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._durable = durable
+        self._chunks = self._opened()
+        self._open: dict[Block, Staging] = {}
+        self._closed: set[Block] = set()
+        self._frames: queue.SimpleQueue[Frame | Callable[[], None] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self.bytes = 0
         """Bytes written, before compression."""
@@ -80,7 +86,42 @@ class StoreWriter:
         self._thread.start()
 
     def forget(self, cell: tuple[int, ...], first_sample: int, samples: int) -> None:
-        """Mark a block as not written, before it is recorded again. No frame of it may be in the queue."""
+        """Mark a block as not written, before it is recorded again."""
+        self._calls(lambda: self._forget(cell, first_sample, samples))
+
+    def grow(self, schema: Schema) -> None:
+        """Take a schema of a grid that has further cells or samples; the store has grown already."""
+
+        def take() -> None:
+            self._schema, self._chunks = schema, self._opened()
+
+        self._calls(take)
+
+    def _calls(self, call: Callable[[], None]) -> None:
+        """Call a function in the thread, after the frames before it, and wait; raises an error of the thread."""
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                call()
+            finally:
+                done.set()
+
+        if self._error is None and self._thread.is_alive():
+            self._frames.put(run)
+            done.wait()
+        self.check()
+
+    def _opened(self) -> dict[str, Chunks]:
+        group = zarr.open_group(self._location.zarr, mode="r+")
+        return {
+            name: Chunks(self._location, _array(group, name).with_config({"write_empty_chunks": True}), self._durable)
+            for name in self._schema.names
+        }
+
+    def _forget(self, cell: tuple[int, ...], first_sample: int, samples: int) -> None:
+        self._open.pop((cell, first_sample), None)
+        self._closed.discard((cell, first_sample))
         rows: Where = (*cell, slice(first_sample, first_sample + samples))
         marker = self._chunks[WRITTEN.name]
         if (values := marker.select(rows)).any():
@@ -109,19 +150,22 @@ class StoreWriter:
         self.check()
 
     def _run(self) -> None:
-        while (frame := self._next()) is not None:
+        while (item := self._next()) is not None:
             try:
-                frame.wait()
-                if self._error is None:
-                    self._inspect(frame)
-                    self._accept(frame)
+                if callable(item):
+                    item()
+                elif self._error is None:
+                    item.wait()
+                    self._inspect(item)
+                    self._accept(item)
             except BaseException as error:  # re-raised in the sampler's thread
                 self._error = error
             finally:
-                frame.release()
+                if not callable(item):
+                    item.release()
         self._flush_safely(0.0)
 
-    def _next(self) -> Frame | None:
+    def _next(self) -> Frame | Callable[[], None] | None:
         """The next frame; steps that wait too long in the meantime are written."""
         while True:
             try:
@@ -131,26 +175,26 @@ class StoreWriter:
 
     def _patience(self) -> float | None:
         """Seconds until staged steps must be written; None if there are none."""
-        if self._since is None or self._error is not None:
+        oldest = min((staging.since for staging in self._open.values()), default=inf)
+        if oldest == inf or self._error is not None:
             return None
-        return max(0.0, self._since + self._flush_seconds - time.monotonic())
+        return max(0.0, oldest + self._flush_seconds - time.monotonic())
 
     def _flush_safely(self, share: float) -> None:
         try:
-            if self._error is None:
-                self._flush(share)
+            for staging in self._open.values():
+                if self._error is None:
+                    self._flush(staging, share)
         except BaseException as error:
             self._error = error
 
     def _accept(self, frame: Frame) -> None:
-        staging = self._staging
-        if staging is None or (staging.cell, staging.first_sample) != (frame.cell, frame.first_sample):
-            self._flush(0.0)
-            samples = len(frame.arrays[self._schema.scalars[0].name])
-            self._staging = staging = Staging(self._schema, frame.cell, frame.first_sample, samples)
+        staging = self._staging(frame)
+        if staging.skips_tensors(frame.step):
+            self._flush(staging, 0.0)
+        elif staging.skips_scalars(frame.step):
+            self._flush(staging, 1.0)
         staging.put(frame)
-        if self._since is None:
-            self._since = time.monotonic()
         for array in self._schema.finals:
             if array.name in frame.arrays:
                 self._write(array.name, (*frame.cell, staging.rows), frame.arrays[array.name])
@@ -158,20 +202,38 @@ class StoreWriter:
             self._refuse_removed()
             self._write_all(staging.take_tensors())
         if self._patience() == 0:
-            self._flush(0.5)
+            for waiting in self._open.values():
+                self._flush(waiting, 0.5)
         elif staging.scalars_full:
-            self._flush(1.0)
+            self._flush(staging, 1.0)
 
-    def _flush(self, share: float) -> None:
+    def _staging(self, frame: Frame) -> Staging:
+        """The staging of a frame's block."""
+        block = (frame.cell, frame.first_sample)
+        if block in self._open:
+            return self._open[block]
+        if block in self._closed:
+            raise GradscopeError(
+                f"a step of cell {block[0]}, sample {block[1]} came after its block was closed: that happens after "
+                f"its last step, and at most {OPEN} are recorded at the same time"
+            )
+        ended = [other for other, staging in self._open.items() if staging.ended]
+        for other in ended or [*self._open][: len(self._open) - OPEN + 1]:
+            self._flush(self._open[other], 0.0)
+            del self._open[other]
+            self._closed.add(other)
+        samples = len(frame.arrays[self._schema.scalars[0].name])
+        self._open[block] = Staging(self._schema, frame.cell, frame.first_sample, samples)
+        return self._open[block]
+
+    def _flush(self, staging: Staging, share: float) -> None:
         """Write waiting steps: tensors if this share of their chunk has arrived, then scalars, then the marker."""
-        staging = self._staging
-        if staging is None or not (staging.waiting or (staging.unmarked and not share)):
+        if not (staging.waiting or (staging.unmarked and not share)):
             return
         self._refuse_removed()
         if staging.tensors_wait(share):
             self._write_all(staging.take_tensors())
         self._write_all(staging.take_scalars())
-        self._since = None
 
     def _refuse_removed(self) -> None:
         if self._location.path is not None and not (self._location.path / ROOT).exists():

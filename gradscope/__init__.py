@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gradscope.sampling.sampler import GuidedSampler
     from gradscope.store import Grid
     from gradscope.verification.verify import verify
+    from gradscope.watching.watch import watch
     from probes import GuidedStep
 
 _NAMES = {
@@ -43,6 +44,7 @@ _NAMES = {
     "stability": "gradscope.analysis.stability:",
     "summary": "gradscope.analysis:summary",
     "verify": "gradscope.verification.verify:verify",
+    "watch": "gradscope.watching.watch:watch",
 }
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "stabilizers",
     "summary",
     "verify",
+    "watch",
 ]
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from probes.attribution import Attribution
     from probes.belief import Belief
     from probes.catalogue import CATALOGUE
+    from probes.classifier_free import ConditionalParts, GuidanceWeight
     from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
     from probes.fractions import SOURCES, FiniteFraction, Fractions
     from probes.groups import NAMED
@@ -31,6 +32,7 @@ _MODULES = {
     "Attribution": "attribution",
     "Belief": "belief",
     "CATALOGUE": "catalogue",
+    "ConditionalParts": "classifier_free",
     "Coordinate": "variable",
     "Cosine": "cosines",
     "CosineBetween": "cosines",
@@ -40,6 +42,7 @@ _MODULES = {
     "Fractions": "fractions",
     "GradientLipschitz": "sensitivity",
     "GradientSNR": "snr",
+    "GuidanceWeight": "classifier_free",
     "GuidedStep": "step",
     "IMAGE_DIMS": "variable",
     "LagCosine": "cosines",
@@ -65,6 +68,7 @@ __all__ = [
     "Attribution",
     "Belief",
     "CATALOGUE",
+    "ConditionalParts",
     "Coordinate",
     "Cosine",
     "CosineBetween",
@@ -74,6 +78,7 @@ __all__ = [
     "Fractions",
     "GradientLipschitz",
     "GradientSNR",
+    "GuidanceWeight",
     "GuidedStep",
     "IMAGE_DIMS",
     "LagCosine",

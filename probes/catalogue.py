@@ -110,6 +110,36 @@ _TABLE = [
         Variable("predicted_class", "class that the guide predicts", "argmax_k f(c)[k]", dtype="int16", low=0.0),
     ),
     *_rows(
+        "classifier_free",
+        Variable(
+            "guidance_weight",
+            "scale of classifier-free guidance",
+            "w in u + w (c - u); 1 is no guidance",
+            headline=True,
+        ),
+        Variable(
+            "gradient_parallel_norm",
+            "norm of the gradient's part along the conditional prediction",
+            "|<g_t, x0_c>| / |x0_c|, x0_c the conditional x0-hat",
+            logarithmic=True,
+            low=0.0,
+        ),
+        Variable(
+            "gradient_perpendicular_norm",
+            "norm of the gradient's part across the conditional prediction",
+            "|g_t - <g_t, x0_c> x0_c / |x0_c|^2|",
+            logarithmic=True,
+            low=0.0,
+        ),
+        Variable(
+            "prediction_change",
+            "change of the predicted noise by the condition, relative to the noise",
+            "|eps_c - eps_u| / |eps_u|",
+            logarithmic=True,
+            low=0.0,
+        ),
+    ),
+    *_rows(
         "norms",
         Variable("gradient_norm", "l2 norm of the gradient", "|gradient|_2", logarithmic=True, low=0.0, headline=True),
         Variable("update_norm", "l2 norm of the update", "|update|_2", logarithmic=True, low=0.0),

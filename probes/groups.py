@@ -5,6 +5,7 @@ from inspect import signature
 
 from probes.attribution import Attribution
 from probes.belief import Belief
+from probes.classifier_free import ConditionalParts, GuidanceWeight
 from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
 from probes.fractions import Fractions
 from probes.layers import Layers
@@ -45,6 +46,7 @@ NAMED: Mapping[str, Callable[..., list[Probe]]] = {
     ],
     "strength": lambda: [EffectiveStrength(), CosineBetween("shift", "direction"), NoiseAdded(), Unguided()],
     "belief": lambda: [Belief()],
+    "classifier_free": lambda: [GuidanceWeight(), ConditionalParts()],
     "fractions": lambda: [Fractions()],
     "sensitivity": lambda: [GradientLipschitz()],
     "spectrum": lambda: [Spectrum()],

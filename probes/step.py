@@ -43,7 +43,15 @@ class GuidedStep:
     clip_range: float | None = None
     """Bound that pred_original_sample is clamped to; None if it is not clamped."""
     logits: Tensor | None = None
-    """The guide's logits on its input, shape ``(n, classes)``."""
+    """The guide's logits on its input, shape ``(n, classes)``; None for a guide without classes."""
+    energy: Tensor | None = None
+    """The guide's objective, ``(n,)``: log p(y | input), a logit, the value of an energy, or a weighted sum."""
+    conditional_output: Tensor | None = None
+    """Predicted noise epsilon with the condition, with classifier-free guidance; `model_output` is the one without."""
+    conditional_original_sample: Tensor | None = None
+    """x0-hat of the conditional prediction, with classifier-free guidance; not clamped."""
+    guidance_weight: float | None = None
+    """Scale w of classifier-free guidance at this step, in u + w (c - u); 1 is no guidance."""
     update: Tensor | None = None
     """The gradient after the stabiliser."""
     direction: Tensor | None = None

@@ -59,7 +59,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("gradscope.models", "gradscope.plots", "gradscope.verification"),
     ("gradscope.reporting", "gradscope.sampling"),
     ("dashboards", "gradscope.accessor", "gradscope.evaluation", "gradscope.recording"),
-    ("gradscope.auditing",),
+    ("gradscope.auditing", "gradscope.watching"),
     ("gradscope.cli",),
     ("gradscope.__main__",),
 )

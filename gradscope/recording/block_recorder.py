@@ -172,10 +172,13 @@ class Trajectory:
     def __call__(self, step: GuidedStep) -> None:
         if step.step == 0 or step.repeat:
             self._refuse_other_grid(step)
-        values = measured(self._recorder.probes, step, self._states)
+        values = self._measured(step)
         if step.step == self._recorder.schema.grid.timesteps - 1 and step.prev_sample is not None:
             values["image"] = step.prev_sample
         self._recorder.emit(self._cell, self._first_sample, step.step, values, step.repeat)
+
+    def _measured(self, step: GuidedStep) -> dict[str, Tensor]:
+        return measured(self._recorder.probes, step, self._states)
 
     def _refuse_other_grid(self, step: GuidedStep) -> None:
         """Raise GradscopeError if a step does not fit the grid, or the guide lacks a label of the grid."""

@@ -34,10 +34,18 @@ def provenance(
     """
     settings = configuration_of(scheduler)
     return {
-        "run_id": str(uuid.uuid4()),
         "configuration": json.dumps(configuration),
         "scheduler": json.dumps(settings),
         "configuration_hash": config_hash(configuration, settings),
+    } | origin(models, classes, device, command)
+
+
+def origin(
+    models: Mapping[str, nn.Module], classes: Sequence[str], device: torch.device, command: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Attributes that describe where a store comes from, without a configuration."""
+    return {
+        "run_id": str(uuid.uuid4()),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "device": device_name(device),

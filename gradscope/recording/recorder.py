@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +18,7 @@ from gradscope.store import Grid
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath, locate
 from gradscope.store.progress import finished
+from gradscope.store.replacement import grow
 from gradscope.store.session import begin, recording
 from probes import Probe
 
@@ -88,7 +88,7 @@ class Recorder(BlockRecorder):
             grid, self.probes, tensor_samples=tensor_samples, tensor_every=tensor_every, dtype=dtype, codec=codec
         )
         self.schema = replace(schema, sharded=self.location.path is None)
-        self._make = partial(begin, self.location, self.schema, attributes or {}, overwrite, resume)
+        self._attributes, self._overwrite, self._resume = dict(attributes or {}), overwrite, resume
         self._options: dict[str, Any] = {"device": device, "stop_on_nonfinite": stop_on_nonfinite, "durable": durable}
         self._session = ExitStack()
         self._begun = False
@@ -98,7 +98,7 @@ class Recorder(BlockRecorder):
             refuse_path(self.location, overwrite)
 
     def _begin(self) -> None:
-        self._make()
+        begin(self.location, self.schema, self._attributes, self._overwrite, self._resume)
         with ExitStack() as stack:
             stack.enter_context(recording(self.location, "continue with resume=True"))
             super().__init__(self.location, self.schema, self.probes, **self._options)
@@ -113,6 +113,27 @@ class Recorder(BlockRecorder):
             return finished(self.location)
         grid = self.schema.grid
         return np.zeros((*grid.cells, -(-grid.samples // grid.block)), dtype=bool)
+
+    def grow(self, grid: Grid, attributes: Mapping[str, Any] | None = None) -> None:
+        """Add cells or samples to the store, and set attributes. Blocks that are being recorded go on.
+
+        Parameters
+        ----------
+        grid
+            The grid with further values at the end of the dimensions of cells, or further samples. Other coordinates
+            may have other values. The timesteps' number and the largest block stay.
+        attributes
+            Attributes of the store to set.
+        """
+        self.schema = replace(self.schema, grid=grid)
+        self._attributes |= attributes or {}
+        if self._begun:
+            grow(self.location, self.schema, attributes or {})
+            self.writer.grow(self.schema)
+
+    def final(self, cell: tuple[int, ...], first_sample: int, image: Tensor) -> None:
+        """Record the final samples of a block, ``(n, *sample)``, if its last step did not give them."""
+        self.writer.submit_final(cell, first_sample, {"image": image.detach().float().cpu().numpy()})
 
     def trajectory(self, cell: tuple[int, ...], first_sample: int) -> Trajectory:
         """A step hook that records the block of one cell that begins at a sample; call it with each `GuidedStep`."""

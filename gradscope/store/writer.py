@@ -8,7 +8,7 @@ written whole, from memory.
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,8 @@ class StoreWriter:
 
         def run() -> None:
             try:
-                call()
+                if self._error is None:
+                    call()
             finally:
                 done.set()
 
@@ -133,6 +134,16 @@ class StoreWriter:
             frame.release()
             self.check()
         self._frames.put(frame)
+
+    def submit_final(self, cell: tuple[int, ...], first_sample: int, finals: Mapping[str, np.ndarray]) -> None:
+        """Queue final arrays of a block, by name, for writing."""
+
+        def write() -> None:
+            for name, values in finals.items() if self._error is None else ():
+                self._write(name, (*cell, slice(first_sample, first_sample + len(values))), values)
+
+        self.check()
+        self._frames.put(write)
 
     def check(self) -> None:
         """Raise GradscopeError if writing has failed in the thread."""

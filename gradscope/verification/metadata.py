@@ -23,7 +23,7 @@ from probes.variable import IMAGE_DIMS
 MOST = 20
 """Number of findings about an array that are listed."""
 _CONSOLIDATED = {"kind": "inline", "must_understand": False}
-_STATUS = ("recording", "interrupted", "complete")
+_STATUS = ("recording", "interrupted", "partial", "complete")
 RECORD_AGAIN = "record the run again"
 
 

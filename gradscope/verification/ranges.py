@@ -20,15 +20,22 @@ VERDICTS = ("own_prediction", "judge_prediction")
 def range_of(ds: xr.Dataset, name: str) -> tuple[float, float]:
     """Smallest and largest possible value of a scalar, a verdict or a coordinate; infinite if there is no bound."""
     last_class = len(class_names(ds)) - 1 if class_names(ds) else np.inf
+    unknown = -1 if ds.attrs.get("watched") else 0  # of a watched loop, labels and seeds may be unknown
     if name in VERDICTS:
         return -1, last_class
-    if name in ("predicted_class", "label"):
+    if name == "label":
+        return unknown, last_class
+    if name == "predicted_class":
         return 0, last_class
     if (low_high := _OUTCOMES.get(name.removesuffix("_interval").removesuffix("_floor"))) is not None:
         return low_high[0] - _ROUNDING, low_high[1] + _ROUNDING
     if name.startswith("fd_") and not name.endswith("_interval"):
         return -_ROUNDING, np.inf
-    if name in ("timestep", "step", "sample", "seed"):
+    if name == "seed":
+        return unknown, np.inf
+    if name == "timestep" and ds.attrs.get("watched"):
+        return -np.inf, np.inf
+    if name in ("timestep", "step", "sample"):
         return 0, np.inf
     if name == "alphas_cumprod":
         return 0, 1 + _ROUNDING
@@ -51,4 +58,5 @@ def outside(ds: xr.Dataset, name: str) -> np.ndarray:
     if values.dtype.kind not in "iuf":
         return np.zeros(values.shape, bool)
     found = np.asarray((values < low) | (values > high))
-    return found | ~np.isfinite(values) if name in _FINITE else found
+    finite = {"guidance_scale"} if ds.attrs.get("watched") else _FINITE  # its noise levels may be unknown
+    return found | ~np.isfinite(values) if name in finite else found

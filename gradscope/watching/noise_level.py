@@ -1,0 +1,106 @@
+"""The noise level of a step of any diffusers scheduler, and its predictions as epsilon and x0-hat.
+
+A process is ``x_t = signal x_0 + noise epsilon``. Schedulers say it in three ways: by alphas_cumprod (DDPM, DDIM,
+PNDM), by sigma = noise / signal with x_t scaled to unit variance (DPM-Solver, UniPC, DEIS), or by sigma with signal 1
+(Euler, Heun). In flow matching signal is 1 - sigma, and the prediction is the velocity epsilon - x_0.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from gradscope.errors import GradscopeError, one_of
+
+PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
+_PRECONDITIONED = ("EDM", "Consistency", "CM", "LCM", "TCD")
+
+
+@dataclass(frozen=True)
+class Level:
+    """Noise level of one evaluation of the denoiser."""
+
+    signal: float
+    """Factor of x_0 in x_t."""
+    noise: float
+    """Factor of epsilon in x_t."""
+
+    @property
+    def alphas_cumprod(self) -> float:
+        """Share of signal, ``signal^2 / (signal^2 + noise^2)``."""
+        return self.signal**2 / (self.signal**2 + self.noise**2)
+
+    def epsilon(self, prediction: Tensor, x_t: Tensor, kind: str) -> Tensor:
+        """The predicted noise; the tensors have one shape, ``(n, *sample)``. Undefined where noise is 0."""
+        if kind == "epsilon":
+            return prediction
+        return (x_t - self.signal * self.original(prediction, x_t, kind)) / self.noise
+
+    def original(self, prediction: Tensor, x_t: Tensor, kind: str) -> Tensor:
+        """x0-hat, not clamped. An epsilon prediction does not determine it where signal is 0."""
+        match kind:
+            case "epsilon":
+                return (x_t - self.noise * prediction) / self.signal
+            case "sample":
+                return prediction
+            case "v_prediction":
+                scale = (self.signal**2 + self.noise**2) ** 0.5
+                return (self.signal * x_t / scale - self.noise * prediction) / scale
+            case "flow_prediction":  # velocity = epsilon - x_0
+                return (x_t - self.noise * prediction) / (self.signal + self.noise)
+        raise GradscopeError(f"prediction_type: got {kind!r}; {one_of(kind, PREDICTIONS)}")
+
+
+def prediction_of(scheduler: Any) -> str | None:
+    """What the denoiser predicts, by the scheduler; None if it does not say."""
+    if "FlowMatch" in type(scheduler).__name__:
+        return "flow_prediction"
+    said = getattr(getattr(scheduler, "config", None), "prediction_type", None)
+    if said is None:  # guided-diffusion's process
+        mean = getattr(getattr(scheduler, "model_mean_type", None), "name", None)
+        said = {"EPSILON": "epsilon", "START_X": "sample"}.get(str(mean))
+    return said if said in PREDICTIONS else None
+
+
+def is_preconditioned(scheduler: Any) -> bool:
+    """Whether a scheduler's predictions are of a kind that is not converted here."""
+    name = type(scheduler).__name__
+    return any(part in name for part in _PRECONDITIONED)
+
+
+def level_at(scheduler: Any, timestep: float, index: int | None) -> Level | None:
+    """The noise level at a step; `index` counts the scheduler's steps. None if the scheduler does not say."""
+    sigmas = getattr(scheduler, "sigmas", None)
+    if index is not None and sigmas is not None and index < len(sigmas):
+        return level_of_sigma(scheduler, float(sigmas[index]))
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    return None if alphas is None else _of_alphas(alphas, getattr(scheduler, "timestep_map", None), timestep)
+
+
+def level_of_sigma(scheduler: Any, sigma: float) -> Level:
+    """The noise level for a sigma of a scheduler."""
+    config = getattr(scheduler, "config", None)
+    if "FlowMatch" in type(scheduler).__name__ or getattr(config, "use_flow_sigmas", False):
+        return Level(1 - sigma, sigma)
+    if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
+        signal = (1 + sigma**2) ** -0.5
+        return Level(signal, sigma * signal)
+    return Level(1.0, sigma)
+
+
+def levels_from(alphas_cumprod: Any, timestep_map: Any, timesteps: np.ndarray) -> list[Level | None]:
+    """The noise levels at timesteps, from a table of alphas_cumprod."""
+    return [_of_alphas(alphas_cumprod, timestep_map, float(t)) for t in timesteps]
+
+
+def _of_alphas(alphas: Any, timestep_map: Any, timestep: float) -> Level | None:
+    if timestep_map is not None:  # guided-diffusion's respaced process: its table counts the spaced steps
+        place = [i for i, t in enumerate(timestep_map) if t == round(timestep)]
+        row = place[0] if place else -1
+    else:
+        row = round(timestep)
+    if not 0 <= row < len(alphas):
+        return None
+    share = float(alphas[row])
+    return Level(share**0.5, (1 - share) ** 0.5)

@@ -1,0 +1,370 @@
+"""`gradscope.watch`: record the guidance of a loop that is not ours."""
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.errors import GradscopeError, GradscopeWarning, one_of, whole_number
+from gradscope.recording.load_probes import load_probes
+from gradscope.recording.measure import check_probes
+from gradscope.store import CELL_DIMS
+from gradscope.store.creation import refuse_path
+from gradscope.store.locations.location import StorePath
+from gradscope.watching.growing_store import GrowingStore
+from gradscope.watching.hooks import hooked
+from gradscope.watching.noise_level import PREDICTIONS
+from gradscope.watching.pipeline import parts_of_pipeline
+from gradscope.watching.process import Process
+from gradscope.watching.seen_step import CLASSIFIER_FREE, Seen
+from gradscope.watching.trail import Trail
+from probes import Probe
+
+
+class Watched:
+    """A loop that is being watched; see `watch`.
+
+    Attributes
+    ----------
+    problems : list of str
+        What could not be watched, in sentences; each was also given as a warning when it was known.
+    """
+
+    def __init__(
+        self,
+        path: StorePath,
+        denoiser: nn.Module,
+        guide: nn.Module | None,
+        process: Process,
+        store: GrowingStore,
+        *,
+        labels: Any,
+        cell: Mapping[str, Any],
+        minimize: bool | None,
+        repeats: int,
+        about: Mapping[str, Any],
+    ) -> None:
+        self.path, self.process, self.store = path, process, store
+        self.minimize, self.repeats = minimize, repeats
+        self.problems: list[str] = []
+        self._denoiser, self._guide = denoiser, guide
+        self._labels = None if labels is None else torch.as_tensor(labels)
+        self._about, self._usual = about, dict(cell)
+        self._cells: list[dict[str, Any]] = [{}]
+        self._trails: dict[tuple[Any, ...], Trail] = {}
+        self._hooks = ExitStack()
+        self._stopped = False
+
+    def __enter__(self) -> Self:
+        self._hooks.enter_context(hooked(self, self._denoiser, self._guide, self.process.scheduler))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hooks.close()
+        for trail in self._trails.values():
+            self.guarded(trail.end)
+            trail.release()
+        if error is None:
+            self._tell_what_was_not_seen()
+        trails = self._trails.values()
+        complete = not self._stopped and all(trail.complete for trail in trails)
+        try:
+            self.store.close(error, "complete" if complete else "partial", self._summary())
+        except GradscopeError as failed:
+            self.warn(str(failed))
+
+    @contextmanager
+    def cell(self, **coordinates: Any) -> Iterator[None]:
+        """What runs inside is recorded as a cell of its own.
+
+        Parameters
+        ----------
+        **coordinates
+            ``classifier``, ``classifier_input``, ``stabilizer``, ``guidance_scale``, or further dimensions, the same in
+            every cell. Coordinates that are not given keep their values from `watch` or from the loop.
+
+        Examples
+        --------
+        >>> with gradscope.watch("w.zarr", denoiser=unet, guide=classifier, scheduler=scheduler) as watched:
+        ...     for scale in (1.0, 4.0):
+        ...         with watched.cell(guidance_scale=scale):
+        ...             images = my_loop(scale)
+        """
+        self._cells.append(self._cells[-1] | coordinates)
+        try:
+            yield
+        finally:
+            self._cells.pop()
+
+    def labels(self, labels: Any) -> None:
+        """Give the target classes of the batch that is sampled, ``(n,)``, before or during its steps."""
+        self.guarded(lambda: setattr(self.trail(), "label", torch.as_tensor(labels)))
+
+    def update(self, update: Tensor) -> None:
+        """Give the gradient after the loop's own stabiliser, ``(n, *sample)``, once a step."""
+
+        def see() -> None:
+            current = self.trail().current
+            if current is not None:
+                current.update = update.detach().clone()
+
+        self.guarded(see)
+
+    def final(self, samples: Tensor) -> None:
+        """Give the final samples of the batch, ``(n, *sample)``, in the denoiser's range."""
+        self.guarded(lambda: self.trail().final(samples))
+
+    def trail(self) -> Trail:
+        """The evaluations of the cell that the loop is in."""
+        cell = self._usual | self._cells[-1]
+        key = tuple(sorted((dim, repr(value)) for dim, value in cell.items()))
+        if key not in self._trails:
+            self._trails[key] = Trail(self, cell)
+            self._trails[key].label = self._labels
+        return self._trails[key]
+
+    def guarded(self, see: Callable[[], Any]) -> Any:
+        """Call a function that sees something. If it fails, the watch ends with a warning; the loop goes on."""
+        if self._stopped:
+            return None
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                return see()
+        except Exception as error:
+            self._stopped = True
+            what = str(error) if isinstance(error, GradscopeError | ValueError) else f"{type(error).__name__}: {error}"
+            self.warn(f"the loop is not watched any further: {what}")
+            return None
+
+    def warn(self, text: str) -> None:
+        """Give a warning, each text once."""
+        if text not in self.problems:
+            self.problems.append(text)
+            warnings.warn(f"gradscope.watch: {text}", GradscopeWarning, stacklevel=2)
+
+    def attributes(self, seen: Seen) -> dict[str, Any]:
+        """Attributes of the store that is made with this step."""
+        step = seen.step
+        assert step is not None
+        classes = [] if step.logits is None else [str(k) for k in range(step.logits.shape[1])]
+        return (
+            {"guidance_kind": seen.kind, "watched": 1, "sample_dtype": str(step.x_t.dtype).removeprefix("torch.")}
+            | {"classes": classes}
+            | dict(self._about)
+        )
+
+    def usual_cell(self, seen: Seen) -> dict[str, Any]:
+        """Coordinates of a cell, for those that are not given."""
+        step = seen.step
+        assert step is not None
+        implicit = seen.kind == CLASSIFIER_FREE
+        return {
+            "classifier": "condition" if implicit else Path(str(self.path)).stem,
+            "classifier_input": seen.classifier_input,
+            "stabilizer": "none" if step.update is None else "own",
+            "guidance_scale": 1.0 if seen.scale is None else round(seen.scale, 4),
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        """Attributes that are known at the end."""
+        facts: Counter[str] = Counter()
+        unseen: dict[str, str] = {}
+        for trail in self._trails.values():
+            facts += trail.facts
+            unseen |= trail.missing
+        if facts["without_gradient"]:
+            unseen["gradient"] = f"the loop took none at {facts['without_gradient']} of {facts['steps']} steps"
+        return {"unseen": json.dumps(unseen), "seen": json.dumps(facts), "problems": json.dumps(self.problems)}
+
+    def _tell_what_was_not_seen(self) -> None:
+        facts: Counter[str] = Counter()
+        for trail in self._trails.values():
+            facts += trail.facts
+        denoiser = type(self._denoiser).__name__
+        if not facts["evaluations"]:
+            self.warn(
+                f"denoiser: {denoiser} never ran inside the watch, so nothing is recorded; give the module that the "
+                "loop calls: the compiled or wrapped one, if it calls that"
+            )
+        elif self.process.can_step and not facts["scheduler_steps"] and self.store.recorder is None:
+            scheduler = type(self.process.scheduler).__name__
+            self.warn(
+                f"scheduler: {denoiser} ran {facts['evaluations']} times, but the step of this {scheduler} never did; "
+                "was it replaced or copied inside the watch? begin the watch after that"
+            )
+        elif not facts["gradients"] and not facts["undecidable"]:
+            self.warn(
+                f"no gradient was seen in {facts['evaluations']} evaluations of {denoiser}, so nothing is recorded; a "
+                "guide must be a module that the loop calls (guide=...), and classifier-free guidance needs a scale "
+                "above 1 and the scheduler that the loop steps"
+            )
+
+
+def watch(
+    path: StorePath,
+    pipe: Any = None,
+    *,
+    denoiser: nn.Module | None = None,
+    guide: nn.Module | None = None,
+    scheduler: Any = None,
+    alphas_cumprod: Any = None,
+    timesteps: Sequence[float] | None = None,
+    steps: int | None = None,
+    prediction_type: str | None = None,
+    labels: Any = None,
+    minimize: bool | None = None,
+    repeats: int = 0,
+    probes: Sequence[Probe | str] | None = None,
+    classifier: str | None = None,
+    stabilizer: str | None = None,
+    guidance_scale: float | None = None,
+    classes: Sequence[str] = (),
+    sample_dims: Sequence[str] = (),
+    tensor_samples: int = 64,
+    tensor_every: int = 1,
+    dtype: str = "float32",
+    codec: str = "none",
+    overwrite: bool = False,
+) -> Watched:
+    """Record the guidance of any sampling loop, of which no line changes.
+
+    Hooks see the denoiser, the guide, autograd's gradients and the scheduler's steps. The samples are the same, bit for
+    bit, with and without. The store is made at the first step. What fails while watching gives a warning and ends the
+    watch; the loop goes on.
+
+    Parameters
+    ----------
+    path
+        The new store: a path, or a URL in an object store.
+    pipe
+        A diffusers pipeline; its denoiser and scheduler are found by themselves.
+    denoiser
+        The module that the loop calls with the noisy samples ``(n, *sample)`` and the time.
+    guide
+        The module whose output the loop differentiates: a classifier that gives logits ``(n, classes)``, or an energy
+        that gives ``(n,)``. It may be left out if the gradient passes through the denoiser to x_t.
+    scheduler
+        The object whose ``step`` the loop calls, or one with ``alphas_cumprod``: a diffusers scheduler, or
+        guided-diffusion's process.
+    alphas_cumprod
+        Table by timestep, if there is no scheduler.
+    timesteps, steps
+        The timesteps in sampling order, or their number, if no scheduler has them. Each evaluation of the denoiser at a
+        new time is a step.
+    prediction_type
+        What the denoiser predicts: ``epsilon``, ``sample``, ``v_prediction`` or ``flow_prediction``; default: what the
+        scheduler says.
+    labels
+        Target classes, ``(n,)``. Without them they are read off the gradient with respect to the guide's logits, where
+        there are more than two classes.
+    minimize
+        Whether the loop descends the guide's output, a loss: then the gradient recorded is the negative of autograd's.
+        Default: read off the logits' gradient, else no.
+    repeats
+        Largest number of evaluations of one timestep that are recorded, for methods with recurrence. 0: of several, the
+        last one counts.
+    probes
+        What to measure: probes, or names as under ``probes`` in a configuration. Default: all usual ones that the first
+        step allows.
+    classifier, stabilizer, guidance_scale
+        Coordinates of the cell; see also `Watched.cell`. By default the guide is named after the store, or
+        ``condition`` for classifier-free guidance, whose scale w in u + w (c - u) is found by itself. For other loops
+        the scale is 1 unless given.
+    classes
+        Names of the classes.
+    sample_dims
+        Names of a sample's dimensions.
+    tensor_samples, tensor_every, dtype, codec
+        Which tensors are kept, and how; see `gradscope.recording.make_schema.make_schema`.
+    overwrite
+        Replace a store that exists at `path`.
+
+    Returns
+    -------
+    Watched
+        A context manager.
+
+    Raises
+    ------
+    GradscopeError
+        An argument cannot be used; raised before the loop begins.
+
+    Examples
+    --------
+    >>> with gradscope.watch("w.zarr", denoiser=unet, guide=classifier, scheduler=scheduler) as watched:
+    ...     images = my_loop()
+    >>> gradscope.open("w.zarr").gradient.sizes["timestep"]
+    4
+    """
+    about: dict[str, Any] = {"classes": list(classes)} if classes else {}
+    if pipe is not None:
+        found = parts_of_pipeline(pipe)
+        denoiser = found.denoiser if denoiser is None else denoiser
+        scheduler = found.scheduler if scheduler is None else scheduler
+        about |= {"latent": int(found.latent), "pipeline": type(pipe).__name__}
+        sample_dims = sample_dims or found.sample_dims
+    for name, module in (("denoiser", denoiser), ("guide", guide)):
+        if module is not None and not isinstance(module, nn.Module):
+            raise GradscopeError(
+                f"{name}: takes the torch.nn.Module that the loop calls, got {type(module).__name__}; put a function "
+                "into the forward of a module, and let the loop call that"
+            )
+    if denoiser is None:
+        raise GradscopeError(
+            "denoiser: give the module that the loop calls, or a diffusers pipeline as second argument"
+        )
+    if prediction_type is not None and prediction_type not in PREDICTIONS:
+        raise GradscopeError(f"prediction_type: got {prediction_type!r}; {one_of(prediction_type, PREDICTIONS)}")
+    if steps is not None:
+        whole_number(steps, "steps", least=1)
+    process = Process(scheduler, alphas_cumprod, timesteps, steps, prediction_type)
+    refuse_path(path, overwrite)
+    store = GrowingStore(
+        path,
+        process,
+        None if probes is None else _made(probes),
+        tuple(sample_dims),
+        whole_number(repeats, "repeats"),
+        {
+            "tensor_samples": tensor_samples,
+            "tensor_every": tensor_every,
+            "dtype": dtype,
+            "codec": codec,
+            "overwrite": overwrite,
+        },
+    )
+    cell = dict(zip(CELL_DIMS, (classifier, None, stabilizer, guidance_scale), strict=True))
+    return Watched(
+        path,
+        denoiser,
+        guide,
+        process,
+        store,
+        labels=labels,
+        cell=cell,
+        minimize=minimize,
+        repeats=repeats,
+        about=about,
+    )
+
+
+def _made(probes: Sequence[Probe | str]) -> list[Probe]:
+    """Probes, of which some are given by name."""
+
+    def no_module(spec: Any, where: str) -> nn.Module:
+        raise GradscopeError(f"{where}: pass the probe itself, with its module")
+
+    if isinstance(probes, str):
+        raise GradscopeError(f"probes: takes a list of probes or names, got {probes!r}")
+    made = [p for entry in probes for p in (load_probes(entry, no_module) if isinstance(entry, str) else [entry])]
+    check_probes(made)
+    return made

@@ -144,6 +144,20 @@ def epsilon_of(native, x_t, at):
             return x_t + at.signal * native
 
 
+def test_the_paper_projects_x_0_where_the_denoiser_predicts_epsilon():
+    """The guider gets x0-hat by its definition, and its output becomes epsilon by the same."""
+    generator = torch.Generator().manual_seed(1)
+    guider = AdaptiveProjectedGuidance(3.0, -0.5, 5.0, eta=0.0, use_original_formulation=True)
+    remedy, state = Projected(0.0, 5.0, -0.5), Projected().init(torch.zeros(3, 3, 8, 8))
+    for at in trajectory(w=4.0):
+        x_t = torch.randn(at.conditional.shape, generator=generator, dtype=torch.float64)
+        pair = [(x_t - at.noise * epsilon) / at.signal for epsilon in (at.conditional, at.unconditional)]
+        (x_0,) = of_guider(guider, [replace(at, conditional=pair[0], unconditional=pair[1])])
+        update, state = remedy.update(at.gradient, state, at.to("sample", x_t))
+        epsilon = at.unconditional - at.noise * 4 * update
+        assert_same([epsilon], [(x_t - at.signal * x_0) / at.noise], 1e-12)
+
+
 def test_without_a_remedy_the_update_is_the_gradient():
     for at in trajectory():
         epsilon = at.unconditional - at.noise * at.guidance_scale * at.gradient

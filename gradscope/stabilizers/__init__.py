@@ -1,7 +1,8 @@
 """Stabilisers turn the gradients of successive timesteps into updates, which guide.
 
 A stabiliser is a frozen dataclass of settings. Its state is explicit: ``init`` gives the state at x_T, and ``update``
-maps a gradient and a state to an update and the next state. No state outlives a trajectory.
+maps a gradient and a state to an update and the next state. No state outlives a trajectory. Remedies for
+classifier-free guidance, which also see the two predictions, are in `gradscope.stabilizers.classifier_free`.
 
 Examples
 --------
@@ -19,6 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from gradscope.errors import GradscopeError, one_of
+from gradscope.stabilizers import classifier_free
 from gradscope.stabilizers.adagrad import AdaGrad
 from gradscope.stabilizers.adam import Adam
 from gradscope.stabilizers.amsgrad import AMSGrad
@@ -111,4 +113,5 @@ __all__ = [
     "RMSProp",
     "Stabilizer",
     "build",
+    "classifier_free",
 ]

@@ -14,7 +14,7 @@ from torch import Tensor
 from gradscope.errors import GradscopeError, one_of
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
-_PRECONDITIONED = ("EDM", "Consistency", "CM", "LCM", "TCD")
+_PRECONDITIONED = ("EDM", "Consistency", "CMStochastic", "LCM", "TCD")
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ def prediction_of(scheduler: Any) -> str | None:
 
 def is_preconditioned(scheduler: Any) -> bool:
     """Whether a scheduler's predictions are of a kind that is not converted here."""
-    name = type(scheduler).__name__
-    return any(part in name for part in _PRECONDITIONED)
+    return type(scheduler).__name__.startswith(_PRECONDITIONED)
 
 
 def level_at(scheduler: Any, timestep: float, index: int | None) -> Level | None:

@@ -87,8 +87,7 @@ def taken(arguments: inspect.BoundArguments) -> Taken | None:
 
 def remember(scheduler: Any, seen: Taken) -> None:
     """Keep what `without_guidance` needs: the scheduler's state, and that of the generators."""
-    seen.before = copy.copy(scheduler)
-    seen.before.__dict__ = {key: _state(value) for key, value in scheduler.__dict__.items() if key != "step"}
+    seen.before = _copy(scheduler)
     seen.random = _random_state(seen)
 
 
@@ -108,8 +107,18 @@ def without_guidance(seen: Taken, unguided: Tensor) -> Tensor | None:
 
 
 def _state(value: Any) -> Any:
-    """A copy of what a step changes: lists of earlier predictions. Tensors are not changed in place."""
-    return list(value) if isinstance(value, list) else value
+    """A copy of what a step may change: tensors, also those in lists, and schedulers inside a scheduler."""
+    if isinstance(value, Tensor):
+        return copied(value)
+    if isinstance(value, list):
+        return [_state(part) for part in value]
+    return _copy(value) if callable(getattr(value, "step", None)) else value
+
+
+def _copy(scheduler: Any) -> Any:
+    made = copy.copy(scheduler)
+    made.__dict__ = {key: _state(value) for key, value in scheduler.__dict__.items() if key != "step"}
+    return made
 
 
 def _random_state(seen: Taken) -> Any:

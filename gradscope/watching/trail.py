@@ -35,8 +35,8 @@ class Settings(Protocol):
         """Coordinates of a cell, for those that the user does not give."""
         ...
 
-    def warn(self, text: str) -> None:
-        """Tell the user at once, each text once."""
+    def warn(self, text: str, reason: str = "") -> None:
+        """Tell the user at once, each reason (default: each text) once."""
         ...
 
 
@@ -45,7 +45,7 @@ class Held:
     """An evaluation that waits until the loop leaves its timestep."""
 
     evaluation: Evaluation
-    following: Tensor | None
+    following: Tensor | None = None
     """The next noisy samples, if they follow from its step."""
 
 
@@ -139,10 +139,7 @@ class Trail:
             return early
         self.facts["evaluations"] += 1
         self._place(current)
-        point = current.point
-        if following is not None and len(following) != len(point):
-            following = undoubled(following)
-        self._held = Held(current, following if following is not None and following.shape == point.shape else None)
+        self._held = Held(current)
         return early
 
     def _place(self, current: Evaluation) -> None:
@@ -156,8 +153,8 @@ class Trail:
         restarted = held is not None and len(held.evaluation.point) != len(current.point)
         index, begins = timeline.place(time, restarted)
         again = held is not None and not begins and index == timeline.index
-        if held is not None and (begins or again):
-            held.following = None  # it is no result of held's step
+        if held is not None and not begins and not again:
+            held.following = current.point
         if begins:
             self.end()
             self._check_schedule()
@@ -189,7 +186,7 @@ class Trail:
         assert evaluation.index is not None
         assert evaluation.time is not None
         last = evaluation.index == self._timeline.count - 1
-        following = self._final if last else held.following
+        following = self._final if last and held.following is None else held.following
         context = Context(
             process=settings.process,
             timestep=evaluation.time,
@@ -206,7 +203,7 @@ class Trail:
         except Undecidable as undecidable:
             self.facts["undecidable"] += 1
             self.complete = False
-            settings.warn(f"timestep {evaluation.time:g} is not recorded: {undecidable}")
+            settings.warn(f"the step at timestep {evaluation.time:g} is not recorded: {undecidable}", str(undecidable))
             self.missing.setdefault("gradient", str(undecidable))
             return
         self._note(seen, evaluation)

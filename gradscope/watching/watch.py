@@ -61,6 +61,7 @@ class Watched:
         self._trails: dict[tuple[Any, ...], Trail] = {}
         self._hooks = ExitStack()
         self._stopped = False
+        self._told: set[str] = set()
 
     def __enter__(self) -> Self:
         self._hooks.enter_context(hooked(self, self._denoiser, self._guide, self.process.scheduler))
@@ -145,9 +146,10 @@ class Watched:
             self.warn(f"the loop is not watched any further: {what}")
             return None
 
-    def warn(self, text: str) -> None:
-        """Give a warning, each text once."""
-        if text not in self.problems:
+    def warn(self, text: str, reason: str = "") -> None:
+        """Give a warning, each reason (default: each text) once."""
+        if (reason or text) not in self._told:
+            self._told.add(reason or text)
             self.problems.append(text)
             warnings.warn(f"gradscope.watch: {text}", GradscopeWarning, stacklevel=2)
 

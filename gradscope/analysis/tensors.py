@@ -23,7 +23,7 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 Floats = NDArray[np.float64]
 Block = Mapping[str, Floats]
-"""Tensors of one sample at successive timesteps, and ``alphas_cumprod``, ``(steps,)``. A tensor has the shape
+"""Tensors of one sample at successive timesteps, and ``signal``, ``(steps,)``. A tensor has the shape
 ``(1 + steps, *sample)``: its first row is the step before."""
 Place = tuple[int | slice, ...]
 """Indices along the dimensions of cells, sample and timestep."""
@@ -77,13 +77,13 @@ def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Datas
     follows = stored & np.insert(stored[..., :-1], 0, False, axis=-1)
     if "step" in ds:  # a selection of timesteps may have gaps
         follows &= np.diff(ds["step"].values, prepend=-2) == 1
-    alphas_cumprod = ds["alphas_cumprod"].values
+    signal = ds["signal"].values if "signal" in ds else np.sqrt(ds["alphas_cumprod"].values)  # stores of schema 1
     out = {name: np.full(stored.shape, np.nan) for name in definitions}
 
     def measure(place: Place) -> None:
         with np.errstate(invalid="ignore", divide="ignore"):
             for where, block in _blocks(ds, needed, place):
-                block["alphas_cumprod"] = alphas_cumprod[where[-1]]
+                block["signal"] = signal[where[-1]]
                 for name, definition in definitions.items():
                     out[name][where] = definition.measure(block)
 
@@ -186,9 +186,8 @@ def _clipped(x_0: Floats) -> Floats:
     return np.where((size > _CLIP).any(axis=1), np.nan, _share(size >= _CLIP))
 
 
-def _score_cosine(gradient: Floats, x_t: Floats, x_0: Floats, alphas_cumprod: Floats) -> Floats:
-    alphas = _per_step(alphas_cumprod, x_t)
-    score = (np.sqrt(alphas) * x_0 - x_t) / np.sqrt(1 - alphas)
+def _score_cosine(gradient: Floats, x_t: Floats, x_0: Floats, signal: Floats) -> Floats:
+    score = _per_step(signal, x_t) * x_0 - x_t  # times a positive number
     return np.where((_rows(np.abs(x_0)) >= _CLIP).any(axis=1), np.nan, _cosine(gradient, score))
 
 
@@ -231,7 +230,7 @@ _DEFINITIONS: Mapping[str, _Definition] = {
     ),
     "score_cosine": _Definition(
         ("gradient", "x_t", "pred_original_sample"),
-        lambda b: _score_cosine(b["gradient"][1:], b["x_t"][1:], b["pred_original_sample"][1:], b["alphas_cumprod"]),
+        lambda b: _score_cosine(b["gradient"][1:], b["x_t"][1:], b["pred_original_sample"][1:], b["signal"]),
         note=f"NaN where pred_original_sample reaches {_CLIP:g}: the clamp hides model_output",
     ),
     "high_frequency_share": _Definition(("gradient",), lambda b: _high_frequency_share(b["gradient"][1:])),

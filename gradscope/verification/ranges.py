@@ -20,13 +20,11 @@ VERDICTS = ("own_prediction", "judge_prediction")
 def range_of(ds: xr.Dataset, name: str) -> tuple[float, float]:
     """Smallest and largest possible value of a scalar, a verdict or a coordinate; infinite if there is no bound."""
     last_class = len(class_names(ds)) - 1 if class_names(ds) else np.inf
-    unknown = -1 if ds.attrs.get("watched") else 0  # of a watched loop, labels and seeds may be unknown
+    unknown = -1 if ds.attrs.get("watched") else 0  # of a watched loop, classes and seeds may be unknown
     if name in VERDICTS:
         return -1, last_class
-    if name == "label":
+    if name in ("predicted_class", "label"):
         return unknown, last_class
-    if name == "predicted_class":
-        return 0, last_class
     if (low_high := _OUTCOMES.get(name.removesuffix("_interval").removesuffix("_floor"))) is not None:
         return low_high[0] - _ROUNDING, low_high[1] + _ROUNDING
     if name.startswith("fd_") and not name.endswith("_interval"):

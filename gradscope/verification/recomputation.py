@@ -102,7 +102,7 @@ def _tolerance(ds: xr.Dataset, name: str, value: Floats, half: bool, turn: Float
     """Tolerance of a stored scalar; `turn` is the cosine of successive gradients."""
     unit = _FLOAT16 if half and name not in ("finite_fraction", "effective_strength") else _FLOAT32
     with np.errstate(divide="ignore", invalid="ignore"):
-        if name == "unit_gradient_lipschitz":
+        if name in ("unit_gradient_lipschitz", "gradient_lipschitz"):
             lost = np.nan_to_num(_CANCELLED / np.sqrt(2 * np.clip(1 - turn, 0, None)), posinf=np.inf)
         elif name == "score_cosine":
             lost = (unit if half else _CANCELLED) / np.sqrt(1 - ds["alphas_cumprod"].values)

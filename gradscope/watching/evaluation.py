@@ -64,7 +64,6 @@ class Evaluation:
     calls: int = 0
     """Number of the denoiser's calls."""
     update: Tensor | None = None
-    label: Tensor | None = None
     index: int | None = None
     """Number of the timestep, once it is known."""
     repeat: int = 0

@@ -123,12 +123,12 @@ def _implied(evaluation: Evaluation, guided: Guided, x_t: Tensor, context: Conte
             "alphas_cumprod= and prediction_type="
         )
     level, kind, wide = context.level, context.process.predicts, x_t.double()
-    if level.noise == 0 or (level.signal == 0 and kind == "sample"):
-        return Seen(None, kind=CLASSIFIER_FREE, calls=evaluation.calls)
+    if level.noise == 0:
+        raise Undecidable("classifier-free guidance: there is no noise at this step, so it implies no gradient")
     conditional, unconditional = guided.conditional.double(), guided.unconditional.double()
     eps_c, eps_u = (level.epsilon(part, wide, kind) for part in (conditional, unconditional))
     gradient = -(eps_c - eps_u) / level.noise
-    x_0 = None if level.signal == 0 else level.original(conditional, wide, kind)
+    x_0 = None if level.signal == 0 and kind == "epsilon" else level.original(conditional, wide, kind)
     shift, missing = _shift(evaluation, guided.unconditional, context)
     step = _step(
         evaluation,
@@ -182,7 +182,7 @@ def _explicit(
 
 def _step(evaluation: Evaluation, context: Context, **given: Any) -> GuidedStep:
     gradient = given["gradient"]
-    times, taken = context.times, evaluation.step
+    times = context.times
     finite = torch.isfinite(gradient).flatten(1).all(dim=1)
     return GuidedStep(
         step=evaluation.index or 0,
@@ -190,7 +190,7 @@ def _step(evaluation: Evaluation, context: Context, **given: Any) -> GuidedStep:
         repeat=context.repeat,
         update=evaluation.update,
         direction=gradient if evaluation.update is None else evaluation.update,
-        prev_sample=context.next_x_t if context.next_x_t is not None else None if taken is None else taken.prev_sample,
+        prev_sample=next_samples(evaluation, context),
         unguided=~finite,
         clip_range=context.process.clip_range,
         sigma=None if times is None else times.sigma,
@@ -222,6 +222,14 @@ def _shift(evaluation: Evaluation, unguided: Tensor | None, context: Context) ->
     if base.shape != guided.shape:
         return None, {"shift": "the next noisy samples have another shape"}
     return guided.to(base.dtype) - base, {}
+
+
+def next_samples(evaluation: Evaluation, context: Context) -> Tensor | None:
+    """The samples after the step, ``(n, *sample)``; None if they were not seen."""
+    if context.next_x_t is not None or context.additive or evaluation.step is None:
+        return context.next_x_t
+    prev_sample = evaluation.step.prev_sample
+    return prev_sample if prev_sample is None or len(prev_sample) == len(evaluation.point) else undoubled(prev_sample)
 
 
 def _like(unguided: Tensor, prediction: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from gradscope.watching.evaluation import Evaluation, same, undoubled
 from gradscope.watching.growing_store import UNKNOWN_LABEL, Block, GrowingStore
 from gradscope.watching.process import Process
 from gradscope.watching.scheduler_step import Taken
-from gradscope.watching.seen_step import Context, Seen, seen_step
+from gradscope.watching.seen_step import Context, Seen, next_samples, seen_step
 from gradscope.watching.timeline import OutOfPlace, Timeline
 
 
@@ -68,6 +68,7 @@ class Trail:
         self._samples = 0
         self._additive = False
         self._final: Tensor | None = None
+        self._found_label: Tensor | None = None
         self.facts: Counter[str] = Counter()
         """How often something was seen: evaluations, steps, gradients, evaluations without a gradient."""
         self.missing: dict[str, str] = {}
@@ -194,7 +195,7 @@ class Trail:
             times=settings.process.constants(self._timeline.count).get(evaluation.index),
             next_x_t=following,
             additive=self._additive,
-            label=evaluation.label if evaluation.label is not None else self.label,
+            label=self.label if self.label is not None else self._found_label,
             minimize=settings.minimize,
             repeat=evaluation.repeat if settings.repeats else 0,
         )
@@ -207,14 +208,17 @@ class Trail:
             self.missing.setdefault("gradient", str(undecidable))
             return
         self._note(seen, evaluation)
-        if seen.step is None:
-            return
-        if self._block is None:
-            self._begin_block(seen)
-        assert self._block is not None
-        self._block.record(seen.step)
-        if last:
-            self._give_final(evaluation)
+        samples = next_samples(evaluation, context) if last else None
+        if seen.step is not None:
+            if self._block is None:
+                self._begin_block(seen)
+            assert self._block is not None
+            self._found_label = seen.step.label
+            self._block.record(seen.step)
+        elif self._block is not None and samples is not None:
+            settings.store.final(self._block, samples)
+        if last and samples is None:
+            self.missing.setdefault("image", "the loop's final samples were not seen; call watched.final(x)")
 
     def _note(self, seen: Seen, evaluation: Evaluation) -> None:
         self.facts["steps"] += 1
@@ -242,19 +246,6 @@ class Trail:
         self._block = store.begin(cell, self._samples, label, step, self._settings.attributes(seen))
         self._samples = self._block.first_sample + count
 
-    def _give_final(self, evaluation: Evaluation) -> None:
-        """Record the final samples, if the scheduler's last step gave them, or the user did."""
-        assert self._block is not None
-        samples = self._final
-        if samples is None and evaluation.step is not None and not self._additive:
-            samples = evaluation.step.prev_sample
-        if samples is None:
-            self.missing.setdefault("image", "the loop's final samples were not seen; call watched.final(x)")
-            return
-        if len(samples) != len(evaluation.point):
-            samples = undoubled(samples)
-        self._settings.store.final(self._block, samples)
-
     def _end_block(self) -> None:
         timeline, store = self._timeline, self._settings.store
         if timeline is None or not timeline.came:
@@ -265,7 +256,7 @@ class Trail:
             store.set_times(times, self._settings.process.levels(times))
         if self._block is not None and self.label is not None:
             store.set_labels(self._block.first_sample, self.label.tolist())
-        self._block = self._final = None
+        self._block = self._final = self._found_label = None
 
 
 def _time(evaluation: Evaluation) -> float | None:

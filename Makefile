@@ -39,7 +39,7 @@ test-browser: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser
 
 # The wheel, without torch and dash: what reading and analysing a store needs.
-READING := numpy pandas scipy xarray zarr dask google-crc32c numcodecs
+READING := numpy pandas scipy xarray zarr dask google-crc32c numcodecs pydantic
 test-wheel: $(INSTALLED)
 	rm -rf dist $(VENV)-wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

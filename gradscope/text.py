@@ -1,4 +1,4 @@
-"""Text for users: names of cells, and sizes in bytes."""
+"""Text for users: names of cells, values in errors, and sizes in bytes."""
 
 from gradscope.errors import GradscopeError
 
@@ -30,6 +30,18 @@ def check_name(name: str, where: str) -> str:
         codes = ", ".join(f"U+{ord(letter):04X}" for letter in dict.fromkeys(hidden))
         raise GradscopeError(f"{where}: a name must have no invisible characters, got {name!r} with {codes}")
     return name
+
+
+def short(value: object) -> str:
+    """The value as Python writes it, in at most 80 characters.
+
+    Examples
+    --------
+    >>> short("robust")
+    "'robust'"
+    """
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def size(count: float) -> str:

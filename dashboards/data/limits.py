@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from gradscope.errors import GradscopeError
-from gradscope.store.dims import cell_dims_of
 from gradscope.store.locations.location import ROOT, locate
-from gradscope.store.untrusted import root as trust
-from gradscope.store.untrusted.arrays import ITEMSIZE
+from gradscope.store.untrusted.root import parse
 from gradscope.text import size as size_text
 
 LONGEST = {"sample": ("samples", 100_000), "timestep": ("timesteps", 10_000), "class": ("classes", 10_000)}
@@ -39,19 +37,17 @@ def check_store(path: Path) -> int:
     """
     if (size := (path / ROOT).stat().st_size) > METADATA:
         raise _too_large(path, f"has metadata of {size_text(size)}", size_text(METADATA))
-    document = trust.parse(locate(path).read(ROOT) or b"", str(path))
-    arrays, cell = document["consolidated_metadata"]["metadata"], cell_dims_of(document["attributes"])
+    root = parse(locate(path).read(ROOT) or b"", str(path))
     lengths: dict[str, int] = {}
     chunks = resident = 0
-    for name, array in arrays.items():
-        dims, shape = array.get("dimension_names") or [], array["shape"]
+    for name, array in root.arrays.items():
+        dims, shape = array.dims, array.shape
         lengths |= zip(dims, shape, strict=True)
-        sizes = array["chunk_grid"]["configuration"]["chunk_shape"]
-        chunks += prod(ceil(length / max(size, 1)) for length, size in zip(shape, sizes, strict=True))
+        chunks += prod(ceil(length / max(size, 1)) for length, size in zip(shape, array.stored, strict=True))
         if name == "written" or name in dims or not {"timestep", "channel"} & set(dims):
-            resident += prod(shape) * ITEMSIZE[array["data_type"]]
+            resident += prod(shape) * array.itemsize
     claims = {words: (lengths[dim], most) for dim, (words, most) in LONGEST.items() if dim in lengths}
-    claims |= {"cells": (prod(lengths[dim] for dim in cell), CELLS), "chunks": (chunks, CHUNKS)}
+    claims |= {"cells": (prod(lengths[dim] for dim in root.attributes.cell_dims), CELLS), "chunks": (chunks, CHUNKS)}
     for words, (count, most) in claims.items():
         if count > most:
             raise _too_large(path, f"claims {count:,} {words}", f"{most:,}")

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from gradscope.config.fields import TAGS, Strict
 from gradscope.errors import one_of
+from gradscope.text import short
 
 _WANTED = {
     "string_type": "text",
@@ -27,7 +28,7 @@ def error_lines(model: type[Strict], error: ValidationError) -> list[str]:
 
 def _line(model: type[Strict], error: Any) -> str:
     path = [str(part) for part in error["loc"] if part not in TAGS] or [*map(str, error["loc"][-1:])]
-    kind, got = error["type"], _shortened(error["input"])
+    kind, got = error["type"], short(error["input"])
     if kind == "invalid_key" or path[-1:] == ["[key]"]:
         return f"{_name(path).removesuffix('.[key]')}: a key must be text, got {got}"
     key = f"{_name(path)}: " if path else ""
@@ -52,11 +53,6 @@ def _name(path: Sequence[str]) -> str:
     """The path with dots, each key and the whole in bounds and printable: it may come from another user's store."""
     keys = [part if part.isprintable() else repr(part) for part in path]
     return ".".join(f"{key:.80}" for key in keys[:20]) + (" ..." if len(keys) > 20 else "")
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _keys(model: type[Strict], path: Sequence[str]) -> list[str]:

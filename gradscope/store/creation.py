@@ -16,7 +16,7 @@ from gradscope.store.grid import AUXILIARY
 from gradscope.store.locations.location import ROOT, StorePath, locate, reason
 from gradscope.store.root import set_attributes
 from gradscope.store.schema import VERSION, WRITTEN, Schema
-from gradscope.store.untrusted import root as trust
+from gradscope.store.untrusted.root import parse
 from gradscope.text import size
 
 _FILES = 10**6
@@ -52,7 +52,7 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
             dims = {"cell_dims": list(schema.grid.cell_dims), "sample_dims": list(schema.grid.sample_names)}
             about = {"schema_version": VERSION, "recorded": list(schema.names)}
             set_attributes(new, about | dims | dict(attributes))
-            trust.parse(new.read(ROOT) or b"", str(location))  # check that readers will open it
+            parse(new.read(ROOT) or b"", str(location))  # check that readers will open it
     except location.errors as error:
         raise GradscopeError(f"{location} cannot be created: {reason(error)}", key="recording.path") from error
 

@@ -9,8 +9,9 @@ from gradscope.store.chunks import Chunks
 from gradscope.store.dims import is_tensor
 from gradscope.store.lazy import Recorded, lazy
 from gradscope.store.locations.location import ROOT, Location, StorePath, locate
-from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.bounded import Bounded
+from gradscope.store.untrusted.content import check_coordinates, check_links
+from gradscope.store.untrusted.root import parse
 
 
 def open_store(where: StorePath) -> xr.Dataset:
@@ -49,7 +50,7 @@ def open_store(where: StorePath) -> xr.Dataset:
         # They are small, and groupby("label") needs them. Synchronously: in a task, dask would wait for that task.
         ds = ds.assign_coords({name: coord.load(scheduler="synchronous") for name, coord in ds.coords.items()})
         masked = _masked(ds, location, group)
-        trust.check_coordinates(ds, str(location))
+        check_coordinates(ds, str(location))
     except GradscopeError:
         raise
     except Exception as error:  # zarr and its codecs raise errors of many types
@@ -75,10 +76,10 @@ def open_arrays(where: StorePath) -> zarr.Group:
     content = location.read(ROOT)
     if content is None:
         raise GradscopeError(f"{location} is not a zarr store (no {ROOT} in it)")
-    document = trust.parse(content, str(location))
+    root = parse(content, str(location))
     if location.path is not None:
-        trust.check_links(location.path)
-    store = Bounded(location, document)
+        check_links(location.path)
+    store = Bounded(location, root)
     try:
         return zarr.open_group(store, mode="r", zarr_format=3)
     except Exception as error:  # zarr and its codecs raise errors of many types

@@ -22,8 +22,8 @@ from gradscope.store.coordinates import coordinates
 from gradscope.store.locations.location import ROOT, Location, StorePath, locate, writing
 from gradscope.store.root import Root
 from gradscope.store.schema import WRITTEN, Schema
-from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.checks import NAME
+from gradscope.store.untrusted.content import check_links
 
 JOURNAL = ".evaluation.partial"
 """Key of the list of arrays that are being replaced."""
@@ -93,7 +93,7 @@ def clear(location: Location) -> None:
     if location.read(JOURNAL) is None:
         return
     if location.path is not None:
-        trust.check_links(location.path)
+        check_links(location.path)
     root = Root(location)
     group = zarr.open_group(location.zarr, mode="r", zarr_format=3)
     recorded = {*root.attributes.get("recorded", ())}

@@ -15,9 +15,9 @@ from gradscope.store.locations.files import MAX_METADATA_BYTES
 from gradscope.store.locations.location import ROOT, Location
 from gradscope.store.replacement import journaled
 from gradscope.store.schema import VERSION, WRITTEN
-from gradscope.store.untrusted import arrays as trusted_arrays
-from gradscope.store.untrusted import root as trust
 from gradscope.store.untrusted.checks import NAME
+from gradscope.store.untrusted.content import check_links
+from gradscope.store.untrusted.root import ARRAYS, parse
 from probes.variable import IMAGE_DIMS
 
 MOST = 20
@@ -75,12 +75,12 @@ class Metadata:
         """Why the store cannot be read; empty if it can."""
         self.being_replaced = journaled(location)
         """Arrays of an evaluation that is running or was interrupted. The arrays in the root are complete."""
+        self.document = _document(content)
         try:
-            self.document = trust.parse(content, str(location))
+            parse(content, str(location))
             if location.path is not None:
-                trust.check_links(location.path)
+                check_links(location.path)
         except GradscopeError as error:
-            self.document = _document(content)
             if not self._is_store():
                 raise
             self.refused = str(error).removeprefix(f"{location}").lstrip(":, ")
@@ -151,7 +151,7 @@ class Metadata:
         """Findings about the metadata."""
         if self.refused:
             yield Finding("", ROOT, self.refused, RECORD_AGAIN)
-        if len(self.arrays) > trusted_arrays.ARRAYS:
+        if len(self.arrays) > ARRAYS:
             return
         yield from self._differing()
         yield from self._missing()

@@ -1,9 +1,10 @@
 """Variables and attributes that are added to a store."""
 
 import numpy as np
+import pytest
 import xarray as xr
 import zarr
-from random_store import ABOUT, ARRAYS, grid
+from random_store import ABOUT, ARRAYS, frames, grid, write
 
 from gradscope.store import (
     Schema,
@@ -13,6 +14,7 @@ from gradscope.store import (
     replacement,
     set_attributes,
 )
+from gradscope.verification.verify import verify
 
 
 def test_variables_and_attributes_are_added_and_replaced(tmp_path):
@@ -81,3 +83,29 @@ def test_an_evaluation_does_not_read_the_metadata_of_arrays_that_it_leaves(tmp_p
     for value in (1, 2):
         add_variables(path, xr.Dataset({"mine": ("sample", np.full(7, value))}))
         assert (open_store(path)["mine"] == value).all()
+
+
+COPIES = {
+    "as it is": lambda ds: ds,
+    "selected": lambda ds: ds.isel(sample=slice(0, 4)),
+    "in other chunks": lambda ds: ds.drop_encoding().chunk({"sample": 1}),
+    "with a variable": lambda ds: ds.assign(mine=2 * ds["norm"]),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # zarr's own, about how xarray writes
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("opened", [open_store, xr.open_zarr], ids=["gradscope", "xarray"])
+def test_what_xarray_copies_is_a_store_whatever_opened_it(tmp_path, opened, copied):
+    sound = [array for array in ARRAYS if array.name != "predicted_class"]  # random classes are findings
+    schema = Schema(grid(), tuple(sound), codec="lz4")
+    whole, blocks = frames(schema)
+    write(tmp_path / "s.zarr", schema, blocks)
+    part = copied(opened(tmp_path / "s.zarr"))
+    part.to_zarr(tmp_path / "copy.zarr")
+    again = open_store(tmp_path / "copy.zarr")
+    for name in ("norm", "gradient"):
+        expected = whole[name][:, :, :, :, : part.sizes["sample"]]
+        np.testing.assert_array_equal(again[name].values, expected)
+    assert set(again.data_vars) == set(part.data_vars)
+    assert verify(tmp_path / "copy.zarr").findings == ()

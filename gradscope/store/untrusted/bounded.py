@@ -4,12 +4,10 @@ Decoders trust the headers of their input, so that a few kB could become many GB
 """
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
@@ -17,12 +15,12 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
 from gradscope.errors import GradscopeError
-from gradscope.store.arrays import is_dotted
 from gradscope.store.locations.files import check_regular
 from gradscope.store.locations.folder import ROOT
 from gradscope.store.locations.location import Location
-from gradscope.store.untrusted.arrays import ITEMSIZE, codec_name
+from gradscope.store.untrusted.arrays import Array
 from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, UNSOUND, UNSOUND_INDEX, Bytes, claimed, is_sound
+from gradscope.store.untrusted.root import Root
 
 
 @dataclass(frozen=True)
@@ -40,17 +38,16 @@ class _Chunks:
     """Whether the index ends with a checksum."""
 
     @classmethod
-    def of(cls, array: Mapping[str, Any]) -> "_Chunks":
+    def of(cls, array: Array) -> "_Chunks":
         """From the metadata of an array."""
-        chunk, codecs = array["chunk_grid"]["configuration"]["chunk_shape"], array["codecs"]
-        itemsize, shard, index, summed = ITEMSIZE[array["data_type"]], 0, 0, False
-        if codec_name(codecs[0]) == "sharding_indexed":
-            inner = codecs[0]["configuration"]
-            shard = prod(length // size for length, size in zip(chunk, inner["chunk_shape"], strict=True))
-            summed = len(inner["index_codecs"]) > 1
-            index = 16 * shard + 4 * summed
-            chunk, codecs = inner["chunk_shape"], inner["codecs"]
-        return cls(prod(chunk) * itemsize, tuple(map(codec_name, codecs)), shard, index, summed)
+        chunk, count, index, summed = array.stored, 0, 0, False
+        if shard := array.shard:
+            count = prod(length // size for length, size in zip(chunk, shard.chunk_shape, strict=True))
+            summed = len(shard.index_codecs) > 1
+            index = 16 * count + 4 * summed
+            chunk = shard.chunk_shape
+        codecs = tuple(codec.name for codec in (shard or array).codecs)
+        return cls(prod(chunk) * array.itemsize, codecs, count, index, summed)
 
     @property
     def most(self) -> int:
@@ -87,18 +84,17 @@ class _Chunks:
 
 
 class Bounded(WrapperStore[Store]):
-    """A zarr store that reads the arrays of a location; their metadata, `document`, must have been checked.
+    """A zarr store that reads the arrays of a location, which `root` describes.
 
     Reading raises GradscopeError if a chunk is larger than the metadata allow, fails its checksum, or is not a file.
     """
 
-    def __init__(self, location: Location, document: Mapping[str, Any]) -> None:
+    def __init__(self, location: Location, root: Root) -> None:
         super().__init__(LocalStore(location.path, read_only=True) if location.path is not None else location.zarr)
         self._where = str(location)
-        arrays = document["consolidated_metadata"]["metadata"]
-        self._chunks = {name: _Chunks.of(array) for name, array in arrays.items()}
-        recorded = document.get("attributes", {}).get("recorded", arrays)
-        self._whole = {name for name, array in arrays.items() if name not in recorded and is_dotted(array)}
+        self._chunks = {name: _Chunks.of(array) for name, array in root.arrays.items()}
+        recorded = root.attributes.recorded if "recorded" in root.attributes.model_fields_set else root.arrays
+        self._whole = {name for name, array in root.arrays.items() if name not in recorded and array.is_dotted}
 
     def _with_store(self, store: Store) -> "Bounded":
         other = copy(self)

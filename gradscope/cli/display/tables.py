@@ -178,7 +178,7 @@ def _accuracies(rows: xr.Dataset) -> _Columns:
         columns["own"] = lambda row: _number(row["own_accuracy"])
     if "judge_accuracy" in rows:
         columns["judge"] = lambda row: _number(row["judge_accuracy"])
-        columns["95 %"] = lambda row: "-".join(_number(bound) for bound in row["judge_interval"].values)
+        columns["95 %"] = lambda row: "-".join(_number(bound) for bound in row["judge_accuracy_interval"].values)
     return columns
 
 

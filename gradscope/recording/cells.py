@@ -12,8 +12,9 @@ from torch import nn
 from gradscope.config import ClassifierInput, TimmClassifier, check
 from gradscope.errors import GradscopeError, one_of
 from gradscope.models.classifiers import load_classifier
+from gradscope.recording.load_stabilizers import load_stabilizer
 from gradscope.sampling.sampler import GuidedSampler
-from gradscope.stabilizers import Stabilizer, build
+from gradscope.stabilizers import Stabilizer
 from gradscope.store.dims import CELL_DIMS
 from gradscope.text import check_name
 
@@ -146,7 +147,7 @@ def _stabilizers(given: Any) -> dict[str, Stabilizer]:
     found = {}
     for name, value in _named(given, "stabilizer", '{"none": Identity(), "adam": Adam()}, or ["none", "adam"]').items():
         if isinstance(value, Mapping):
-            found[name] = build(name, value)
+            found[name] = load_stabilizer(name, value)
         elif isinstance(value, Stabilizer):
             found[name] = value
         else:

@@ -6,11 +6,13 @@ import sys
 from itertools import product
 
 import numpy as np
+import own_models
 import pytest
 import small_run
 import torch
 import xarray as xr
 from diffusers import DDIMScheduler
+from own_models import changed, run_of
 from small_models import SIZE, LinearClassifier
 from torch import nn
 
@@ -18,12 +20,12 @@ import gradscope
 from gradscope import ClassifierGuidance, GuidedSampler
 from gradscope.cli import record_workflow
 from gradscope.errors import GradscopeError
-from gradscope.models.classifiers import load_classifier
-from gradscope.models.diffusion import load_denoiser
+from gradscope.recording.run import record_run
 from gradscope.stabilizers import Adam, Identity
 from gradscope.store import open_store
 from probes import Norm, Tensor
 
+content = own_models.content
 LABELS = [0, 1, 2, 3, 0, 1]
 SHAPE = (3, SIZE, SIZE)
 CELLS = {"classifier_input": ["x_t", "x0"], "guidance_scale": [0, 0.4]}
@@ -40,8 +42,8 @@ def by_configuration(path, **changes) -> xr.Dataset:
 
 
 def sampler_of_the_configuration(**guidance) -> GuidedSampler:
-    denoiser = load_denoiser("small_run:denoiser")
-    robust = load_classifier("small_run:robust", "classifier", SHAPE).module
+    denoiser = gradscope.load_denoiser("small_run:denoiser")
+    robust = gradscope.load_classifier("small_run:robust", SHAPE).module
     return GuidedSampler(denoiser.unet, denoiser.scheduler, ClassifierGuidance(robust, **guidance))
 
 
@@ -121,6 +123,29 @@ def test_what_a_sampler_has_is_what_a_configuration_sets(tmp_path):
                    "sample_dims": ["feature", "row", "column"]},
     ).sel(stabilizer=["e"])  # fmt: skip
     assert_same_arrays(ours, theirs)
+
+
+def test_a_configuration_names_a_stabiliser_of_the_users_own(content, tmp_path):
+    """The same class from Python gives the same arrays."""
+    changed(content, "stabilizers", {"last_two": {"method": "mymodels:LastTwo", "share": 0.25}})
+    changed(content, "sampling.labels", LABELS[:5])
+    record_run(run_of(content))
+    import mymodels
+
+    denoiser = gradscope.load_denoiser("mymodels:denoiser")
+    guidance = ClassifierGuidance(mymodels.robust(), guidance_scale=0.4)
+    sampler = GuidedSampler(denoiser.unet, denoiser.scheduler, guidance)
+    ours = gradscope.record(
+        sampler,
+        tmp_path / "python.zarr",
+        content["probes"],
+        cells={
+            "classifier": {"robust": mymodels.robust(), "non_robust": mymodels.non_robust()},
+            "stabilizer": {"last_two": mymodels.LastTwo(0.25)},
+            **CELLS,
+        },
+    ).sample(LABELS[:5], 4, batch_size=3)
+    assert_same_arrays(ours, open_store(content["recording"]["path"]))
 
 
 def test_every_cell_is_that_of_its_own_sampler(tmp_path, guided, classifier):

@@ -218,7 +218,7 @@ def record(
     A grid of cells, judged:
 
     >>> cells = {"classifier_input": ["x_t", "x0"], "stabilizer": ["none", "adam"], "guidance_scale": [0, 0.4]}
-    >>> with gradscope.record(sampler, "grid.zarr", ["norms"], cells=cells, judge=another_classifier) as recorder:
+    >>> with gradscope.record(sampler, "grid.zarr", ["norms"], cells=cells, judge=judge) as recorder:
     ...     ds = recorder.sample(labels=[0, 1, 2, 3], num_inference_steps=5)
     >>> dict(ds.judge_accuracy.sizes)
     {'classifier': 1, 'classifier_input': 2, 'stabilizer': 2, 'guidance_scale': 2}

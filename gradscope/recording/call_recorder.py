@@ -57,7 +57,7 @@ class CallRecorder:
         self._sample_dims, self._options = tuple(sample_dims), options
         self._references: dict[str, nn.Module] = {}
         self._probes = probes_of(probes, self._load_module)
-        self._classes = _class_names(classes) or cells.classes
+        self._classes = _class_names(classes) or next(iter(cells.classes.values()), ())
         check_progress(progress)
         if not options["resume"]:
             refuse_path(self._path, options["overwrite"])
@@ -135,7 +135,8 @@ class CallRecorder:
             step = rehearsed(sampler, self._probes, labels, num_inference_steps, seed)
             if step.logits is not None:
                 name = grid.classifier[i]
-                guides[name] = Classifier(sampler.guidance.classifier, step.logits.shape[1], None)
+                classes = cells.classes.get(name, self._classes) or None
+                guides[name] = Classifier(sampler.guidance.classifier, step.logits.shape[1], classes)
         self._check_classes(guides)
         if auto:
             options["codec"] = choose_codec(step.gradient, options["dtype"])
@@ -146,13 +147,13 @@ class CallRecorder:
         known = {f"classifier {name!r}": guide for name, guide in guides.items()}
         if self._verdicts is not None and self._verdicts.judge is not None:
             known["judge"] = self._verdicts.judge
-        if known:
-            check_classes(known)
         for name, classifier in known.items():
             if self._classes and len(self._classes) != classifier.num_classes:
                 raise GradscopeError(
                     f"classes: must name the {classifier.num_classes} classes of {name}, got {list(self._classes)}"
                 )
+        if known:
+            check_classes(known)
 
     def _grid(self, labels: Sequence[int], schedule: Schedule, seed: int, batch_size: int) -> Grid:
         cells, times = self._cells, schedule.coordinates()

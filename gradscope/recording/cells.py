@@ -30,8 +30,8 @@ class Cells:
     stabilizers: Mapping[str, Stabilizer]
     """The stabilisers by name."""
     guidance_scales: tuple[float, ...]
-    classes: tuple[str, ...] = ()
-    """Names of the classes on a guide's card; empty if none has one."""
+    classes: Mapping[str, tuple[str, ...]]
+    """Names of the classes by guide, where its card has them."""
 
     def sampler_of(self, cell: tuple[int, ...]) -> GuidedSampler:
         """The sampler of one cell. Step hooks of the shared sampler are its hooks, too."""
@@ -72,7 +72,7 @@ def cells_of(given: Mapping[str, Any], sampler: GuidedSampler, names: tuple[str,
             raise GradscopeError(f"cells: cannot vary {dim!r}; {one_of(dim, CELL_DIMS)}")
     guidance = sampler.guidance
     classifiers: dict[str, nn.Module] = {names[0]: guidance.classifier}
-    classes: tuple[str, ...] = ()
+    classes: dict[str, tuple[str, ...]] = {}
     if "classifier" in given:
         classifiers, classes = _classifiers(given["classifier"], sampler.image_shape, sampler.device)
     stabilizers = _stabilizers(given["stabilizer"]) if "stabilizer" in given else {names[1]: sampler.stabilizer}
@@ -119,10 +119,10 @@ def _named(given: Any, dim: str, example: str) -> Mapping[str, Any]:
 
 def _classifiers(
     given: Any, shape: tuple[int, ...], device: torch.device
-) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
-    """The guides by name, and the names of their classes."""
+) -> tuple[dict[str, nn.Module], dict[str, tuple[str, ...]]]:
+    """The guides by name, and the names of the classes of those that have a card."""
     modules: dict[str, nn.Module] = {}
-    classes: tuple[str, ...] = ()
+    classes: dict[str, tuple[str, ...]] = {}
     for name, value in _named(given, "classifier", '{"mine": module}').items():
         where = _at("classifier", name)
         if isinstance(value, nn.Module):
@@ -130,7 +130,9 @@ def _classifiers(
         elif isinstance(value, str | Mapping):
             spec = value if isinstance(value, str) else check(TimmClassifier, dict(value), where)
             loaded = load_classifier(spec, where, shape, device)
-            modules[name], classes = loaded.module, classes or loaded.classes or ()
+            modules[name] = loaded.module
+            if loaded.classes is not None:
+                classes[name] = loaded.classes
         else:
             raise GradscopeError(
                 f"{where}: takes a torch.nn.Module, or a classifier as a configuration names it, got {_kind(value)}"

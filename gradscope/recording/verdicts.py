@@ -35,7 +35,8 @@ class Verdicts:
             The judge cannot be loaded, or does not take samples of this shape.
         """
         settings = check(Settings, {"judge": plain(judge)}, "record")
-        return cls(settings, judge_of(judge, settings, shape, device), device)
+        with frozen(*([judge] if isinstance(judge, nn.Module) else [])):  # loading sets a module to evaluation mode
+            return cls(settings, judge_of(judge, settings, shape, device), device)
 
     def add(self, path: StorePath, guides: Mapping[str, Classifier]) -> None:
         """Add the verdicts to a store, as `gradscope record` does."""

@@ -211,12 +211,13 @@ def test_a_recording_leaves_the_models_as_they_were(tmp_path, unet, scheduler):
     guide = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(4))
     guide(torch.zeros(1, *SHAPE))
     sampler = GuidedSampler(unet, scheduler, ClassifierGuidance(guide.train(), guidance_scale=0.4))
+    judge = small_run.another_judge().train()
     images = [
-        gradscope.record(sampler, tmp_path / f"{i}.zarr", ["norms"], judge=small_run.another_judge()).sample(LABELS, 4)
-        for i in range(2)
+        gradscope.record(sampler, tmp_path / f"{i}.zarr", ["norms"], judge=judge).sample(LABELS, 4) for i in range(2)
     ]
     assert images[0].numpy().tobytes() == images[1].numpy().tobytes()
     assert guide.training
+    assert judge.training
     assert guide[0].weight.is_contiguous()
 
 
@@ -273,6 +274,17 @@ def test_a_later_guide_that_does_not_fit_leaves_no_store(tmp_path, guided, class
     )
     with pytest.raises(GradscopeError, match=said):
         recorder.sample(LABELS, 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_classes_that_differ_are_refused_before_the_recording(tmp_path):
+    denoiser = gradscope.load_denoiser("zoo:sportballs32/ddpm")
+    robust = gradscope.load_classifier("zoo:sportballs32/robust", (3, 32, 32))
+    sampler = GuidedSampler(denoiser.unet, denoiser.scheduler, ClassifierGuidance(robust.module))
+    judge, other = "zoo:sportballs32/judge", list(reversed(robust.classes))
+    recorder = gradscope.record(sampler, tmp_path / "a.zarr", ["norms"], classes=other, judge=judge)
+    with pytest.raises(GradscopeError, match=f"judge: its classes are .*, those of classifier 'a' are .{other[0]!r}"):
+        recorder.sample([0], 2)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from gradscope.config import TimmClassifier
-from gradscope.errors import GradscopeError, whole_number
+from gradscope.errors import GradscopeError, one_of, whole_number
 from gradscope.evaluation.from_python import Spec
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.recording.cells import Cells
@@ -36,6 +36,7 @@ from probes import GuidedStep
 Cell = tuple[int, ...]
 OnBlock = Callable[[Cell, int, Tensor], object]
 """Called with a cell, the block's first sample and its final samples."""
+_CODECS = ("auto", "none", "lz4")
 
 
 class CallRecorder:
@@ -59,6 +60,8 @@ class CallRecorder:
         self._probes = probes_of(probes, self._load_module)
         self._classes = _class_names(classes) or next(iter(cells.classes.values()), ())
         check_progress(progress)
+        if (codec := options["codec"]) not in _CODECS:
+            raise GradscopeError(f"codec: got {codec!r}; {one_of(codec, _CODECS)}")
         if not options["resume"]:
             refuse_path(self._path, options["overwrite"])
         sampler = cells.sampler

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from gradscope.auditing.audit import audit
     from gradscope.errors import GradscopeError
     from gradscope.evaluation.from_python import evaluate
+    from gradscope.models.diffusion import load_denoiser
+    from gradscope.models.from_python import load_classifier
     from gradscope.recording.from_python import record
     from gradscope.recording.recorder import Recorder
     from gradscope.reporting.report import report
@@ -36,6 +38,8 @@ _NAMES = {
     "audit": "gradscope.auditing.audit:audit",
     "compare": "gradscope.analysis:compare",
     "evaluate": "gradscope.evaluation.from_python:evaluate",
+    "load_classifier": "gradscope.models.from_python:load_classifier",
+    "load_denoiser": "gradscope.models.diffusion:load_denoiser",
     "open": "gradscope.accessor:open_store",  # which registers ds.gradscope
     "record": "gradscope.recording.from_python:record",
     "report": "gradscope.reporting.report:report",
@@ -58,6 +62,8 @@ __all__ = [
     "audit",
     "compare",
     "evaluate",
+    "load_classifier",
+    "load_denoiser",
     "open",
     "record",
     "report",

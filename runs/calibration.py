@@ -84,7 +84,7 @@ def guided(ds: xr.Dataset) -> Iterator[tuple]:
     summary = gradscope.summary(ds).stack(cell=("classifier", "classifier_input", "stabilizer", "guidance_scale"))
     for number in range(summary.sizes["cell"]):
         row = summary.isel(cell=number)
-        low, high = row["judge_interval"].values
+        low, high = row["judge_accuracy_interval"].values
         cell = row["cell"].item()
         if cell[3] == 0:
             continue

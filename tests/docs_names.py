@@ -30,6 +30,7 @@ def names() -> dict[str, Any]:
         "scheduler": sampler.scheduler,
         "classifier": sampler.guidance.classifier,
         "another_classifier": LinearClassifier(),
+        "judge": LinearClassifier(),
         "sampler": sampler,
         "images": torch.rand(8, 3, SIZE, SIZE) * 2 - 1,
         "labels": torch.arange(8) % 4,

@@ -8,8 +8,11 @@ from gradscope.config import RunConfig, check
 from gradscope.recording.prepare import prepare
 
 MODELS = """
+from dataclasses import dataclass
+
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from gradscope.stabilizers import Stabilizer
 from small_models import LinearClassifier
 from probes import Probe, Variable
 
@@ -52,6 +55,21 @@ class Scaled(Probe):
 
     def measure(self, step, state):
         return {"scaled": self.scale * step.gradient.abs().flatten(1).amax(dim=1) ** self.power}, state
+
+
+@dataclass(frozen=True)
+class LastTwo(Stabilizer):
+    share: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must lie in [0, 1], got {self.share}")
+
+    def init(self, x_T):
+        return None
+
+    def update(self, gradient, state):
+        return torch.lerp(gradient, gradient if state is None else state, self.share), gradient
 
 
 class Greedy(torch.nn.Module):

@@ -9,6 +9,8 @@ import torch
 import typed_consumer
 from small_models import LinearClassifier
 
+from gradscope import ClassifierGuidance, GuidedSampler
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -21,6 +23,13 @@ def test_it_records_with_our_sampler(tmp_path, unet, scheduler):
     assert {"signature", "evidence"} <= set(found.columns)
     assert "vanishing" in untested
     assert typed_consumer.is_refused(tmp_path / "b.zarr")
+
+
+def test_it_records_a_grid(tmp_path, unet, scheduler):
+    sampler = GuidedSampler(unet, scheduler, ClassifierGuidance(LinearClassifier(), guidance_scale=0.4))
+    ds = typed_consumer.record_a_grid(sampler, LinearClassifier(), tmp_path / "a.zarr", [0, 1])
+    assert ds["judge_accuracy"].shape == (1, 2, 2, 1)
+    assert ds.attrs["done"] == pytest.approx([k / 12 for k in range(1, 13)])
 
 
 def test_it_records_a_loop_of_its_own(tmp_path):

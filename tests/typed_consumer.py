@@ -34,6 +34,22 @@ def record_with_our_sampler(
     return ds.assign_attrs(norms=norms)
 
 
+def record_a_grid(sampler: GuidedSampler, judge: nn.Module, path: Path, labels: list[int]) -> xr.Dataset:
+    """Record two inputs and two stabilisers, judged, and show nothing but the share that is done."""
+    done: list[float] = []
+
+    def progress(steps: int, total: int) -> None:
+        done.append(steps / total)
+
+    cells = {
+        "classifier_input": ["x_t", "x0"],
+        "stabilizer": {"none": stabilizers.Identity(), "adam": stabilizers.Adam()},
+    }
+    with gradscope.record(sampler, path, ["norms"], cells=cells, judge=judge, progress=progress) as recorder:
+        ds: xr.Dataset = recorder.sample(labels, num_inference_steps=3, seed=0)
+    return ds.assign_attrs(done=done)
+
+
 def record_a_loop_of_my_own(gradients: torch.Tensor, path: Path) -> xr.Dataset:
     """Record gradients ``(steps, samples, ...)`` that another sampler took."""
     steps, samples = gradients.shape[:2]

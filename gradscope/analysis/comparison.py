@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from gradscope.analysis.cells import Cell, place
+from gradscope.analysis.comparison_table import as_html, as_text
 from gradscope.analysis.means import Floats, row_means
 from gradscope.analysis.missing import absent
 from gradscope.analysis.paired_cells import Difference, accuracy_change, distances, paired_difference
@@ -68,6 +69,13 @@ class Comparison:
     """Difference of each statistic of the evaluation: fd_*, kd_*, coverage, ..."""
     missing: dict[str, str]
     """Diagnostics that could not be compared, and why."""
+
+    def __repr__(self) -> str:
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        """The form in which a notebook shows the comparison."""
+        return as_html(self)
 
     def asdict(self) -> dict[str, Any]:
         """Convert to plain dictionaries, lists and numbers, ready for JSON; None replaces NaN."""

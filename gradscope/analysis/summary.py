@@ -26,8 +26,9 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
         Over the cell dimensions: ``samples``, the number of finished ones; ``gradient_cosine``, ``update_cosine`` and
         ``effective_strength``, if recorded, as means over samples of each trajectory's mean; ``nonfinite_steps``, the
         number of steps whose gradient was not finite. After an evaluation also ``own_accuracy`` and ``judge_accuracy``,
-        with Wilson's 95 % bounds ``own_interval`` and ``judge_interval`` over ``bound``, and the judge's
-        ``class_accuracy`` over ``class``. Only written steps, and only predictions for finite images, are counted.
+        with Wilson's 95 % bounds ``own_accuracy_interval`` and ``judge_accuracy_interval`` over ``bound``, as the store
+        calls them, and the judge's ``class_accuracy`` over ``class``. Only written steps, and only predictions for
+        finite images, are counted.
 
     Examples
     --------
@@ -49,7 +50,7 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
             hits, count = right.sum("sample"), seen.sum("sample")
             out[f"{name}_accuracy"] = hits / count.where(count > 0)
             low, high = xr.apply_ufunc(wilson, hits.compute(), count.compute(), output_core_dims=[[], []])
-            out[f"{name}_interval"] = xr.concat([low, high], xr.Variable("bound", ["low", "high"]))
+            out[f"{name}_accuracy_interval"] = xr.concat([low, high], xr.Variable("bound", ["low", "high"]))
     if "judge_prediction" in ds:
         out["class_accuracy"] = _by_class(ds, done & (ds["judge_prediction"] >= 0))
     return out.compute()

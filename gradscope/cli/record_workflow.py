@@ -18,6 +18,7 @@ from gradscope.evaluation.evaluators import Evaluators, Settings, load_evaluator
 from gradscope.models.device import set_device
 from gradscope.recording.judge import load_judge
 from gradscope.recording.prepare import moved, prepare
+from gradscope.recording.progress_bar import recording_progress
 from gradscope.recording.resume import recorded_config, refuse_differences, remarks
 from gradscope.recording.run import Outcome, record_run
 from gradscope.store import Grid, open_store
@@ -101,7 +102,7 @@ def _record_here(request: Request, config: RunConfig, console: Console) -> Outco
     judge = load_judge(run)
     _announce(console, run.grid, str(run.device), run.schema.bytes(), run.schema.files())
     done = int(finished(locate(config.recording.path)).sum()) if resume else 0
-    with display.recording_progress(console, run.grid, done) as advance:
+    with recording_progress(console, run.grid, done) as advance:
         outcome = record_run(
             run,
             overwrite=request.overwrite,
@@ -136,7 +137,7 @@ def _record_on_cluster(request: Request, config: RunConfig, console: Console) ->
         workers = len(client.scheduler_info()["workers"])
         _announce(console, begun.grid, f"{begun.device}, {workers} workers", begun.bytes, begun.files)
         done = int(finished(locate(begun.path)).sum())
-        with display.recording_progress(console, begun.grid, done) as advance:
+        with recording_progress(console, begun.grid, done) as advance:
             outcome = distributed.record_blocks(client, begun, lambda cell: advance(cell, begun.grid.timesteps))
     here = set_device("auto")  # this machine may lack the workers' device
     evaluators = load_evaluators(open_store(outcome.path), (), here, lambda text: None)

@@ -148,7 +148,8 @@ class RunConfig(Strict):
     guidance: GuidanceConfig
     """How the gradient shifts the samples."""
     stabilizers: Annotated[dict[Text, Options], Field(min_length=1), AfterValidator(_named)] = {"none": {}}
-    """The stabilisers, by their name in the store, with settings. The name is the method, or `method` gives it."""
+    """The stabilisers, by their name in the store, with settings. The name is the method, or `method` gives it: one of
+    ours or package.module:Class."""
     sampling: SamplingConfig = SamplingConfig()
     """Scheduler, steps, samples, labels and seed."""
     execution: ExecutionConfig = ExecutionConfig()

@@ -39,6 +39,8 @@ def evaluate(
     judge: nn.Module | Spec | None = None,
     extractor: nn.Module | Spec | None = None,
     data: Mapping[str, Any] | None = None,
+    samples: int | None = None,
+    replicates: int | None = None,
     tell: Callable[[str], object] = print,
 ) -> xr.Dataset:
     """Judge a store's samples and compare them with real images, as `gradscope evaluate` does.
@@ -58,6 +60,10 @@ def evaluate(
     data
         Images that the samples are compared with: a value of the key `evaluation.data`, for example
         ``{"name": "image_folder", "path": "images", "size": 64}``.
+    samples
+        Largest number of these images, at least 4; default: 8192, or the configuration's.
+    replicates
+        Number of bootstrap replicates for intervals, at least 1; default: 200, or the configuration's.
     tell
         Called with each sentence that a reader of the numbers must know.
 
@@ -86,12 +92,12 @@ def evaluate(
     with ExitStack() as stack:
         stack.enter_context(frozen(*modules))
         device = next((p.device for module in modules for p in module.parameters()), torch.device("cpu"))
-        given: dict[str, Any] = {"judge": _plain(judge), "extractor": _plain(extractor), "data": data}
-        settings = settings_of(ds, run, _content(**given))
+        of_images = {"extractor": plain(extractor), "data": data, "samples": samples, "replicates": replicates}
+        settings = settings_of(ds, run, _content(plain(judge), of_images))
         found = Evaluators(
             settings,
             _guides(ds, run, guide, shape, device),
-            _judge(judge, settings, shape, device),
+            judge_of(judge, settings, shape, device),
             _extractor(extractor, settings, shape, device),
         )
         tell_what_is_missing(found, IN_PYTHON, tell)
@@ -99,13 +105,13 @@ def evaluate(
     return open_store(path)
 
 
-def _content(judge: Any, extractor: Any, data: Any) -> dict[str, Any]:
+def _content(judge: Any, of_images: Mapping[str, Any]) -> dict[str, Any]:
     """The given settings in the form of a configuration."""
-    evaluation = {name: value for name, value in {"extractor": extractor, "data": data}.items() if value is not None}
+    evaluation = {name: value for name, value in of_images.items() if value is not None}
     return ({"judge": judge} if judge is not None else {}) | ({"evaluation": evaluation} if evaluation else {})
 
 
-def _plain(given: nn.Module | Spec | None) -> Any:
+def plain(given: nn.Module | Spec | None) -> Any:
     """The value that is stored: for a module, its class."""
     if isinstance(given, nn.Module):
         return f"python:{type(given).__name__}"
@@ -153,7 +159,8 @@ def _guides(
     return found
 
 
-def _judge(given: Any, settings: Settings, shape: tuple[int, ...], device: torch.device) -> Classifier | None:
+def judge_of(given: Any, settings: Settings, shape: tuple[int, ...], device: torch.device) -> Classifier | None:
+    """The judge: a module that was given, otherwise the one of the settings; None for ``judge: none``."""
     spec: nn.Module | str | TimmClassifier = given if isinstance(given, nn.Module) else settings.judge
     return None if spec == "none" else load_classifier(spec, "judge", shape, device)
 

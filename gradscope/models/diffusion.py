@@ -43,6 +43,12 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     ------
     GradscopeError
         The denoiser cannot be loaded, is a latent or conditional pipeline, or has a scheduler other than DDPM and DDIM.
+
+    Examples
+    --------
+    >>> denoiser = gradscope.load_denoiser("zoo:sportballs32/ddpm")
+    >>> type(denoiser.unet).__name__, type(denoiser.scheduler).__name__
+    ('UNet2DModel', 'DDPMScheduler')
     """
     if spec.startswith("zoo:") or spec.endswith(".yaml"):
         unet, scheduler = _from_card(cards.resolve(spec, "denoiser"))

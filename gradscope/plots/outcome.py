@@ -62,7 +62,8 @@ def accuracy_numbers(ds: xr.Dataset) -> pd.DataFrame:
     for name in _VIEWERS:
         if f"{name}_accuracy" in rows:
             columns[name] = rows[f"{name}_accuracy"]
-            columns |= {f"{name}_{end}": rows[f"{name}_interval"].sel(bound=end, drop=True) for end in ("low", "high")}
+            interval = rows[f"{name}_accuracy_interval"]
+            columns |= {f"{name}_{end}": interval.sel(bound=end, drop=True) for end in ("low", "high")}
     table = xr.Dataset({key: values.reset_coords(drop=True) for key, values in columns.items()})
     dims = cell_dims(ds)
     numbers = table.to_dataframe(dim_order=list(dims)).reset_index()[[*dims, *columns]]

@@ -1,6 +1,6 @@
 """Make the probes that a configuration lists, each by its name with or without options."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 from gradscope.config import ClassifierSpec, Strict, error_lines
 from gradscope.errors import GradscopeError, one_of
 from gradscope.models import foreign
-from gradscope.recording.measure import check_probe
+from gradscope.recording.measure import check_probe, check_probes
 from probes import NAMED, Probe, attach_all
 
 LoadModule = Callable[[Any, str], nn.Module]
@@ -48,6 +48,29 @@ def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadM
     for probe in probes:
         check_probe(probe, where)
     return probes
+
+
+def probes_of(entries: Any, load_module: LoadModule) -> tuple[Probe, ...]:
+    """The probes of a list whose entries are probes, or name them as a configuration does.
+
+    Raises
+    ------
+    GradscopeError
+        `entries` is no list, or an entry is no probe and names none.
+    """
+    if not isinstance(entries, Iterable) or isinstance(entries, str | Mapping):
+        check_probes(entries)  # says what a list of probes is
+    probes: list[Probe] = []
+    for i, entry in enumerate(entries):
+        where = f"probes[{i}]"
+        if isinstance(entry, Mapping) and len(entry) != 1:
+            raise GradscopeError(f"{where}: takes a name, or one name with its options, got {entry!r:.80}")
+        if isinstance(entry, str | Mapping):
+            probes += load_probes(entry, load_module)
+        else:
+            check_probe(entry, where)
+            probes.append(entry)
+    return tuple(probes)
 
 
 def check_attaching(probes: Sequence[Probe], modules: Mapping[str, nn.Module], where: str) -> None:

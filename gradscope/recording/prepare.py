@@ -16,13 +16,14 @@ from gradscope.models.device import set_device
 from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.models.schedulers import SCHEDULERS
 from gradscope.recording.load_probes import check_attaching, load_probes
+from gradscope.recording.load_stabilizers import load_stabilizer
 from gradscope.recording.make_schema import make_schema, with_finite_fraction
 from gradscope.sampling import execution
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
 from gradscope.sampling.process import Schedule
 from gradscope.sampling.sampler import GuidedSampler, image_shape, refuse_conditional, sample_seeds
-from gradscope.stabilizers import Stabilizer, build
+from gradscope.stabilizers import Stabilizer
 from gradscope.store import Grid, Schema
 from gradscope.store.creation import refuse_path, refuse_size
 from gradscope.store.locations.location import locate
@@ -124,7 +125,7 @@ def prepare(
         config = moved(config, store)
     if not resume:
         refuse_path(config.recording.path, overwrite)
-    stabilizers = {name: build(name, settings) for name, settings in config.stabilizers.items()}
+    stabilizers = {name: load_stabilizer(name, settings) for name, settings in config.stabilizers.items()}
     torch_device = set_device(device)
     denoiser = load_denoiser(config.denoiser, torch_device)
     refuse_conditional(denoiser.unet)

@@ -1,7 +1,7 @@
 """Record a run into its store, cell by cell and block by block."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -11,19 +11,18 @@ import torch
 
 from gradscope.config import RunConfig
 from gradscope.errors import GradscopeError
-from gradscope.models.foreign import failure
 from gradscope.recording.block_recorder import BlockRecorder
 from gradscope.recording.codec import choose_codec
-from gradscope.recording.measure import measured
 from gradscope.recording.prepare import Run
 from gradscope.recording.provenance import provenance
+from gradscope.recording.rehearsal import rehearsed
 from gradscope.recording.resume import advice, resumption
 from gradscope.sampling import execution
 from gradscope.sampling.sampler import GuidedSampler
 from gradscope.store.locations.location import Location, locate
 from gradscope.store.progress import unfinished
 from gradscope.store.session import begin, recording
-from probes import GuidedStep, attach_all
+from probes import GuidedStep
 
 Cell = tuple[int, ...]
 OnStep = Callable[[Cell, GuidedStep], None]
@@ -140,21 +139,13 @@ def _rehearsed(run: Run) -> torch.Tensor:
 
     Returns the gradients of the last of these steps, ``(n, channel, height, width)``.
     """
-    labels = run.grid.label[: run.grid.block].tolist()
+    labels, sampling = run.grid.label[: run.grid.block].tolist(), run.config.sampling
     for i, j in product(*map(range, run.grid.cells[:2])):
         sampler = run.sampler((i, j, 0, 0))
-        with closing(sampler.steps(labels, run.config.sampling.num_inference_steps, run.config.sampling.seed)) as steps:
-            try:
-                with attach_all(run.probes, sampler.modules):
-                    step = next(steps)
-            except torch.OutOfMemoryError as error:
-                raise GradscopeError(_out_of_memory(sampler, labels, run.config)) from error
         try:
-            measured(run.probes, step, [probe.init() for probe in run.probes])
-        except GradscopeError:
-            raise
-        except Exception as error:  # raised by a user's own probe
-            raise failure("measuring the first step", "probes", error) from error
+            step = rehearsed(sampler, run.probes, labels, sampling.num_inference_steps, sampling.seed)
+        except torch.OutOfMemoryError as error:
+            raise GradscopeError(_out_of_memory(sampler, labels, run.config)) from error
     return step.gradient
 
 
@@ -162,8 +153,7 @@ def _with_codec(run: Run, gradient: torch.Tensor) -> Run:
     """Replace ``codec: auto`` by the codec that a trial on real gradients chooses."""
     if run.config.recording.codec != "auto" or not run.schema.tensors:
         return run
-    stored = gradient[:8].to(getattr(torch, run.config.recording.dtype)).cpu().numpy()
-    return replace(run, codec=choose_codec(stored))
+    return replace(run, codec=choose_codec(gradient, run.config.recording.dtype))
 
 
 def _deviation(run: Run) -> dict[str, dict[str, float]]:

@@ -178,7 +178,7 @@ def _cells(ds: xr.Dataset) -> pd.DataFrame:
     columns = {"samples": rows["samples"]}
     for name in ("own", "judge"):
         if f"{name}_accuracy" in rows:
-            columns |= _with_interval(name, rows[f"{name}_accuracy"], rows[f"{name}_interval"])
+            columns |= _with_interval(name, rows[f"{name}_accuracy"], rows[f"{name}_accuracy_interval"])
     for name in _evaluated(ds):
         columns |= _with_interval(name, ds[name], ds[f"{name}_interval"])
     columns |= {name: rows[name] for name in (*TRAJECTORY_MEANS, "nonfinite_steps") if name in rows}

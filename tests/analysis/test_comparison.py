@@ -188,3 +188,30 @@ def test_unknown_ambiguous_and_equal_cells_are_refused(ds):
         compare(ds, GOOD, GOOD | {"stabilizer": "adm"})
     with pytest.raises(GradscopeError, match="both are the cell classifier robust, .*stabilizer adam"):
         compare(ds, ADAM, ADAM)
+
+
+def test_a_comparison_is_shown_as_a_table_of_its_numbers(ds):
+    found = compare(with_distances(ds), GOOD, ADAM)
+    lines = repr(found).splitlines()
+    assert lines[0].startswith(f"Comparison of two cells over {found.samples} samples; b - a with its 95 % interval")
+    assert lines[1].startswith(f"a: classifier {GOOD['classifier']}, classifier_input ")
+    rows = {line.split("  ")[0]: line for line in lines}
+    cosine = row(found, "gradient_cosine")
+    for column in ("mean_a", "mean_b", "estimate", "low", "high"):
+        assert f" {cosine[column]:.3g} " in rows["gradient_cosine"]
+    assert found.accuracy is not None
+    assert f" {found.accuracy.estimate:.3g} " in rows["judge_accuracy"]
+    for name, difference in found.distance.items():
+        assert f" {difference.estimate:.3g} " in rows[name]
+    clusters = [cluster for each in found.curves.values() for cluster in each]
+    assert sum(" at timesteps " in line for line in lines) == len(clusters) > 0
+    assert "no score_cosine: " in lines[-2] + lines[-1] + repr(found)
+
+
+def test_a_comparison_in_a_notebook_shows_names_as_text(ds):
+    named = ds.assign_coords(classifier=["<script>x</script>", *ds["classifier"].values[1:]])
+    name = {"classifier": "<script>x</script>"} if GOOD["classifier"] == ds["classifier"].values[0] else {}
+    page = compare(named, GOOD | name, ADAM | name)._repr_html_()
+    assert "<table" in page
+    assert "<script>" not in page
+    assert "&lt;script&gt;x" in page

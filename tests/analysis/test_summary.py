@@ -53,7 +53,7 @@ def test_summary_counts_what_is_written(ds):
             right = [ds[f"{name}_prediction"].values[cell][i] == label[i] for i in seen]
             assert float(rows[f"{name}_accuracy"].values[cell]) == pytest.approx(sum(right) / len(seen))
             wanted = wilson(sum(right), len(seen))
-            np.testing.assert_allclose(rows[f"{name}_interval"].values[:, *cell], np.stack(wanted))
+            np.testing.assert_allclose(rows[f"{name}_accuracy_interval"].values[:, *cell], np.stack(wanted))
         by_class = [
             np.mean([ds["judge_prediction"].values[cell][i] == k for i in seen if label[i] == k]) for k in range(3)
         ]

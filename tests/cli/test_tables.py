@@ -25,7 +25,7 @@ def summary(classes: list[str], names=("robust", "non_robust")) -> xr.Dataset:
             "samples": (CELL_DIMS, np.full(shape, 640)),
             "own_accuracy": (CELL_DIMS, mean),
             "judge_accuracy": (CELL_DIMS, mean),
-            "judge_interval": ((*CELL_DIMS, "bound"), bounds),
+            "judge_accuracy_interval": ((*CELL_DIMS, "bound"), bounds),
             "class_accuracy": ((*CELL_DIMS, "class"), by_class),
             "gradient_cosine": (CELL_DIMS, mean),
         },

@@ -62,6 +62,14 @@ class TestEvaluate:
         assert np.isfinite(ds["kd_LinearClassifier"]).all()
         assert "own_accuracy" not in ds
 
+    def test_the_numbers_of_real_images_and_of_replicates_are_set(self, stored, judge):
+        given = {"extractor": judge, "data": {"name": "sportballs", "size": SIZE}, "tell": lambda text: None}
+        ds = gradscope.evaluate(stored, samples=40, replicates=7, **given)
+        assert ds.sizes["replicate"] == 7
+        assert json.loads(ds.attrs["evaluation"])["real_images"] < 40
+        with pytest.raises(GradscopeError, match="evaluation.samples: must be greater than or equal to 4, got 2"):
+            gradscope.evaluate(stored, samples=2, **given)
+
     def test_a_store_of_a_recorder_is_evaluated(self, tmp_path):
         own_loop(tmp_path / "own.zarr", [Norm("gradient")])
         judge = LinearClassifier(channels=1, size=4)

@@ -24,6 +24,26 @@ content = own_models.content
         ),
         ("classifiers.robust", "resnet18", "classifiers.robust: got 'resnet18'; possible: zoo:SET/NAME"),
         ("stabilizers", {"adm": {}}, "unknown stabilizer 'adm'; did you mean 'adam'"),
+        (
+            "stabilizers",
+            {"a": {"method": "mymodels:Last"}},
+            "stabilizers.a: mymodels has no 'Last'; did you mean 'Last",
+        ),
+        (
+            "stabilizers",
+            {"a": {"method": "mymodels:Peak"}},
+            "stabilizers.a: mymodels:Peak must give a .*, it gave Peak",
+        ),
+        (
+            "stabilizers",
+            {"a": {"method": "mymodels:LastTwo", "share": 2}},
+            "stabilizers.a: .* share must lie in .* got 2",
+        ),
+        (
+            "stabilizers",
+            {"a": {"method": "mymodels:LastTwo", "shar": 2}},
+            "stabilizers.a: .* unexpected keyword .*'shar'",
+        ),
         ("probes", ["gradients"], "unknown probe 'gradients'; did you mean 'gradient'"),
         ("probes", ["gradient", "gradient"], "two of them record 'gradient'"),
         ("probes", [{"snr": {"drws": 8}}], "probes.snr.drws: unknown key; did you mean 'draws'[?] one of: draws, seed"),

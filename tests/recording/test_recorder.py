@@ -11,7 +11,6 @@ from torch import nn
 import gradscope
 from gradscope import ClassifierGuidance, GuidedSampler
 from gradscope.errors import GradscopeError
-from gradscope.recording.from_python import SamplerRecorder
 from gradscope.recording.make_schema import make_schema
 from gradscope.recording.recorder import Recorder
 from gradscope.sampling.process import Schedule
@@ -186,9 +185,7 @@ def test_an_existing_store_is_refused_before_anything_is_sampled(tmp_path, sampl
 
 
 def test_schema_keeps_tensors_in_the_asked_precision(sampler):
-    grid = SamplerRecorder(sampler, "x.zarr", [], ("a", "b"), (), {"overwrite": False, "resume": False})._grid(
-        LABELS, Schedule(sampler.scheduler, STEPS), 0, 6
-    )
+    grid = gradscope.record(sampler, "x.zarr", [])._grid(LABELS, Schedule(sampler.scheduler, STEPS), 0, 6)
     half = make_schema(grid, [Tensor("gradient"), Norm("gradient")], dtype="float16")
     assert {array.name: array.dtype for array in half.arrays} == {
         "gradient": "float16",

@@ -106,7 +106,7 @@ def test_class_0_of_one_logit_has_no_logit_of_its_own():
     [
         ({"dtype": "float64"}, "dtype: got 'float64'"),
         ({"dtype": "bfloat16"}, "one of: float32, float16"),
-        ({"codec": "auto"}, "codec: got 'auto'; one of: none, lz4"),
+        ({"codec": "zstd"}, "codec: got 'zstd'; one of: auto, none, lz4"),
         ({"tensor_samples": -1}, "tensor_samples: must be a whole number of at least 0, got -1"),
         ({"tensor_every": 0}, "tensor_every: must be a whole number of at least 1, got 0"),
         ({"classifier_name": 3}, "classifier: a name must be text, got 3"),

@@ -78,7 +78,7 @@ def _row(cell: xr.Dataset, i: int, name: str) -> dict:
     row = {"id": str(i), "cell": name, "samples": int(cell["samples"])}
     for who in NAMES:
         if f"{who}_accuracy" in cell:
-            low, high = cell[f"{who}_interval"].values
+            low, high = cell[f"{who}_accuracy_interval"].values
             row |= {who: _finite(cell[f"{who}_accuracy"]), f"{who}_low": _finite(low), f"{who}_high": _finite(high)}
     if "class_accuracy" in cell:
         shares = cell["class_accuracy"].values

@@ -1,8 +1,8 @@
-"""Tables and progress bars of the command line."""
+"""Tables of the command line."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import product
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from gradscope.analysis.in_memory import in_memory
 from gradscope.analysis.independence import also_guides, warnings
-from gradscope.store import CELL_DIMS, Grid, cell_dims
+from gradscope.store import CELL_DIMS, cell_dims
 
 
 class LastingConsole(Console):
@@ -178,7 +177,7 @@ def _accuracies(rows: xr.Dataset) -> _Columns:
         columns["own"] = lambda row: _number(row["own_accuracy"])
     if "judge_accuracy" in rows:
         columns["judge"] = lambda row: _number(row["judge_accuracy"])
-        columns["95 %"] = lambda row: "-".join(_number(bound) for bound in row["judge_interval"].values)
+        columns["95 %"] = lambda row: "-".join(_number(bound) for bound in row["judge_accuracy_interval"].values)
     return columns
 
 
@@ -223,34 +222,6 @@ def _number(value: xr.DataArray | float, digits: int = 2) -> str:
 def _samples(rows: xr.Dataset) -> str:
     low, high = int(rows["samples"].min()), int(rows["samples"].max())
     return str(low) if low == high else f"{low} to {high}"
-
-
-@contextmanager
-def recording_progress(console: Console, grid: Grid, done: int) -> Iterator[Callable[[tuple[int, ...], int], None]]:
-    """Progress bar over all steps of all cells, with `done` blocks recorded before; yields ``advance(cell, steps)``."""
-    blocks = -(-grid.samples // grid.batch_size)
-    total = int(np.prod(grid.cells)) * blocks * grid.timesteps
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("preparing", total=total, completed=done * grid.timesteps)
-
-        def advance(cell: tuple[int, ...], steps: int) -> None:
-            names = (str(grid.along(dim)[i]) for dim, i in zip(grid.cell_dims, cell, strict=True))
-            name = " / ".join(names)
-            progress.update(task, advance=steps, description=name)
-            completed = int(progress.tasks[0].completed)
-            if not console.is_terminal and completed % (blocks * grid.timesteps) == 0:
-                console.print(_plain(f"{completed}/{total} steps: {name}"))
-
-        yield advance
 
 
 def print_info(console: Console, ds: xr.Dataset) -> None:

@@ -28,8 +28,8 @@ _PREDICTIONS = {
     "unstable": "the difference of the two predictions changes its direction from one part of the run to the next: do "
     "both passes run in the same precision and mode? in half precision a small prediction_change is mostly rounding",
     "frozen": "the difference of the two predictions hardly changes: is one of them cached, or the condition ignored?",
-    "high_frequency": "the difference of the two predictions is texture: lower the scale, guide in an interval of noise "
-    "levels, or project it (gradscope.stabilizers.classifier_free)",
+    "high_frequency": "the difference of the two predictions is texture: lower the scale, guide in an interval of "
+    "noise levels, or project it (gradscope.stabilizers.classifier_free)",
     "sparse": "the two predictions differ in few elements: does the condition reach the whole sample?",
     "non_finite": "a prediction is not finite: run both passes in a wider type",
     "off_manifold": "guidance moves the sample further than the step's own noise: lower the scale, rescale or project "

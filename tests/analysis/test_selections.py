@@ -23,11 +23,21 @@ from gradscope.verification.verify import verify
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("selections") / "run.zarr"
+def stores(tmp_path_factory) -> dict[str, Path]:
+    """Stores of 12 samples for each dtype of their tensors; that of float32 has an unguided control, too."""
     torch.set_num_threads(1)
-    record_run(prepare(config(path, judge="none"), "cpu"))
-    return path
+    found = {dtype: tmp_path_factory.mktemp("copies") / f"{dtype}.zarr" for dtype in ("float32", "float16")}
+    for dtype, where in found.items():
+        guidance = {"guidance_scale": [0, 0.4] if dtype == "float32" else [0.4], "classifier_input": ["x_t"]}
+        changes = {"sampling": {"samples": 12, "num_inference_steps": 9, "batch_size": 6}, "guidance": guidance}
+        recording = {"dtype": dtype, "tensor_every": 1 if dtype == "float32" else 2}
+        record_run(prepare(config(where, judge="none", recording=recording | {"path": str(where)}, **changes), "cpu"))
+    return found
+
+
+@pytest.fixture
+def path(stores) -> Path:
+    return stores["float32"]
 
 
 SELECTIONS = {
@@ -134,19 +144,6 @@ COPIES = {
     "one step": lambda ds: ds.isel(timestep=3),
     "with an added variable": lambda ds: ds.assign(mine=2 * ds["gradient_norm"]),
 }
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory) -> dict[str, Path]:
-    """Stores of 12 samples for each dtype of their tensors; that of float32 has an unguided control, too."""
-    torch.set_num_threads(1)
-    found = {dtype: tmp_path_factory.mktemp("copies") / f"{dtype}.zarr" for dtype in ("float32", "float16")}
-    for dtype, where in found.items():
-        guidance = {"guidance_scale": [0, 0.4] if dtype == "float32" else [0.4], "classifier_input": ["x_t"]}
-        changes = {"sampling": {"samples": 12, "num_inference_steps": 9, "batch_size": 6}, "guidance": guidance}
-        recording = {"dtype": dtype, "tensor_every": 1 if dtype == "float32" else 2}
-        record_run(prepare(config(where, judge="none", recording=recording | {"path": str(where)}, **changes), "cpu"))
-    return found
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

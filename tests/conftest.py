@@ -9,7 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 # Loading all modules leaves no garbage, but the search for it would take a third of the time.
+USUAL = gc.get_threshold()
 gc.disable()
+RARE = 20_000
+"""Number of new objects after which the tests search for garbage."""
 
 
 def pytest_collection_finish() -> None:
@@ -22,13 +25,21 @@ def pytest_collection_finish() -> None:
     # Threads of a pool keep the treatment of denormals from the time of their start.
     dask.config.set(scheduler="synchronous")
     gc.freeze()  # garbage is searched for among the objects of the tests alone
-    gc.set_threshold(20_000)
+    gc.set_threshold(RARE)
     gc.enable()
 
 
 def pytest_unconfigure() -> None:
     """Let the interpreter end as usual: it frees all modules."""
     gc.unfreeze()
+
+
+@pytest.fixture
+def usual_garbage() -> Iterator[None]:
+    """Search for garbage as often as a user's process does, where a test measures memory."""
+    gc.set_threshold(*USUAL)
+    yield
+    gc.set_threshold(RARE)
 
 
 @pytest.fixture(autouse=True)

@@ -61,8 +61,8 @@ def stable_diffusion(scheduler=None):
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=16, attention_head_dim=4,
     ).eval()  # fmt: skip
     pipe = StableDiffusionPipeline(
-        vae=vae(), text_encoder=text_encoder(), tokenizer=None, unet=unet, scheduler=scheduler or DDIMScheduler(**BETAS),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=vae(), text_encoder=text_encoder(), tokenizer=None, unet=unet, safety_checker=None,
+        scheduler=scheduler or DDIMScheduler(**BETAS), feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
     def run(**settings):

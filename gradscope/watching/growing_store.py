@@ -240,7 +240,8 @@ class GrowingStore:
     def _grid(self) -> Grid:
         levels = [level or Level(np.nan, np.nan) for level in self._levels]
         constants = self._process.constants(len(self._times))
-        sigma = [constants[i].sigma if i in constants else np.nan for i in range(len(self._times))]
+        nominal = self._process.posterior_sigmas(self._times)
+        sigma = [constants[i].sigma if i in constants else nominal[i] for i in range(len(self._times))]
         return Grid(
             **{dim: tuple(self._along[dim]) for dim in CELL_DIMS},
             further={dim: tuple(values) for dim, values in self._along.items() if dim not in CELL_DIMS},

@@ -198,6 +198,7 @@ class Trail:
             timestep=evaluation.time,
             level=settings.process.level_of(evaluation),
             times=settings.process.constants(self._timeline.count).get(evaluation.index),
+            sigma=self._sigma(evaluation.index),
             next_x_t=following,
             additive=self._additive,
             label=self.label if self.label is not None else self._found_label,
@@ -225,6 +226,14 @@ class Trail:
             settings.store.final(self._block, samples)
         if last and samples is None:
             self.missing.setdefault("image", "the loop's final samples were not seen; call watched.final(x)")
+
+    def _sigma(self, index: int) -> float | None:
+        """Standard deviation of the DDPM posterior at a step of the schedule, if it is known."""
+        timeline = self._timeline
+        if timeline is None or timeline.times is None:
+            return None
+        sigma = float(self._settings.process.posterior_sigmas(timeline.times)[index])
+        return None if np.isnan(sigma) else sigma
 
     def _note(self, seen: Seen, evaluation: Evaluation) -> None:
         self.facts["steps"] += 1

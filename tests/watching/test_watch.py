@@ -379,3 +379,37 @@ def test_what_is_missing_is_named_by_the_analysis_that_needs_it(tmp_path):
     untested = gradscope.report(ds).untested
     assert "the loop calls no scheduler.step that is watched" in untested["misdirected"]
     assert json.loads(ds.attrs["unseen"]).keys() == {"shift", "image"}
+    loop = loops.RealTimeChunking()
+    run_watched(tmp_path / "e.zarr", loop, loop)
+    untested = gradscope.report(gradscope.open(tmp_path / "e.zarr")).untested
+    assert "the guide is an energy, which has no logits" in untested["vanishing"]
+    assert "the range of timesteps is not known" in untested["unstable"]
+
+
+def test_cells_that_the_loop_never_visits_count_as_no_test(tmp_path):
+    loop = loops.Plain()
+    with gradscope.watch(tmp_path / "w.zarr", **loop.watched) as watched:
+        for name, through_x0 in (("a", False), ("b", True)):
+            loop.through_x0 = through_x0
+            with watched.cell(classifier=name):
+                loop()
+    ds = gradscope.open(tmp_path / "w.zarr")
+    assert ds["written"].shape[:2] == (2, 2)
+    report = gradscope.report(ds)
+    alone = gradscope.report(ds.isel(classifier=[0], classifier_input=[0]))
+    assert report.tests == 2 * alone.tests
+
+
+def test_the_strength_of_any_scheduler_is_relative_to_the_ddpm_posterior(tmp_path):
+    """Heun steps in sigma, x_t = x_0 + sigma epsilon: the posterior's sd is s sqrt(1 - s^2 / t^2) from t to s."""
+    from diffusers import EulerDiscreteScheduler
+    from tiny_pipelines import BETAS, stable_diffusion
+
+    pipe, run = stable_diffusion(EulerDiscreteScheduler(**BETAS))
+    with gradscope.watch(tmp_path / "w.zarr", pipe):
+        run()
+    ds = gradscope.open(tmp_path / "w.zarr")
+    t = pipe.scheduler.sigmas.double().numpy()
+    np.testing.assert_allclose(ds["noise"], t[:-1], rtol=1e-6)
+    np.testing.assert_allclose(ds["sigma"], t[1:] * np.sqrt(1 - (t[1:] / t[:-1]) ** 2), rtol=1e-5)
+    assert np.isfinite(ds["effective_strength"].isel(timestep=slice(5))).all()

@@ -1,10 +1,12 @@
 """What the examples of documentation and docstrings take for granted: models, images, steps and stores."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import small_store
+import tiny_pipelines
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from small_models import SIZE, UNET, LinearClassifier
@@ -34,6 +36,8 @@ def names() -> dict[str, Any]:
         "sampler": sampler,
         "images": torch.rand(8, 3, SIZE, SIZE) * 2 - 1,
         "labels": torch.arange(8) % 4,
+        "my_loop": partial(_loop, sampler),
+        "pipe": tiny_pipelines.stable_diffusion()[0],
         "ds": small_store.evaluated(),
         "grid": _grid(shape),
         "steps": [
@@ -53,6 +57,20 @@ def make_stores(folder: Path) -> None:
     measured = [probes.Tensor("gradient"), probes.Norm("gradient")]
     with gradscope.record(_sampler(), folder / "guided.zarr", measured) as recorder:
         recorder.sample(labels=[0, 1, 2, 3], num_inference_steps=3)
+
+
+@torch.no_grad()
+def _loop(sampler: GuidedSampler, scale: float = 1.0) -> torch.Tensor:
+    """A guided sampling loop of four steps, written by hand."""
+    x, scheduler = torch.randn(4, 3, SIZE, SIZE), sampler.scheduler
+    scheduler.set_timesteps(4)
+    for t in scheduler.timesteps:
+        with torch.enable_grad():
+            seen = x.detach().requires_grad_()
+            log_prob = sampler.guidance.classifier(seen).log_softmax(dim=1)[range(4), range(4)]
+            (gradient,) = torch.autograd.grad(log_prob.sum(), seen)
+        x = scheduler.step(sampler.unet(x, t).sample, t, x).prev_sample + scale * 0.01 * gradient
+    return x
 
 
 def _sampler() -> GuidedSampler:

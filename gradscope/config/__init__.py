@@ -1,7 +1,7 @@
 """Configurations: strict models, read from YAML, with errors that name the key."""
 
 from gradscope.config.audit import AuditConfig
-from gradscope.config.classifiers import ClassifierSpec, TimmClassifier
+from gradscope.config.classifiers import ClassifierSpec, ModuleClassifier, TimmClassifier
 from gradscope.config.data import DataConfig
 from gradscope.config.evaluation import EvaluationConfig, Inception
 from gradscope.config.fields import Options, Strict, Text
@@ -20,6 +20,7 @@ __all__ = [
     "EvaluationConfig",
     "ExecutionConfig",
     "Inception",
+    "ModuleClassifier",
     "Normalize",
     "Objective",
     "Options",

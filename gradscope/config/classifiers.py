@@ -1,10 +1,10 @@
 """How a configuration names a classifier."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
-from gradscope.config.fields import Options, PathText, Positive, Strict, Text, form_of
+from gradscope.config.fields import Options, PathText, Positive, Strict, Text, form, form_of
 
 
 class TimmClassifier(Strict):
@@ -29,7 +29,29 @@ class TimmClassifier(Strict):
     """Further keyword arguments of timm.create_model."""
 
 
+class ModuleClassifier(Strict):
+    """A classifier of your own code."""
+
+    module: Text
+    """package.module:callable, which takes no arguments and gives the torch.nn.Module."""
+    takes_timestep: bool | None = None
+    """Whether the classifier is noise-aware: classifier(x, t). null: the signature of its forward says so."""
+
+
+def _mapping_form(value: Any) -> str | None:
+    """The tag of a mapping by the key that only its model has."""
+    for key, model in {"module": ModuleClassifier}.items():
+        if isinstance(value, model) or (isinstance(value, dict) and key in value):
+            return f"<{key}>"
+    return form(value)
+
+
 ClassifierSpec = Annotated[
-    Annotated[PathText, Tag("<text>")] | Annotated[TimmClassifier, Tag("<mapping>")],
-    form_of("a name (zoo:SET/NAME, CARD.yaml, package.module:callable) or a mapping of timm's keys"),
+    Annotated[PathText, Tag("<text>")]
+    | Annotated[TimmClassifier, Tag("<mapping>")]
+    | Annotated[ModuleClassifier, Tag("<module>")],
+    form_of(
+        "a name (zoo:SET/NAME, CARD.yaml, package.module:callable), a mapping of timm's keys, or {module: ...}",
+        _mapping_form,
+    ),
 ]

@@ -83,6 +83,8 @@ class GuidanceConfig(Strict):
     """Timesteps [first, end) that are guided: first <= t < end. null: all."""
     smoothgrad: SmoothGradConfig | None = None
     """Mean gradient over noised inputs of the classifier (arXiv 1706.03825), for example {samples: 4, std: 0.2}."""
+    timestep_at_x0: Count = 0
+    """Timestep at which a noise-aware classifier f(x, t) is asked about x0-hat. At x_t it is that of the noise."""
 
 
 class SamplingConfig(Strict):

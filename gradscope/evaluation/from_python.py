@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from gradscope.config import RunConfig, TimmClassifier
+from gradscope.config import RunConfig
 from gradscope.errors import GradscopeError, one_of
 from gradscope.evaluation.evaluate import evaluate_store
 from gradscope.evaluation.evaluators import (
@@ -154,8 +154,9 @@ def _guides(
 
 
 def _judge(given: Any, settings: Settings, shape: tuple[int, ...], device: torch.device) -> Classifier | None:
-    spec: nn.Module | str | TimmClassifier = given if isinstance(given, nn.Module) else settings.judge
-    return None if spec == "none" else load_classifier(spec, "judge", shape, device)
+    if isinstance(given, nn.Module):
+        return load_classifier(given, "judge", shape, device)
+    return None if settings.judge == "none" else load_classifier(settings.judge, "judge", shape, device)
 
 
 def _extractor(given: Any, settings: Settings, shape: tuple[int, ...], device: torch.device) -> Features | None:

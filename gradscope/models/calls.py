@@ -8,19 +8,21 @@ from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError
 from gradscope.models.logits import as_logits
+from probes.timed import ask
 
 
-def logits_of(classifier: nn.Module, images: Tensor) -> Tensor:
+def logits_of(classifier: nn.Module, images: Tensor, timestep: float = 0) -> Tensor:
     """Logits ``(n, classes)`` of images ``(n, channel, height, width)``; see `as_logits`.
 
-    The classifier gets a copy, in case it works in place. Gradients pass through the copy.
+    The classifier gets a copy, in case it works in place. Gradients pass through the copy. A noise-aware classifier
+    also gets the images' timestep: 0 for clean images.
 
     Raises
     ------
     GradscopeError
         It does not give one row of floating-point logits for each image.
     """
-    logits = as_logits(classifier(_copy(images, classifier)))
+    logits = as_logits(ask(classifier, _copy(images, classifier), timestep))
     if len(logits) != len(images) or not logits.is_floating_point():
         raise GradscopeError(
             f"a classifier must give one row of floating-point logits for each image; for {len(images)} images this "

@@ -134,6 +134,8 @@ class SamplerRecorder:
             "weight": guidance.weight,
             "interval": guidance.interval,
             "smoothgrad": None if guidance.smoothgrad is None else asdict(guidance.smoothgrad),
+            "takes_timestep": guidance.takes_timestep,
+            "timestep_at_x0": guidance.timestep_at_x0,
             "stabilizer": repr(sampler.stabilizer),
             "autocast": None if sampler.autocast is None else str(sampler.autocast).removeprefix("torch."),
         }

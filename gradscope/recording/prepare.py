@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradscope.config import RunConfig, TimmClassifier
+from gradscope.config import ModuleClassifier, RunConfig, TimmClassifier
 from gradscope.errors import GradscopeError
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.models.device import set_device
@@ -87,6 +87,7 @@ class Run:
             weight=settings.weight,
             interval=None if settings.interval is None else (settings.interval[0], settings.interval[1]),
             smoothgrad=None if settings.smoothgrad is None else SmoothGrad(**dict(settings.smoothgrad)),
+            timestep_at_x0=settings.timestep_at_x0,
         )
         stabilizer = self.stabilizers[self.grid.stabilizer[cell[2]]]
         autocast = execution.autocast(self.config.execution)
@@ -171,7 +172,7 @@ def _load_probes(
     """Load the probes and check that they fit every classifier; return also the probes' own classifiers, by key."""
     references: dict[str, Classifier] = {}
 
-    def load_module(spec: str | TimmClassifier, where: str) -> nn.Module:
+    def load_module(spec: str | TimmClassifier | ModuleClassifier, where: str) -> nn.Module:
         references[where] = load_classifier(spec, where, image_shape(denoiser.unet), device)
         return references[where].module
 

@@ -66,6 +66,7 @@ def test_defaults(file):
             "weight": "one",
             "interval": None,
             "smoothgrad": None,
+            "timestep_at_x0": 0,
         },
         "stabilizers": {"none": {}},
         "sampling": {
@@ -95,6 +96,8 @@ UNKNOWN = [
     ({"sampling__sample": 4}, "sampling.sample: unknown key; did you mean 'samples'? one of: scheduler, num_inf"),
     ({"classifiers__a": {"timm": "x", "num_classes": 2, "chekpoint": "y"}},
      "classifiers.a.chekpoint: unknown key; did you mean 'checkpoint'? one of: timm, checkpoint, weights, num_classes"),
+    ({"classifiers__a": {"module": "m:f", "takes_timestp": True}},
+     "classifiers.a.takes_timestp: unknown key; did you mean 'takes_timestep'? one of: module, takes_timestep"),
     ({"judge": {"timm": "x", "num_classes": 2, "meen": [0.5]}}, "judge.meen: unknown key; did you mean 'mean'?"),
     ({"evaluation": {"sampels": 4}}, "evaluation.sampels: unknown key; did you mean 'samples'? one of: extractor"),
     ({"evaluation": {"extractor": {"timm": "x", "num_classes": 2, "meen": [0.5]}}}, "evaluation.extractor.meen: "),
@@ -111,7 +114,7 @@ def test_unknown_keys_at_every_depth(changes, message):
 
 
 SCALE, LABELS, INPUT = "guidance__guidance_scale", "sampling__labels", "guidance__classifier_input"
-SPEC = "must be a name (zoo:SET/NAME, CARD.yaml, package.module:callable) or a mapping of timm's keys"
+SPEC = "must be a name (zoo:SET/NAME, CARD.yaml, package.module:callable), a mapping of timm's keys, or {module: ...}"
 PROBE = "must be a name, or a name with its options, for example {snr: {draws: 8}}"
 WRONG = [
     ("sampling__samples", "4", "sampling.samples: must be a whole number, got '4'"),
@@ -368,6 +371,7 @@ CHANGES = {
     "guidance__weight": "sigma",
     "guidance__interval": [0, 999],
     "guidance__smoothgrad": {"samples": 4, "std": 0.1},
+    "guidance__timestep_at_x0": 20,
     "stabilizers": {"none": {}, "adam": {}},
     "sampling__scheduler": "ddim",
     "sampling__num_inference_steps": 51,

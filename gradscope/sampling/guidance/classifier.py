@@ -8,12 +8,14 @@ Equation 1 of GradCheck (arXiv 2406.17399, after arXiv 2105.05233): the posterio
 - ``x0_detached``: x0-hat with the predicted noise held constant: the gradient passes the clamp and the factor
   1 / sqrt(alphas_cumprod), without a backward pass through the U-Net.
 
+A noise-aware classifier f(x, t) is asked about x_t at its timestep, and about x0-hat at t = 0, as of a clean image.
+
 With `SmoothGrad` the gradient at the classifier's input is a mean over noised inputs. The U-Net still runs once.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from numbers import Real
 from typing import Any, get_args
 
@@ -23,8 +25,9 @@ from torch import Tensor, nn
 
 import gradscope.sampling.guidance.objectives as objectives
 from gradscope.config import ClassifierInput, Normalize, Objective, Weight
-from gradscope.errors import GradscopeError, one_of
+from gradscope.errors import GradscopeError, one_of, whole_number
 from gradscope.models.calls import logits_of
+from gradscope.models.logits import timed
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
 from gradscope.sampling.process import Prediction, Schedule, Times
 
@@ -82,6 +85,11 @@ class ClassifierGuidance:
     """Timesteps ``first <= t < end`` that are guided; None for all. At others gradients are taken, the shift is 0."""
     smoothgrad: SmoothGrad | None = None
     """Average the gradient over noised inputs of the classifier; None does not."""
+    takes_timestep: bool | None = None
+    """Whether the classifier is noise-aware, f(x, t); None: the signature of its forward says so, see
+    `probes.timed.takes_timestep`."""
+    timestep_at_x0: int = 0
+    """Timestep at which a noise-aware classifier is asked about x0-hat, at least 0."""
 
     def __post_init__(self) -> None:
         choices: dict[str, Any] = {
@@ -99,6 +107,7 @@ class ClassifierGuidance:
             raise GradscopeError(
                 f"guidance.guidance_scale: must be a finite number within float32's range, got {scale!r}"
             )
+        whole_number(self.timestep_at_x0, "guidance.timestep_at_x0")
         interval = self.interval
         if interval is not None and (
             not isinstance(interval, tuple | list)
@@ -108,6 +117,11 @@ class ClassifierGuidance:
             raise GradscopeError(
                 f"guidance.interval: must be two timesteps, first <= t < end, or None; got {interval!r}"
             )
+
+    @cached_property
+    def _asked(self) -> nn.Module:
+        """The classifier in the form that `logits_of` asks at a timestep."""
+        return timed(self.classifier, self.takes_timestep)
 
     def evaluate(
         self,
@@ -140,6 +154,7 @@ class ClassifierGuidance:
         """
         x = x_t.detach().requires_grad_()
         defined = self.classifier_input != "x0_detached" or times.alphas_cumprod > 0
+        asked_at = self._timestep(times)
         with torch.enable_grad():
             prediction = self._predict(x, times, schedule, denoise)
             if self.classifier_input == "x0" and not prediction.native.requires_grad:
@@ -149,7 +164,7 @@ class ClassifierGuidance:
                 )
             seen = self._seen(x, prediction, times, schedule) if defined else prediction.pred_original_sample
             with torch.set_grad_enabled(self.smoothgrad is None and defined):
-                logits = (_checked_logits if times.step == 0 else logits_of)(self.classifier, seen)
+                logits = (_checked_logits if times.step == 0 else logits_of)(self._asked, seen, asked_at)
             if times.step == 0:
                 _check_labels(label, logits, self.objective)
             value, log_factor = objectives.scores(self.objective, logits, label)
@@ -159,7 +174,7 @@ class ClassifierGuidance:
                 gradient = objectives.slope(value, x)
             else:
                 at_seen, log_factor = self.smoothgrad.gradient(
-                    lambda c: objectives.scores(self.objective, logits_of(self.classifier, c), label),
+                    lambda c: objectives.scores(self.objective, logits_of(self._asked, c, asked_at), label),
                     seen,
                     seeds,
                     times.step,
@@ -176,9 +191,8 @@ class ClassifierGuidance:
         """See `GuidedStep.objective`."""
         # x_t needs no prediction, so the U-Net does not run.
         prediction = None if self.classifier_input == "x_t" else self._predict(x, times, schedule, denoise)
-        return objectives.value(
-            self.objective, logits_of(self.classifier, self._seen(x, prediction, times, schedule)), label
-        )
+        seen = self._seen(x, prediction, times, schedule)
+        return objectives.value(self.objective, logits_of(self._asked, seen, self._timestep(times)), label)
 
     def _predict(self, x: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Prediction:
         """The denoiser's prediction at x; only x0 needs a graph through the U-Net."""
@@ -192,6 +206,10 @@ class ClassifierGuidance:
         if self.classifier_input == "x0":
             return prediction.pred_original_sample
         return schedule.original_sample(x, prediction.model_output, times)
+
+    def _timestep(self, times: Times) -> float:
+        """The timestep of the classifier's input."""
+        return times.timestep if self.classifier_input == "x_t" else self.timestep_at_x0
 
     def check_interval(self, schedule: Schedule) -> None:
         """Raise GradscopeError if the interval covers none of the schedule's timesteps."""
@@ -217,10 +235,10 @@ class ClassifierGuidance:
         return self.guidance_scale * weights[self.weight]
 
 
-def _checked_logits(classifier: nn.Module, seen: Tensor) -> Tensor:
+def _checked_logits(classifier: nn.Module, seen: Tensor, timestep: float) -> Tensor:
     """Logits at the first step, with an error that explains why a classifier does not fit."""
     try:
-        return logits_of(classifier, seen)
+        return logits_of(classifier, seen, timestep)
     except (GradscopeError, torch.OutOfMemoryError):
         raise
     except Exception as error:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from probes.belief import Belief
     from probes.catalogue import CATALOGUE
     from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
+    from probes.energy import ObjectiveValue
     from probes.fractions import SOURCES, FiniteFraction, Fractions
     from probes.groups import NAMED
     from probes.layers import Layers
@@ -47,6 +48,7 @@ _MODULES = {
     "NAMED": "groups",
     "NoiseAdded": "strength",
     "Norm": "norms",
+    "ObjectiveValue": "energy",
     "Probe": "probe",
     "ReferenceCosine": "reference",
     "SOURCES": "fractions",
@@ -81,6 +83,7 @@ __all__ = [
     "NAMED",
     "NoiseAdded",
     "Norm",
+    "ObjectiveValue",
     "Probe",
     "ReferenceCosine",
     "SOURCES",

@@ -110,6 +110,14 @@ _TABLE = [
         Variable("predicted_class", "class that the guide predicts", "argmax_k f(c)[k]", dtype="int16", low=0.0),
     ),
     *_rows(
+        "energy",
+        Variable(
+            "energy",
+            "value of the guide's objective",
+            "log p(y | c(x_t)), its logit, an energy E(x_t, t, x_0), or sum_k weight_k objective_k",
+        ),
+    ),
+    *_rows(
         "norms",
         Variable("gradient_norm", "l2 norm of the gradient", "|gradient|_2", logarithmic=True, low=0.0, headline=True),
         Variable("update_norm", "l2 norm of the update", "|update|_2", logarithmic=True, low=0.0),

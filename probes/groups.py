@@ -6,6 +6,7 @@ from inspect import signature
 from probes.attribution import Attribution
 from probes.belief import Belief
 from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
+from probes.energy import ObjectiveValue
 from probes.fractions import Fractions
 from probes.layers import Layers
 from probes.norms import Norm
@@ -45,6 +46,7 @@ NAMED: Mapping[str, Callable[..., list[Probe]]] = {
     ],
     "strength": lambda: [EffectiveStrength(), CosineBetween("shift", "direction"), NoiseAdded(), Unguided()],
     "belief": lambda: [Belief()],
+    "energy": lambda: [ObjectiveValue()],
     "fractions": lambda: [Fractions()],
     "sensitivity": lambda: [GradientLipschitz()],
     "spectrum": lambda: [Spectrum()],

@@ -167,13 +167,19 @@ class GuidedSampler:
                 state = self.stabilizer.init(x_t.double())
             for times in schedule.times:
                 with torch.inference_mode(False), torch.no_grad():
-                    step, state = self._step(x_t, label, state, times, schedule, seeds, noise)
+                    step, state = self._step(x_t, label, state, times, schedule, seeds, first_sample, noise)
                 yield step
                 assert step.prev_sample is not None
                 x_t = step.prev_sample
 
     def evaluate(
-        self, x_t: Tensor, label: Tensor, times: Times, schedule: Schedule, seeds: Sequence[int] = ()
+        self,
+        x_t: Tensor,
+        label: Tensor,
+        times: Times,
+        schedule: Schedule,
+        seeds: Sequence[int] = (),
+        first_sample: int = 0,
     ) -> Evidence:
         """Gradient and prediction at x_t; see `ClassifierGuidance.evaluate`."""
 
@@ -181,7 +187,7 @@ class GuidedSampler:
             with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
                 return output_of(self.unet, x, times.timestep)
 
-        return self.guidance.evaluate(x_t, label, times, schedule, denoise, seeds)
+        return self.guidance.evaluate(x_t, label, times, schedule, denoise, seeds, first_sample)
 
     def _step(
         self,
@@ -191,9 +197,10 @@ class GuidedSampler:
         times: Times,
         schedule: Schedule,
         seeds: list[int],
+        first_sample: int,
         noise: BlockNoise,
     ) -> tuple[GuidedStep, Any]:
-        evidence = self.evaluate(x_t, label, times, schedule, seeds)
+        evidence = self.evaluate(x_t, label, times, schedule, seeds, first_sample)
         prediction = evidence.prediction
         # A gradient that is not finite must enter neither the stabiliser's state nor the sample.
         finite = torch.isfinite(evidence.gradient).flatten(1).all(dim=1)
@@ -215,6 +222,7 @@ class GuidedSampler:
             pred_original_sample=prediction.pred_original_sample,
             clip_range=schedule.clip_range,
             logits=evidence.logits,
+            energy=evidence.energy,
             update=update,
             direction=direction,
             shift=shift,

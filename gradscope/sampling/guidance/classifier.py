@@ -26,8 +26,8 @@ from torch import Tensor, nn
 import gradscope.sampling.guidance.objectives as objectives
 from gradscope.config import ClassifierInput, Normalize, Objective, Weight
 from gradscope.errors import GradscopeError, one_of, whole_number
-from gradscope.models.calls import logits_of
 from gradscope.models.logits import timed
+from gradscope.sampling.guidance.guides import Look, ask, needs_x_0, without_logits
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
 from gradscope.sampling.process import Prediction, Schedule, Times
 
@@ -42,8 +42,10 @@ class Evidence:
     gradient: Tensor
     """Gradient of the objective with respect to x_t, ``(n, channel, height, width)``. It is float64, since the gradient
     of a saturated guide lies below float32's range."""
-    logits: Tensor
-    """Logits ``(n, classes)`` of the input without SmoothGrad's noise."""
+    logits: Tensor | None
+    """Logits ``(n, classes)`` of the input without SmoothGrad's noise; None for an energy and for a sum."""
+    energy: Tensor
+    """The objective itself at that input, ``(n,)``, float64."""
     prediction: Prediction
     objective: Callable[[Tensor, Tensor], Tensor]
     """The objective as a function of x_t and labels; see `GuidedStep.objective`."""
@@ -55,7 +57,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class ClassifierGuidance:
-    """A classifier and its settings as a guide.
+    """A guide and its settings: a classifier, an `Energy`, or a `WeightedSum`.
 
     Raises
     ------
@@ -69,14 +71,15 @@ class ClassifierGuidance:
     """
 
     classifier: nn.Module
-    """Maps images ``(n, channel, height, width)`` in the denoiser's range to logits ``(n, classes)``; see `as_logits`.
-    It gets a copy of its input in the type of its weights."""
+    """The guide. A classifier maps images ``(n, channel, height, width)`` in the denoiser's range to logits
+    ``(n, classes)``, see `as_logits`; it gets a copy of its input in the type of its weights. An `Energy` is any
+    function, and a `WeightedSum` several guides."""
     classifier_input: ClassifierInput = "x_t"
-    """Input of the classifier: ``x_t``, ``x0`` or ``x0_detached``."""
+    """Input of the classifier: ``x_t``, ``x0`` or ``x0_detached``. See `Energy` for what it means there."""
     guidance_scale: float = 1.0
     """Factor of the shift. 0 takes gradients without guiding; below 0 guidance steers away from the target."""
     objective: Objective = "log_prob"
-    """Function to differentiate: the target's log-probability (``log_prob``) or logit (``logit``)."""
+    """Function of a classifier to differentiate: the target's log-probability (``log_prob``) or logit (``logit``)."""
     normalize: Normalize = "l2"
     """``l2`` divides each sample's update by its norm; ``none`` does not."""
     weight: Weight = "one"
@@ -92,6 +95,13 @@ class ClassifierGuidance:
     """Timestep at which a noise-aware classifier is asked about x0-hat, at least 0."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.classifier, nn.Module):
+            got = type(self.classifier).__name__
+            raise GradscopeError(f"classifier: must be a torch.nn.Module, or gradscope.Energy(function); got {got}")
+        if (kind := without_logits(self.classifier)) and self.takes_timestep is not None:
+            raise GradscopeError(f"guidance.takes_timestep: concerns a classifier, but the guide is {kind}")
+        if self.smoothgrad is not None and needs_x_0(self.classifier):
+            raise GradscopeError("guidance.smoothgrad: adds noise to the input of a classifier, which an energy lacks")
         choices: dict[str, Any] = {
             "classifier_input": ClassifierInput,
             "objective": Objective,
@@ -119,8 +129,8 @@ class ClassifierGuidance:
             )
 
     @cached_property
-    def _asked(self) -> nn.Module:
-        """The classifier in the form that `logits_of` asks at a timestep."""
+    def _guide(self) -> nn.Module:
+        """The guide in the form that `ask` takes."""
         return timed(self.classifier, self.takes_timestep)
 
     def evaluate(
@@ -131,6 +141,7 @@ class ClassifierGuidance:
         schedule: Schedule,
         denoise: Denoise,
         seeds: Sequence[int] = (),
+        first_sample: int = 0,
     ) -> Evidence:
         """Gradient and prediction at x_t, with one pass of the U-Net.
 
@@ -146,15 +157,17 @@ class ClassifierGuidance:
             The denoiser's output at this timestep, for any number of samples.
         seeds
             Seeds of SmoothGrad's noise, one per sample.
+        first_sample
+            Number of the first sample in the run, which chooses the targets of an `Energy`.
 
         Raises
         ------
         GradscopeError
-            Classifier and images or labels do not fit each other, or an output has no graph to differentiate.
+            Guide and images or labels do not fit each other, or an output has no graph to differentiate.
         """
         x = x_t.detach().requires_grad_()
+        samples = range(first_sample, first_sample + len(x))
         defined = self.classifier_input != "x0_detached" or times.alphas_cumprod > 0
-        asked_at = self._timestep(times)
         with torch.enable_grad():
             prediction = self._predict(x, times, schedule, denoise)
             if self.classifier_input == "x0" and not prediction.native.requires_grad:
@@ -162,50 +175,59 @@ class ClassifierGuidance:
                     "guidance.classifier_input: x0 is differentiated through the denoiser, but its output has no "
                     "graph: does it run under torch.no_grad or inference_mode, or detach? Otherwise take x0_detached"
                 )
-            seen = self._seen(x, prediction, times, schedule) if defined else prediction.pred_original_sample
+            look = self._look(x, prediction, times, schedule, samples)
             with torch.set_grad_enabled(self.smoothgrad is None and defined):
-                logits = (_checked_logits if times.step == 0 else logits_of)(self._asked, seen, asked_at)
-            if times.step == 0:
-                _check_labels(label, logits, self.objective)
-            value, log_factor = objectives.scores(self.objective, logits, label)
+                scores, logits = ask(self._guide, look._replace(is_first=times.step == 0), label, self.objective)
+            log_factor = scores.log_factor
             if not defined:
                 gradient = torch.zeros_like(x, requires_grad=False)
             elif self.smoothgrad is None:
-                gradient = objectives.slope(value, x)
+                gradient = objectives.slope(scores.value, x)
             else:
                 at_seen, log_factor = self.smoothgrad.gradient(
-                    lambda c: objectives.scores(self.objective, logits_of(self._asked, c, asked_at), label),
-                    seen,
+                    lambda c: ask(self._guide, look._replace(seen=c), label, self.objective).scores,
+                    look.seen,
                     seeds,
                     times.step,
                 )
-                (gradient,) = torch.autograd.grad(seen, x, at_seen)
+                (gradient,) = torch.autograd.grad(look.seen, x, at_seen)
             gradient = objectives.scaled(gradient, log_factor)
         prediction = Prediction(
             prediction.native.detach(), prediction.model_output.detach(), prediction.pred_original_sample.detach()
         )
-        objective = partial(self._objective, times=times, schedule=schedule, denoise=denoise)
-        return Evidence(gradient, logits.detach(), prediction, objective, log_factor, defined)
+        objective = partial(self._objective, times=times, schedule=schedule, denoise=denoise, samples=samples)
+        return Evidence(
+            gradient,
+            None if logits is None else logits.detach(),
+            scores.objective.detach(),
+            prediction,
+            objective,
+            log_factor,
+            defined,
+        )
 
-    def _objective(self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Tensor:
+    def _objective(
+        self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise, samples: range
+    ) -> Tensor:
         """See `GuidedStep.objective`."""
-        # x_t needs no prediction, so the U-Net does not run.
-        prediction = None if self.classifier_input == "x_t" else self._predict(x, times, schedule, denoise)
-        seen = self._seen(x, prediction, times, schedule)
-        return objectives.value(self.objective, logits_of(self._asked, seen, self._timestep(times)), label)
+        # A classifier of x_t needs no prediction, so the U-Net does not run.
+        is_needed = self.classifier_input != "x_t" or needs_x_0(self._guide)
+        prediction = self._predict(x, times, schedule, denoise) if is_needed else None
+        look = self._look(x, prediction, times, schedule, samples)
+        return ask(self._guide, look, label, self.objective).scores.objective
 
     def _predict(self, x: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Prediction:
         """The denoiser's prediction at x; only x0 needs a graph through the U-Net."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.classifier_input == "x0"):
             return schedule.predict(denoise(x), x, times)
 
-    def _seen(self, x: Tensor, prediction: Prediction | None, times: Times, schedule: Schedule) -> Tensor:
-        """The classifier's input, differentiable in x."""
-        if prediction is None or self.classifier_input == "x_t":
-            return x
-        if self.classifier_input == "x0":
-            return prediction.pred_original_sample
-        return schedule.original_sample(x, prediction.model_output, times)
+    def _look(self, x: Tensor, prediction: Prediction | None, times: Times, schedule: Schedule, samples: range) -> Look:
+        """What the guide sees, differentiable in x as `classifier_input` says."""
+        x_0 = None if prediction is None else prediction.pred_original_sample
+        if prediction is not None and self.classifier_input == "x0_detached" and times.alphas_cumprod > 0:
+            x_0 = schedule.original_sample(x, prediction.model_output, times)
+        seen = x if x_0 is None or self.classifier_input == "x_t" else x_0
+        return Look(x, times.timestep, x_0, seen, self._timestep(times), samples)
 
     def _timestep(self, times: Times) -> float:
         """The timestep of the classifier's input."""
@@ -233,30 +255,3 @@ class ClassifierGuidance:
             "variance": times.sigma_step**2,
         }
         return self.guidance_scale * weights[self.weight]
-
-
-def _checked_logits(classifier: nn.Module, seen: Tensor, timestep: float) -> Tensor:
-    """Logits at the first step, with an error that explains why a classifier does not fit."""
-    try:
-        return logits_of(classifier, seen, timestep)
-    except (GradscopeError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        shape = " x ".join(map(str, seen.shape[1:]))
-        raise GradscopeError(
-            f"classifier: {type(classifier).__name__} fails on images of {shape} (channel, height, width), as the "
-            f"denoiser makes them: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _check_labels(label: Tensor, logits: Tensor, objective: Objective) -> None:
-    """Check labels before the first gather: on CUDA an index out of range makes the device unusable."""
-    classes = logits.shape[1]
-    low, high = int(label.min()), int(label.max())
-    if low < 0 or high >= classes:
-        raise GradscopeError(f"labels: the classifier has classes 0 to {classes - 1}, got {low if low < 0 else high}")
-    if objective == "logit" and classes == 2 and low == 0 and not logits[:, 0].any():
-        raise GradscopeError(
-            "guidance.objective: this guide gives one logit, for class 1; class 0 has no logit to differentiate; take "
-            "log_prob"
-        )

@@ -269,7 +269,7 @@ _TABLE = [
     Variable(
         "nonfinite_source",
         "where a value that is not finite appears first",
-        "0 nowhere, 1 x_t, 2 model_output, 3 logits, 4 gradient",
+        "0 nowhere, 1 x_t, 2 model_output, 3 logits or energy, 4 gradient",
         dtype="int8",
         low=0.0,
         high=4.0,

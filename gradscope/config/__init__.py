@@ -5,6 +5,7 @@ from gradscope.config.classifiers import ClassifierSpec, ModuleClassifier, TimmC
 from gradscope.config.data import DataConfig
 from gradscope.config.evaluation import EvaluationConfig, Inception
 from gradscope.config.fields import Options, Strict, Text
+from gradscope.config.guides import EnergyGuide, GuideSpec, SumGuide
 from gradscope.config.loading import apply, check, load, read_yaml
 from gradscope.config.messages import error_lines
 from gradscope.config.presets import find, preset_folder, presets
@@ -17,8 +18,10 @@ __all__ = [
     "ClassifierSpec",
     "DataConfig",
     "DenoiserEvaluation",
+    "EnergyGuide",
     "EvaluationConfig",
     "ExecutionConfig",
+    "GuideSpec",
     "Inception",
     "ModuleClassifier",
     "Normalize",
@@ -26,6 +29,7 @@ __all__ = [
     "Options",
     "RunConfig",
     "Strict",
+    "SumGuide",
     "Text",
     "TimmClassifier",
     "TrainClassifierConfig",

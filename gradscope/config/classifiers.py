@@ -38,12 +38,14 @@ class ModuleClassifier(Strict):
     """Whether the classifier is noise-aware: classifier(x, t). null: the signature of its forward says so."""
 
 
-def _mapping_form(value: Any) -> str | None:
-    """The tag of a mapping by the key that only its model has."""
-    for key, model in {"module": ModuleClassifier}.items():
-        if isinstance(value, model) or (isinstance(value, dict) and key in value):
-            return f"<{key}>"
-    return form(value)
+_MARKS = {"<module>": ("module", "takes_timestep"), "<energy>": ("energy", "target"), "<sum>": ("sum",)}
+"""By tag: the keys that only this mapping has. One without any of them is timm's."""
+
+
+def form_of_mapping(value: Any) -> str | None:
+    """The member of a union that a value is meant for; a mapping shows it by its keys."""
+    given = value if isinstance(value, dict) else getattr(type(value), "model_fields", ())
+    return next((tag for tag, keys in _MARKS.items() if any(key in given for key in keys)), form(value))
 
 
 ClassifierSpec = Annotated[
@@ -52,6 +54,6 @@ ClassifierSpec = Annotated[
     | Annotated[ModuleClassifier, Tag("<module>")],
     form_of(
         "a name (zoo:SET/NAME, CARD.yaml, package.module:callable), a mapping of timm's keys, or {module: ...}",
-        _mapping_form,
+        form_of_mapping,
     ),
 ]

@@ -15,6 +15,7 @@ from gradscope.evaluation.evaluators import (
     IN_PYTHON,
     Evaluators,
     Settings,
+    guiding_classifiers,
     recorded_run,
     settings_of,
     tell_what_is_missing,
@@ -22,6 +23,7 @@ from gradscope.evaluation.evaluators import (
 from gradscope.evaluation.features import Features, load_extractor
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.models.weights import state_hash
+from gradscope.sampling.guidance.guides import without_logits
 from gradscope.sampling.sampler import frozen
 from gradscope.store import open_store
 from gradscope.store.attributes import nested
@@ -94,7 +96,7 @@ def evaluate(
             _judge(judge, settings, shape, device),
             _extractor(extractor, settings, shape, device),
         )
-        tell_what_is_missing(found, IN_PYTHON, tell)
+        tell_what_is_missing(found, run, IN_PYTHON, tell)
         evaluate_store(path, found, device, tell)
     return open_store(path)
 
@@ -143,10 +145,12 @@ def _guides(
     device: torch.device,
 ) -> dict[str, Classifier]:
     named = _named(guide, ds)
-    specs: dict[str, Any] = {} if run is None else {k: v for k, v in run.classifiers.items() if k not in named}
+    specs = {name: spec for name, spec in guiding_classifiers(run).items() if name not in named}
     found = {name: load_classifier(spec, f"classifiers.{name}", shape, device) for name, spec in specs.items()}
     begun = nested(ds.attrs, "weights_sha256")
     for name, module in named.items():
+        if kind := without_logits(module):
+            raise GradscopeError(f"guide: {name!r} is {kind}, which predicts no class; leave it out")
         if begun.get(f"classifiers.{name}") not in (None, state_hash(module)):
             raise GradscopeError(f"guide: the weights of {name!r} are not those with which the store was recorded")
         found[name] = load_classifier(module, f"guide {name!r}", shape, device)

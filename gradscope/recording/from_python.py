@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import GradscopeError, whole_number
-from gradscope.recording.load_probes import check_attaching
+from gradscope.recording.load_probes import check_attaching, check_guide
 from gradscope.recording.measure import check_probes
 from gradscope.recording.provenance import provenance
 from gradscope.recording.recorder import Recorder
@@ -89,6 +89,7 @@ class SamplerRecorder:
         labels = class_labels(labels)
         sampler = self._sampler
         size = len(labels) if batch_size is None else whole_number(batch_size, "batch_size", least=1)
+        check_guide(self._probes, sampler.guidance.classifier, self._names[0], "probes")
         check_attaching(self._probes, sampler.modules, "probes")
         grid = self._grid(labels, sampler.schedule(num_inference_steps), seed, size)
         attributes = self._attributes()

@@ -11,6 +11,7 @@ from gradscope.config import ClassifierSpec, Strict, error_lines
 from gradscope.errors import GradscopeError, one_of
 from gradscope.models import foreign
 from gradscope.recording.measure import check_probe
+from gradscope.sampling.guidance.guides import without_logits
 from probes import NAMED, Probe, attach_all
 
 LoadModule = Callable[[Any, str], nn.Module]
@@ -57,6 +58,16 @@ def check_attaching(probes: Sequence[Probe], modules: Mapping[str, nn.Module], w
             pass
     except ValueError as error:
         raise GradscopeError(f"{where}: {error}") from error
+
+
+def check_guide(probes: Sequence[Probe], guide: nn.Module, name: str, where: str) -> None:
+    """Raise GradscopeError if a probe needs logits and the guide gives none; the message begins with `where`."""
+    kind = without_logits(guide)
+    if kind and (lacking := [type(probe).__name__ for probe in probes if "logits" in probe.needs]):
+        raise GradscopeError(
+            f"{where}: {lacking[0]} needs the logits of a classifier, but {name} is {kind} and has none; leave this "
+            "probe out (the probe `energy` records the objective of any guide)"
+        )
 
 
 class _Options(Strict):

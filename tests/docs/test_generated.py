@@ -73,7 +73,10 @@ def test_every_key_of_a_configuration_is_described():
     assert listed["guidance.objective"][1:3] == ["log_prob or logit", "log_prob"]
     assert listed["guidance.interval"][1:3] == ["list of 2: whole numbers or null", "null"]
     assert listed["sampling"][1:3] == ["the keys below", "-"]
-    assert listed["judge"][1:3] == ["text or [mapping](#timmclassifier)", "none"]
+    assert listed["judge"][1:3] == [
+        "text or [mapping with timm](#timmclassifier) or [mapping with module](#moduleclassifier)",
+        "none",
+    ]
     assert listed["evaluation.data"][1] == "[mapping](#dataconfig) or null"
     assert "evaluation.data.size" not in listed  # it has the table of its section
     assert all(row[3] for row in listed.values())

@@ -111,7 +111,8 @@ class GuidedSampler:
         Parameters
         ----------
         labels
-            Target class of each sample: a sequence, an array or a tensor of integers.
+            Target class of each sample: a sequence, an array or a tensor of integers. For an energy, which knows no
+            classes, their number alone counts.
         num_inference_steps
             Number of steps, which the scheduler spaces.
         seed, first_sample

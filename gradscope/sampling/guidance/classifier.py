@@ -1,4 +1,4 @@
-"""Classifier guidance: the gradient of log p(y | input) with respect to x_t.
+"""Guidance by a classifier, or another guide: the gradient of log p(y | input) with respect to x_t.
 
 Equation 1 of GradCheck (arXiv 2406.17399, after arXiv 2105.05233): the posterior mean is shifted by
 ``guidance_scale * weight_t * direction``. The classifier sees

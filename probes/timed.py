@@ -56,7 +56,8 @@ def ask(module: nn.Module, x: Tensor, timestep: float | Tensor) -> Any:
 def _parameter(module: nn.Module) -> Parameter | None:
     """The parameter of ``module.forward`` that takes the timestep."""
     try:
-        parameters = list(signature(module.forward).parameters.values())
+        # torch.compile wraps the module in one whose forward takes anything
+        parameters = list(signature(getattr(module, "_orig_mod", module).forward).parameters.values())
     except (TypeError, ValueError):  # compiled code may show no signature
         return None
     required = [p for p in parameters if p.kind in _POSITIONAL and p.default is Parameter.empty]

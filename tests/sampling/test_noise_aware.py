@@ -109,6 +109,8 @@ def test_smoothgrad_and_the_objective_ask_at_the_same_timestep(unet):
         (Wrapped(), True),
         (Hidden(), False),
         (LinearClassifier(), False),
+        (torch.compile(NoiseAware()), True),
+        (torch.compile(LinearClassifier()), False),
         (nn.Sequential(nn.Flatten()), False),
         (torch.jit.trace(LinearClassifier(), torch.zeros(1, 3, SIZE, SIZE)), False),
     ],

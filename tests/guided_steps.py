@@ -31,6 +31,7 @@ def make_steps(count=5, scale=1.0, dtype=torch.float32):
             pred_original_sample=image().clamp(-1, 1),
             clip_range=1.0,
             logits=torch.randn(N, 3, generator=generator) * 5,
+            energy=torch.linspace(-3, 0, N, dtype=torch.float64),
             update=image(dtype) * scale,
             direction=image(),
             shift=image() * 0.01,

@@ -5,7 +5,6 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,13 +53,17 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Sound stores by kind; tests must not change them."""
+    """Sound stores by kind, the same for all modules; tests must not change them."""
 
-    @cache
     def store(kind: str) -> Path:
-        return make(tmp_path_factory.mktemp("sound") / "s.zarr", KINDS[kind])
+        if kind not in _made:
+            _made[kind] = make(tmp_path_factory.mktemp("sound") / "s.zarr", KINDS[kind])
+        return _made[kind]
 
     return store
+
+
+_made: dict[str, Path] = {}
 
 
 def make(path: Path, kind: Kind) -> Path:

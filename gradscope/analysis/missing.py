@@ -2,6 +2,7 @@
 
 import xarray as xr
 
+from gradscope.analysis.watched import unseen
 from gradscope.errors import GradscopeError, one_of
 from probes.catalogue import CATALOGUE
 
@@ -38,6 +39,8 @@ def absent(ds: xr.Dataset, name: str) -> str:
     """
     if name in ds:
         return ""
+    if reason := unseen(ds, name):
+        return reason
     if name in CATALOGUE and (probe := CATALOGUE[name].probe):
         return f"{name} is not in this store; the probe `{probe}` records it: add it under `probes`"
     if name == "judge_prediction" and "own_prediction" in ds:

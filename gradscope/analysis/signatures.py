@@ -30,6 +30,7 @@ from gradscope.analysis.outcome_signatures import (
 from gradscope.analysis.pair_signatures import over_regularised
 from gradscope.analysis.selections import restore_dims
 from gradscope.analysis.verdicts import class_names
+from gradscope.analysis.watched import in_its_terms, not_at_x_t
 from gradscope.store.dims import over, sample_dims
 
 CURVES = (*DIRECTIONS, *MAGNITUDES)
@@ -97,6 +98,7 @@ def find(ds: xr.Dataset) -> list[Finding]:
             continue
         if "non_finite" in tested:
             found += _if_found(non_finite(cell, where))
+        found += _if_found(not_at_x_t(cell, where))
         if where["guidance_scale"] == 0:
             continue
         found += _over_timesteps(cell, where, guided, tested, level)
@@ -106,7 +108,7 @@ def find(ds: xr.Dataset) -> list[Finding]:
         found += _in_final_samples(cell, control, where, guided, tested, level)
         if "over_regularised" in tested and where["stabilizer"] != _UNSTABILISED:
             pairs.append((cell, _cell(ds, {**where, "stabilizer": _UNSTABILISED}), where))
-    return ranked(found + over_regularised(pairs))
+    return ranked(in_its_terms(ds, finding) for finding in found + over_regularised(pairs))
 
 
 def number_of_tests(ds: xr.Dataset) -> int:

@@ -9,7 +9,8 @@ from gradscope.analysis.verdicts import class_names
 _ROUNDING = 1e-5  # relative error of values stored as float32
 _OUTCOMES = {
     **dict.fromkeys(("own_accuracy", "judge_accuracy", "class_accuracy", "precision", "recall", "coverage"), (0, 1)),
-    **dict.fromkeys(("density", "confusion", "transfer_ratio"), (0, np.inf)),
+    **dict.fromkeys(("density", "confusion"), (0, np.inf)),
+    "transfer_ratio": (-np.inf, np.inf),  # below 0 where the judge is right less often than by chance
 }
 """Ranges of the arrays that an evaluation adds, and of their intervals."""
 _FINITE = ("alphas_cumprod", "sigma", "guidance_scale")

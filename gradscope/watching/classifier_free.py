@@ -2,8 +2,9 @@
 
 The loop gives the scheduler a guided prediction G. It is fitted, for each sample and in float64, by the parts of the
 denoiser's outputs, G = a p + b q. Guidance is G = k (u + w (c - u)) (arXiv 2207.12598), where k is 1, or the factor of
-rescaled guidance (arXiv 2305.08891). So a / (a + b) and b / (a + b) are w and 1 - w: the part with at least 1 is the
-conditional one, that with at most 0 the unconditional one. Between 0 and 1 the order is undecidable.
+rescaled guidance (arXiv 2305.08891). So a / (a + b) and b / (a + b) are w and 1 - w: for w above 1, the part with more
+than 1 is the conditional one. Between 0 and 1 the order is undecidable, unless another step of the run told it. Guidance
+away from the condition, w < 0, looks like guidance towards the other one with 1 - w.
 """
 
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ class Guided:
     """w in u + w (c - u): 1 is no guidance."""
     residual: float
     """Largest relative residual of the fit."""
+    order: int
+    """Index of the conditional part."""
     rescaled: bool
     """Whether the guided prediction was multiplied by a factor."""
 
@@ -55,7 +58,7 @@ def parts_of(outputs: Sequence[Tensor], samples: int, shape: torch.Size) -> list
     return parts
 
 
-def guided_by(prediction: Tensor, parts: Sequence[Tensor], conditional: Tensor | None = None) -> Guided | None:
+def guided_by(prediction: Tensor, parts: Sequence[Tensor], order: int | None = None) -> Guided | None:
     """How a prediction is guided; None if it is one of the parts, unchanged or negated, and there is no other.
 
     Parameters
@@ -64,8 +67,8 @@ def guided_by(prediction: Tensor, parts: Sequence[Tensor], conditional: Tensor |
         What the scheduler gets, ``(n, *sample)``.
     parts
         The denoiser's predictions for the same samples.
-    conditional
-        The conditional one, if it is known.
+    order
+        Index of the conditional one, if it is known.
 
     Raises
     ------
@@ -90,6 +93,8 @@ def guided_by(prediction: Tensor, parts: Sequence[Tensor], conditional: Tensor |
     if len(rows) != 2:
         raise Undecidable(f"the denoiser made {len(rows)} predictions a sample; classifier-free guidance has two")
     first, second = rows
+    if torch.equal(first, second):
+        raise Undecidable("the denoiser's two predictions are the same: the condition changes nothing")
     a, b = _coefficients(target, first, second)
     residual = _residual(target, a[:, None] * first + b[:, None] * second)
     if residual > RESIDUAL.get(kind, 1e-5):
@@ -98,13 +103,14 @@ def guided_by(prediction: Tensor, parts: Sequence[Tensor], conditional: Tensor |
         )
     total = a + b
     shares = (a / total).median().item(), (b / total).median().item()
-    order = _order(shares, _MARGIN.get(kind, 1e-3), [part is conditional for part in parts])
+    order = _order(shares, _MARGIN.get(kind, 1e-3)) if order is None else order
     sign = torch.sign(total.median()).to(parts[0])
     return Guided(
         sign * parts[order],
         sign * parts[1 - order],
         shares[order],
         residual,
+        order,
         bool(((total.abs() - 1).abs() > _MARGIN.get(kind, 1e-3)).any()),
     )
 
@@ -128,16 +134,14 @@ def _coefficients(target: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor
     return solved[:, 0] / 2 - solved[:, 1], solved[:, 0] / 2 + solved[:, 1]
 
 
-def _order(shares: tuple[float, float], margin: float, known: Sequence[bool]) -> int:
+def _order(shares: tuple[float, float], margin: float) -> int:
     """Index of the conditional part."""
-    if any(known):
-        return list(known).index(True)
     for i in (0, 1):
-        if shares[i] >= 1 - margin and shares[1 - i] <= margin:
+        if shares[i] > 1 + margin:
             return i
     raise Undecidable(
-        f"the scheduler's prediction lies between the denoiser's two (shares {shares[0]:.3g} and {shares[1]:.3g}), so "
-        "which one is conditional is not known"
+        f"the scheduler's prediction is one of the denoiser's two or lies between them (shares {shares[0]:.3g} and "
+        f"{shares[1]:.3g}), so which one is conditional is not known"
     )
 
 

@@ -1,7 +1,7 @@
 """A store that grows: made at the first step, then longer along cells and samples."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -99,7 +99,7 @@ class GrowingStore:
     probes
         What to record; None for all usual probes that can measure the first step.
     sample_dims
-        Names of a sample's dimensions.
+        Names of a sample's dimensions for their number; an empty tuple for the usual ones.
     options
         Further options of `Recorder`.
     """
@@ -109,7 +109,7 @@ class GrowingStore:
         path: Any,
         process: Process,
         probes: Sequence[Probe] | None,
-        sample_dims: tuple[str, ...],
+        sample_dims: Callable[[int], tuple[str, ...]],
         repeats: int,
         options: Mapping[str, Any],
     ) -> None:
@@ -241,7 +241,7 @@ class GrowingStore:
             signal=np.array([level.signal for level in levels]),
             noise=np.array([level.noise for level in levels]),
             sample_shape=self._shape,
-            sample_dims=self._sample_dims,
+            sample_dims=self._sample_dims(len(self._shape)),
             batch_size=self._block,
             repeats=self._repeats,
         )

@@ -88,6 +88,23 @@ def level_of_sigma(scheduler: Any, sigma: float) -> Level:
     return Level(1.0, sigma)
 
 
+def level_by_input(scheduler: Any, level: Level, x_t: Tensor, scaled: Tensor) -> Level:
+    """Correct a level of a process with signal 1 by the denoiser's input, ``x_t / sqrt(1 + sigma^2)``.
+
+    Second-order solvers (KDPM2) evaluate the denoiser at a sigma between those of their table.
+    """
+    if level.signal != 1 or scaled.shape != x_t.shape:
+        return level
+    ratio = float(x_t.double().norm() / scaled.double().norm().clamp(min=1e-30))
+    if ratio <= 1 + 1e-6:
+        return level  # the input is not scaled
+    sigma = (ratio**2 - 1) ** 0.5
+    if abs(sigma - level.noise) <= 0.01 * sigma:
+        return level
+    known = [float(s) for name in ("sigmas", "sigmas_interpol") for s in getattr(scheduler, name, ())]
+    return Level(1.0, min(known, key=lambda s: abs(s - sigma), default=sigma))
+
+
 def levels_from(alphas_cumprod: Any, timestep_map: Any, timesteps: np.ndarray) -> list[Level | None]:
     """The noise levels at timesteps, from a table of alphas_cumprod."""
     return [_of_alphas(alphas_cumprod, timestep_map, float(t)) for t in timesteps]

@@ -16,8 +16,8 @@ class Parts(NamedTuple):
     scheduler: Any
     latent: bool
     """Whether its samples are latents, which a decoder turns into images."""
-    sample_dims: tuple[str, ...]
-    """Names of a sample's dimensions, where their number does not tell; empty else."""
+    packed: bool
+    """Whether a sample is a row of tokens, not a picture of latents."""
 
 
 def parts_of_pipeline(pipe: Any) -> Parts:
@@ -37,4 +37,13 @@ def parts_of_pipeline(pipe: Any) -> Parts:
         raise GradscopeError(f"pipe: {name} has {lacking}; give denoiser=... and scheduler=...")
     latent = any(getattr(pipe, part, None) is not None for part in ("vae", "vqvae", "movq"))
     packed = "Flux" in name or "QwenImage" in name
-    return Parts(denoiser, scheduler, latent, ("token", "channel") if packed else ())
+    return Parts(denoiser, scheduler, latent, packed)
+
+
+def dims_of(parts: Parts, rank: int) -> tuple[str, ...]:
+    """Names of a sample's dimensions; latents are named so, since their channels are no colours."""
+    if not parts.latent:
+        return ()
+    if parts.packed and rank == 2:
+        return "token", "latent"
+    return {3: ("latent", "height", "width"), 4: ("latent", "frame", "height", "width")}.get(rank, ())

@@ -9,10 +9,12 @@ import numpy as np
 from gradscope.errors import GradscopeError
 from gradscope.models.schedulers import configuration_of
 from gradscope.sampling.process import Schedule, Times
+from gradscope.watching.evaluation import Evaluation
 from gradscope.watching.noise_level import (
     Level,
     is_preconditioned,
     level_at,
+    level_by_input,
     levels_from,
     prediction_of,
 )
@@ -89,6 +91,15 @@ class Process:
         if self.alphas_cumprod is not None:
             return levels_from(self.alphas_cumprod, None, np.array([timestep]))[0]
         return None if self.scheduler is None else level_at(self.scheduler, timestep, index)
+
+    def level_of(self, evaluation: Evaluation) -> Level | None:
+        """The noise level of an evaluation, by the step that the scheduler took and by the denoiser's input."""
+        assert evaluation.time is not None
+        step = evaluation.step
+        level = self.level(evaluation.time, None if step is None else step.index)
+        if level is None or step is None:
+            return level
+        return level_by_input(self.scheduler, level, evaluation.point, evaluation.x_t)
 
     def levels(self, times: np.ndarray) -> list[Level | None]:
         """The noise levels at all timesteps."""

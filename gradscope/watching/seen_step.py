@@ -29,6 +29,8 @@ class Seen:
     classifier_input: str = "x_t"
     descends: bool = False
     """Whether the loop took the gradient of a loss; the step's gradient is its negative."""
+    order: int | None = None
+    """Index of the conditional prediction."""
     scale: float | None = None
     """Scale of classifier-free guidance, w in u + w (c - u)."""
     gradients: int = 0
@@ -54,6 +56,8 @@ class Context:
     """Whether the loop changes prev_sample after the scheduler's step, as an earlier step showed."""
     label: Tensor | None
     minimize: bool | None
+    order: int | None = None
+    """Index of the conditional prediction, if an earlier step told it."""
     repeat: int = 0
 
 
@@ -70,7 +74,7 @@ def seen_step(evaluation: Evaluation, context: Context) -> Seen:
     x_0 = _original(unguided, x_t, context)
     found = found_gradient(evaluation, x_t, x_0)
     if found is None:
-        guided = _classifier_free(evaluation, x_t)
+        guided = _classifier_free(evaluation, x_t, context.order)
         if guided is None:
             return Seen(None, calls=evaluation.calls)
         return _implied(evaluation, guided, x_t, context)
@@ -105,14 +109,14 @@ def _epsilon(prediction: Tensor | None, x_t: Tensor, context: Context) -> Tensor
     return level.epsilon(prediction.to(x_t.dtype), x_t, kind)
 
 
-def _classifier_free(evaluation: Evaluation, x_t: Tensor) -> Guided | None:
+def _classifier_free(evaluation: Evaluation, x_t: Tensor, order: int | None) -> Guided | None:
     """How the scheduler's prediction combines the denoiser's; None without classifier-free guidance."""
     prediction = evaluation.prediction
     if prediction is None or not evaluation.outputs:
         return None
     if prediction.shape != x_t.shape:
         prediction = prediction[:, : x_t.shape[1]]
-    return guided_by(prediction, parts_of(evaluation.outputs, len(x_t), x_t.shape[1:]))
+    return guided_by(prediction, parts_of(evaluation.outputs, len(x_t), x_t.shape[1:]), order)
 
 
 def _implied(evaluation: Evaluation, guided: Guided, x_t: Tensor, context: Context) -> Seen:
@@ -142,7 +146,16 @@ def _implied(evaluation: Evaluation, guided: Guided, x_t: Tensor, context: Conte
     )
     step = replace(step, conditional_output=eps_c, conditional_original_sample=x_0, guidance_weight=guided.scale)
     additive = _additive(evaluation, context)
-    return Seen(step, CLASSIFIER_FREE, "x_t", False, guided.scale, 1, evaluation.calls, missing, additive)
+    return Seen(
+        step,
+        CLASSIFIER_FREE,
+        order=guided.order,
+        scale=guided.scale,
+        gradients=1,
+        calls=evaluation.calls,
+        missing=missing,
+        additive=additive,
+    )
 
 
 def _explicit(
@@ -177,7 +190,16 @@ def _explicit(
         energy=None if energy is None else -energy if descends else energy,
     )
     additive = _additive(evaluation, context)
-    return Seen(step, kind, found.classifier_input, descends, None, found.count, evaluation.calls, missing, additive)
+    return Seen(
+        step,
+        kind,
+        found.classifier_input,
+        descends,
+        gradients=found.count,
+        calls=evaluation.calls,
+        missing=missing,
+        additive=additive,
+    )
 
 
 def _step(evaluation: Evaluation, context: Context, **given: Any) -> GuidedStep:

@@ -69,6 +69,7 @@ class Trail:
         self._additive = False
         self._final: Tensor | None = None
         self._found_label: Tensor | None = None
+        self._order: int | None = None
         self.facts: Counter[str] = Counter()
         """How often something was seen: evaluations, steps, gradients, evaluations without a gradient."""
         self.missing: dict[str, str] = {}
@@ -191,12 +192,13 @@ class Trail:
         context = Context(
             process=settings.process,
             timestep=evaluation.time,
-            level=settings.process.level(evaluation.time, None if evaluation.step is None else evaluation.step.index),
+            level=settings.process.level_of(evaluation),
             times=settings.process.constants(self._timeline.count).get(evaluation.index),
             next_x_t=following,
             additive=self._additive,
             label=self.label if self.label is not None else self._found_label,
             minimize=settings.minimize,
+            order=self._order,
             repeat=evaluation.repeat if settings.repeats else 0,
         )
         try:
@@ -226,6 +228,7 @@ class Trail:
         self.facts["calls"] += seen.calls
         self.facts["repeated"] += evaluation.repeat > 0
         self._additive |= seen.additive
+        self._order = seen.order if self._order is None else self._order
         if seen.step is None:
             self.facts["without_gradient"] += 1
             self.complete = False

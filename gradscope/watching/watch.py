@@ -21,7 +21,7 @@ from gradscope.store.locations.location import StorePath
 from gradscope.watching.growing_store import GrowingStore
 from gradscope.watching.hooks import hooked
 from gradscope.watching.noise_level import PREDICTIONS
-from gradscope.watching.pipeline import parts_of_pipeline
+from gradscope.watching.pipeline import dims_of, parts_of_pipeline
 from gradscope.watching.process import Process
 from gradscope.watching.seen_step import CLASSIFIER_FREE, Seen
 from gradscope.watching.trail import Trail
@@ -308,12 +308,12 @@ def watch(
     4
     """
     about: dict[str, Any] = {"classes": list(classes)} if classes else {}
+    found = None
     if pipe is not None:
         found = parts_of_pipeline(pipe)
         denoiser = found.denoiser if denoiser is None else denoiser
         scheduler = found.scheduler if scheduler is None else scheduler
         about |= {"latent": int(found.latent), "pipeline": type(pipe).__name__}
-        sample_dims = sample_dims or found.sample_dims
     for name, module in (("denoiser", denoiser), ("guide", guide)):
         if module is not None and not isinstance(module, nn.Module):
             raise GradscopeError(
@@ -334,7 +334,7 @@ def watch(
         path,
         process,
         None if probes is None else _made(probes),
-        tuple(sample_dims),
+        lambda rank: tuple(sample_dims) or (() if found is None else dims_of(found, rank)),
         whole_number(repeats, "repeats"),
         {
             "tensor_samples": tensor_samples,

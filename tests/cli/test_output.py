@@ -3,10 +3,12 @@
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import xarray as xr
+from nursery import nursery
 from small_run import config, environment
 
 from gradscope import cli
@@ -16,22 +18,30 @@ from gradscope.recording.run import record_run
 LOST = "gradscope: standard output could not be written: No space left on device"
 
 
-def gradscope(folder: Path, *arguments: str, out: str = "/dev/full") -> tuple[int, str]:
-    """Exit status and standard error."""
-    with open(out, "w") as target:
-        done = subprocess.run(
-            [sys.executable, "-m", "gradscope", *arguments],
-            cwd=folder, env=environment(), stdout=target, stderr=subprocess.PIPE, text=True, timeout=300,
-        )  # fmt: skip
-    return done.returncode, done.stderr
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     found = tmp_path_factory.mktemp("here")
     record_run(prepare(config(found / "run.zarr"), "cpu"))
     (found / "run.json").write_text(config("full.zarr").model_dump_json())  # JSON is YAML
+    (found / "out").symlink_to("/dev/full")
     return found
+
+
+@pytest.fixture(scope="module")
+def gradscope(folder) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Run the command line with a full standard output: exit status and standard error."""
+    with nursery(folder) as processes:
+        yield lambda *arguments: processes.run(*arguments)[::2]
+
+
+def test_a_process_of_its_own_says_it_too(folder):
+    """Those of the other tests are forked."""
+    with open("/dev/full", "w") as target:
+        done = subprocess.run(
+            [sys.executable, "-m", "gradscope", "info", "run.zarr"],
+            cwd=folder, env=environment(), stdout=target, stderr=subprocess.PIPE, text=True, timeout=300,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, f"{LOST}; everything else is done\n")
 
 
 @pytest.mark.parametrize(
@@ -47,21 +57,19 @@ def folder(tmp_path_factory) -> Path:
     ],
     ids=" ".join,
 )
-def test_a_full_output_is_one_line_and_a_status(folder, arguments):
-    assert gradscope(folder, *arguments) == (1, f"{LOST}; everything else is done\n")
+def test_a_full_output_is_one_line_and_a_status(folder, gradscope, arguments):
+    assert gradscope(*arguments) == (1, f"{LOST}; everything else is done\n")
     if "--html" in arguments:
         assert (folder / "run.html").read_text().rstrip().endswith("</html>")
 
 
-def test_a_dashboard_whose_address_cannot_be_told_ends(folder):
-    assert gradscope(folder, "dashboard", "run.zarr", "--port", "0") == (2, f"{LOST}\n")
+def test_a_dashboard_whose_address_cannot_be_told_ends(gradscope):
+    assert gradscope("dashboard", "run.zarr", "--port", "0") == (2, f"{LOST}\n")
 
 
-def test_a_recording_loses_nothing_by_a_full_output(folder):
-    assert gradscope(folder, "record", "--config", "run.json", "--device", "cpu") == (
-        1,
-        f"{LOST}; everything else is done\n",
-    )
+def test_a_recording_loses_nothing_by_a_full_output(folder, gradscope):
+    told = gradscope("record", "--config", "run.json", "--device", "cpu")
+    assert told == (1, f"{LOST}; everything else is done\n")
     ds, whole = xr.open_zarr(folder / "full.zarr"), xr.open_zarr(folder / "run.zarr")
     assert ds.attrs["status"] == "complete"
     assert "judge_prediction" in ds  # and it was judged
@@ -69,8 +77,8 @@ def test_a_recording_loses_nothing_by_a_full_output(folder):
         assert ds[name].values.tobytes() == whole[name].values.tobytes(), name
 
 
-def test_an_error_is_the_only_line_even_then(folder):
-    status, err = gradscope(folder, "info", "absent.zarr")
+def test_an_error_is_the_only_line_even_then(gradscope):
+    status, err = gradscope("info", "absent.zarr")
     assert (status, err) == (2, "gradscope: absent.zarr is not a zarr store (no zarr.json in it)\n")
 
 

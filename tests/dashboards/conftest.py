@@ -99,7 +99,7 @@ def hold() -> Iterator[Callable[[Path], Path]]:
 
 
 @pytest.fixture
-def bounded() -> Iterator[None]:
+def bounded(usual_garbage) -> Iterator[None]:
     """The process never grows by more than `ROOM` in this test."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of earlier tests

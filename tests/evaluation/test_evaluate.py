@@ -345,6 +345,7 @@ def test_a_store_without_names_of_classes_takes_the_judges_or_the_datas(tmp_path
     assert ("fd_Means_class" in ds) == (wanted != list("abcd"))
 
 
+@pytest.mark.usefixtures("usual_garbage")
 def test_memory_is_bounded_by_a_batch_of_images(tmp_path, store, monkeypatch):
     """Two cells of 13 MB, 32 images (0.6 MB) at a time, and 12 MB of real ones; a whole kernel matrix has 4 MB."""
     monkeypatch.setattr(evaluate, "_BATCH", 32)

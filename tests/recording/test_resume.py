@@ -25,12 +25,14 @@ from gradscope.store.progress import finished, unfinished
 from gradscope.verification.verify import verify
 from probes import Cosine, Norm, Tensor
 
+PROBES = ["gradient", "update", "norms", "cosines"]
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "run.zarr"
     torch.set_num_threads(1)
-    record_run(prepare(config(path, judge="none"), "cpu"))
+    record_run(prepare(config(path, judge="none", probes=PROBES), "cpu"))
     return path
 
 
@@ -99,7 +101,7 @@ def test_an_older_store_without_some_attributes_is_resumed(store, whole, lost):
 
 def test_differences_are_refused_by_name(store, tmp_path):
     before = recorded_bytes(store)
-    settings = json.loads(json.dumps(SETTINGS)) | {"judge": "none"}
+    settings = json.loads(json.dumps(SETTINGS)) | {"judge": "none", "probes": PROBES}
     settings["sampling"]["seed"] = 5
     settings["stabilizers"]["adam"] = {"eps": 1e-4}
     settings["recording"]["path"] = "elsewhere.zarr"

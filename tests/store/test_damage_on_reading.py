@@ -47,24 +47,24 @@ def test_one_flipped_bit_of_any_chunk_is_refused_by_its_name(stores, kind, tmp_p
         before = file.read_bytes()
         flipped(file, int(rng.integers(len(before))))
         with pytest.raises(GradscopeError, match=re.escape(f"{file.relative_to(path)} is damaged")):
-            read_all(path)
+            _ = gradscope.open(path)[file.parent.name].values
         file.write_bytes(before)
     read_all(path)
 
 
 @pytest.mark.parametrize("kind", SUMMED)
-@pytest.mark.parametrize("where", [(0, 0, 0, 1, 1), (slice(None), 0, 0, slice(None), slice(0, 2)), ()])
-def test_checked_reads_give_the_stored_values(stores, kind, where):  # noqa: F811
+def test_checked_reads_give_the_stored_values(stores, kind):  # noqa: F811
     """Compared with plain xarray, which reads through zarr."""
-    ours, plain = gradscope.open(stores(kind)), xr.open_zarr(stores(kind), mask_and_scale=False)
-    for name in (str(name) for name, variable in ours.data_vars.items() if variable.dims[4:5] == ("sample",)):
+    ours, plain = gradscope.open(stores(kind)), xr.open_zarr(stores(kind), mask_and_scale=False).load()
+    names = [str(name) for name, variable in ours.data_vars.items() if variable.dims[4:5] == ("sample",)]
+    for name, where in product(names, [(0, 0, 0, 1, 1), (slice(None), 0, 0, slice(None), slice(0, 2)), ()]):
         if kind == "half" and name in NAMES:
             continue  # scaled
         selected = [ds[name][where].values for ds in (ours, plain)]
         if name in NAMES:  # tensors of other samples are masked
             marker = plain["written"][where].values
             selected = [values[marker >= 3] for values in selected]
-        assert np.array_equal(*selected, equal_nan=selected[0].dtype.kind == "f")
+        assert np.array_equal(*selected, equal_nan=selected[0].dtype.kind == "f"), (name, where)
 
 
 def test_the_report_of_a_store_with_a_flipped_bit_fails_with_the_name_of_the_chunk(stores, tmp_path):  # noqa: F811

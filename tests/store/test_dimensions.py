@@ -1,5 +1,8 @@
 """Samples that are not images, further dimensions of cells, repeated timesteps, and repetitions."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -20,9 +23,15 @@ from gradscope.verification.verify import verify
 from probes import TENSOR, GuidedStep, Norm, Probe, Tensor, Variable
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return trajectory_store.save(tmp_path_factory.mktemp("saved") / "s.zarr")
+
+
 @pytest.fixture
-def recorded(tmp_path):
-    return trajectory_store.save(tmp_path / "s.zarr")
+def recorded(saved, tmp_path):
+    """A copy that the test may change."""
+    return shutil.copytree(saved, tmp_path / "s.zarr")
 
 
 def test_dimensions_get_the_users_names_or_the_usual_ones():
@@ -51,14 +60,14 @@ def test_plain_xarray_and_gradscope_read_the_same(recorded):
     assert ds["gradient_norm"].dims == ds["written"].dims == over
     assert cell_dims(ds) == over[:5]
     assert sample_dims(ds) == ("horizon", "action")
+    stored, norms = plain["gradient"].values, ds["gradient_norm"].values
     for cell in np.ndindex(1, 1, 2, 2, 2):
         for sample in range(SAMPLES):
             for step in range(len(TIMES)):
                 wanted = tensors(cell, sample - sample % 2, step)[sample % 2].numpy()
-                np.testing.assert_array_equal(plain["gradient"].values[(*cell, sample, step)], wanted.astype("f4"))
-                norm = ds["gradient_norm"].values[(*cell, sample, step)]
-                assert norm == pytest.approx(np.sqrt((wanted**2).sum()), rel=1e-6)
-    np.testing.assert_array_equal(ds["gradient"].values, plain["gradient"].values)
+                np.testing.assert_array_equal(stored[(*cell, sample, step)], wanted.astype("f4"))
+                assert norms[(*cell, sample, step)] == pytest.approx(np.sqrt((wanted**2).sum()), rel=1e-6)
+    np.testing.assert_array_equal(ds["gradient"].values, stored)
     assert ds["image"].dims == (*over[:6], "horizon", "action")
 
 
@@ -201,17 +210,16 @@ def test_repetitions_of_a_timestep(tmp_path):
     np.testing.assert_array_equal(ds["written"].values == 3, np.broadcast_to(used, ds["written"].shape))
     np.testing.assert_array_equal(ds["written"].values == 0, np.broadcast_to(~used, ds["written"].shape))
     cell, sample = (0, 0, 1, 1), 4
+    gradient, norm = ds["gradient"].values, ds["gradient_norm"].values
     for step, count in enumerate(REPEATS):
         for repeat in range(3):
-            stored = ds["gradient"].values[(*cell, sample, step, repeat)]
+            stored = gradient[(*cell, sample, step, repeat)]
             wanted = tensors(cell, 4, step, repeat)[0].numpy() if repeat < count else np.full((8, 2), np.nan)
             np.testing.assert_array_equal(stored, wanted.astype("f4"))
     last = restore_dims(ds)
     assert "repeat" not in last.dims
     for step, count in enumerate(REPEATS):
-        np.testing.assert_array_equal(
-            last["gradient_norm"].isel(timestep=step).values, ds["gradient_norm"].values[..., step, count - 1]
-        )
+        np.testing.assert_array_equal(last["gradient_norm"].isel(timestep=step).values, norm[..., step, count - 1])
     assert finished(locate(tmp_path / "s.zarr")).all()
     assert verify(tmp_path / "s.zarr").findings == ()
     assert (gradscope.summary(ds)["samples"] == SAMPLES).all()
@@ -236,8 +244,6 @@ def test_more_repetitions_than_the_grid_has_are_refused(tmp_path):
     ],
 )
 def test_strange_dimensions_of_a_strangers_store_are_refused(recorded, change, why):
-    import json
-
     document = json.loads((recorded / "zarr.json").read_text())
     document["attributes"] |= change
     (recorded / "zarr.json").write_text(json.dumps(document))

@@ -25,9 +25,10 @@ def grid():
     )  # fmt: skip
 
 
-@pytest.fixture(params=["none", "lz4"])
-def half(request, tmp_path, monkeypatch):
-    """A store with missing steps, and the values that reading it must give."""
+@pytest.fixture(scope="module", params=["none", "lz4"])
+def half(request, tmp_path_factory):
+    """A store with missing steps, which no test changes, and the values that reading it must give."""
+    path = tmp_path_factory.mktemp("half") / "s.zarr"
     arrays = (
         Array("gradient", "tensor", {"units": "1"}, dims=IMAGE),
         Array("update", "tensor", {"units": "2"}, dims=IMAGE, dtype="float16"),
@@ -35,10 +36,11 @@ def half(request, tmp_path, monkeypatch):
         Array("predicted_class", "scalar", {}, dtype="int16"),
         Array("spectrum", "scalar", {}, dims=("frequency",), sizes={"frequency": 3}),
     )
-    monkeypatch.setattr(module, "_TENSOR_CHUNK_BYTES", 10 * 3 * 2 * 2 * 4)  # chunks of one sample and eight steps
     schema = Schema(grid(), arrays, tensor_samples=6, codec=request.param)
-    create(tmp_path / "s.zarr", schema, {})
-    group = zarr.open_group(tmp_path / "s.zarr", mode="r+")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_TENSOR_CHUNK_BYTES", 10 * 3 * 2 * 2 * 4)  # chunks of one sample and eight steps
+        create(path, schema, {})
+    group = zarr.open_group(path, mode="r+")
     rng = np.random.default_rng(0)
     written = rng.choice([0, 1, 3], SHAPE).astype(np.uint8)
     raw = {array.name: rng.integers(-9, 9, schema.shape(array)).astype(array.dtype) for array in arrays}
@@ -53,7 +55,7 @@ def half(request, tmp_path, monkeypatch):
         "spectrum": np.where(written[..., None] > 0, raw["spectrum"], np.float32(np.nan)),
     }
     dtypes = {name: np.dtype("float32" if name == "update" else values.dtype) for name, values in raw.items()}
-    return tmp_path / "s.zarr", {name: values.astype(dtypes[name]) for name, values in expected.items()}
+    return path, {name: values.astype(dtypes[name]) for name, values in expected.items()}
 
 
 SELECTIONS = [

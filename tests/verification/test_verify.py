@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,15 +35,21 @@ AT = (1, 0, 0, 1, 1, 2)
 PLACE = "classifier non_robust, classifier_input x_t, stabilizer none, guidance_scale 0.5, sample 1, timestep 400"
 
 
+@pytest.fixture(scope="module")
+def verified(stores):
+    """What is found in the sound stores, by kind."""
+    return cache(lambda kind: verify(stores(kind)))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_sound_stores_are_sound(stores, kind):
-    found = verify(stores(kind))
+def test_sound_stores_are_sound(verified, kind):
+    found = verified(kind)
     assert found.findings == ()
     assert found.sound
     assert (found.values > 0) == (kind != "just begun")
 
 
-def test_every_scalar_with_tensors_is_recomputed(stores):
+def test_every_scalar_with_tensors_is_recomputed(stores, verified):
     """Norms of 3 samples in 4 cells; cosines except at the first step, and at gradients that are zero or NaN."""
     values = {name: value for name, (value, _) in expected(open_store(stores("plain")).load()).items()}
     known = {name: int((~np.isnan(value)).sum()) for name, value in values.items()}
@@ -53,25 +60,26 @@ def test_every_scalar_with_tensors_is_recomputed(stores):
     assert known["gradient_cosine"] == 4 * 3 * 6 - 3 * 2 - 3 * 3
     # All samples, except at the last step, where sigma is 0.
     assert known["effective_strength"] == 4 * 5 * 6
-    assert verify(stores("plain")).values == sum(known.values())
+    assert verified("plain").values == sum(known.values())
 
 
-def test_every_kind_of_scalar_is_compared(stores):
-    found = verify(stores("plain"))
+def test_every_kind_of_scalar_is_compared(verified):
+    found = verified("plain")
     assert set(found.recomputed) == set(sound_store.SCALARS)
     assert found.remarks == ("not recomputed, because nothing in the store determines them: predicted_class",)
-    assert set(verify(stores("half")).recomputed) == set(sound_store.SCALARS) - {
+    assert set(verified("half").recomputed) == set(sound_store.SCALARS) - {
         "clipped_fraction", "gradient_lipschitz", "unit_gradient_lipschitz", "zero_fraction",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["plain", "sharded", "half"])
-def test_scalars_that_differ_from_their_tensors_are_named(stores, tmp_path, kind):
+def test_scalars_that_differ_from_their_tensors_are_named(stores, verified, tmp_path, kind):
     path = copied(stores(kind), tmp_path)
     # The clamp and the score are not known everywhere; without a finite gradient the strength is not known.
-    names = set(verify(path).recomputed) - {"clipped_fraction", "score_cosine", "finite_fraction"}
+    names = set(verified(kind).recomputed) - {"clipped_fraction", "score_cosine", "finite_fraction"}
+    ds = open_store(path)
     for name in names:
-        stored = float(open_store(path)[name][AT])
+        stored = float(ds[name][AT])
         write(path, name, AT, stored * 1.01 + (0 if "norm" in name or "lipschitz" in name else 0.01))
     assert {finding.array: finding.place for finding in verify(path).findings} == dict.fromkeys(names, PLACE)
 
@@ -84,14 +92,16 @@ def test_the_fraction_of_finite_elements_is_compared_with_the_gradient(stores, t
     assert at == {"finite_fraction": PLACE, "effective_strength": PLACE}
 
 
-@pytest.mark.parametrize("name", ["gradient", "update"])
-def test_a_changed_tensor_is_found(stores, tmp_path, name):
+def test_changed_tensors_are_found(stores, tmp_path):
     path = copied(stores("sharded"), tmp_path)
-    array = zarr.open_group(path, mode="r+")[name]
-    array[AT] = array[AT] * 1.001
-    (norm,) = [finding for finding in verify(path).findings if finding.array == f"{name}_norm"]
-    assert norm.place == PLACE
-    assert "1 of its values are wrong" in norm.what
+    for name in ("gradient", "update"):
+        array = zarr.open_group(path, mode="r+")[name]
+        array[AT] = array[AT] * 1.001
+    norms = {finding.array: finding for finding in verify(path).findings if finding.array.endswith("_norm")}
+    assert set(norms) == {"gradient_norm", "update_norm"}
+    for norm in norms.values():
+        assert norm.place == PLACE
+        assert "1 of its values are wrong" in norm.what
 
 
 def test_a_score_and_a_clamp_are_compared_where_they_are_known(stores, tmp_path):
@@ -244,35 +254,39 @@ def test_a_sound_recording_is_sound(tmp_path, monkeypatch, gain, variance_type):
         assert (added > ds["sigma"].values[:-1]).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("judge_prediction", 99, r"stored 99, which lies outside of \[-1, 1\]"),
-        ("own_prediction", -2, r"stored -2, which lies outside of \[-1, 1\]"),
-        ("alphas_cumprod", -1.0, r"stored -1.0, which lies outside of \[0, 1.00001\]"),
-        ("alphas_cumprod", 1.5, r"stored 1.5, which lies outside"),
-        ("sigma", -0.5, r"stored -0.5, which lies outside"),
-        ("sigma", np.inf, r"stored inf, which lies outside"),
-        ("alphas_cumprod", np.nan, r"stored nan, which lies outside"),
-        ("timestep", -5, r"stored -5, which lies outside"),
-        ("step", -1, r"stored -1, which lies outside"),
-        ("seed", -3, r"stored -3, which lies outside"),
-        ("label", 7, r"stored 7, which lies outside of \[0, 1\]"),
-        ("predicted_class", 5, r"stored 5, which lies outside of \[0, 1\]"),
-        ("log_prob", 0.5, r"stored 0.5, which lies outside"),
-        ("finite_fraction", 1.5, "which lies outside|recomputed"),
-        ("gradient_cosine", 1.5, "which lies outside|recomputed"),
-    ],
-)
-def test_values_outside_of_their_range_are_named(stores, tmp_path, name, value, message):
+OUTSIDE = [
+    {
+        "own_prediction": (-2, r"stored -2, which lies outside of \[-1, 1\]"),
+        "alphas_cumprod": (-1.0, r"stored -1.0, which lies outside of \[0, 1.00001\]"),
+        "sigma": (-0.5, r"stored -0.5, which lies outside"),
+        "timestep": (-5, r"stored -5, which lies outside"),
+        "step": (-1, r"stored -1, which lies outside"),
+        "seed": (-3, r"stored -3, which lies outside"),
+        "label": (7, r"stored 7, which lies outside of \[0, 1\]"),
+        "predicted_class": (5, r"stored 5, which lies outside of \[0, 1\]"),
+        "finite_fraction": (1.5, "which lies outside|recomputed"),
+        "gradient_cosine": (1.5, "which lies outside|recomputed"),
+    },
+    {
+        "own_prediction": (99, r"stored 99, which lies outside of \[-1, 1\]"),
+        "alphas_cumprod": (1.5, r"stored 1.5, which lies outside"),
+        "sigma": (np.inf, r"stored inf, which lies outside"),
+    },
+    {"alphas_cumprod": (np.nan, r"stored nan, which lies outside")},
+]
+
+
+@pytest.mark.parametrize("wrong", OUTSIDE, ids=range(len(OUTSIDE)))
+def test_values_outside_of_their_range_are_named(stores, tmp_path, wrong):
     """The values are wrong, but the chunks are complete and have right checksums."""
     path = copied(stores("plain"), tmp_path)
     ds = open_store(path)
-    if name not in ds.variables:
-        pytest.skip("this store does not record it")
-    write(path, name, tuple(0 for _ in ds[name].dims) if ds[name].ndim < 6 else AT, value)
-    (found,) = (finding for finding in verify(path).findings if finding.array == name)
-    assert re.search(message, found.what)
+    for name, (value, _) in wrong.items():
+        write(path, name, tuple(0 for _ in ds[name].dims) if ds[name].ndim < 6 else AT, value)
+    found = verify(path).findings
+    for name, (_, message) in wrong.items():
+        (finding,) = (finding for finding in found if finding.array == name)
+        assert re.search(message, finding.what), name
 
 
 @pytest.mark.parametrize(
@@ -282,8 +296,14 @@ def test_values_outside_of_their_range_are_named(stores, tmp_path, name, value, 
         ("own_accuracy", -1, True), ("judge_accuracy_interval", 2, True), ("coverage", 5, True), ("recall", 1.5, True),
         ("confusion", -5, True), ("density", 1.5, False), ("density", -1, True), ("transfer_ratio", -1, True),
         ("fd_extractor", -5, True), ("fd_extractor_interval", -5, False), ("kd_extractor", -0.1, False),
+        ("judge_prediction", -2, True), ("judge_prediction", -1, False),
     ],
 )  # fmt: skip
 def test_values_of_an_evaluation_lie_in_their_ranges(name, value, wrong):
     ds = xr.Dataset({name: ("x", [0.5, value]), "label": ("sample", [0, 1])})
     assert outside(ds, name).tolist() == [False, wrong]
+
+
+def test_a_probability_is_at_most_one():
+    ds = xr.Dataset({"log_prob": ("x", [-0.5, 0.5]), "label": ("sample", [0, 1])})
+    assert outside(ds, "log_prob").tolist() == [False, True]

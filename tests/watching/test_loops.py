@@ -137,4 +137,6 @@ def test_heuns_second_evaluation_counts(tmp_path):
 def test_a_gradient_at_x0_is_said_to_be_one(tmp_path):
     record(tmp_path / "w.zarr", loops.AtX0())
     findings = gradscope.signatures(gradscope.open(tmp_path / "w.zarr"))
-    assert "gradient_at_x0" in {*findings["signature"]}
+    said = findings[findings["signature"] == "not_at_x_t"].iloc[0]
+    assert "with respect to x0-hat" in said["evidence"]
+    assert "MPGD" in said["advice"]

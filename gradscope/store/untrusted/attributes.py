@@ -94,6 +94,9 @@ class Attributes(Strict):
     device: Text = ""
     command: Text = ""
     coordinates: Text = ""
+    guidance_kind: Text = ""
+    unseen: Annotated[Mapping, _Embedded] = {}
+    seen: Annotated[Mapping, _Embedded] = {}
     classes: Texts = []
     recorded: Texts = []
     cell_dims: Annotated[_Names, AfterValidator(_of_cells), wanted(f"{', '.join(CELL_DIMS)}, and further names")] = (

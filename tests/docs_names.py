@@ -1,5 +1,6 @@
 """What the examples of documentation and docstrings take for granted: models, images, steps and stores."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def names() -> dict[str, Any]:
         "sampler": sampler,
         "images": torch.rand(8, 3, SIZE, SIZE) * 2 - 1,
         "labels": torch.arange(8) % 4,
+        "my_loop": partial(_loop, sampler),
         "ds": small_store.evaluated(),
         "grid": _grid(shape),
         "steps": [
@@ -60,6 +62,21 @@ def _sampler() -> GuidedSampler:
     torch.manual_seed(0)
     unet, classifier = UNet2DModel(sample_size=SIZE, **UNET), LinearClassifier(gain=3.0)
     return GuidedSampler(unet, DDPMScheduler(), ClassifierGuidance(classifier, guidance_scale=0.4))
+
+
+def _loop(sampler: GuidedSampler, scale: float = 1.0) -> torch.Tensor:
+    """A sampling loop of a user's own, in four steps."""
+    unet, scheduler, classifier = sampler.unet, sampler.scheduler, sampler.guidance.classifier
+    scheduler.set_timesteps(4)
+    x = torch.randn(2, 3, SIZE, SIZE)
+    for t in scheduler.timesteps:
+        with torch.no_grad():
+            output = unet(x, t).sample
+        at = x.detach().requires_grad_()
+        log_p = classifier(at).log_softmax(dim=1)[[0, 1], [0, 1]].sum()
+        (gradient,) = torch.autograd.grad(log_p, at)
+        x = scheduler.step(output, t, x).prev_sample + scale * gradient
+    return x
 
 
 def _grid(shape: tuple[int, ...]) -> Grid:

@@ -3,8 +3,8 @@
 The loop gives the scheduler a guided prediction G. It is fitted, for each sample and in float64, by the parts of the
 denoiser's outputs, G = a p + b q. Guidance is G = k (u + w (c - u)) (arXiv 2207.12598), where k is 1, or the factor of
 rescaled guidance (arXiv 2305.08891). So a / (a + b) and b / (a + b) are w and 1 - w: for w above 1, the part with more
-than 1 is the conditional one. Between 0 and 1 the order is undecidable, unless another step of the run told it. Guidance
-away from the condition, w < 0, looks like guidance towards the other one with 1 - w.
+than 1 is the conditional one. Between 0 and 1 the order is undecidable, unless another step of the run told it.
+Guidance away from the condition, w < 0, looks like guidance towards the other one with 1 - w.
 """
 
 from collections.abc import Sequence

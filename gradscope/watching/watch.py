@@ -95,7 +95,7 @@ class Watched:
 
         Examples
         --------
-        >>> with gradscope.watch("w.zarr", denoiser=unet, guide=classifier, scheduler=scheduler) as watched:
+        >>> with gradscope.watch("scales.zarr", denoiser=unet, guide=classifier, scheduler=scheduler) as watched:
         ...     for scale in (1.0, 4.0):
         ...         with watched.cell(guidance_scale=scale):
         ...             images = my_loop(scale)

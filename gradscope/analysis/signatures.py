@@ -122,8 +122,13 @@ def number_of_tests(ds: xr.Dataset) -> int:
     True
     """
     ds = restore_dims(ds)
-    guided = sum(where["guidance_scale"] != 0 for where in cells(ds))
+    guided = sum(where["guidance_scale"] != 0 for where in cells(ds) if _is_meant(ds, where))
     return guided * (len(_NAMES) - len(untested(ds)))
+
+
+def _is_meant(ds: xr.Dataset, where: Cell) -> bool:
+    """Whether a cell is one of the run. A watched loop need not visit every combination of its cells' values."""
+    return not ds.attrs.get("watched") or bool((_cell(ds[["written"]], where)["written"] > 0).any())
 
 
 def _over_timesteps(

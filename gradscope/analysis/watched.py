@@ -21,9 +21,14 @@ _FIELDS = {
     "score_cosine": "pred_original_sample",
     "clipped_fraction": "pred_original_sample",
     "pred_original_sample": "pred_original_sample",
+    "gradient_lag_cosine": "num_train_timesteps",
     "image": "image",
 }
 """What the loop must show for a variable."""
+_WITHOUT_LOGITS = {
+    "classifier_free": "classifier-free guidance has no classifier, so no logits",
+    "energy": "the guide is an energy, which has no logits",
+}
 _PREDICTIONS = {
     "unstable": "the difference of the two predictions changes its direction from one part of the run to the next: do "
     "both passes run in the same precision and mode? in half precision a small prediction_change is mostly rounding",
@@ -57,13 +62,18 @@ def unseen(ds: xr.Dataset, name: str) -> str:
     >>> unseen(ds, "effective_strength")
     'effective_strength is not in this store: the loop calls no scheduler.step'
     """
-    field = _FIELDS.get(name, "update" if name.startswith("update") else "")
-    if not ds.attrs.get("watched") and "unseen" not in ds.attrs:
+    if "unseen" not in ds.attrs:
         return ""
-    reasons = json.loads(ds.attrs.get("unseen", "{}"))
-    if field == "update" and "update" not in ds:
-        return f"{name} is not in this store: the loop has no stabiliser, or watched.update(u) was not called"
-    return f"{name} is not in this store: {reasons[field]}" if field in reasons else ""
+    field = _FIELDS.get(name, "update" if name.startswith("update") else "")
+    reasons = json.loads(ds.attrs["unseen"])
+    kind = str(ds.attrs.get("guidance_kind"))
+    if field == "label" and kind in _WITHOUT_LOGITS:
+        reason = _WITHOUT_LOGITS[kind]
+    elif field == "update":
+        reason = "the loop has no stabiliser, or does not call watched.update(u)"
+    else:
+        reason = reasons.get(field, "")
+    return f"{name} is not in this store: {reason}" if reason else ""
 
 
 def in_its_terms(ds: xr.Dataset, finding: Finding) -> Finding:

@@ -40,10 +40,16 @@ def written(ds: xr.Dataset) -> Written:
     complete: 8 samples in each of 1 cells
     """
     recorded = ds["written"] > 0
-    counts = xr.Dataset({"share": recorded.mean(), "finished": recorded.all("timestep").sum("sample")}).compute()
+    counts = xr.Dataset({"share": recorded.mean(), "finished": _whole(ds).sum("sample")}).compute()
     return Written(float(counts["share"]), counts["finished"], ds.sizes["sample"])
 
 
 def finished(cell: xr.Dataset) -> np.ndarray:
     """Which samples of one cell have all their timesteps written, ``(samples,)``."""
-    return (cell["written"] > 0).all("timestep").values
+    return _whole(cell).values
+
+
+def _whole(ds: xr.Dataset) -> xr.DataArray:
+    """Which samples have all their timesteps; of a watched loop, which may take no gradient at some, any of them."""
+    recorded = ds["written"] > 0
+    return recorded.any("timestep") if ds.attrs.get("watched") else recorded.all("timestep")

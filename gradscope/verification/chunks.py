@@ -185,8 +185,9 @@ class _Examination:
         since[..., order] = np.logical_and.accumulate(there[..., order], axis=-1)
         wrong = {
             "is neither 0, 1 nor 3": ~np.isin(level, (0, 1, 3)),
-            "is marked, but an earlier step is not": there & ~since,
         }
+        if not self.metadata.attributes.get("watched"):  # a loop that is watched may take no gradient at some steps
+            wrong["is marked, but an earlier step is not"] = there & ~since
         samples, every = (self.metadata.recording.get(key) for key in ("tensor_samples", "tensor_every"))
         if not self.tensors:
             wrong["marks tensors, but the store has none"] = (level == 3) & (not self.metadata.is_copy)

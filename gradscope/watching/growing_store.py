@@ -55,7 +55,7 @@ class _Lenient(Trajectory):
     """Records a block; where a later step lacks what a probe needs, its values are NaN."""
 
     def _measured(self, step: GuidedStep) -> dict[str, Tensor]:
-        recorder, values = self._recorder, {}
+        recorder, values = self._recorder, dict[str, Tensor]()
         for i, probe in enumerate(recorder.probes):
             if lacking(probe, step):
                 arrays = {array.name: array for array in recorder.schema.arrays}
@@ -126,6 +126,18 @@ class GrowingStore:
     @property
     def timesteps(self) -> int:
         return len(self._times)
+
+    def left_out(self, step: GuidedStep) -> list[str]:
+        """Why probes that the user gave are not recorded, in sentences; `step` is the store's first.
+
+        Without a stabiliser there is no update, which needs no sentence.
+        """
+        given = () if self.recorder is not None or self._probes is None else self._probes
+        return [
+            f"probe {type(probe).__name__} is left out: the loop did not show {', '.join(fields)}"
+            for probe in given
+            if (fields := [name for name in lacking(probe, step) if name != "update"])
+        ]
 
     def begin(
         self,
@@ -229,7 +241,8 @@ class GrowingStore:
     def _grid(self) -> Grid:
         levels = [level or Level(np.nan, np.nan) for level in self._levels]
         constants = self._process.constants(len(self._times))
-        sigma = [constants[i].sigma if i in constants else np.nan for i in range(len(self._times))]
+        nominal = self._process.posterior_sigmas(self._times)
+        sigma = [constants[i].sigma if i in constants else nominal[i] for i in range(len(self._times))]
         return Grid(
             **{dim: tuple(self._along[dim]) for dim in CELL_DIMS},
             further={dim: tuple(values) for dim, values in self._along.items() if dim not in CELL_DIMS},

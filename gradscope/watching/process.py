@@ -116,6 +116,24 @@ class Process:
             return {}
         return {t.step: t for t in exact.times}
 
+    def posterior_sigmas(self, times: np.ndarray) -> np.ndarray:
+        """Standard deviation of the DDPM posterior (equation 7 of arXiv 2006.11239) at each timestep; NaN if unknown.
+
+        Any process is a DDPM process times a factor. The following timestep is the next one with another level; after
+        the last one there is no noise.
+        """
+        levels = self.levels(times)
+        found = np.full(len(times), np.nan)
+        for i, level in enumerate(levels):
+            following = next((other for other in levels[i + 1 :] if other != level), Level(1.0, 0.0))
+            if level is None or following is None or level.noise == 0:
+                continue
+            now, before = level.alphas_cumprod, following.alphas_cumprod
+            if now < before:
+                variance = (1 - now / before) * (1 - before) / (1 - now)
+                found[i] = variance**0.5 * (following.signal**2 + following.noise**2) ** 0.5
+        return found
+
     @property
     def clip_range(self) -> float | None:
         """Bound of x0-hat, by the scheduler; None if it is not clamped."""

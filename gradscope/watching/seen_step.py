@@ -50,6 +50,8 @@ class Context:
     level: Level | None
     times: Times | None
     """Constants of the step, for schedulers that are known exactly."""
+    sigma: float | None
+    """Standard deviation of the DDPM posterior at the step, if it is known."""
     next_x_t: Tensor | None
     """The next noisy samples, or the final ones."""
     additive: bool
@@ -189,6 +191,8 @@ def _explicit(
         logits=logits if logits is None or len(logits) == len(x_t) else None,
         energy=None if energy is None else -energy if descends else energy,
     )
+    if context.process.num_train_timesteps is None:
+        missing["num_train_timesteps"] = "the range of timesteps is not known; give the scheduler, or alphas_cumprod="
     additive = _additive(evaluation, context)
     return Seen(
         step,
@@ -215,7 +219,7 @@ def _step(evaluation: Evaluation, context: Context, **given: Any) -> GuidedStep:
         prev_sample=next_samples(evaluation, context),
         unguided=~finite,
         clip_range=context.process.clip_range,
-        sigma=None if times is None else times.sigma,
+        sigma=context.sigma if times is None else times.sigma,
         noise_added=None if times is None else times.noise_added,
         alphas_cumprod=None if context.level is None else context.level.alphas_cumprod,
         num_train_timesteps=context.process.num_train_timesteps,

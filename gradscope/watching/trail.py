@@ -88,7 +88,7 @@ class Trail:
             early = self._end_evaluation(point)
             self.current = current = Evaluation(point, time)
             if early is not None:
-                current.leaves, current.guide_calls, current.kept = early.leaves, early.guide_calls, early.kept
+                current.leaves, current.guide_calls = early.leaves, early.guide_calls
         current.calls += 1
         return current
 
@@ -153,7 +153,11 @@ class Trail:
             self._timeline = Timeline(process.times(), process.length())
         timeline = self._timeline
         restarted = held is not None and len(held.evaluation.point) != len(current.point)
-        index, begins = timeline.place(time, restarted)
+        try:
+            index, begins = timeline.place(time, restarted)
+        except OutOfPlace:
+            self._check_schedule()
+            raise
         again = held is not None and not begins and index == timeline.index
         if held is not None and not begins and not again:
             held.following = current.point
@@ -194,6 +198,7 @@ class Trail:
             timestep=evaluation.time,
             level=settings.process.level_of(evaluation),
             times=settings.process.constants(self._timeline.count).get(evaluation.index),
+            sigma=self._sigma(evaluation.index),
             next_x_t=following,
             additive=self._additive,
             label=self.label if self.label is not None else self._found_label,
@@ -222,6 +227,14 @@ class Trail:
         if last and samples is None:
             self.missing.setdefault("image", "the loop's final samples were not seen; call watched.final(x)")
 
+    def _sigma(self, index: int) -> float | None:
+        """Standard deviation of the DDPM posterior at a step of the schedule, if it is known."""
+        timeline = self._timeline
+        if timeline is None or timeline.times is None:
+            return None
+        sigma = float(self._settings.process.posterior_sigmas(timeline.times)[index])
+        return None if np.isnan(sigma) else sigma
+
     def _note(self, seen: Seen, evaluation: Evaluation) -> None:
         self.facts["steps"] += 1
         self.facts["gradients"] += seen.gradients
@@ -246,6 +259,8 @@ class Trail:
         label = [UNKNOWN_LABEL] * count if step.label is None else step.label.tolist()
         cell = {dim: self._cell[dim] for dim in (*CELL_DIMS, *(dim for dim in self._cell if dim not in CELL_DIMS))}
         store = self._settings.store
+        for text in store.left_out(step):
+            self._settings.warn(text)
         self._block = store.begin(cell, self._samples, label, step, self._settings.attributes(seen))
         self._samples = self._block.first_sample + count
 
@@ -280,7 +295,8 @@ def _early(current: Evaluation, following: Tensor | None) -> Evaluation | None:
     }
     if not moved:
         return None
-    early = Evaluation(following, None, leaves=moved)
+    # Keys that no other tensor's identity has: the moved leaves themselves are not kept.
+    early = Evaluation(following, None, leaves={-1 - i: leaf for i, leaf in enumerate(moved.values())})
     early.guide_calls = [call for call in current.guide_calls if same(call.value, following)]
     current.guide_calls = [call for call in current.guide_calls if not same(call.value, following)]
     current.leaves = {key: leaf for key, leaf in current.leaves.items() if key not in moved}

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from gradscope.recording.recorder import Recorder
     from gradscope.reporting.report import report
     from gradscope.sampling.guidance.classifier import ClassifierGuidance
+    from gradscope.sampling.guidance.energy import Energy
     from gradscope.sampling.guidance.smoothgrad import SmoothGrad
+    from gradscope.sampling.guidance.weighted_sum import WeightedSum
     from gradscope.sampling.sampler import GuidedSampler
     from gradscope.store import Grid
     from gradscope.verification.verify import verify
@@ -29,12 +31,14 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "ClassifierGuidance": "gradscope.sampling.guidance.classifier:ClassifierGuidance",
+    "Energy": "gradscope.sampling.guidance.energy:Energy",
     "GradscopeError": "gradscope.errors:GradscopeError",
     "Grid": "gradscope.store:Grid",
     "GuidedSampler": "gradscope.sampling.sampler:GuidedSampler",
     "GuidedStep": "probes:GuidedStep",
     "Recorder": "gradscope.recording.recorder:Recorder",
     "SmoothGrad": "gradscope.sampling.guidance.smoothgrad:SmoothGrad",
+    "WeightedSum": "gradscope.sampling.guidance.weighted_sum:WeightedSum",
     "audit": "gradscope.auditing.audit:audit",
     "compare": "gradscope.analysis:compare",
     "evaluate": "gradscope.evaluation.from_python:evaluate",
@@ -53,12 +57,14 @@ _NAMES = {
 
 __all__ = [
     "ClassifierGuidance",
+    "Energy",
     "GradscopeError",
     "Grid",
     "GuidedSampler",
     "GuidedStep",
     "Recorder",
     "SmoothGrad",
+    "WeightedSum",
     "audit",
     "compare",
     "evaluate",

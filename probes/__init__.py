@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from probes.catalogue import CATALOGUE
     from probes.classifier_free import ConditionalParts, GuidanceWeight
     from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
+    from probes.energy import ObjectiveValue
     from probes.fractions import SOURCES, FiniteFraction, Fractions
     from probes.groups import NAMED
     from probes.layers import Layers
@@ -50,6 +51,7 @@ _MODULES = {
     "NAMED": "groups",
     "NoiseAdded": "strength",
     "Norm": "norms",
+    "ObjectiveValue": "energy",
     "Probe": "probe",
     "ReferenceCosine": "reference",
     "SOURCES": "fractions",
@@ -86,6 +88,7 @@ __all__ = [
     "NAMED",
     "NoiseAdded",
     "Norm",
+    "ObjectiveValue",
     "Probe",
     "ReferenceCosine",
     "SOURCES",

@@ -140,6 +140,14 @@ _TABLE = [
         ),
     ),
     *_rows(
+        "energy",
+        Variable(
+            "energy",
+            "value of the guide's objective",
+            "log p(y | c(x_t)), its logit, an energy E(x_t, t, x_0), or sum_k weight_k objective_k",
+        ),
+    ),
+    *_rows(
         "norms",
         Variable("gradient_norm", "l2 norm of the gradient", "|gradient|_2", logarithmic=True, low=0.0, headline=True),
         Variable("update_norm", "l2 norm of the update", "|update|_2", logarithmic=True, low=0.0),
@@ -291,7 +299,7 @@ _TABLE = [
     Variable(
         "nonfinite_source",
         "where a value that is not finite appears first",
-        "0 nowhere, 1 x_t, 2 model_output, 3 logits, 4 gradient",
+        "0 nowhere, 1 x_t, 2 model_output, 3 logits or energy, 4 gradient",
         dtype="int8",
         low=0.0,
         high=4.0,

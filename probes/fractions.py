@@ -14,7 +14,7 @@ class FiniteFraction(Probe):
     """Share of the gradient's elements that are finite, and the source of values that are not.
 
     If the share is below 1, the sample's step is unguided. The source is the first value that is not finite, in the
-    order of a step: x_t, the denoiser's prediction, the guide's logits, the gradient.
+    order of a step: x_t, the denoiser's prediction, the guide's output, the gradient.
 
     Examples
     --------
@@ -33,10 +33,11 @@ class FiniteFraction(Probe):
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
         finite = torch.isfinite(step.gradient)
         source = torch.zeros(len(finite), dtype=torch.int8, device=finite.device)
-        looks = (step.gradient, step.logits, step.model_output, step.x_t)
+        output = step.energy if step.logits is None else step.logits
+        looks = (step.gradient, output, step.model_output, step.x_t)
         for number, value in zip(range(4, 0, -1), looks, strict=True):
             if value is not None:
-                source = source.where(torch.isfinite(value).flatten(1).all(dim=1), number)
+                source = source.where(torch.isfinite(value).reshape(len(value), -1).all(dim=1), number)
         return {"finite_fraction": _share(finite), "nonfinite_source": source.to(torch.int8)}, state
 
 

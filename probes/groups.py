@@ -7,6 +7,7 @@ from probes.attribution import Attribution
 from probes.belief import Belief
 from probes.classifier_free import ConditionalParts, GuidanceWeight
 from probes.cosines import Cosine, CosineBetween, FirstCosine, LagCosine, ScoreCosine
+from probes.energy import ObjectiveValue
 from probes.fractions import Fractions
 from probes.layers import Layers
 from probes.norms import Norm
@@ -47,6 +48,7 @@ NAMED: Mapping[str, Callable[..., list[Probe]]] = {
     "strength": lambda: [EffectiveStrength(), CosineBetween("shift", "direction"), NoiseAdded(), Unguided()],
     "belief": lambda: [Belief()],
     "classifier_free": lambda: [GuidanceWeight(), ConditionalParts()],
+    "energy": lambda: [ObjectiveValue()],
     "fractions": lambda: [Fractions()],
     "sensitivity": lambda: [GradientLipschitz()],
     "spectrum": lambda: [Spectrum()],

@@ -1,5 +1,7 @@
 """Compare the gradient with that of another classifier."""
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from probes.catalogue import CATALOGUE
@@ -7,6 +9,7 @@ from probes.differentiation import gradient
 from probes.numerics import cosine, margin
 from probes.probe import Probe
 from probes.step import GuidedStep
+from probes.timed import ask
 
 
 class ReferenceCosine(Probe):
@@ -16,7 +19,7 @@ class ReferenceCosine(Probe):
     ----------
     classifier
         Maps images ``(n, channel, height, width)`` to logits ``(n, classes)``. It must have the guide's classes and be
-        on its device. It is set to evaluation mode.
+        on its device. It is set to evaluation mode. A noise-aware one, f(x, t), gets the step's timestep.
 
     Examples
     --------
@@ -38,9 +41,9 @@ class ReferenceCosine(Probe):
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
         assert step.label is not None
-        reference = gradient(self._margin, step.x_t, step.label)
+        reference = gradient(partial(self._margin, step.timestep), step.x_t, step.label)
         return {"reference_cosine": cosine(step.gradient, reference)}, state
 
-    def _margin(self, x: Tensor, label: Tensor) -> Tensor:
+    def _margin(self, timestep: float, x: Tensor, label: Tensor) -> Tensor:
         """Its gradient has the direction of log p's, and does not round to 0 for a saturated reference."""
-        return margin(self.classifier(x), label)
+        return margin(ask(self.classifier, x, timestep), label)

@@ -76,7 +76,8 @@ class GuidedStep:
     gradscope's sampler differentiates the guide's margin m and multiplies by sigmoid(-m) afterwards."""
     objective: Callable[[Tensor, Tensor], Tensor] | None = None
     """The guide's objective at this timestep, one number per sample, ``(m,)``. It is a differentiable function of noisy
-    images ``(m, channel, height, width)`` and labels ``(m,)``, for any m. Its gradient at x_t is `gradient`, unless
+    images ``(m, channel, height, width)`` and labels ``(m,)``, for any m. If an energy has targets, these images repeat
+    the step's samples in order. Its gradient at x_t is `gradient`, unless
     SmoothGrad averages that. It runs the guide and, for x0-hat, the U-Net; for x0_detached the predicted noise is held
     constant. Call it only while the step's hooks run: then the models are frozen."""
 

@@ -16,6 +16,7 @@ MODULES = {
 def make_steps(count=5, scale=1.0, dtype=torch.float32):
     """Gradients and updates have `dtype`, other tensors float32."""
     generator = torch.Generator().manual_seed(0)
+    conditional = torch.randn(2, count, N, *SHAPE, generator=torch.Generator().manual_seed(1))
 
     def image(dtype=torch.float32):
         return torch.randn(N, *SHAPE, generator=generator, dtype=dtype)
@@ -31,6 +32,10 @@ def make_steps(count=5, scale=1.0, dtype=torch.float32):
             pred_original_sample=image().clamp(-1, 1),
             clip_range=1.0,
             logits=torch.randn(N, 3, generator=generator) * 5,
+            energy=torch.linspace(-3, 0, N, dtype=torch.float64),
+            conditional_output=conditional[0, i],
+            conditional_original_sample=conditional[1, i],
+            guidance_weight=7.5,
             update=image(dtype) * scale,
             direction=image(),
             shift=image() * 0.01,

@@ -5,8 +5,11 @@ from markdown_tables import code, escaped, table
 from gradscope.config import (
     AuditConfig,
     DataConfig,
+    EnergyGuide,
+    ModuleClassifier,
     RunConfig,
     Strict,
+    SumGuide,
     TimmClassifier,
     TrainClassifierConfig,
     TrainDenoiserConfig,
@@ -23,6 +26,9 @@ FILES: dict[type[Strict], str] = {
 """The models of whole files, and the heading of each."""
 SHARED: dict[type[Strict], str] = {
     TimmClassifier: "A classifier by its timm name",
+    ModuleClassifier: "A classifier of your own code",
+    EnergyGuide: "An energy as a guide",
+    SumGuide: "A sum of guides",
     DataConfig: "Images",
     TrainingConfig: "How a training runs",
 }
@@ -39,12 +45,14 @@ def text() -> str:
 
 
 def _values(key: Key) -> str:
-    """The values, with a link to the table of a shared section."""
+    """The values, with links to the tables of shared sections, each named by its first key where there are several."""
     values = escaped(key.values)
-    shared = [f"[mapping](#{model.__name__.lower()})" for model in key.below if model in SHARED]
+    shared = [model for model in key.below if model in SHARED]
     if not shared:
         return values or "the keys below"
-    return values.replace("mapping", shared[0]) or shared[0]
+    names = ["mapping"] if len(shared) == 1 else [f"mapping with {next(iter(model.model_fields))}" for model in shared]
+    links = [f"[{name}](#{model.__name__.lower()})" for name, model in zip(names, shared, strict=True)]
+    return values.replace("mapping", " or ".join(links)) or links[0]
 
 
 def _default(key: Key) -> str:

@@ -14,6 +14,7 @@ import configuration
 import diagnostics
 import layout
 import mathematics
+import needs
 import presets
 import signatures
 import stabilizers
@@ -38,6 +39,7 @@ GENERATED = {
     "configuration": configuration.text,
     "diagnostics": diagnostics.text,
     "layout": layout.text,
+    "needs": needs.text,
     "presets": presets.text,
     "signatures": signatures.text,
     "stabilizers": stabilizers.text,

@@ -24,6 +24,11 @@ _PREFIXES_OF_EVALUATE = (
 """Prefixes of the variables that `gradscope evaluate` adds."""
 
 
+def from_evaluate(name: str) -> bool:
+    """Whether `gradscope evaluate` adds a variable of this name."""
+    return name.startswith(_PREFIXES_OF_EVALUATE)
+
+
 def absent(ds: xr.Dataset, name: str) -> str:
     """Why a variable is missing from the store, and what adds it; empty if it is present.
 
@@ -40,7 +45,7 @@ def absent(ds: xr.Dataset, name: str) -> str:
         return f"{name} is not in this store; the probe `{probe}` records it: add it under `probes`"
     if name == "judge_prediction" and "own_prediction" in ds:
         return "judge_prediction is not in this store; the run has no judge"
-    if name.startswith(_PREFIXES_OF_EVALUATE):
+    if from_evaluate(name):
         return f"{name} is not in this store; `gradscope evaluate STORE` adds it"
     return f"{name} is not in this store; {one_of(name, map(str, ds.data_vars))}"
 

@@ -22,7 +22,7 @@ UNEVEN = 0.5
 """Accuracy below which a class fails if the others do better."""
 COLLAPSE = 0.5
 """Share of the floor below which coverage is a fault; the floor is the coverage by real images in place of samples."""
-_SOURCES = ("nowhere", "x_t", "the denoiser", "the guide's logits", "the backward pass")
+_SOURCES = ("nowhere", "x_t", "the denoiser", "the guide's output", "the backward pass")
 """Meaning of the numbers in `nonfinite_source`."""
 _NAMED_SAMPLES = 5
 """Most samples that the evidence names."""

@@ -29,6 +29,7 @@ from gradscope.errors import GradscopeError
 from gradscope.intervals import resampled, wilson
 from gradscope.models.calls import output_of
 from gradscope.sampling.guidance.classifier import ClassifierGuidance, Evidence
+from gradscope.sampling.guidance.guides import without_logits
 from gradscope.sampling.process import Schedule, Times, refuse_inexact
 
 _BINS = 15
@@ -120,7 +121,8 @@ def audit(
     Raises
     ------
     GradscopeError
-        There are fewer than two images, a classifier lacks a label, or the scheduler's steps are not exact.
+        There are fewer than two images, a guide is no classifier or lacks a label, or the scheduler's steps are not
+        exact.
 
     Examples
     --------
@@ -130,6 +132,11 @@ def audit(
     """
     if len(images) < 2:
         raise GradscopeError(f"samples: an audit needs at least 2 images, got {len(images)}")
+    for name, module in classifiers.items():
+        if kind := without_logits(module):
+            raise GradscopeError(
+                f"classifiers: {name!r} is {kind}, which predicts no class; an audit takes classifiers"
+            )
     schedule, times = _times(DDPMScheduler() if scheduler is None else scheduler, timesteps)
     inputs: list[ClassifierInput] = ["x_t"] if unet is None else ["x_t", "x0"]
     for module in [*classifiers.values(), *([] if unet is None else [unet])]:
@@ -192,6 +199,7 @@ def _measure(looks: Sequence[Evidence], previous: Tensor | None, label: Tensor) 
     """Values ``(n,)`` by name, from the evidence under both noises and the gradient at the previous timestep."""
     gradient, other = (look.gradient.flatten(1).double() for look in looks)  # float32 squares underflow
     before = torch.full_like(gradient, torch.nan) if previous is None else previous.flatten(1).double()
+    assert looks[0].logits is not None
     logits = looks[0].logits.double()
     log_p = logits.log_softmax(dim=1)
     confidence, predicted = log_p.exp().max(dim=1)

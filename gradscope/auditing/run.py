@@ -19,7 +19,7 @@ from gradscope.models.device import set_device
 from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.models.schedulers import SCHEDULERS
 from gradscope.recording.provenance import provenance
-from gradscope.sampling.sampler import image_shape, refuse_conditional
+from gradscope.sampling.denoiser import image_shape, refuse_conditional
 from gradscope.store.attributes import as_texts
 
 

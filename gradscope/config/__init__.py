@@ -1,10 +1,11 @@
 """Configurations: strict models, read from YAML, with errors that name the key."""
 
 from gradscope.config.audit import AuditConfig
-from gradscope.config.classifiers import ClassifierSpec, TimmClassifier
+from gradscope.config.classifiers import ClassifierSpec, ModuleClassifier, TimmClassifier, classifier_mapping
 from gradscope.config.data import DataConfig
 from gradscope.config.evaluation import EvaluationConfig, Inception
 from gradscope.config.fields import Options, Strict, Text
+from gradscope.config.guides import EnergyGuide, GuideSpec, SumGuide, guide_mapping
 from gradscope.config.loading import apply, check, load, read_yaml
 from gradscope.config.messages import error_lines
 from gradscope.config.presets import find, preset_folder, presets
@@ -17,14 +18,18 @@ __all__ = [
     "ClassifierSpec",
     "DataConfig",
     "DenoiserEvaluation",
+    "EnergyGuide",
     "EvaluationConfig",
     "ExecutionConfig",
+    "GuideSpec",
     "Inception",
+    "ModuleClassifier",
     "Normalize",
     "Objective",
     "Options",
     "RunConfig",
     "Strict",
+    "SumGuide",
     "Text",
     "TimmClassifier",
     "TrainClassifierConfig",
@@ -33,8 +38,10 @@ __all__ = [
     "Weight",
     "apply",
     "check",
+    "classifier_mapping",
     "error_lines",
     "find",
+    "guide_mapping",
     "load",
     "preset_folder",
     "presets",

@@ -13,7 +13,8 @@ class AuditConfig(Strict):
     """Classifiers, data and timesteps of an audit."""
 
     classifiers: Annotated[dict[Text, ClassifierSpec], Field(min_length=1)]
-    """The classifiers to audit, by name: zoo:SET/NAME, CARD.yaml, package.module:callable, or timm's keys."""
+    """The classifiers to audit, by name: zoo:SET/NAME, CARD.yaml, package.module:callable, {module: ...}, or timm's
+    keys."""
     denoiser: PathText = "none"
     """The denoiser that gives x0-hat, or none: then classifiers are audited at x_t alone."""
     scheduler: Options = {}

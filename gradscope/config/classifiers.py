@@ -1,10 +1,12 @@
 """How a configuration names a classifier."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
-from gradscope.config.fields import Options, PathText, Positive, Strict, Text, form_of
+from gradscope.config.fields import Options, PathText, Positive, Strict, Text, form, form_of
+from gradscope.config.loading import check
 
 
 class TimmClassifier(Strict):
@@ -29,7 +31,39 @@ class TimmClassifier(Strict):
     """Further keyword arguments of timm.create_model."""
 
 
+class ModuleClassifier(Strict):
+    """A classifier of your own code."""
+
+    module: Text
+    """package.module:callable, which takes no arguments and gives the torch.nn.Module."""
+    takes_timestep: bool | None = None
+    """Whether the classifier is noise-aware: classifier(x, t). null: the signature of its forward says so."""
+
+
+_MARKS = {"<module>": ("module", "takes_timestep"), "<energy>": ("energy", "target"), "<sum>": ("sum",)}
+"""By tag: the keys that only this mapping has. One without any of them is timm's."""
+
+
+def form_of_mapping(value: Any) -> str | None:
+    """The member of a union that a value is meant for; a mapping shows it by its keys."""
+    given = value if isinstance(value, dict) else getattr(type(value), "model_fields", ())
+    return next((tag for tag, keys in _MARKS.items() if any(key in given for key in keys)), form(value))
+
+
 ClassifierSpec = Annotated[
-    Annotated[PathText, Tag("<text>")] | Annotated[TimmClassifier, Tag("<mapping>")],
-    form_of("a name (zoo:SET/NAME, CARD.yaml, package.module:callable) or a mapping of timm's keys"),
+    Annotated[PathText, Tag("<text>")]
+    | Annotated[TimmClassifier, Tag("<mapping>")]
+    | Annotated[ModuleClassifier, Tag("<module>")],
+    form_of(
+        "a name (zoo:SET/NAME, CARD.yaml, package.module:callable), a mapping of timm's keys, or {module: ...}",
+        form_of_mapping,
+    ),
 ]
+
+
+def classifier_mapping(given: Mapping[str, Any], where: str) -> TimmClassifier | ModuleClassifier:
+    """A mapping that names a classifier, checked; errors begin with `where`."""
+    content = dict(given)
+    if form_of_mapping(content) == "<module>":
+        return check(ModuleClassifier, content, where)
+    return check(TimmClassifier, content, where)

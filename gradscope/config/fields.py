@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 from typing_extensions import TypeAliasType
 
-TAGS = {"<null>", "<bool>", "<int>", "<float>", "<text>", "<list>", "<mapping>", "<inception>"}
+TAGS = {
+    "<null>",
+    "<bool>",
+    "<int>",
+    "<float>",
+    "<text>",
+    "<list>",
+    "<mapping>",
+    "<inception>",
+    "<module>",
+    "<energy>",
+    "<sum>",
+}
 """Tags of unions' members, which errors have among the keys."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

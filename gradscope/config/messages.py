@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import Tag, ValidationError
 
 from gradscope.config.fields import TAGS, Strict
 from gradscope.errors import one_of
@@ -33,7 +33,7 @@ def _line(model: type[Strict], error: Any) -> str:
         return f"{_name(path).removesuffix('.[key]')}: a key must be text, got {got}"
     key = f"{_name(path)}: " if path else ""
     if kind == "extra_forbidden":
-        return f"{key}unknown key; {one_of(path[-1], _keys(model, path[:-1]))}"
+        return f"{key}unknown key; {one_of(path[-1], _keys(model, error['loc'][:-1]))}"
     if kind == "missing":
         return f"{key}this key is missing"
     if kind == "literal_error":
@@ -55,18 +55,27 @@ def _name(path: Sequence[str]) -> str:
     return ".".join(f"{key:.80}" for key in keys[:20]) + (" ..." if len(keys) > 20 else "")
 
 
-def _keys(model: type[Strict], path: Sequence[str]) -> list[str]:
-    """The possible keys at `path` below `model`."""
+def _keys(model: type[Strict], path: Sequence[str | int]) -> list[str]:
+    """The possible keys at `path` below `model`; the tags in it choose among the models of a union."""
+    annotation: Any = None
     for part in path:
-        field = model.model_fields.get(part)
-        if field is not None:
-            model = next(models_in(field.annotation), model)
+        if part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+            model = next(models_in(annotation), model)
+        elif part in TAGS:
+            model = next(models_in(annotation, str(part)), model)
     return list(model.model_fields)
 
 
-def models_in(annotation: Any) -> Iterator[type[Strict]]:
-    """The models of an annotation: itself, or those inside a union, a mapping or a list."""
-    if isinstance(annotation, type) and issubclass(annotation, Strict):
+def models_in(annotation: Any, tag: str | None = None) -> Iterator[type[Strict]]:
+    """The models of an annotation: itself, or those inside a union, a mapping or a list.
+
+    With a tag, only those that carry it; see `gradscope.config.fields.form_of`.
+    """
+    parts = get_args(annotation)
+    if tag is not None and any(isinstance(part, Tag) and part.tag == tag for part in parts):
+        tag = None
+    if tag is None and isinstance(annotation, type) and issubclass(annotation, Strict):
         yield annotation
-    for part in get_args(annotation):
-        yield from models_in(part)
+    for part in parts:
+        yield from models_in(part, tag)

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, Tag
 from gradscope.config.classifiers import ClassifierSpec
 from gradscope.config.evaluation import EvaluationConfig
 from gradscope.config.fields import Count, Interval, Options, PathText, Positive, Strict, Text, Whole, form_of
+from gradscope.config.guides import GuideSpec
 from gradscope.errors import GradscopeError
 from gradscope.text import check_name
 
@@ -66,15 +67,16 @@ class SmoothGradConfig(Strict):
 
 
 class GuidanceConfig(Strict):
-    """How the gradient of a classifier shifts the samples."""
+    """How the gradient of a guide shifts the samples."""
 
     classifier_input: Annotated[list[ClassifierInput], Field(min_length=1), AfterValidator(_distinct)] = ["x_t"]
     """Inputs of the classifier: the noisy sample (x_t), x0-hat differentiated through the U-Net (x0), or x0-hat with
-    the predicted noise held constant (x0_detached, without a backward pass through the U-Net)."""
+    the predicted noise held constant (x0_detached, no backward pass through the U-Net). At x_t an energy's x0-hat is
+    constant."""
     guidance_scale: Annotated[list[Scale], Field(min_length=1), AfterValidator(_distinct)]
     """Factors of the shift. 0 is an unguided control; below 0 guidance steers away from the target class."""
     objective: Objective = "log_prob"
-    """Function to differentiate: the log-probability of the target class, or its logit."""
+    """Function of a classifier to differentiate: the log-probability of the target class, or its logit."""
     normalize: Normalize = "l2"
     """l2 divides each sample's update by its norm, so that every stabiliser shifts by the same length."""
     weight: Weight = "one"
@@ -83,6 +85,8 @@ class GuidanceConfig(Strict):
     """Timesteps [first, end) that are guided: first <= t < end. null: all."""
     smoothgrad: SmoothGradConfig | None = None
     """Mean gradient over noised inputs of the classifier (arXiv 1706.03825), for example {samples: 4, std: 0.2}."""
+    timestep_at_x0: Count = 0
+    """Timestep at which a noise-aware classifier f(x, t) is asked about x0-hat. At x_t it is that of the noise."""
 
 
 class SamplingConfig(Strict):
@@ -97,7 +101,8 @@ class SamplingConfig(Strict):
     batch_size: Positive = 32
     """Number of samples that go through the models together. Bit-identical runs have the same one."""
     labels: Labels = "cycle"
-    """Target classes: cycle goes through all of them in turn; a list of class indices is repeated."""
+    """Target classes: cycle goes through all of them in turn (0 alone where no guide has classes); a list of class
+    indices is repeated."""
     seed: Count = 0
     """Seed of all noise. Sample i has its own generator, seeded by (seed, i)."""
 
@@ -139,8 +144,9 @@ class RunConfig(Strict):
 
     denoiser: PathText
     """The denoiser: zoo:SET/NAME, CARD.yaml, a diffusers folder or hub id, or package.module:callable."""
-    classifiers: Annotated[dict[Text, ClassifierSpec], Field(min_length=1), AfterValidator(_named)]
-    """The guides, by their name in the store: zoo:SET/NAME, CARD.yaml, package.module:callable, or timm's keys."""
+    classifiers: Annotated[dict[Text, GuideSpec], Field(min_length=1), AfterValidator(_named)]
+    """The guides, by their name in the store: classifiers (zoo:SET/NAME, CARD.yaml, package.module:callable,
+    {module: ...} or timm's keys), energies {energy: ...}, and sums {sum: [...]}."""
     judge: ClassifierSpec = "none"
     """Classifier that judges the final samples and guides none of them, or none."""
     evaluation: EvaluationConfig = EvaluationConfig()

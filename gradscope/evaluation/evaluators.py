@@ -9,7 +9,17 @@ import torch
 import xarray as xr
 from torch import nn
 
-from gradscope.config import ClassifierSpec, DataConfig, EvaluationConfig, RunConfig, Strict, apply, check
+from gradscope.config import (
+    ClassifierSpec,
+    DataConfig,
+    EnergyGuide,
+    EvaluationConfig,
+    RunConfig,
+    Strict,
+    SumGuide,
+    apply,
+    check,
+)
 from gradscope.errors import GradscopeError
 from gradscope.evaluation.features import Features, load_extractor
 from gradscope.models import cards
@@ -74,18 +84,24 @@ def load_evaluators(ds: xr.Dataset, overrides: Sequence[str], device: torch.devi
     spec, data = settings.evaluation.extractor, settings.evaluation.data
     found = Evaluators(
         settings,
-        {}
-        if run is None
-        else {k: load_classifier(c, f"classifiers.{k}", shape, device) for k, c in run.classifiers.items()},
+        {k: load_classifier(c, f"classifiers.{k}", shape, device) for k, c in guiding_classifiers(run).items()},
         None if settings.judge == "none" else load_classifier(settings.judge, "judge", shape, device),
         None if spec is None or data is None else load_extractor(spec, "evaluation.extractor", shape, device),
     )
-    tell_what_is_missing(found, _ON_THE_COMMAND_LINE, tell)
+    tell_what_is_missing(found, run, _ON_THE_COMMAND_LINE, tell)
     return found
 
 
-def tell_what_is_missing(found: Evaluators, how: Mapping[str, str], tell: Tell) -> None:
+def guiding_classifiers(run: RunConfig | None) -> dict[str, ClassifierSpec]:
+    """The guides of a configuration that are classifiers: energies and sums predict no class."""
+    specs = {} if run is None else run.classifiers
+    return {name: spec for name, spec in specs.items() if not isinstance(spec, EnergyGuide | SumGuide)}
+
+
+def tell_what_is_missing(found: Evaluators, run: RunConfig | None, how: Mapping[str, str], tell: Tell) -> None:
     """Call `tell` for each missing verdict, with the way to get it: see `IN_PYTHON`.
+
+    `run` is the store's configuration; None if it was recorded from Python.
 
     Raises
     ------
@@ -93,9 +109,12 @@ def tell_what_is_missing(found: Evaluators, how: Mapping[str, str], tell: Tell) 
         There is nothing to evaluate with.
     """
     settings = found.settings.evaluation
-    if not found.guides and found.judge is None and found.extractor is None:
+    classless = [] if run is None else [name for name in run.classifiers if name not in guiding_classifiers(run)]
+    if classless:
+        tell(f"no own_accuracy for {', '.join(classless)}: an energy or a sum of guides predicts no class")
+    elif not found.guides and found.judge is None and found.extractor is None:
         raise GradscopeError("nothing to evaluate with", python=_all(IN_PYTHON), command=_all(_ON_THE_COMMAND_LINE))
-    if not found.guides:
+    if run is None and not found.guides:
         tell(f"no own_accuracy: the store was recorded from Python and does not name its guides; {how['guide']}")
     if found.judge is None:
         tell(f"no judge_accuracy, no transfer_ratio: {how['judge']} gives them")

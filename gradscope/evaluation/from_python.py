@@ -8,21 +8,23 @@ import torch
 import xarray as xr
 from torch import nn
 
-from gradscope.config import RunConfig, TimmClassifier
+from gradscope.config import RunConfig
 from gradscope.errors import GradscopeError, one_of
 from gradscope.evaluation.evaluate import evaluate_store
 from gradscope.evaluation.evaluators import (
     IN_PYTHON,
     Evaluators,
     Settings,
+    guiding_classifiers,
     recorded_run,
     settings_of,
     tell_what_is_missing,
 )
 from gradscope.evaluation.features import Features, load_extractor
+from gradscope.models.calls import frozen
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.models.weights import state_hash
-from gradscope.sampling.sampler import frozen
+from gradscope.sampling.guidance.guides import without_logits
 from gradscope.store import open_store
 from gradscope.store.attributes import nested
 from gradscope.store.dims import sample_shape
@@ -100,7 +102,7 @@ def evaluate(
             judge_of(judge, settings, shape, device),
             _extractor(extractor, settings, shape, device),
         )
-        tell_what_is_missing(found, IN_PYTHON, tell)
+        tell_what_is_missing(found, run, IN_PYTHON, tell)
         evaluate_store(path, found, device, tell)
     return open_store(path)
 
@@ -149,10 +151,12 @@ def _guides(
     device: torch.device,
 ) -> dict[str, Classifier]:
     named = _named(guide, ds)
-    specs: dict[str, Any] = {} if run is None else {k: v for k, v in run.classifiers.items() if k not in named}
+    specs = {name: spec for name, spec in guiding_classifiers(run).items() if name not in named}
     found = {name: load_classifier(spec, f"classifiers.{name}", shape, device) for name, spec in specs.items()}
     begun = nested(ds.attrs, "weights_sha256")
     for name, module in named.items():
+        if kind := without_logits(module):
+            raise GradscopeError(f"guide: {name!r} is {kind}, which predicts no class; leave it out")
         if begun.get(f"classifiers.{name}") not in (None, state_hash(module)):
             raise GradscopeError(f"guide: the weights of {name!r} are not those with which the store was recorded")
         found[name] = load_classifier(module, f"guide {name!r}", shape, device)
@@ -161,8 +165,11 @@ def _guides(
 
 def judge_of(given: Any, settings: Settings, shape: tuple[int, ...], device: torch.device) -> Classifier | None:
     """The judge: a module that was given, otherwise the one of the settings; None for ``judge: none``."""
-    spec: nn.Module | str | TimmClassifier = given if isinstance(given, nn.Module) else settings.judge
-    return None if spec == "none" else load_classifier(spec, "judge", shape, device)
+    if isinstance(given, nn.Module):
+        if kind := without_logits(given):
+            raise GradscopeError(f"judge: takes a classifier, got {kind}, which predicts no class")
+        return load_classifier(given, "judge", shape, device)
+    return None if settings.judge == "none" else load_classifier(settings.judge, "judge", shape, device)
 
 
 def _extractor(given: Any, settings: Settings, shape: tuple[int, ...], device: torch.device) -> Features | None:

@@ -10,12 +10,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from gradscope.config import TimmClassifier
+from gradscope.config import ModuleClassifier, TimmClassifier
 from gradscope.errors import GradscopeError, GradscopeWarning
 from gradscope.models import cards, foreign
 from gradscope.models.checkpoints import load_checkpoint
-from gradscope.models.logits import Logits, as_logits, probabilities
+from gradscope.models.logits import Logits, TimedLogits, as_logits, probabilities, timed
 from gradscope.models.precision import in_float32
+from probes.timed import ask, takes_timestep
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Classifier:
     """A classifier of images in [-1, 1]."""
 
     module: nn.Module
-    """``(n, channel, height, width)`` -> logits ``(n, num_classes)``."""
+    """``(n, channel, height, width)`` -> logits ``(n, num_classes)``; a noise-aware one takes timesteps, too."""
     num_classes: int
     classes: tuple[str, ...] | None
     """Names of the classes; None if they are unknown."""
@@ -46,7 +47,7 @@ class Normalized(nn.Module):
 
 
 def load_classifier(
-    spec: str | TimmClassifier | nn.Module,
+    spec: str | TimmClassifier | ModuleClassifier | nn.Module,
     where: str,
     image_shape: tuple[int, ...],
     device: torch.device | str = "cpu",
@@ -58,8 +59,8 @@ def load_classifier(
     Parameters
     ----------
     spec
-        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable`` (takes no arguments, gives the module), a timm
-        model, or the module itself.
+        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable`` (takes no arguments, gives the module), the same
+        as a `ModuleClassifier`, a timm model, or the module itself.
     where
         The configuration's key, for errors.
 
@@ -73,16 +74,16 @@ def load_classifier(
         module = spec
     elif isinstance(spec, TimmClassifier):
         module = _from_timm(spec, where, image_shape[0])
+    elif isinstance(spec, ModuleClassifier):
+        module = timed(_from_module(spec.module, f"{where}.module"), spec.takes_timestep)
     elif spec.startswith("zoo:") or spec.endswith(".yaml"):
         module, classes = _from_card(cards.resolve(spec, where), where, image_shape)
     elif foreign.is_spec(spec):
-        module = foreign.call(spec, where)
-        if not isinstance(module, nn.Module):
-            raise GradscopeError(f"{where}: {spec} must give a torch.nn.Module, it gave {type(module).__name__}")
+        module = _from_module(spec, where)
     else:
         raise GradscopeError(
             f"{where}: got {spec!r}; possible: zoo:SET/NAME, a card CARD.yaml, package.module:callable, or a mapping "
-            "{timm: NAME, checkpoint: FILE, num_classes: N}"
+            "{timm: NAME, checkpoint: FILE, num_classes: N} or {module: package.module:callable}"
         )
     # convolutions are faster with channels last, on CPUs too
     module = in_float32(module, where).to(device).to(memory_format=torch.channels_last).eval()
@@ -96,7 +97,7 @@ def _checked(module: nn.Module, where: str, images: Tensor) -> tuple[nn.Module, 
     """The classifier with logits as its output, and the number of its classes."""
     try:
         with torch.no_grad():
-            output = module(images.clone())
+            output = ask(module, images.clone(), 0)
     except Exception as error:
         shape = " x ".join(map(str, images.shape[1:]))
         raise GradscopeError(
@@ -119,7 +120,8 @@ def _checked(module: nn.Module, where: str, images: Tensor) -> tuple[nn.Module, 
             GradscopeWarning,
             stacklevel=3,
         )
-    return (module if logits is output else Logits(module)), logits.shape[1]
+    wrapper = TimedLogits if takes_timestep(module) else Logits
+    return (module if logits is output else wrapper(module)), logits.shape[1]
 
 
 def build_classifier(
@@ -134,6 +136,13 @@ def build_classifier(
         return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **options)
     except Exception as error:
         raise GradscopeError(f"{where}: timm cannot build {name!r} with options {options}: {error}") from error
+
+
+def _from_module(spec: str, where: str) -> nn.Module:
+    module = foreign.call(spec, where)
+    if not isinstance(module, nn.Module):
+        raise GradscopeError(f"{where}: {spec} must give a torch.nn.Module, it gave {type(module).__name__}")
+    return module
 
 
 def _from_card(path: Path, where: str, image_shape: tuple[int, ...]) -> tuple[nn.Module, tuple[str, ...]]:

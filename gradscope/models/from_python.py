@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from gradscope.config import TimmClassifier, check
+from gradscope.config import classifier_mapping
 from gradscope.models import classifiers
 
 
@@ -17,8 +17,9 @@ def load_classifier(
     Parameters
     ----------
     spec
-        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable``, or timm's keys, for example
-        ``{"timm": "resnet18", "checkpoint": "weights.safetensors", "num_classes": 4}``.
+        ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable``, timm's keys, for example
+        ``{"timm": "resnet18", "checkpoint": "weights.safetensors", "num_classes": 4}``, or
+        ``{"module": "package.module:callable", "takes_timestep": True}``.
     image_shape
         Channel, height and width of its images.
     device
@@ -40,5 +41,5 @@ def load_classifier(
     >>> robust.classes
     ('baseball', 'basketball', 'soccer ball', 'volleyball')
     """
-    checked = spec if isinstance(spec, str) else check(TimmClassifier, dict(spec), "classifier")
+    checked = spec if isinstance(spec, str) else classifier_mapping(spec, "classifier")
     return classifiers.load_classifier(checked, "classifier", image_shape, device)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError
+from probes.timed import ask, takes_timestep
 
 _SHAPED = ("View", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Permute", "T", "Transpose", "Clone", "ToCopy",
            "Alias", "UnsafeView", "Cat")  # fmt: skip
@@ -60,6 +61,20 @@ class Logits(nn.Module):
         return as_logits(self.module(x))
 
 
+class TimedLogits(Logits):
+    """A noise-aware classifier f(x, t) with its output converted by `as_logits`."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
+        return as_logits(ask(self.module, x, t) if takes_timestep(self.module) else self.module(x, t))
+
+
+def timed(module: nn.Module, takes: bool | None) -> nn.Module:
+    """The classifier, wrapped where `takes` says other than the signature whether it takes a timestep; None: as is."""
+    if takes is None or takes == takes_timestep(module):
+        return module
+    return TimedLogits(module) if takes else Logits(module)
+
+
 def probabilities(module: nn.Module, x: Tensor) -> Literal["softmax", "sigmoid"] | None:
     """Name of the last function of a classifier that gives probabilities; None if its output may be logits.
 
@@ -74,14 +89,16 @@ def probabilities(module: nn.Module, x: Tensor) -> Literal["softmax", "sigmoid"]
         Images ``(n, channel, height, width)``.
     """
     with torch.no_grad():
-        values = _values(module(x)).double()
+        values = _values(ask(module, x, 0)).double()
     if not bool(((values >= 0) & (values <= 1)).all()):
         return None
     if values.ndim == 2 and values.shape[1] > 1 and bool(((values.sum(dim=1) - 1).abs() < 1e-3).all()):
         return "softmax"
     with torch.enable_grad():
         try:
-            last = _values(module(x.clone().requires_grad_().clone())).grad_fn  # a copy, in case it works in place
+            last = _values(
+                ask(module, x.clone().requires_grad_().clone(), 0)
+            ).grad_fn  # a copy, in case it works in place
         except Exception:  # it gives no gradients, which guidance reports
             return None
     while last is not None and re.sub(r"Backward\d+$", "", last.name()) in _SHAPED:

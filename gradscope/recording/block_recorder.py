@@ -20,7 +20,7 @@ from probes import SOURCES, GuidedStep, Probe, attach_all
 _NAMES = {
     "x_t": "x_t",
     "denoiser": "the denoiser's output",
-    "guide": "the guide's logits",
+    "guide": "the guide's output",
     "gradient": "the gradient",
 }
 """Names of `probes.SOURCES` for messages."""

@@ -1,6 +1,6 @@
 """Record the cells of a sampler by one call, without a configuration file."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import product
@@ -8,15 +8,18 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from gradscope.config import TimmClassifier
+from gradscope.config import ModuleClassifier, TimmClassifier
 from gradscope.errors import GradscopeError, one_of, whole_number
 from gradscope.evaluation.from_python import Spec
+from gradscope.models.calls import frozen, logits_of
 from gradscope.models.classifiers import Classifier, load_classifier
+from gradscope.models.logits import timed
 from gradscope.recording.cells import Cells
 from gradscope.recording.codec import choose_codec
-from gradscope.recording.load_probes import check_attaching, probes_of
+from gradscope.recording.load_probes import check_attaching, check_guide, probes_of
 from gradscope.recording.make_schema import make_schema
 from gradscope.recording.prepare import check_classes
 from gradscope.recording.progress_bar import Advance, OnProgress, check_progress, showing
@@ -25,6 +28,8 @@ from gradscope.recording.recorder import Recorder
 from gradscope.recording.rehearsal import rehearsed
 from gradscope.recording.resume import resumption
 from gradscope.recording.verdicts import Verdicts
+from gradscope.sampling.guidance.classifier import ClassifierGuidance
+from gradscope.sampling.guidance.guides import classifiers_in
 from gradscope.sampling.process import Schedule
 from gradscope.sampling.sampler import class_labels, sample_seeds
 from gradscope.store import Grid
@@ -58,6 +63,8 @@ class CallRecorder:
         self._sample_dims, self._options = tuple(sample_dims), options
         self._references: dict[str, nn.Module] = {}
         self._probes = probes_of(probes, self._load_module)
+        for name, guide in cells.guides.items():
+            check_guide(self._probes, guide.module, name, "probes")
         self._classes = _class_names(classes) or next(iter(cells.classes.values()), ())
         check_progress(progress)
         if (codec := options["codec"]) not in _CODECS:
@@ -76,7 +83,7 @@ class CallRecorder:
     ) -> None:
         return None
 
-    def _load_module(self, spec: str | TimmClassifier, where: str) -> nn.Module:
+    def _load_module(self, spec: str | TimmClassifier | ModuleClassifier, where: str) -> nn.Module:
         """A classifier that a probe compares with, kept for its hash."""
         sampler = self._cells.sampler
         self._references[where] = load_classifier(spec, where, sampler.image_shape, sampler.device).module
@@ -121,7 +128,8 @@ class CallRecorder:
     ) -> tuple[dict[str, Classifier], dict[str, Any]]:
         """Check the models, with a first step of each where there are several or their classes matter.
 
-        Returns the guides by name, and the options for the recorder: ``codec="auto"`` is replaced by a codec.
+        Returns the guides that are classifiers by name, and the options for the recorder: ``codec="auto"`` is replaced
+        by a codec.
         """
         cells, options, auto = self._cells, dict(self._options), self._options["codec"] == "auto"
         kept = {key: options[key] for key in ("tensor_samples", "tensor_every", "dtype")}
@@ -129,39 +137,54 @@ class CallRecorder:
         pairs = list(product(*map(range, grid.cells[:2])))
         for i, j in pairs:
             check_attaching(self._probes, cells.sampler_of((i, j, 0, 0)).modules, "probes")
+        known: dict[str, Classifier] = {}
         guides: dict[str, Classifier] = {}
-        if len(pairs) == 1 and not self._classes and self._verdicts is None and not auto:
+        several = max(len(pairs), *(len(classifiers_in(guide.module)) for guide in cells.guides.values())) > 1
+        if not several and not self._classes and self._verdicts is None and not auto:
             return guides, options
         labels = grid.label[: grid.block].tolist()
         for i, j in pairs:
             sampler = cells.sampler_of((i, j, 0, 0))
             step = rehearsed(sampler, self._probes, labels, num_inference_steps, seed)
-            if step.logits is not None:
-                name = grid.classifier[i]
-                classes = cells.classes.get(name, self._classes) or None
-                guides[name] = Classifier(sampler.guidance.classifier, step.logits.shape[1], classes)
-        self._check_classes(guides)
+            name = grid.classifier[i]
+            found = self._classifiers_of(sampler.guidance, step)
+            known |= {f"classifier {name!r}{key and f', {key}'}": classifier for key, classifier in found.items()}
+            guides |= {name: found[""]} if "" in found else {}
+        self._check_classes(known, grid.label)
         if auto:
             options["codec"] = choose_codec(step.gradient, options["dtype"])
         return guides, options
 
-    def _check_classes(self, guides: Mapping[str, Classifier]) -> None:
-        """Raise GradscopeError if guides, judge and names of classes do not fit each other."""
-        known = {f"classifier {name!r}": guide for name, guide in guides.items()}
+    def _classifiers_of(self, guidance: ClassifierGuidance, step: GuidedStep) -> dict[str, Classifier]:
+        """The classifiers in the guide that made a step, by their key below it; those in a sum are asked about it."""
+        found, names = {}, self._cells.classes
+        for key, module in classifiers_in(guidance.classifier).items():
+            logits = step.logits
+            if logits is None:
+                with frozen(module), torch.no_grad():
+                    logits = logits_of(module, step.x_t, step.timestep)
+            asked = module if key else timed(module, guidance.takes_timestep)
+            found[key] = Classifier(asked, logits.shape[1], names.get(module, self._classes) or None)
+        return found
+
+    def _check_classes(self, known: dict[str, Classifier], label: np.ndarray) -> None:
+        """Raise GradscopeError if guides, judge, names of classes and labels do not fit each other."""
         if self._verdicts is not None and self._verdicts.judge is not None:
-            known["judge"] = self._verdicts.judge
+            known = known | {"judge": self._verdicts.judge}
         for name, classifier in known.items():
             if self._classes and len(self._classes) != classifier.num_classes:
                 raise GradscopeError(
                     f"classes: must name the {classifier.num_classes} classes of {name}, got {list(self._classes)}"
                 )
-        if known:
-            check_classes(known)
+        check_classes(known)
+        sizes = [len(self._classes)] if self._classes else [classifier.num_classes for classifier in known.values()]
+        if sizes and (outside := [k for k in label.tolist() if not 0 <= k < sizes[0]]):  # an energy takes any label
+            raise GradscopeError(f"labels: there are classes 0 to {sizes[0] - 1}, got {outside[0]}")
 
     def _grid(self, labels: Sequence[int], schedule: Schedule, seed: int, batch_size: int) -> Grid:
         cells, times = self._cells, schedule.coordinates()
         return Grid(
-            classifier=tuple(cells.classifiers),
+            classifier=tuple(cells.guides),
             classifier_input=cells.classifier_inputs,
             stabilizer=tuple(cells.stabilizers),
             guidance_scale=cells.guidance_scales,
@@ -183,6 +206,8 @@ class CallRecorder:
             "weight": guidance.weight,
             "interval": guidance.interval,
             "smoothgrad": None if guidance.smoothgrad is None else asdict(guidance.smoothgrad),
+            "takes_timestep": guidance.takes_timestep,
+            "timestep_at_x0": guidance.timestep_at_x0,
             "autocast": None if sampler.autocast is None else str(sampler.autocast).removeprefix("torch."),
         }
         stabilizers = {name: repr(stabilizer) for name, stabilizer in self._cells.stabilizers.items()}
@@ -190,7 +215,7 @@ class CallRecorder:
             settings["stabilizer"] = next(iter(stabilizers.values()))
         else:
             settings["stabilizers"] = stabilizers
-        guides = {f"classifiers.{name}": module for name, module in self._cells.classifiers.items()}
+        guides = {f"classifiers.{name}": guide.module for name, guide in self._cells.guides.items()}
         models = {"denoiser": sampler.unet} | guides | self._references
         return provenance(settings, sampler.scheduler, models, self._classes, sampler.device)
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradscope.config import ClassifierInput, TimmClassifier, check
+from gradscope.config import ClassifierInput, guide_mapping
 from gradscope.errors import GradscopeError, one_of
-from gradscope.models.classifiers import load_classifier
+from gradscope.recording.load_guides import Guide, load_guide
 from gradscope.recording.load_stabilizers import load_stabilizer
+from gradscope.sampling.guidance.guides import without_logits
 from gradscope.sampling.sampler import GuidedSampler
 from gradscope.stabilizers import Stabilizer
 from gradscope.store.dims import CELL_DIMS
@@ -24,21 +25,28 @@ class Cells:
     """A grid of cells around a sampler, which supplies what they share."""
 
     sampler: GuidedSampler
-    classifiers: Mapping[str, nn.Module]
-    """The guides by name."""
+    guides: Mapping[str, Guide]
+    """The guides by name. A module that was given names no classifiers: they were not loaded."""
     classifier_inputs: tuple[ClassifierInput, ...]
     stabilizers: Mapping[str, Stabilizer]
     """The stabilisers by name."""
     guidance_scales: tuple[float, ...]
-    classes: Mapping[str, tuple[str, ...]]
-    """Names of the classes by guide, where its card has them."""
+
+    @property
+    def classes(self) -> dict[nn.Module, tuple[str, ...]]:
+        """Names of the classes by classifier, where its card has them."""
+        loaded = [classifier for guide in self.guides.values() for classifier in guide.classifiers.values()]
+        return {classifier.module: classifier.classes for classifier in loaded if classifier.classes is not None}
 
     def sampler_of(self, cell: tuple[int, ...]) -> GuidedSampler:
         """The sampler of one cell. Step hooks of the shared sampler are its hooks, too."""
-        sampler = copy(self.sampler)
+        sampler, guide = copy(self.sampler), [*self.guides.values()][cell[0]]
+        # the sampler's own setting is for modules; a loaded classifier shows by its signature what it takes
+        by_signature = bool(guide.classifiers or without_logits(guide.module))
         sampler.guidance = replace(
             self.sampler.guidance,
-            classifier=[*self.classifiers.values()][cell[0]],
+            classifier=guide.module,
+            takes_timestep=None if by_signature else self.sampler.guidance.takes_timestep,
             classifier_input=self.classifier_inputs[cell[1]],
             guidance_scale=self.guidance_scales[cell[3]],
         )
@@ -61,7 +69,7 @@ def cells_of(given: Mapping[str, Any], sampler: GuidedSampler, names: tuple[str,
     Raises
     ------
     GradscopeError
-        A dimension, a name or a value is wrong, or a classifier cannot be loaded.
+        A dimension, a name or a value is wrong, or a guide cannot be loaded.
     """
     if not isinstance(given, Mapping):
         raise GradscopeError(
@@ -71,10 +79,9 @@ def cells_of(given: Mapping[str, Any], sampler: GuidedSampler, names: tuple[str,
         if dim not in CELL_DIMS:
             raise GradscopeError(f"cells: cannot vary {dim!r}; {one_of(dim, CELL_DIMS)}")
     guidance = sampler.guidance
-    classifiers: dict[str, nn.Module] = {names[0]: guidance.classifier}
-    classes: dict[str, tuple[str, ...]] = {}
+    guides = {names[0]: Guide(guidance.classifier, {})}
     if "classifier" in given:
-        classifiers, classes = _classifiers(given["classifier"], sampler.image_shape, sampler.device)
+        guides = _guides(given["classifier"], sampler.image_shape, sampler.device)
     stabilizers = _stabilizers(given["stabilizer"]) if "stabilizer" in given else {names[1]: sampler.stabilizer}
     inputs = _values(given, "classifier_input", guidance.classifier_input)
     scales = _values(given, "guidance_scale", guidance.guidance_scale)
@@ -84,11 +91,10 @@ def cells_of(given: Mapping[str, Any], sampler: GuidedSampler, names: tuple[str,
         replace(guidance, guidance_scale=value)
     return Cells(
         sampler,
-        classifiers,
+        guides,
         _distinct(inputs, "classifier_input"),
         stabilizers,
         _distinct([float(value) for value in scales], "guidance_scale"),
-        classes,
     )
 
 
@@ -117,27 +123,22 @@ def _named(given: Any, dim: str, example: str) -> Mapping[str, Any]:
     return given
 
 
-def _classifiers(
-    given: Any, shape: tuple[int, ...], device: torch.device
-) -> tuple[dict[str, nn.Module], dict[str, tuple[str, ...]]]:
-    """The guides by name, and the names of the classes of those that have a card."""
-    modules: dict[str, nn.Module] = {}
-    classes: dict[str, tuple[str, ...]] = {}
+def _guides(given: Any, shape: tuple[int, ...], device: torch.device) -> dict[str, Guide]:
+    """The guides by name."""
+    found: dict[str, Guide] = {}
     for name, value in _named(given, "classifier", '{"mine": module}').items():
         where = _at("classifier", name)
         if isinstance(value, nn.Module):
-            modules[name] = value
+            found[name] = Guide(value, {})
         elif isinstance(value, str | Mapping):
-            spec = value if isinstance(value, str) else check(TimmClassifier, dict(value), where)
-            loaded = load_classifier(spec, where, shape, device)
-            modules[name] = loaded.module
-            if loaded.classes is not None:
-                classes[name] = loaded.classes
+            spec = value if isinstance(value, str) else guide_mapping(value, where)
+            found[name] = load_guide(spec, where, shape, device)
         else:
             raise GradscopeError(
-                f"{where}: takes a torch.nn.Module, or a classifier as a configuration names it, got {_kind(value)}"
+                f"{where}: takes a torch.nn.Module, gradscope.Energy(function), or a guide as a configuration names "
+                f"it, got {_kind(value)}"
             )
-    return modules, classes
+    return found
 
 
 def _stabilizers(given: Any) -> dict[str, Stabilizer]:

@@ -52,7 +52,7 @@ class SamplerRecorder(CallRecorder):
         Parameters
         ----------
         labels
-            Target class of each sample.
+            Target class of each sample. For an energy, which knows no classes, their number alone counts.
         num_inference_steps
             Number of sampling steps.
         seed
@@ -170,7 +170,7 @@ def record(
         Values along each dimension of a grid; every combination is a cell. A dimension that is left out has the
         sampler's own value. Possible keys:
 
-        - ``classifier``: modules by name, or values of the configuration's key `classifiers`;
+        - ``classifier``: guides by name: modules, or values of the configuration's key `classifiers`;
         - ``classifier_input``: ``x_t``, ``x0``, ``x0_detached``;
         - ``stabilizer``: stabilisers by name, or their settings, or a list of names of methods;
         - ``guidance_scale``: finite numbers.
@@ -178,8 +178,8 @@ def record(
         Names of the classes, in the order of the labels; the store keeps them. Default: those on a guide's card.
     judge
         Judges the final samples and guides none of them: a module, or a value of the configuration's key `judge`. The
-        store gets its verdicts and those of the guides. ``"none"``: those of the guides alone. None: no verdicts;
-        `gradscope.evaluate` can add them later.
+        store gets its verdicts and those of the guides that are classifiers. ``"none"``: those of the guides alone.
+        None: no verdicts; `gradscope.evaluate` can add them later.
     progress
         True shows a progress bar; a function is called after each step with the number of recorded steps and that of
         all steps.

@@ -11,10 +11,13 @@ from gradscope.config import ClassifierSpec, Strict, error_lines
 from gradscope.errors import GradscopeError, one_of
 from gradscope.models import foreign
 from gradscope.recording.measure import check_probe, check_probes
+from gradscope.sampling.guidance.guides import without_logits
 from probes import NAMED, Probe, attach_all
 
 LoadModule = Callable[[Any, str], nn.Module]
 """Loads a classifier, given its specification and its configuration key."""
+CLASSIFIER_FREE = ("conditional_output", "conditional_original_sample", "guidance_weight")
+"""Fields of a step that only classifier-free guidance has, in loops that `gradscope.watch` watches."""
 
 
 def load_probes(entry: str | Mapping[str, Mapping[str, Any]], load_module: LoadModule) -> list[Probe]:
@@ -80,6 +83,21 @@ def check_attaching(probes: Sequence[Probe], modules: Mapping[str, nn.Module], w
             pass
     except ValueError as error:
         raise GradscopeError(f"{where}: {error}") from error
+
+
+def check_guide(probes: Sequence[Probe], guide: nn.Module, name: str, where: str) -> None:
+    """Raise GradscopeError if a probe needs what the guide does not give; the message begins with `where`."""
+    if other := [type(probe).__name__ for probe in probes if not set(CLASSIFIER_FREE).isdisjoint(probe.needs)]:
+        raise GradscopeError(
+            f"{where}: {other[0]} needs classifier-free guidance, but {name} guides by its gradient; leave this probe "
+            "out (gradscope.watch records a loop of your own)"
+        )
+    kind = without_logits(guide)
+    if kind and (lacking := [type(probe).__name__ for probe in probes if "logits" in probe.needs]):
+        raise GradscopeError(
+            f"{where}: {lacking[0]} needs the logits of a classifier, but {name} is {kind} and has none; leave this "
+            "probe out (the probe `energy` records the objective of any guide)"
+        )
 
 
 class _Options(Strict):

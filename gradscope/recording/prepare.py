@@ -9,20 +9,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradscope.config import RunConfig, TimmClassifier
+from gradscope.config import ModuleClassifier, RunConfig, TimmClassifier
 from gradscope.errors import GradscopeError
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.models.device import set_device
 from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.models.schedulers import SCHEDULERS
-from gradscope.recording.load_probes import check_attaching, load_probes
+from gradscope.recording.load_guides import Guide, load_guide
+from gradscope.recording.load_probes import check_attaching, check_guide, load_probes
 from gradscope.recording.load_stabilizers import load_stabilizer
 from gradscope.recording.make_schema import make_schema, with_finite_fraction
 from gradscope.sampling import execution
+from gradscope.sampling.denoiser import image_shape, refuse_conditional
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
 from gradscope.sampling.process import Schedule
-from gradscope.sampling.sampler import GuidedSampler, image_shape, refuse_conditional, sample_seeds
+from gradscope.sampling.sampler import GuidedSampler, sample_seeds
 from gradscope.stabilizers import Stabilizer
 from gradscope.store import Grid, Schema
 from gradscope.store.creation import refuse_path, refuse_size
@@ -37,7 +39,7 @@ class Run:
     config: RunConfig
     device: torch.device
     denoiser: Denoiser
-    classifiers: dict[str, Classifier]
+    guides: dict[str, Guide]
     stabilizers: dict[str, Stabilizer]
     probes: tuple[Probe, ...]
     references: dict[str, Classifier]
@@ -46,17 +48,22 @@ class Run:
     codec: str
 
     @property
+    def classifiers(self) -> dict[str, Classifier]:
+        """The guides that are classifiers, by name."""
+        return {name: guide.classifier for name, guide in self.guides.items() if guide.classifier is not None}
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; their indices where no classifier's card names them."""
-        first = next(iter(self.classifiers.values()))
-        named = next((c.classes for c in self.classifiers.values() if c.classes), None)
-        return named or tuple(str(k) for k in range(first.num_classes))
+        """Names of the classes; their indices where no classifier's card names them; none without a classifier."""
+        classifiers = list(classifiers_of(self.guides).values())
+        named = next((c.classes for c in classifiers if c.classes), None)
+        return named or tuple(str(k) for k in range(classifiers[0].num_classes if classifiers else 0))
 
     @property
     def models(self) -> dict[str, nn.Module]:
         """Every model, by its configuration key."""
-        classifiers = {f"classifiers.{name}": classifier for name, classifier in self.classifiers.items()}
-        return {"denoiser": self.denoiser.unet} | {k: c.module for k, c in (classifiers | self.references).items()}
+        guides = {f"classifiers.{name}": guide.module for name, guide in self.guides.items()}
+        return {"denoiser": self.denoiser.unet} | guides | {k: c.module for k, c in self.references.items()}
 
     @property
     def schema(self) -> Schema:
@@ -80,7 +87,7 @@ class Run:
         """The guided sampler of one cell."""
         settings = self.config.guidance
         guidance = ClassifierGuidance(
-            self.classifiers[self.grid.classifier[cell[0]]].module,
+            self.guides[self.grid.classifier[cell[0]]].module,
             classifier_input=settings.classifier_input[cell[1]],
             guidance_scale=self.grid.guidance_scale[cell[3]],
             objective=settings.objective,
@@ -88,6 +95,7 @@ class Run:
             weight=settings.weight,
             interval=None if settings.interval is None else (settings.interval[0], settings.interval[1]),
             smoothgrad=None if settings.smoothgrad is None else SmoothGrad(**dict(settings.smoothgrad)),
+            timestep_at_x0=settings.timestep_at_x0,
         )
         stabilizer = self.stabilizers[self.grid.stabilizer[cell[2]]]
         autocast = execution.autocast(self.config.execution)
@@ -132,17 +140,17 @@ def prepare(
     scheduler = SCHEDULERS[config.sampling.scheduler].from_config(denoiser.scheduler.config)
     denoiser = replace(denoiser, scheduler=scheduler)
     shape = image_shape(denoiser.unet)
-    classifiers = {
-        name: load_classifier(spec, f"classifiers.{name}", shape, torch_device)
-        for name, spec in config.classifiers.items()
+    guides = {
+        name: load_guide(spec, f"classifiers.{name}", shape, torch_device) for name, spec in config.classifiers.items()
     }
-    probes, references = _load_probes(config, denoiser, classifiers, torch_device)
-    check_classes({f"classifiers.{name}": classifier for name, classifier in classifiers.items()} | references)
-    grid = _grid(config, denoiser, next(iter(classifiers.values())).num_classes)
+    probes, references = _load_probes(config, denoiser, guides, torch_device)
+    classifiers = classifiers_of(guides)
+    check_classes(classifiers | references)
+    grid = _grid(config, denoiser, next((c.num_classes for c in classifiers.values()), None))
     codec = "none" if config.recording.codec == "auto" else config.recording.codec
     execution.set_up(config.execution, denoiser.unet, [c.module for c in classifiers.values()])
     probes = with_finite_fraction(probes)
-    run = Run(config, torch_device, denoiser, classifiers, stabilizers, probes, references, grid, codec)
+    run = Run(config, torch_device, denoiser, guides, stabilizers, probes, references, grid, codec)
     for cell in run.cells():
         run.sampler(cell).schedule(config.sampling.num_inference_steps)  # raises if settings do not go together
     schema = run.schema  # raises if two probes record a variable of the same name
@@ -152,8 +160,15 @@ def prepare(
     return replace(run, grid=replace(grid, seed=seeds))
 
 
+def classifiers_of(guides: dict[str, Guide]) -> dict[str, Classifier]:
+    """Every classifier in the guides, by configuration key."""
+    return {key: classifier for guide in guides.values() for key, classifier in guide.classifiers.items()}
+
+
 def check_classes(classifiers: dict[str, Classifier]) -> None:
     """Raise GradscopeError if classifiers, given by configuration key, have different classes."""
+    if not classifiers:
+        return
     (first, reference), *others = classifiers.items()
     for key, classifier in others:
         if classifier.num_classes != reference.num_classes:
@@ -167,12 +182,12 @@ def check_classes(classifiers: dict[str, Classifier]) -> None:
 
 
 def _load_probes(
-    config: RunConfig, denoiser: Denoiser, classifiers: dict[str, Classifier], device: torch.device
+    config: RunConfig, denoiser: Denoiser, guides: dict[str, Guide], device: torch.device
 ) -> tuple[tuple[Probe, ...], dict[str, Classifier]]:
-    """Load the probes and check that they fit every classifier; return also the probes' own classifiers, by key."""
+    """Load the probes and check that they fit every guide; return also the probes' own classifiers, by key."""
     references: dict[str, Classifier] = {}
 
-    def load_module(spec: str | TimmClassifier, where: str) -> nn.Module:
+    def load_module(spec: str | TimmClassifier | ModuleClassifier, where: str) -> nn.Module:
         references[where] = load_classifier(spec, where, image_shape(denoiser.unet), device)
         return references[where].module
 
@@ -180,19 +195,24 @@ def _load_probes(
     for entry in config.probes:
         probes += (loaded := load_probes(entry, load_module))
         name = entry if isinstance(entry, str) else next(iter(entry))
-        for key, classifier in classifiers.items():
-            modules = {"classifier": classifier.module, "unet": denoiser.unet}
+        for key, guide in guides.items():
+            modules = {"classifier": guide.module, "unet": denoiser.unet}
+            check_guide(loaded, guide.module, f"classifiers.{key}", f"probes.{name}")
             check_attaching(loaded, modules, f"probes.{name}, at classifiers.{key}")
     return tuple(probes), references
 
 
-def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int) -> Grid:
+def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int | None) -> Grid:
+    """The grid; `num_classes` is None where no guide has classes."""
     sampling = config.sampling
     schedule = Schedule(denoiser.scheduler, sampling.num_inference_steps)
-    wanted = list(range(num_classes)) if sampling.labels == "cycle" else sampling.labels
-    outside = [label for label in wanted if not 0 <= label < num_classes]
+    wanted = list(range(num_classes or 1)) if sampling.labels == "cycle" else sampling.labels
+    outside = [label for label in wanted if label < 0 or (num_classes is not None and label >= num_classes)]
     if outside:
-        raise GradscopeError(f"sampling.labels: the classifiers have classes 0 to {num_classes - 1}, got {outside[0]}")
+        possible = (
+            "a class is at least 0" if num_classes is None else f"the classifiers have classes 0 to {num_classes - 1}"
+        )
+        raise GradscopeError(f"sampling.labels: {possible}, got {outside[0]}")
     times = schedule.coordinates()
     return Grid(
         classifier=tuple(config.classifiers),

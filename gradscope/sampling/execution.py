@@ -8,8 +8,9 @@ from torch import nn
 
 from gradscope.config import ExecutionConfig
 from gradscope.errors import GradscopeError
+from gradscope.models.calls import frozen
 from gradscope.sampling.process import Schedule
-from gradscope.sampling.sampler import GuidedSampler, frozen
+from gradscope.sampling.sampler import GuidedSampler
 from probes.numerics import norm
 
 _TIMESTEPS = 3

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradscope.errors import GradscopeError, whole_number
 from gradscope.models.calls import frozen, output_of
+from gradscope.sampling.denoiser import image_shape, refuse_conditional
 from gradscope.sampling.guidance.classifier import ClassifierGuidance, Evidence
 from gradscope.sampling.noise import BlockNoise
 from gradscope.sampling.process import Schedule, Times, refuse_inexact
@@ -111,7 +112,8 @@ class GuidedSampler:
         Parameters
         ----------
         labels
-            Target class of each sample: a sequence, an array or a tensor of integers.
+            Target class of each sample: a sequence, an array or a tensor of integers. For an energy, which knows no
+            classes, their number alone counts.
         num_inference_steps
             Number of steps, which the scheduler spaces.
         seed, first_sample
@@ -167,13 +169,19 @@ class GuidedSampler:
                 state = self.stabilizer.init(x_t.double())
             for times in schedule.times:
                 with torch.inference_mode(False), torch.no_grad():
-                    step, state = self._step(x_t, label, state, times, schedule, seeds, noise)
+                    step, state = self._step(x_t, label, state, times, schedule, seeds, first_sample, noise)
                 yield step
                 assert step.prev_sample is not None
                 x_t = step.prev_sample
 
     def evaluate(
-        self, x_t: Tensor, label: Tensor, times: Times, schedule: Schedule, seeds: Sequence[int] = ()
+        self,
+        x_t: Tensor,
+        label: Tensor,
+        times: Times,
+        schedule: Schedule,
+        seeds: Sequence[int] = (),
+        first_sample: int = 0,
     ) -> Evidence:
         """Gradient and prediction at x_t; see `ClassifierGuidance.evaluate`."""
 
@@ -181,7 +189,7 @@ class GuidedSampler:
             with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
                 return output_of(self.unet, x, times.timestep)
 
-        return self.guidance.evaluate(x_t, label, times, schedule, denoise, seeds)
+        return self.guidance.evaluate(x_t, label, times, schedule, denoise, seeds, first_sample)
 
     def _step(
         self,
@@ -191,9 +199,10 @@ class GuidedSampler:
         times: Times,
         schedule: Schedule,
         seeds: list[int],
+        first_sample: int,
         noise: BlockNoise,
     ) -> tuple[GuidedStep, Any]:
-        evidence = self.evaluate(x_t, label, times, schedule, seeds)
+        evidence = self.evaluate(x_t, label, times, schedule, seeds, first_sample)
         prediction = evidence.prediction
         # A gradient that is not finite must enter neither the stabiliser's state nor the sample.
         finite = torch.isfinite(evidence.gradient).flatten(1).all(dim=1)
@@ -215,6 +224,7 @@ class GuidedSampler:
             pred_original_sample=prediction.pred_original_sample,
             clip_range=schedule.clip_range,
             logits=evidence.logits,
+            energy=evidence.energy,
             update=update,
             direction=direction,
             shift=shift,
@@ -275,32 +285,3 @@ def refuse_inference_tensors(modules: Mapping[str, nn.Module]) -> None:
                 f"{name}: its weights were made inside torch.inference_mode() and cannot be differentiated; make or "
                 "load it outside"
             )
-
-
-def image_shape(unet: nn.Module) -> tuple[int, int, int]:
-    """Channel, height and width of a U-Net's images."""
-    config = getattr(unet, "config", None)
-    size = getattr(config, "sample_size", None)
-    channels = getattr(config, "in_channels", None)
-    if size is None or channels is None:
-        raise GradscopeError(
-            f"denoiser: {type(unet).__name__} lacks its image size; give it a `config` with sample_size and "
-            "in_channels, as diffusers' UNet2DModel has"
-        )
-    height, width = (size, size) if isinstance(size, int) else size
-    return channels, height, width
-
-
-def refuse_conditional(unet: nn.Module) -> None:
-    """Raise GradscopeError for a U-Net that takes more than x_t and t, or predicts more than one tensor."""
-    config = getattr(unet, "config", None)
-    name = type(unet).__name__
-    if getattr(config, "num_class_embeds", None) or getattr(config, "class_embed_type", None):
-        raise GradscopeError(f"denoiser: {name} is class-conditional; classifier guidance takes an unconditional one")
-    if getattr(config, "encoder_hid_dim", None) or "Condition" in name:
-        raise GradscopeError(f"denoiser: {name} is conditioned on an encoder's states; take an unconditional one")
-    channels, out = getattr(config, "in_channels", None), getattr(config, "out_channels", None)
-    if channels is not None and out is not None and channels != out:
-        raise GradscopeError(
-            f"denoiser: {name} has {channels} input and {out} output channels; learned variances are not supported"
-        )

@@ -29,6 +29,7 @@ _USUAL = (
     "cosines",
     "strength",
     "belief",
+    "energy",
     "classifier_free",
     "fractions",
     "sensitivity",

@@ -21,7 +21,7 @@ from gradscope.models.classifiers import load_classifier
 from gradscope.models.diffusion import load_denoiser
 from gradscope.recording.prepare import Run, prepare
 from gradscope.recording.recorder import Recorder
-from gradscope.sampling.sampler import image_shape
+from gradscope.sampling.denoiser import image_shape
 from probes import GuidedStep
 
 MODELS = {

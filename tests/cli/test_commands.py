@@ -313,11 +313,11 @@ def test_gradients_that_are_not_finite_are_told_of_and_end_the_run_where_wanted(
     broken = ["record", "--config", "run.yaml", "--device", "cpu", *settings]
     status, out, _ = gradscope(*broken)
     assert status == 0
-    assert "the guide's logits not finite at timestep 666, sample 0, classifier mine, classifier_input x_t, " in out
+    assert "the guide's output not finite at timestep 666, sample 0, classifier mine, classifier_input x_t, " in out
     assert "more; see finite_fraction in the store" in out
     status, _, err = gradscope(*broken, "--overwrite", "--stop-on-nonfinite")
     assert status == 3
-    assert err.startswith("gradscope: the guide's logits not finite at timestep 666, sample 0, classifier mine, ")
+    assert err.startswith("gradscope: the guide's output not finite at timestep 666, sample 0, classifier mine, ")
     assert xr.open_zarr("mine.zarr").attrs["status"] == "interrupted"
 
 

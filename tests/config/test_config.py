@@ -66,6 +66,7 @@ def test_defaults(file):
             "weight": "one",
             "interval": None,
             "smoothgrad": None,
+            "timestep_at_x0": 0,
         },
         "stabilizers": {"none": {}},
         "sampling": {
@@ -95,6 +96,14 @@ UNKNOWN = [
     ({"sampling__sample": 4}, "sampling.sample: unknown key; did you mean 'samples'? one of: scheduler, num_inf"),
     ({"classifiers__a": {"timm": "x", "num_classes": 2, "chekpoint": "y"}},
      "classifiers.a.chekpoint: unknown key; did you mean 'checkpoint'? one of: timm, checkpoint, weights, num_classes"),
+    ({"classifiers__a": {"module": "m:f", "takes_timestp": True}},
+     "classifiers.a.takes_timestp: unknown key; did you mean 'takes_timestep'? one of: module, takes_timestep"),
+    ({"classifiers__a": {"energy": "m:f", "targt": [1.0]}},
+     "classifiers.a.targt: unknown key; did you mean 'target'? one of: energy, target"),
+    ({"classifiers__a": {"sum": [{"guide": {"energy": "m:f", "tar": 1}}]}},
+     "classifiers.a.sum.0.guide.tar: unknown key; did you mean 'target'? one of: energy, target"),
+    ({"classifiers__a": {"sum": [{"guide": "m:f", "weigth": 1}]}},
+     "classifiers.a.sum.0.weigth: unknown key; did you mean 'weight'? one of: guide, weight"),
     ({"judge": {"timm": "x", "num_classes": 2, "meen": [0.5]}}, "judge.meen: unknown key; did you mean 'mean'?"),
     ({"evaluation": {"sampels": 4}}, "evaluation.sampels: unknown key; did you mean 'samples'? one of: extractor"),
     ({"evaluation": {"extractor": {"timm": "x", "num_classes": 2, "meen": [0.5]}}}, "evaluation.extractor.meen: "),
@@ -111,7 +120,8 @@ def test_unknown_keys_at_every_depth(changes, message):
 
 
 SCALE, LABELS, INPUT = "guidance__guidance_scale", "sampling__labels", "guidance__classifier_input"
-SPEC = "must be a name (zoo:SET/NAME, CARD.yaml, package.module:callable) or a mapping of timm's keys"
+SPEC = "must be a name (zoo:SET/NAME, CARD.yaml, package.module:callable), a mapping of timm's keys, or {module: ...}"
+GUIDE = SPEC.replace(" or {module: ...}", " {module: ...}, {energy: ...} or {sum: [...]}")
 PROBE = "must be a name, or a name with its options, for example {snr: {draws: 8}}"
 WRONG = [
     ("sampling__samples", "4", "sampling.samples: must be a whole number, got '4'"),
@@ -126,8 +136,28 @@ WRONG = [
     (LABELS, 3, "sampling.labels: must be `cycle` or a list of class indices, got 3"),
     (LABELS, [], "sampling.labels: list must have at least 1 item, got []"),
     (LABELS, [0, 1.5], "sampling.labels.1: must be a whole number, got 1.5"),
-    ("classifiers__a", 3, f"classifiers.a: {SPEC}, got 3"),
-    ("classifiers__a", ["x"], f"classifiers.a: {SPEC}, got ['x']"),
+    ("classifiers__a", 3, f"classifiers.a: {GUIDE}, got 3"),
+    ("classifiers__a", ["x"], f"classifiers.a: {GUIDE}, got ['x']"),
+    (
+        "classifiers__a",
+        {"energy": "m:f", "target": 1.0},
+        "classifiers.a.target: must be a list of numbers, or "
+        "package.module:callable that gives a tensor (k, ...), got 1.0",
+    ),
+    ("classifiers__a", {"target": [1.0]}, "classifiers.a.energy: this key is missing"),
+    ("classifiers__a", {"sum": []}, "classifiers.a.sum: list must have at least 1 item, got []"),
+    (
+        "classifiers__a",
+        {"sum": [{"guide": "m:f", "weight": 0}]},
+        "classifiers.a.sum.0.weight: must not be 0; leave the guide out",
+    ),
+    (
+        "classifiers__a",
+        {"sum": [{"guide": {"sum": []}}]},
+        "classifiers.a.sum.0.guide: must be a name (zoo:SET/NAME, CARD.yaml, package.module:callable), a mapping of "
+        "timm's keys, {module: ...}, or {energy: ...}, got {'sum': []}",
+    ),
+    ("judge", {"energy": "m:f"}, f"judge: {SPEC}, got {{'energy': 'm:f'}}"),
     ("classifiers__a", {"timm": "x"}, "classifiers.a.num_classes: this key is missing"),
     ("classifiers__a", {"timm": "x", "num_classes": "4"}, "classifiers.a.num_classes: must be a whole number, got '4'"),
     (
@@ -368,6 +398,7 @@ CHANGES = {
     "guidance__weight": "sigma",
     "guidance__interval": [0, 999],
     "guidance__smoothgrad": {"samples": 4, "std": 0.1},
+    "guidance__timestep_at_x0": 20,
     "stabilizers": {"none": {}, "adam": {}},
     "sampling__scheduler": "ddim",
     "sampling__num_inference_steps": 51,

@@ -11,10 +11,10 @@ from documentation import ROOT
 from every_probe import make
 
 import gradscope
-from gradscope import config
-from gradscope.analysis.signatures import _NAMES
+from gradscope import ClassifierGuidance, Energy, GuidedSampler, config
+from gradscope.analysis.signatures import _NAMES, untested
 from gradscope.stabilizers import METHODS
-from probes import NAMED, FiniteFraction
+from probes import NAMED, FiniteFraction, Layers, Trace
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,10 +73,62 @@ def test_every_key_of_a_configuration_is_described():
     assert listed["guidance.objective"][1:3] == ["log_prob or logit", "log_prob"]
     assert listed["guidance.interval"][1:3] == ["list of 2: whole numbers or null", "null"]
     assert listed["sampling"][1:3] == ["the keys below", "-"]
-    assert listed["judge"][1:3] == ["text or [mapping](#timmclassifier)", "none"]
+    assert listed["judge"][1:3] == [
+        "text or [mapping with timm](#timmclassifier) or [mapping with module](#moduleclassifier)",
+        "none",
+    ]
     assert listed["evaluation.data"][1] == "[mapping](#dataconfig) or null"
     assert "evaluation.data.size" not in listed  # it has the table of its section
     assert all(row[3] for row in listed.values())
+
+
+ENERGY = ClassifierGuidance(Energy(lambda x, t, x_0: -(x - x_0).square().flatten(1).sum(dim=1)), "x0", 0.4)
+
+
+def test_the_probes_that_need_a_classifier_are_those_that_cannot_measure_an_energy(unet, scheduler):
+    import needs
+
+    sampler = GuidedSampler(unet, scheduler, ENERGY)
+    fails = set()
+    for name in NAMED:
+        probes = [Layers(["unet.mid_block"])] if name == "layers" else make(name)
+        try:
+            with sampler.register_step_hook(Trace(probes)):
+                sampler.sample([0, 0], 2)
+        except ValueError as error:
+            fails.add((name, str(error).partition(",")[0]))
+    assert fails == {
+        ("belief", "probe Belief needs GuidedStep.logits"),
+        ("classifier_free", "probe GuidanceWeight needs GuidedStep.guidance_weight"),
+    }
+    shown = {name: needs.guide_of_probe(fields) for name, fields in needs.probes().items()}
+    assert {name: guide for name, guide in shown.items() if guide != needs.ANY} == {
+        "belief": needs.CLASSIFIER,
+        "classifier_free": needs.FREE,
+    }
+    listed = {row[0]: row[1:] for row in rows(needs.text().split("## Signatures")[0])}
+    assert listed["snr"] == ["pred_original_sample, label, alphas_cumprod, objective", "any"]
+    assert set(NAMED) <= set(listed)
+
+
+def test_the_signatures_that_need_a_classifier_cannot_be_tested_on_an_energys_store(unet, scheduler, tmp_path):
+    import needs
+
+    probes = [probe for name in NAMED if name not in ("layers", "belief", "classifier_free") for probe in make(name)]
+    with gradscope.record(GuidedSampler(unet, scheduler, ENERGY), tmp_path / "a.zarr", probes) as recorder:
+        recorder.sample([0, 0, 0], 30)
+    untestable = untested(gradscope.open(tmp_path / "a.zarr"))
+    lacking = {name for name, why in untestable.items() if re.search(r"`belief`|\bown_", why)}
+    shown = {name: needs.guide_of_signature(variables) for name, variables in needs.signatures().items()}
+    assert set(shown) == set(_NAMES)
+    assert lacking == {name for name, guide in shown.items() if guide == needs.CLASSIFIER}
+    listed = {re.sub(r"[\[\]]|\(.*", "", row[0]): row[1:] for row in rows(needs.text().split("## Signatures")[1])}
+    assert listed["adversarial"] == [
+        "judge_prediction, own_prediction",
+        "a judge, `gradscope evaluate`",
+        "a classifier",
+    ]
+    assert listed["unstable"][1:] == ["cosines", "any"]
 
 
 def test_every_command_and_option_is_listed():

@@ -7,19 +7,21 @@ from documentation import ROOT
 
 import gradscope
 from gradscope.cli import record_workflow
-from gradscope.config import DataConfig, RunConfig, TimmClassifier
+from gradscope.config import DataConfig, EnergyGuide, ModuleClassifier, RunConfig, SumGuide, TimmClassifier
 from gradscope.config.reference import keys
 from gradscope.recording.from_python import GridRecorder, SamplerRecorder
 
 PAGE = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
 CALLS = {
     "ClassifierGuidance": gradscope.ClassifierGuidance,
+    "Energy": gradscope.Energy,
+    "WeightedSum": gradscope.WeightedSum,
     "GuidedSampler": gradscope.GuidedSampler,
     "record": gradscope.record,
     "sample": SamplerRecorder.sample,
     "evaluate": gradscope.evaluate,
 }
-SECTIONS = (TimmClassifier, DataConfig)
+SECTIONS = (TimmClassifier, ModuleClassifier, EnergyGuide, SumGuide, DataConfig)
 """Sections that several keys have; each has a table of its own."""
 
 
@@ -63,7 +65,9 @@ def arguments(call) -> list[str]:
 def test_every_key_has_its_row():
     run, *shared, _ = tables()
     assert list(run) == [key.path for key in keys(RunConfig, apart=SECTIONS)]
-    assert [list(table) for table in shared] == [[key.path for key in keys(model)] for model in SECTIONS]
+    assert [list(table) for table in shared] == [
+        [key.path for key in keys(model, apart=SECTIONS)] for model in SECTIONS
+    ]
 
 
 def test_every_argument_has_its_row():

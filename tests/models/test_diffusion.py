@@ -27,8 +27,8 @@ from torch import nn
 from gradscope.errors import GradscopeError, GradscopeWarning
 from gradscope.models import cards
 from gradscope.models.diffusion import load_denoiser
+from gradscope.sampling.denoiser import refuse_conditional
 from gradscope.sampling.process import refuse_inexact
-from gradscope.sampling.sampler import refuse_conditional
 
 T = torch.tensor([10, 900])
 

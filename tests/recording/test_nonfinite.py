@@ -109,7 +109,7 @@ def test_a_gradient_that_is_not_finite_is_reported_with_timestep_sample_and_cell
     timestep = int(recorder.schema.grid.timestep[4])
     assert [(found.sample, found.timestep) for found in recorder.nonfinite] == [(1, timestep)]
     assert recorder.describe(recorder.nonfinite[0]) == (
-        f"the guide's logits not finite at timestep {timestep}, sample 1, classifier non_robust, classifier_input x_t, "
+        f"the guide's output not finite at timestep {timestep}, sample 1, classifier non_robust, classifier_input x_t, "
         "stabilizer none, guidance_scale 1.0"
     )
     ds = gradscope.open(tmp_path / "s.zarr").squeeze()

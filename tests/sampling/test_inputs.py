@@ -191,14 +191,14 @@ def test_what_are_no_logits_is_refused(unet, output):
 
 
 def test_a_classifier_of_other_images_or_arguments_is_refused_by_name(unet):
-    class Timed(LinearClassifier):
-        def forward(self, x, timesteps):
+    class Masked(LinearClassifier):
+        def forward(self, x, first, second):
             return super().forward(x)
 
     wanted = r"classifier: LinearClassifier fails on images of 3 x 8 x 8 \(channel, height, width\).*RuntimeError"
     for classifier, message in [
         (LinearClassifier(channels=1), wanted),
-        (Timed(), "classifier: Timed fails .* TypeError: .*timesteps"),
+        (Masked(), "classifier: Masked fails .* TypeError: .*first"),
     ]:
         with pytest.raises(GradscopeError, match=message):
             sampler(unet, classifier).sample(LABELS, 3)

@@ -73,7 +73,7 @@ def test_the_issue_in_one_line():
     label = torch.tensor([0])
     (naive,) = torch.autograd.grad(logits.log_softmax(dim=1)[0, 0], logits)
     assert naive[0, 0] == 0
-    value, log_factor = objectives.scores("log_prob", logits, label)
+    value, log_factor, _ = objectives.scores("log_prob", logits, label)
     (gradient,) = torch.autograd.grad(value.sum(), logits)
     found = objectives.scaled(gradient, log_factor)[0]
     reference = exact(np.eye(4), logits.detach().numpy()[0], 0)

@@ -80,6 +80,17 @@ def test_labels_are_read_off_the_gradient(tmp_path, name):
         np.testing.assert_allclose(ds["log_prob"].values[0, 0, 0, 0, :, -1], expected, rtol=1e-5)
 
 
+def test_the_value_of_an_energy_is_recorded(tmp_path):
+    loop = loops.AtX0()
+    record(tmp_path / "w.zarr", loop)
+    ds = gradscope.open(tmp_path / "w.zarr")
+    assert ds.attrs["guidance_kind"] == "energy"
+    seen = torch.as_tensor(ds["pred_original_sample"].values[0, 0, 0, 0])
+    with torch.no_grad():
+        expected = torch.stack([loop.dps.guide(x_0) for x_0 in seen.unbind(dim=1)], dim=1)
+    np.testing.assert_allclose(ds["energy"].values[0, 0, 0, 0], expected, rtol=1e-4)
+
+
 def test_the_shift_of_a_loop_that_adds_to_prev_sample_is_what_it_added(tmp_path):
     loop = loops.Plain(scale=4.0)
     _, _, gradients = record(tmp_path / "w.zarr", loop)

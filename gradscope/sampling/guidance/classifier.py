@@ -1,4 +1,4 @@
-"""Classifier guidance: the gradient of log p(y | input) with respect to x_t.
+"""Guidance by a classifier, or another guide: the gradient of log p(y | input) with respect to x_t.
 
 Equation 1 of GradCheck (arXiv 2406.17399, after arXiv 2105.05233): the posterior mean is shifted by
 ``guidance_scale * weight_t * direction``. The classifier sees
@@ -8,12 +8,14 @@ Equation 1 of GradCheck (arXiv 2406.17399, after arXiv 2105.05233): the posterio
 - ``x0_detached``: x0-hat with the predicted noise held constant: the gradient passes the clamp and the factor
   1 / sqrt(alphas_cumprod), without a backward pass through the U-Net.
 
+A noise-aware classifier f(x, t) is asked about x_t at its timestep, and about x0-hat at t = 0, as of a clean image.
+
 With `SmoothGrad` the gradient at the classifier's input is a mean over noised inputs. The U-Net still runs once.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from numbers import Real
 from typing import Any, get_args
 
@@ -23,8 +25,9 @@ from torch import Tensor, nn
 
 import gradscope.sampling.guidance.objectives as objectives
 from gradscope.config import ClassifierInput, Normalize, Objective, Weight
-from gradscope.errors import GradscopeError, one_of
-from gradscope.models.calls import logits_of
+from gradscope.errors import GradscopeError, one_of, whole_number
+from gradscope.models.logits import timed
+from gradscope.sampling.guidance.guides import Look, ask, needs_x_0, without_logits
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
 from gradscope.sampling.process import Prediction, Schedule, Times
 
@@ -39,8 +42,10 @@ class Evidence:
     gradient: Tensor
     """Gradient of the objective with respect to x_t, ``(n, channel, height, width)``. It is float64, since the gradient
     of a saturated guide lies below float32's range."""
-    logits: Tensor
-    """Logits ``(n, classes)`` of the input without SmoothGrad's noise."""
+    logits: Tensor | None
+    """Logits ``(n, classes)`` of the input without SmoothGrad's noise; None for an energy and for a sum."""
+    energy: Tensor
+    """The objective itself at that input, ``(n,)``, float64."""
     prediction: Prediction
     objective: Callable[[Tensor, Tensor], Tensor]
     """The objective as a function of x_t and labels; see `GuidedStep.objective`."""
@@ -52,7 +57,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class ClassifierGuidance:
-    """A classifier and its settings as a guide.
+    """A guide and its settings: a classifier, an `Energy`, or a `WeightedSum`.
 
     Raises
     ------
@@ -66,14 +71,15 @@ class ClassifierGuidance:
     """
 
     classifier: nn.Module
-    """Maps images ``(n, channel, height, width)`` in the denoiser's range to logits ``(n, classes)``; see `as_logits`.
-    It gets a copy of its input in the type of its weights."""
+    """The guide. A classifier maps images ``(n, channel, height, width)`` in the denoiser's range to logits
+    ``(n, classes)``, see `as_logits`; it gets a copy of its input in the type of its weights. An `Energy` is any
+    function, and a `WeightedSum` several guides."""
     classifier_input: ClassifierInput = "x_t"
-    """Input of the classifier: ``x_t``, ``x0`` or ``x0_detached``."""
+    """Input of the classifier: ``x_t``, ``x0`` or ``x0_detached``. See `Energy` for what it means there."""
     guidance_scale: float = 1.0
     """Factor of the shift. 0 takes gradients without guiding; below 0 guidance steers away from the target."""
     objective: Objective = "log_prob"
-    """Function to differentiate: the target's log-probability (``log_prob``) or logit (``logit``)."""
+    """Function of a classifier to differentiate: the target's log-probability (``log_prob``) or logit (``logit``)."""
     normalize: Normalize = "l2"
     """``l2`` divides each sample's update by its norm; ``none`` does not."""
     weight: Weight = "one"
@@ -82,8 +88,20 @@ class ClassifierGuidance:
     """Timesteps ``first <= t < end`` that are guided; None for all. At others gradients are taken, the shift is 0."""
     smoothgrad: SmoothGrad | None = None
     """Average the gradient over noised inputs of the classifier; None does not."""
+    takes_timestep: bool | None = None
+    """Whether the classifier is noise-aware, f(x, t); None: the signature of its forward says so, see
+    `probes.timed.takes_timestep`."""
+    timestep_at_x0: int = 0
+    """Timestep at which a noise-aware classifier is asked about x0-hat, at least 0."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.classifier, nn.Module):
+            got = type(self.classifier).__name__
+            raise GradscopeError(f"classifier: must be a torch.nn.Module, or gradscope.Energy(function); got {got}")
+        if (kind := without_logits(self.classifier)) and self.takes_timestep is not None:
+            raise GradscopeError(f"guidance.takes_timestep: concerns a classifier, but the guide is {kind}")
+        if self.smoothgrad is not None and needs_x_0(self.classifier):
+            raise GradscopeError("guidance.smoothgrad: adds noise to the input of a classifier, which an energy lacks")
         choices: dict[str, Any] = {
             "classifier_input": ClassifierInput,
             "objective": Objective,
@@ -99,6 +117,7 @@ class ClassifierGuidance:
             raise GradscopeError(
                 f"guidance.guidance_scale: must be a finite number within float32's range, got {scale!r}"
             )
+        whole_number(self.timestep_at_x0, "guidance.timestep_at_x0")
         interval = self.interval
         if interval is not None and (
             not isinstance(interval, tuple | list)
@@ -109,6 +128,11 @@ class ClassifierGuidance:
                 f"guidance.interval: must be two timesteps, first <= t < end, or None; got {interval!r}"
             )
 
+    @cached_property
+    def _guide(self) -> nn.Module:
+        """The guide in the form that `ask` takes."""
+        return timed(self.classifier, self.takes_timestep)
+
     def evaluate(
         self,
         x_t: Tensor,
@@ -117,6 +141,7 @@ class ClassifierGuidance:
         schedule: Schedule,
         denoise: Denoise,
         seeds: Sequence[int] = (),
+        first_sample: int = 0,
     ) -> Evidence:
         """Gradient and prediction at x_t, with one pass of the U-Net.
 
@@ -132,13 +157,16 @@ class ClassifierGuidance:
             The denoiser's output at this timestep, for any number of samples.
         seeds
             Seeds of SmoothGrad's noise, one per sample.
+        first_sample
+            Number of the first sample in the run, which chooses the targets of an `Energy`.
 
         Raises
         ------
         GradscopeError
-            Classifier and images or labels do not fit each other, or an output has no graph to differentiate.
+            Guide and images or labels do not fit each other, or an output has no graph to differentiate.
         """
         x = x_t.detach().requires_grad_()
+        samples = range(first_sample, first_sample + len(x))
         defined = self.classifier_input != "x0_detached" or times.alphas_cumprod > 0
         with torch.enable_grad():
             prediction = self._predict(x, times, schedule, denoise)
@@ -147,51 +175,63 @@ class ClassifierGuidance:
                     "guidance.classifier_input: x0 is differentiated through the denoiser, but its output has no "
                     "graph: does it run under torch.no_grad or inference_mode, or detach? Otherwise take x0_detached"
                 )
-            seen = self._seen(x, prediction, times, schedule) if defined else prediction.pred_original_sample
+            look = self._look(x, prediction, times, schedule, samples)
             with torch.set_grad_enabled(self.smoothgrad is None and defined):
-                logits = (_checked_logits if times.step == 0 else logits_of)(self.classifier, seen)
-            if times.step == 0:
-                _check_labels(label, logits, self.objective)
-            value, log_factor = objectives.scores(self.objective, logits, label)
+                scores, logits = ask(self._guide, look._replace(is_first=times.step == 0), label, self.objective)
+            log_factor = scores.log_factor
             if not defined:
                 gradient = torch.zeros_like(x, requires_grad=False)
             elif self.smoothgrad is None:
-                gradient = objectives.slope(value, x)
+                gradient = objectives.slope(scores.value, x)
             else:
                 at_seen, log_factor = self.smoothgrad.gradient(
-                    lambda c: objectives.scores(self.objective, logits_of(self.classifier, c), label),
-                    seen,
+                    lambda c: ask(self._guide, look._replace(seen=c), label, self.objective).scores,
+                    look.seen,
                     seeds,
                     times.step,
                 )
-                (gradient,) = torch.autograd.grad(seen, x, at_seen)
+                (gradient,) = torch.autograd.grad(look.seen, x, at_seen)
             gradient = objectives.scaled(gradient, log_factor)
         prediction = Prediction(
             prediction.native.detach(), prediction.model_output.detach(), prediction.pred_original_sample.detach()
         )
-        objective = partial(self._objective, times=times, schedule=schedule, denoise=denoise)
-        return Evidence(gradient, logits.detach(), prediction, objective, log_factor, defined)
-
-    def _objective(self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Tensor:
-        """See `GuidedStep.objective`."""
-        # x_t needs no prediction, so the U-Net does not run.
-        prediction = None if self.classifier_input == "x_t" else self._predict(x, times, schedule, denoise)
-        return objectives.value(
-            self.objective, logits_of(self.classifier, self._seen(x, prediction, times, schedule)), label
+        objective = partial(self._objective, times=times, schedule=schedule, denoise=denoise, samples=samples)
+        return Evidence(
+            gradient,
+            None if logits is None else logits.detach(),
+            scores.objective.detach(),
+            prediction,
+            objective,
+            log_factor,
+            defined,
         )
+
+    def _objective(
+        self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise, samples: range
+    ) -> Tensor:
+        """See `GuidedStep.objective`."""
+        # A classifier of x_t needs no prediction, so the U-Net does not run.
+        is_needed = self.classifier_input != "x_t" or needs_x_0(self._guide)
+        prediction = self._predict(x, times, schedule, denoise) if is_needed else None
+        look = self._look(x, prediction, times, schedule, samples)
+        return ask(self._guide, look, label, self.objective).scores.objective
 
     def _predict(self, x: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Prediction:
         """The denoiser's prediction at x; only x0 needs a graph through the U-Net."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.classifier_input == "x0"):
             return schedule.predict(denoise(x), x, times)
 
-    def _seen(self, x: Tensor, prediction: Prediction | None, times: Times, schedule: Schedule) -> Tensor:
-        """The classifier's input, differentiable in x."""
-        if prediction is None or self.classifier_input == "x_t":
-            return x
-        if self.classifier_input == "x0":
-            return prediction.pred_original_sample
-        return schedule.original_sample(x, prediction.model_output, times)
+    def _look(self, x: Tensor, prediction: Prediction | None, times: Times, schedule: Schedule, samples: range) -> Look:
+        """What the guide sees, differentiable in x as `classifier_input` says."""
+        x_0 = None if prediction is None else prediction.pred_original_sample
+        if prediction is not None and self.classifier_input == "x0_detached" and times.alphas_cumprod > 0:
+            x_0 = schedule.original_sample(x, prediction.model_output, times)
+        seen = x if x_0 is None or self.classifier_input == "x_t" else x_0
+        return Look(x, times.timestep, x_0, seen, self._timestep(times), samples)
+
+    def _timestep(self, times: Times) -> float:
+        """The timestep of the classifier's input."""
+        return times.timestep if self.classifier_input == "x_t" else self.timestep_at_x0
 
     def check_interval(self, schedule: Schedule) -> None:
         """Raise GradscopeError if the interval covers none of the schedule's timesteps."""
@@ -215,30 +255,3 @@ class ClassifierGuidance:
             "variance": times.sigma_step**2,
         }
         return self.guidance_scale * weights[self.weight]
-
-
-def _checked_logits(classifier: nn.Module, seen: Tensor) -> Tensor:
-    """Logits at the first step, with an error that explains why a classifier does not fit."""
-    try:
-        return logits_of(classifier, seen)
-    except (GradscopeError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        shape = " x ".join(map(str, seen.shape[1:]))
-        raise GradscopeError(
-            f"classifier: {type(classifier).__name__} fails on images of {shape} (channel, height, width), as the "
-            f"denoiser makes them: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _check_labels(label: Tensor, logits: Tensor, objective: Objective) -> None:
-    """Check labels before the first gather: on CUDA an index out of range makes the device unusable."""
-    classes = logits.shape[1]
-    low, high = int(label.min()), int(label.max())
-    if low < 0 or high >= classes:
-        raise GradscopeError(f"labels: the classifier has classes 0 to {classes - 1}, got {low if low < 0 else high}")
-    if objective == "logit" and classes == 2 and low == 0 and not logits[:, 0].any():
-        raise GradscopeError(
-            "guidance.objective: this guide gives one logit, for class 1; class 0 has no logit to differentiate; take "
-            "log_prob"
-        )

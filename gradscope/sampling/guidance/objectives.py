@@ -1,4 +1,4 @@
-"""The objectives of classifier guidance, in a form that stays exact for saturated classifiers.
+"""The objectives of guidance, in a form that stays exact for saturated classifiers.
 
 With the margin ``m = z_y - logsumexp(z_k, k != y)`` the log-probability is ``log p_y = log sigmoid(m)``, and its
 gradient ``sigmoid(-m) grad m``. For a saturated classifier, ``1 - p_y = sigmoid(-m)`` is lost in the rounding of
@@ -7,6 +7,7 @@ target's component is 1.6e-17, but 0 in float32. The gradient of the margin is o
 differentiate the margin, and the factor, one number per sample, is applied afterwards in float64.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,28 +23,45 @@ _LEAST = -300.0
 
 
 class Scores(NamedTuple):
-    """A function to differentiate, and the factor from its gradient to the objective's; each ``(n,)``, float64."""
+    """A function to differentiate, the factor from its gradient to the objective's, and the objective itself.
+
+    Each is ``(n,)``, float64.
+    """
 
     value: Tensor
-    """The margin, or the logit; with a graph."""
+    """The margin, the logit, or the value of an energy; with a graph."""
     log_factor: Tensor
     """``grad objective = exp(log_factor) grad value``; without a graph."""
+    objective: Tensor
+    """log p_y in nats, the logit, or the value of an energy; with a graph."""
 
 
 def scores(objective: Objective, logits: Tensor, label: Tensor) -> Scores:
     """The function to differentiate in place of the objective, and its factor."""
     if objective == "logit":
         value = logits.double().gather(1, label[:, None])[:, 0]
-        return Scores(value, value.new_zeros(value.shape))
+        return Scores(value, value.new_zeros(value.shape), value)
     value = margin(logits, label)
-    return Scores(value, logsigmoid(-value.detach()).clamp(min=_LEAST))
+    return Scores(value, logsigmoid(-value.detach()).clamp(min=_LEAST), logsigmoid(value))
 
 
 def value(objective: Objective, logits: Tensor, label: Tensor) -> Tensor:
     """The objective itself, ``(n,)``, float64: log p_y in nats, or the target's logit."""
-    if objective == "logit":
-        return scores(objective, logits, label).value
-    return logsigmoid(margin(logits, label))
+    return scores(objective, logits, label).objective
+
+
+def weighted(weights: Tensor, terms: Sequence[Scores]) -> Scores:
+    """The scores of ``sum_k weights[k] * objective_k``.
+
+    The largest ``|weight_k| exp(log_factor_k)`` of each sample is the factor of the sum, so that terms that are all
+    saturated keep their gradient.
+    """
+    logs = torch.stack([term.log_factor for term in terms]) + weights.abs().log()[:, None].to(terms[0].log_factor)
+    log_factor = logs.amax(dim=0)
+    shares = (logs - log_factor).exp() * weights.sign()[:, None].to(logs)
+    value = sum(share * term.value for share, term in zip(shares, terms, strict=True))
+    objective = sum(weight * term.objective for weight, term in zip(weights, terms, strict=True))
+    return Scores(value, log_factor, objective)
 
 
 def slope(value: Tensor, at: Tensor) -> Tensor:
@@ -54,12 +72,12 @@ def slope(value: Tensor, at: Tensor) -> Tensor:
     GradscopeError
         `value` has no graph.
     """
-    if not value.requires_grad:
+    (gradient,) = torch.autograd.grad(value.sum(), at, allow_unused=True) if value.requires_grad else (None,)
+    if gradient is None:
         raise GradscopeError(
             "classifier: its output has no graph to differentiate: does it run under torch.no_grad or inference_mode, "
             "or detach?"
         )
-    (gradient,) = torch.autograd.grad(value.sum(), at)
     return gradient
 
 

@@ -73,7 +73,7 @@ class SmoothGrad:
             noise = torch.stack([torch.randn(c.shape[1:], generator=generator) for generator in generators])
             noised = (c.detach() + self.std * noise.to(c)).requires_grad_()
             with torch.enable_grad():
-                value, log_factor = scores(noised)
+                value, log_factor, _ = scores(noised)
                 gradient = slope(value, noised)
             before, largest = largest, torch.maximum(largest, log_factor)
             total = scaled(total, before - largest) + scaled(gradient, log_factor - largest)

@@ -71,7 +71,8 @@ def target(call: GuideCall | None) -> tuple[Tensor | None, bool | None]:
     """Labels ``(n,)`` and whether the loop descends, as the gradient with respect to the guide's logits tells.
 
     The gradient of log p_y, or of the logit z_y, is positive at y alone; that of a loss is negative there alone. With
-    two classes a gradient has one element of either sign, so only a gradient of a single logit tells.
+    two classes a gradient has one element of either sign, so only a gradient of a single logit tells. Where the guide
+    is certain, 1 - p_y rounds to 0: then y is the class that it predicts.
 
     Returns
     -------
@@ -80,13 +81,18 @@ def target(call: GuideCall | None) -> tuple[Tensor | None, bool | None]:
     """
     if call is None or call.of_output is None or call.of_output.ndim != 2 or call.of_output.shape[1] < 2:
         return None, None
-    slope = call.of_output
+    slope, logits = call.of_output, logits_seen(call)
     above, below = (slope > 0).sum(dim=1), (slope < 0).sum(dim=1)
-    if bool((above == 1).all()) and not bool((below == 1).all()):
-        return slope.argmax(dim=1), False
-    if bool((below == 1).all()) and not bool((above == 1).all()):
-        return slope.argmin(dim=1), True
-    return None, None
+    ascends, descends = (above == 1) & (below != 1), (below == 1) & (above != 1)
+    if logits is None or bool(ascends.any()) == bool(descends.any()):
+        return None, None
+    is_loss = bool(descends.any())
+    own, others = (below, above) if is_loss else (above, below)
+    certain = (own == 0) & (others != 1)
+    if not bool(((own == 1) | certain).all()):
+        return None, None
+    label = slope.argmin(dim=1) if is_loss else slope.argmax(dim=1)
+    return label.where(own == 1, logits.argmax(dim=1)), is_loss
 
 
 def logits_seen(call: GuideCall | None) -> Tensor | None:

@@ -4,6 +4,7 @@ Every function makes the work of one process: the next `UNIT` steps. A new traje
 A store's chunk is full in the middle of a unit, so that its writing falls within the unit's time.
 """
 
+import atexit
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,12 @@ from typing import Any
 import plain_loop
 import torch
 from measure import Work
-from torch import Tensor
+from torch import Tensor, nn
 
+import gradscope
 from gradscope.config import RunConfig, load
 from gradscope.models.classifiers import load_classifier
-from gradscope.models.diffusion import load_denoiser
+from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.recording.prepare import Run, prepare
 from gradscope.recording.recorder import Recorder
 from gradscope.sampling.denoiser import image_shape
@@ -60,6 +62,26 @@ def recorded(classifier_input: str, samples: int, device: str, models: str = "sh
 
 def plain(classifier_input: str, samples: int, device: str, models: str = "shipped") -> Work:
     """The plain loop with saved gradients; the models are as diffusers and timm load them."""
+    return _units(_plain_steps(*_plain_parts(samples, device, models), classifier_input), lambda step: None, device)
+
+
+def watched(classifier_input: str, samples: int, device: str, models: str = "shipped") -> Work:
+    """The same loop, watched, in blocks of one store."""
+    parts = _plain_parts(samples, device, models)
+    denoiser, classifier, _, _ = parts
+    store = Path(tempfile.mkdtemp()) / "watched.zarr"
+    open_watch = ExitStack()
+    open_watch.enter_context(
+        gradscope.watch(
+            store, denoiser=denoiser.unet, guide=classifier, scheduler=denoiser.scheduler, probes=PROBES,
+            tensor_samples=samples,
+        )
+    )  # fmt: skip
+    atexit.register(open_watch.close)
+    return _units(_plain_steps(*parts, classifier_input), lambda step: None, device)
+
+
+def _plain_parts(samples: int, device: str, models: str) -> tuple[Denoiser, nn.Module, Tensor, Tensor]:
     where = torch.device(device)
     denoiser = load_denoiser(MODELS[models][0], where)
     shape = image_shape(denoiser.unet)
@@ -67,16 +89,17 @@ def plain(classifier_input: str, samples: int, device: str, models: str = "shipp
     for module in (denoiser.unet, classifier):
         module.to(memory_format=torch.contiguous_format).requires_grad_(True)
     noise = torch.randn(samples, *shape, generator=torch.Generator().manual_seed(0)).to(where)
-    labels = torch.tensor(_labels(samples), device=where)
+    return denoiser, classifier, noise, torch.tensor(_labels(samples), device=where)
+
+
+def _plain_steps(
+    denoiser: Denoiser, classifier: nn.Module, noise: Tensor, labels: Tensor, classifier_input: str
+) -> Iterator[Any]:
     folder = Path(tempfile.mkdtemp())
-
-    def forever() -> Iterator[int]:
-        while True:
-            yield from plain_loop.steps(
-                denoiser.unet, denoiser.scheduler, classifier, noise, labels, STEPS, SCALE, classifier_input, folder
-            )
-
-    return _units(forever(), lambda step: None, device)
+    while True:
+        yield from plain_loop.steps(
+            denoiser.unet, denoiser.scheduler, classifier, noise, labels, STEPS, SCALE, classifier_input, folder
+        )
 
 
 def floor(classifier_input: str, samples: int, device: str, models: str = "shipped") -> Work:

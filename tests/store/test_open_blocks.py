@@ -130,7 +130,7 @@ def test_a_store_grows_between_steps_and_keeps_what_it_has(tmp_path):
     first = place[(0, 0, 0, 0), 0]
     for frame in first[:13]:
         writer.submit(frame)
-    grow(path, big, {"seen": 3})
+    grow(path, big, {"note": 3})
     writer.grow(big)
     for frame in first[13:]:
         writer.submit(frame)
@@ -143,7 +143,7 @@ def test_a_store_grows_between_steps_and_keeps_what_it_has(tmp_path):
     same(ds, whole)
     assert ds["classifier"].values.tolist() == ["robust", "non_robust", "third"]
     assert ds.sizes["sample"] == 12
-    assert ds.attrs["seen"] == 3
+    assert ds.attrs["note"] == 3
     assert not [key for key, _ in locate(path).listing() if "partial" in key]
     for name in ("written", "gradient", "image", "classifier"):  # each array says the same as the root
         assert zarr.open_array(path / name, mode="r").shape == tuple(ds.sizes[dim] for dim in ds[name].dims)

@@ -24,7 +24,8 @@ class GuidanceWeight(Probe):
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
         assert step.guidance_weight is not None
-        return {"guidance_weight": torch.full((len(step.x_t),), step.guidance_weight, device=step.x_t.device)}, state
+        weight = torch.as_tensor(step.guidance_weight, dtype=torch.float32, device=step.x_t.device)
+        return {"guidance_weight": weight.expand(len(step.x_t)).clone()}, state
 
 
 class ConditionalParts(Probe):

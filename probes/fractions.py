@@ -1,5 +1,7 @@
 """Shares of elements: finite, clamped, exactly zero."""
 
+import math
+
 import torch
 
 from probes.catalogue import CATALOGUE
@@ -64,8 +66,9 @@ class Fractions(Probe):
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, torch.Tensor], None]:
         assert step.pred_original_sample is not None
         bound = torch.inf if step.clip_range is None else step.clip_range
+        clipped = _share(step.pred_original_sample.abs() >= bound)
         values = {
-            "clipped_fraction": _share(step.pred_original_sample.abs() >= bound),
+            "clipped_fraction": torch.full_like(clipped, torch.nan) if math.isnan(bound) else clipped,
             "zero_fraction": _share(step.gradient == 0),
         }
         return values, state

@@ -41,7 +41,7 @@ class GuidedStep:
     pred_original_sample: Tensor | None = None
     """x0-hat, clamped where the scheduler clips."""
     clip_range: float | None = None
-    """Bound that pred_original_sample is clamped to; None if it is not clamped."""
+    """Bound that pred_original_sample is clamped to; None if it is not clamped, NaN if that is not known."""
     logits: Tensor | None = None
     """The guide's logits on its input, shape ``(n, classes)``; None for a guide without classes."""
     energy: Tensor | None = None
@@ -50,8 +50,8 @@ class GuidedStep:
     """Predicted noise epsilon with the condition, with classifier-free guidance; `model_output` is the one without."""
     conditional_original_sample: Tensor | None = None
     """x0-hat of the conditional prediction, with classifier-free guidance; not clamped."""
-    guidance_weight: float | None = None
-    """Scale w of classifier-free guidance at this step, in u + w (c - u); 1 is no guidance."""
+    guidance_weight: float | Tensor | None = None
+    """Scale w of classifier-free guidance in u + w (c - u), one number or ``(n,)``, one per sample; 1 is none."""
     update: Tensor | None = None
     """The gradient after the stabiliser."""
     direction: Tensor | None = None

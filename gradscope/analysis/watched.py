@@ -49,6 +49,11 @@ _ENERGY = {
     "non_finite": "check the energy for logarithms of zero, roots of zero and divisions; record x_t there with the "
     "probe `x_t`",
 }
+_WITHOUT_UPDATE = (
+    "the step does not move along the gradient: does the loop change the gradient after autograd (a stabiliser, "
+    "clipping, a projection)? then call watched.update(u); else check how the guided prediction is changed afterwards "
+    "(a second clamp, another order of operations, a reversed sign, rounding in half precision)"
+)
 _ADVICE: Mapping[str, Mapping[str, str]] = {"classifier_free": _PREDICTIONS, "energy": _ENERGY}
 """Advice in place of that for classifiers, by the kind of guidance and the signature."""
 
@@ -79,6 +84,8 @@ def unseen(ds: xr.Dataset, name: str) -> str:
 def in_its_terms(ds: xr.Dataset, finding: Finding) -> Finding:
     """The finding with advice for the store's kind of guidance."""
     advice = _ADVICE.get(str(ds.attrs.get("guidance_kind")), {}).get(finding.signature)
+    if finding.signature == "misdirected" and ds.attrs.get("watched") and "update_norm" not in ds:
+        advice = _WITHOUT_UPDATE
     return finding if advice is None else replace(finding, advice=advice)
 
 

@@ -44,11 +44,7 @@ def make_schema(
     GradscopeError
         An option has an unknown value, or two probes record a variable of the same name.
     """
-    tensor_samples = whole_number(tensor_samples, "tensor_samples")
-    tensor_every = whole_number(tensor_every, "tensor_every", least=1)
-    for key, value, known in (("dtype", dtype, ("float32", "float16")), ("codec", codec, ("none", "lz4"))):
-        if value not in known:
-            raise GradscopeError(f"{key}: got {value!r}; {one_of(value, known)}")
+    tensor_samples, tensor_every = check_options(tensor_samples, tensor_every, dtype, codec)
     arrays: list[Array] = []
     coords: dict[str, object] = {}
     sample = grid.sample_names
@@ -62,6 +58,14 @@ def make_schema(
     about = {"long_name": "final sample", "units": "1", "equation": "x_0"}
     arrays.append(Array("image", "final", about, dims=sample))
     return Schema(grid, tuple(arrays), tensor_samples, tensor_every, codec)
+
+
+def check_options(tensor_samples: Any, tensor_every: Any, dtype: Any, codec: Any) -> tuple[int, int]:
+    """Raise GradscopeError if an option of `make_schema` has an unknown value; return the two numbers."""
+    for key, value, known in (("dtype", dtype, ("float32", "float16")), ("codec", codec, ("none", "lz4"))):
+        if value not in known:
+            raise GradscopeError(f"{key}: got {value!r}; {one_of(value, known)}")
+    return whole_number(tensor_samples, "tensor_samples"), whole_number(tensor_every, "tensor_every", least=1)
 
 
 def _arrays(variable: Variable, dtype: str, sample: tuple[str, ...]) -> list[Array]:

@@ -107,6 +107,11 @@ class Recorder(BlockRecorder):
         self._begun = True
 
     @property
+    def begun(self) -> bool:
+        """Whether the store exists: a step was measured."""
+        return self._begun
+
+    @property
     def finished(self) -> NDArray[np.bool_]:
         """Whether each block is recorded, ``(*cells, blocks)``, bool."""
         if self._begun:

@@ -19,12 +19,21 @@ def sample_of(arguments: Sequence[Any], named: Mapping[str, Any]) -> Tensor | No
     return None
 
 
-def time_of(arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
-    """The time among a denoiser's arguments: by its name, or the second one; None if there is none."""
+def time_of(arguments: Sequence[Any], named: Mapping[str, Any], samples: int) -> Any:
+    """The time among a denoiser's arguments, for a batch of `samples`; None if there is none.
+
+    It is found by its name, or is the first further argument with one number, or with one for each sample.
+    """
     for name in _TIMES:
         if name in named:
             return named[name]
-    return arguments[1] if len(arguments) > 1 else None
+    for value in arguments[1:]:
+        if isinstance(value, Tensor):
+            if value.numel() == 1 or tuple(value.shape) == (samples,):
+                return value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            return value
+    return None
 
 
 def number(time: Any) -> float | None:

@@ -30,8 +30,8 @@ class Guided:
     conditional: Tensor
     """Prediction with the condition, ``(n, *sample)``, as the scheduler takes it."""
     unconditional: Tensor
-    scale: float
-    """w in u + w (c - u): 1 is no guidance."""
+    scale: Tensor
+    """w in u + w (c - u) of each sample, ``(n,)``: 1 is no guidance."""
     residual: float
     """Largest relative residual of the fit."""
     order: int
@@ -80,7 +80,7 @@ def guided_by(prediction: Tensor, parts: Sequence[Tensor], order: int | None = N
     >>> torch.manual_seed(0) and None
     >>> u, c = torch.randn(2, 1, 3, 8, 8).unbind()
     >>> guided = guided_by(u + 4 * (c - u), [u, c])
-    >>> round(guided.scale, 4), bool((guided.conditional == c).all())
+    >>> round(guided.scale.item(), 4), bool((guided.conditional == c).all())
     (4.0, True)
     """
     kind = parts[0].dtype if parts else prediction.dtype
@@ -102,13 +102,15 @@ def guided_by(prediction: Tensor, parts: Sequence[Tensor], order: int | None = N
             f"the scheduler's prediction is no sum of the denoiser's two: relative residual {residual:.1g}"
         )
     total = a + b
+    if not bool(total.abs().min() > 0):
+        raise Undecidable("the scheduler's prediction is zero")
     shares = (a / total).median().item(), (b / total).median().item()
     order = _order(shares, _MARGIN.get(kind, 1e-3)) if order is None else order
     sign = torch.sign(total.median()).to(parts[0])
     return Guided(
         sign * parts[order],
         sign * parts[1 - order],
-        shares[order],
+        (b if order else a) / total,
         residual,
         order,
         bool(((total.abs() - 1).abs() > _MARGIN.get(kind, 1e-3)).any()),

@@ -1,6 +1,7 @@
 """What hooks see of one evaluation of the denoiser: calls of denoiser and guide, gradients, the scheduler's step."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,22 +13,9 @@ from gradscope.watching.graph import Origin, Passage
 from gradscope.watching.scheduler_step import Taken
 
 _OUTPUTS = 4
-"""Outputs of the denoiser that are kept; classifier-free guidance needs two."""
-
-
-@dataclass
-class Leaf:
-    """A leaf of autograd's graph at which the loop may take its gradient."""
-
-    value: Tensor
-    """A copy of it."""
-    through_denoiser: bool
-    of_guide: bool
-    """Whether a guide's input depends on it."""
-    is_guide_input: bool
-    gradient: Tensor | None = None
-    """The last gradient."""
-    count: int = 0
+"""Calls of the denoiser that are kept; classifier-free guidance needs two."""
+_PARALLEL = 1e-3
+"""Largest relative distance of a scaled input from a multiple of x_t."""
 
 
 @dataclass
@@ -38,90 +26,162 @@ class GuideCall:
     """A copy of its input."""
     output: Tensor | None = None
     gradient: Tensor | None = None
-    """The last gradient with respect to the input."""
+    """The last gradient with respect to the input, if that is no leaf."""
     of_output: Tensor | None = None
     """The last gradient with respect to the output."""
     count: int = 0
 
 
 @dataclass
+class Point:
+    """A tensor at which the loop may take its gradient: a leaf of autograd's graph, or the denoiser's input."""
+
+    tensor: Tensor | None
+    """The tensor itself; None once its evaluation is over."""
+    value: Tensor
+    """A copy of it."""
+    through_denoiser: bool
+    calls: list[GuideCall] = field(default_factory=list)
+    """Calls of the guide that depend on it."""
+    gradient: Tensor | None = None
+    """The last gradient, or what ``backward`` has summed up in ``grad``."""
+    count: int = 0
+    """Number of gradients."""
+
+
+class Call(NamedTuple):
+    """A call of the denoiser."""
+
+    x: Tensor
+    """A copy of its input, which may be scaled, doubled or widened."""
+    output: Tensor
+
+
+@dataclass
 class Evaluation:
     """One evaluation of the denoiser, at one timestep."""
 
-    x_t: Tensor
-    """The denoiser's input, a copy; of a doubled batch its first half."""
     time: float | None
-    """The denoiser's time, which may be scaled."""
-    outputs: list[Tensor] = field(default_factory=list)
+    """The denoiser's time, which may be scaled; the scheduler's once it is placed."""
+    label: Tensor | None = None
+    """Target classes that the user gave."""
+    x: Tensor | None = None
+    """A copy of the denoiser's last input; None before its first call."""
+    calls: list[Call] = field(default_factory=list)
+    count: int = 0
+    """Number of the denoiser's calls."""
     passages: list[Passage] = field(default_factory=list)
-    leaves: dict[int, Leaf] = field(default_factory=dict)
-    kept: list[Tensor] = field(default_factory=list)
-    """The leaves themselves, so that no other tensor gets their identity."""
+    points: list[Point] = field(default_factory=list)
     handles: list[RemovableHandle] = field(default_factory=list)
     """Of the hooks on the loop's tensors."""
     guide_calls: list[GuideCall] = field(default_factory=list)
     step: Taken | None = None
-    calls: int = 0
-    """Number of the denoiser's calls."""
     update: Tensor | None = None
     index: int | None = None
     """Number of the timestep, once it is known."""
     repeat: int = 0
     """Number of earlier evaluations at this timestep in the same trajectory."""
 
-    def add_output(self, output: Tensor) -> None:
-        self.outputs = [*self.outputs, copied(output)][-_OUTPUTS:]
+    def add_output(self, x: Tensor, output: Tensor) -> None:
+        """Note what the denoiser gave."""
+        self.calls = [*self.calls, Call(copied(x), copied(output))][-_OUTPUTS:]
 
-    def add_leaf(self, origin: Origin, of_guide: bool, is_guide_input: bool) -> bool:
-        """Note a leaf; whether it is new, so that a hook has to be registered on it."""
-        key = id(origin.leaf)
-        if (known := self.leaves.get(key)) is not None:
-            known.through_denoiser |= origin.through_denoiser
-            known.of_guide |= of_guide
-            known.is_guide_input |= is_guide_input
-            return False
-        self.leaves[key] = Leaf(copied(origin.leaf), origin.through_denoiser, of_guide, is_guide_input)
-        self.kept.append(origin.leaf)
-        return True
+    def add_point(self, origin: Origin, call: GuideCall | None = None) -> Point | None:
+        """Note a tensor that may be differentiated; it is returned if it is new, so that hooks are needed."""
+        known = next((point for point in self.points if point.tensor is origin.leaf), None)
+        point = known or Point(origin.leaf, copied(origin.leaf), origin.through_denoiser)
+        point.through_denoiser |= origin.through_denoiser
+        if call is not None:
+            point.calls.append(call)
+        if known is None:
+            self.points.append(point)
+        return None if known else point
 
-    def release_graph(self) -> None:
-        """Remove the hooks on the loop's tensors, and let go of its graph, which holds memory."""
+    def release_tensors(self) -> None:
+        """Let go of the loop's graph, which holds memory. Gradients are still seen."""
+        self.passages.clear()
+        for point in self.points:
+            point.tensor = None
+
+    def release_hooks(self) -> None:
+        """Remove the hooks on the loop's tensors."""
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
-        self.passages.clear()
-        self.kept.clear()
+
+    def take_from(self, earlier: "Evaluation") -> None:
+        """Take the gradients at x_t that the loop took before it called the denoiser."""
+        if any(point.gradient is not None and same(point.value, self.x_t) for point in self.points):
+            return
+        own = [p for p in earlier.points if same(p.value, self.x_t) and not same(p.value, earlier.x_t)]
+        calls = [call for point in own for call in point.calls]
+        self.points = [*own, *self.points]
+        self.guide_calls = [*calls, *self.guide_calls]
+        earlier.points = [point for point in earlier.points if not any(point is one for one in own)]
+        earlier.guide_calls = [call for call in earlier.guide_calls if not any(call is one for one in calls)]
 
     @property
-    def point(self) -> Tensor:
-        """x_t, as the scheduler gets it if it does, else as the denoiser gets it."""
-        x_t = self.x_t if self.step is None else self.step.x_t
-        half = halved(x_t) if self.step is not None else None
-        return x_t if half is None or not self._is_doubled else half
+    def has_gradient(self) -> bool:
+        """Whether the loop took a gradient, or made two predictions for classifier-free guidance."""
+        explicit = any(point.gradient is not None for point in self.points)
+        return explicit or any(c.gradient is not None for c in self.guide_calls) or self._predictions > 1
 
     @property
-    def _is_doubled(self) -> bool:
-        """Whether the scheduler got a doubled batch, as in DiT's pipeline: the guided prediction is doubled, too."""
-        return self.step is not None and halved(self.step.prediction) is not None
+    def _predictions(self) -> int:
+        return sum(len(call.output) for call in self.calls) // max(1, len(self.x_t))
+
+    @property
+    def x_t(self) -> Tensor:
+        """The noisy samples, ``(n, *sample)``: as the scheduler gets them, else as the denoiser does."""
+        if self.step is not None:
+            half = halved(self.step.x_t) if halved(self.step.prediction) is not None else None
+            return half if half is not None and self._differ else self.step.x_t
+        assert self.x is not None
+        half = halved(self.x) if self._differ else None
+        return self.x if half is None else half
+
+    @property
+    def _differ(self) -> bool:
+        """Whether the halves of an output differ: then the denoiser got a batch that was doubled for two conditions."""
+        return any(len(call.output) % 2 == 0 and halved(call.output) is None for call in self.calls)
 
     @property
     def prediction(self) -> Tensor | None:
-        """What the scheduler got; of a doubled batch its first half."""
+        """What the scheduler got, ``(n, ...)``."""
         if self.step is None:
             return None
-        prediction = self.step.prediction
-        half = halved(prediction)
-        return half if half is not None and len(half) == len(self.point) else prediction
+        return first_rows(self.step.prediction, len(self.x_t))
 
     @property
-    def calls_with_gradient(self) -> int:
-        return sum(leaf.count for leaf in self.leaves.values())
+    def outputs(self) -> list[Tensor]:
+        """What the denoiser gave for x_t, not for other inputs."""
+        own = [call.output for call in self.calls if _is_of(call.x, self.x_t)]
+        return own or [call.output for call in self.calls]
+
+    @property
+    def scaled(self) -> Tensor | None:
+        """The denoiser's input for x_t, ``(n, *sample)``, which may be a multiple of it."""
+        x_t = self.x_t
+        own = [call.x for call in self.calls if _is_of(call.x, x_t) and call.x.shape[1:] == x_t.shape[1:]]
+        return first_rows(own[-1], len(x_t)) if own else None
 
 
-def undoubled(x: Tensor) -> Tensor:
-    """The first half of a batch that classifier-free guidance doubled, else the batch."""
-    half = halved(x)
-    return x if half is None else half
+def first_rows(tensor: Tensor, rows: int) -> Tensor:
+    """The tensor, or its first rows if its batch is a multiple of equal parts."""
+    return tensor if len(tensor) == rows else tensor[:rows]
+
+
+def _is_of(x: Tensor, x_t: Tensor) -> bool:
+    """Whether a denoiser's input is x_t: scaled, repeated, or with further channels."""
+    if x.ndim != x_t.ndim or len(x) % len(x_t) or (x.ndim > 1 and x.shape[1] < x_t.shape[1]):
+        return False
+    part = x[: len(x_t), : x_t.shape[1]]
+    if part.shape != x_t.shape:
+        return False
+    wide, own = part.double().flatten(), x_t.double().flatten()
+    factor = torch.dot(wide, own) / torch.dot(own, own).clamp(min=1e-300)
+    narrow = min(x.dtype.itemsize, x_t.dtype.itemsize) < 4
+    return bool((wide - factor * own).norm() <= (20 if narrow else 1) * _PARALLEL * wide.norm())
 
 
 def same(a: Tensor, b: Tensor) -> bool:

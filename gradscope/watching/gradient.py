@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradscope.watching.evaluation import Evaluation, GuideCall, Leaf, same
+from gradscope.watching.evaluation import Evaluation, GuideCall, Point, same
 
 AT_X0, ELSEWHERE = "at_x0", "elsewhere"
 """Values of `classifier_input` for a gradient that is not taken at x_t."""
 _CLOSE = 1e-3
+_PARALLEL = 0.999
 
 
 @dataclass(frozen=True)
@@ -23,44 +24,59 @@ class Found:
     ``elsewhere`` for any other point."""
     count: int
     """Number of gradients that the loop took in this evaluation."""
+    at_point: int
+    """Number of them at this point."""
     call: GuideCall | None
     """The guide's call that it passed through; None if it passed through no guide."""
 
 
-def found_gradient(evaluation: Evaluation, x_t: Tensor, x_0: Tensor | None) -> Found | None:
+def found_gradient(evaluation: Evaluation, x_0: Tensor | None) -> Found | None:
     """The last gradient at x_t; else the last one at another point; None if the loop took none.
 
     Parameters
     ----------
     evaluation
         What was seen.
-    x_t
-        The noisy samples.
     x_0
-        The predicted clean samples, if they are known.
+        The predicted clean samples, not clamped, if they are known.
     """
-    leaves = [leaf for leaf in evaluation.leaves.values() if leaf.gradient is not None]
-    calls = [call for call in evaluation.guide_calls if call.gradient is not None or call.of_output is not None]
-    count = sum(leaf.count for leaf in leaves) or sum(call.count for call in calls)
-    call = calls[-1] if calls else None
-    at_x_t = [leaf for leaf in leaves if same(leaf.value, x_t)]
+    x_t = evaluation.x_t
+    points = [point for point in evaluation.points if point.gradient is not None]
+    calls = [call for call in evaluation.guide_calls if call.gradient is not None]
+    count = sum(point.count for point in points) or sum(call.count for call in calls)
+    at_x_t = [point for point in points if same(point.value, x_t)]
     if at_x_t:
-        leaf = at_x_t[-1]
-        assert leaf.gradient is not None
-        return Found(leaf.gradient, _input(leaf, call), count, call)
-    other = [(leaf.value, leaf.gradient) for leaf in leaves] or [(call.value, call.gradient) for call in calls]
-    fitting = [(value, gradient) for value, gradient in other if gradient is not None and value.shape == x_t.shape]
+        point = max(reversed(at_x_t), key=lambda one: bool(one.calls))  # the last one that a guide depends on
+        assert point.gradient is not None
+        call = _differentiated(point.calls)
+        return Found(point.gradient, _input(point, call, x_0), count, point.count, call)
+    other: list[tuple[Tensor, Tensor, int, GuideCall | None]] = []
+    other += [(c.value, c.gradient, c.count, c) for c in calls if c.gradient is not None]
+    other += [(p.value, p.gradient, p.count, _differentiated(p.calls)) for p in points if p.gradient is not None]
+    fitting = [each for each in other if each[0].shape == x_t.shape]
     if not fitting:
         return None
-    value, gradient = fitting[-1]
-    near = x_0 is not None and _relative(value, x_0) < _CLOSE
-    return Found(gradient, AT_X0 if near else ELSEWHERE, count, call)
+    value, gradient, at_point, call = fitting[-1]
+    return Found(gradient, AT_X0 if _is_x0(value, x_0) else ELSEWHERE, count, at_point, call)
 
 
-def _input(leaf: Leaf, call: GuideCall | None) -> str:
-    if leaf.is_guide_input or (call is not None and same(call.value, leaf.value)):
-        return "x_t"
-    return "x0" if leaf.through_denoiser or not leaf.of_guide else "x0_detached"
+def _differentiated(calls: list[GuideCall]) -> GuideCall | None:
+    """The last call whose output was differentiated."""
+    return next((call for call in reversed(calls) if call.of_output is not None), calls[-1] if calls else None)
+
+
+def _input(point: Point, call: GuideCall | None, x_0: Tensor | None) -> str:
+    if point.through_denoiser or call is None:
+        return "x0"
+    return "x0_detached" if not same(call.value, point.value) and _is_x0(call.value, x_0) else "x_t"
+
+
+def _is_x0(value: Tensor, x_0: Tensor | None) -> bool:
+    """Whether a tensor is x0-hat, clamped or not."""
+    if x_0 is None or value.shape != x_0.shape:
+        return False
+    bound = float(value.abs().max())
+    return any(_relative(value, one) < _CLOSE for one in (x_0, x_0.clamp(-bound, bound)))
 
 
 def _relative(value: Tensor, other: Tensor) -> float:
@@ -70,29 +86,38 @@ def _relative(value: Tensor, other: Tensor) -> float:
 def target(call: GuideCall | None) -> tuple[Tensor | None, bool | None]:
     """Labels ``(n,)`` and whether the loop descends, as the gradient with respect to the guide's logits tells.
 
-    The gradient of log p_y, or of the logit z_y, is positive at y alone; that of a loss is negative there alone. With
-    two classes a gradient has one element of either sign, so only a gradient of a single logit tells. Where the guide
-    is certain, 1 - p_y rounds to 0: then y is the class that it predicts.
+    The gradient of log p_y is parallel to ``onehot(y) - p``, that of the logit z_y to ``onehot(y)``, and that of a loss
+    to the negative. With two classes ``onehot(0) - p`` and ``p - onehot(1)`` are parallel, so only a gradient of a
+    single logit tells. Where the guide is certain, 1 - p_y rounds to 0: then y is the class that it predicts.
 
     Returns
     -------
     tuple
         Labels, or None; True for a loss, which the loop descends, False for a log-probability, None if unknown.
     """
-    if call is None or call.of_output is None or call.of_output.ndim != 2 or call.of_output.shape[1] < 2:
+    logits = logits_seen(call)
+    slope = None if call is None else call.of_output
+    if logits is None or slope is None or slope.shape != logits.shape:
         return None, None
-    slope, logits = call.of_output, logits_seen(call)
-    above, below = (slope > 0).sum(dim=1), (slope < 0).sum(dim=1)
-    ascends, descends = (above == 1) & (below != 1), (below == 1) & (above != 1)
-    if logits is None or bool(ascends.any()) == bool(descends.any()):
-        return None, None
-    is_loss = bool(descends.any())
-    own, others = (below, above) if is_loss else (above, below)
-    certain = (own == 0) & (others != 1)
-    if not bool(((own == 1) | certain).all()):
-        return None, None
-    label = slope.argmin(dim=1) if is_loss else slope.argmax(dim=1)
-    return label.where(own == 1, logits.argmax(dim=1)), is_loss
+    found = [(_labels(sign * slope.double(), logits.double()), sign < 0) for sign in (1, -1)]
+    known = [(label, is_loss) for label, is_loss in found if label is not None]
+    return known[0] if len(known) == 1 else (None, None)
+
+
+def _labels(slope: Tensor, logits: Tensor) -> Tensor | None:
+    """Labels whose log-probability or logit has these slopes; None if there are none."""
+    certain = ~slope.any(dim=1)
+    label = slope.argmax(dim=1).where(~certain, logits.argmax(dim=1))
+    onehot = torch.nn.functional.one_hot(label, logits.shape[1]).double()
+    p = logits.softmax(dim=1)
+    fits = certain.clone()
+    for direction in (onehot, onehot - p):
+        fits |= torch.cosine_similarity(slope, direction, dim=1, eps=1e-300) > _PARALLEL
+    # A certain guide: the target's own slope rounds to 0, and those of the others remain.
+    predicted = torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).double()
+    others = torch.cosine_similarity(slope, -p * (1 - predicted), dim=1, eps=1e-300) > _PARALLEL
+    label = label.where(fits | ~others, logits.argmax(dim=1))
+    return label if bool((fits | others).all()) and not bool(certain.all()) else None
 
 
 def logits_seen(call: GuideCall | None) -> Tensor | None:

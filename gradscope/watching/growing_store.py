@@ -118,14 +118,15 @@ class GrowingStore:
         self.recorder: Recorder | None = None
         self._along: dict[str, list[Any]] = {}
         self._labels: list[int] = []
+        self._begun: dict[tuple[Any, ...], int] = {}
         self._times = np.zeros(0)
         self._levels: list[Level | None] = []
         self._shape: tuple[int, ...] = ()
         self._block = 0
 
-    @property
-    def timesteps(self) -> int:
-        return len(self._times)
+    def has(self, *names: str) -> bool:
+        """Whether the store has one of these variables."""
+        return self.recorder is not None and any(array.name in names for array in self.recorder.schema.arrays)
 
     def left_out(self, step: GuidedStep) -> list[str]:
         """Why probes that the user gave are not recorded, in sentences; `step` is the store's first.
@@ -142,7 +143,6 @@ class GrowingStore:
     def begin(
         self,
         cell: Mapping[str, Any],
-        first_sample: int,
         label: Sequence[int],
         step: GuidedStep,
         attributes: Mapping[str, Any],
@@ -153,8 +153,6 @@ class GrowingStore:
         ----------
         cell
             Coordinates of the cell, by dimension.
-        first_sample
-            Number of samples of this cell before it.
         label
             Target classes, ``(n,)``; `UNKNOWN_LABEL` for unknown ones.
         step
@@ -168,7 +166,11 @@ class GrowingStore:
             self._set_times(attributes)
         elif tuple(step.x_t.shape[1:]) != self._shape:
             raise GradscopeError(f"the store has samples of shape {self._shape}, got {tuple(step.x_t.shape[1:])}")
-        first = -(-first_sample // self._block) * self._block
+        key = tuple(cell.values())
+        first = self._begun.get(key, 0)
+        while self._differ(self._labels[first : first + batch], label):  # a sample has one label in all cells
+            first += self._block
+        self._begun[key] = first + -(-batch // self._block) * self._block
         changed = self._reach(cell, first, label)
         if self.recorder is None:
             self._make(step, attributes)
@@ -186,18 +188,12 @@ class GrowingStore:
         if self.recorder is not None:
             self.recorder.grow(self._grid())
 
-    def set_cell(self, dim: str, old: Any, new: Any) -> None:
-        """Replace a value of a cell's coordinate."""
-        values = self._along[dim]
-        if new not in values:
-            values[values.index(old)] = new
-            if self.recorder is not None:
-                self.recorder.grow(self._grid())
-
     def set_labels(self, first_sample: int, label: Sequence[int]) -> None:
-        """Replace labels that were not known when their batch began."""
-        self._labels[first_sample : first_sample + len(label)] = label
-        if self.recorder is not None:
+        """Set labels that were not known when their batch began."""
+        rows = slice(first_sample, first_sample + len(label))
+        if self._labels[rows] != [*label] and not self._differ(self._labels[rows], label):
+            self._labels[rows] = label
+            assert self.recorder is not None
             self.recorder.grow(self._grid())
 
     def final(self, block: Block, samples: Tensor) -> None:
@@ -208,7 +204,7 @@ class GrowingStore:
 
     def close(self, error: BaseException | None, status: str, attributes: Mapping[str, Any]) -> None:
         """Write what waits, and set the status and attributes."""
-        if self.recorder is None:
+        if self.recorder is None or not self.recorder.begun:
             return
         self.recorder.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
         set_attributes(self._path, {**attributes, **({} if error else {"status": status})})
@@ -218,16 +214,22 @@ class GrowingStore:
         self._times = np.arange(count, dtype=np.float64)[::-1].copy() if times is None else times
         self._levels = [None] * count if times is None else self._process.levels(times)
 
+    @staticmethod
+    def _differ(known: Sequence[int], label: Sequence[int]) -> bool:
+        """Whether labels contradict those of other cells."""
+        both = zip(known, label, strict=False)
+        return any(a != b for a, b in both if UNKNOWN_LABEL not in (a, b))
+
     def _reach(self, cell: Mapping[str, Any], first: int, label: Sequence[int]) -> bool:
         """Add a cell's values and samples; whether anything is new."""
+        if self._along and self._along.keys() != cell.keys():
+            raise GradscopeError(f"cell: every cell has values of {', '.join(self._along)}, got {', '.join(cell)}")
         changed = False
         for dim, value in cell.items():
             values = self._along.setdefault(dim, [])
             if value not in values:
                 values.append(value)
                 changed = True
-        if self._along.keys() != cell.keys():
-            raise GradscopeError(f"cell: every cell has values of {sorted(self._along)}, got {sorted(cell)}")
         end = first + len(label)
         known = self._labels[first:end]
         if end > len(self._labels):

@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradscope.errors import GradscopeError
 from gradscope.watching.calls import copied, number, sample_of, tensor_of, time_of
-from gradscope.watching.evaluation import Evaluation, GuideCall
+from gradscope.watching.evaluation import Evaluation, GuideCall, Point
 from gradscope.watching.graph import Origin, Passage, origins
 from gradscope.watching.scheduler_step import Taken, remember, replaced_step, taken
 from gradscope.watching.trail import Trail
@@ -41,6 +41,30 @@ def hooked(watch: Watching, denoiser: nn.Module, guide: nn.Module | None, schedu
         yield
 
 
+class _Hook:
+    """A hook of a module. Copies of the module, and files that it is saved to, get one that does nothing."""
+
+    def __init__(self, see: Callable[..., None]) -> None:
+        self._see = torch.compiler.disable(see)
+
+    def __call__(self, *arguments: Any) -> None:
+        self._see(*arguments)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return nothing
+
+    def __reduce__(self) -> Any:
+        return _nothing, ()
+
+
+def nothing(*arguments: Any) -> None:
+    """A hook that does nothing."""
+
+
+def _nothing() -> Callable[..., None]:
+    return nothing
+
+
 def _on_denoiser(watch: Watching, denoiser: nn.Module) -> list[RemovableHandle]:
     inside: list[Evaluation | None] = []
 
@@ -49,30 +73,33 @@ def _on_denoiser(watch: Watching, denoiser: nn.Module) -> list[RemovableHandle]:
             x = sample_of(arguments, named)
             if x is None:
                 raise GradscopeError(f"denoiser: {type(module).__name__} was called without a tensor of samples")
-            evaluation = watch.trail().denoise(x, number(time_of(arguments, named)))
+            evaluation = watch.trail().denoise(x, number(time_of(arguments, named, len(x))))
             for origin in origins(x):
-                _on_leaf(watch, evaluation, origin)
+                _on_point(watch, evaluation, origin)
+            if x.grad_fn is not None:
+                _on_point(watch, evaluation, Origin(x, False))
             return evaluation
 
-        inside.append(watch.guarded(see))
+        inside.append(None if _in_backward() else watch.guarded(see))
 
     def after(module: nn.Module, arguments: Any, named: Any, result: Any) -> None:
+        evaluation = inside.pop() if inside else None
+
         def see() -> None:
-            evaluation = inside.pop() if inside else None
             output, x = tensor_of(result), sample_of(arguments, named)
             if evaluation is None or x is None:
                 return
             if output is None:
                 raise GradscopeError(f"denoiser: {type(module).__name__} gave no tensor, but {type(result).__name__}")
-            evaluation.add_output(output)
+            evaluation.add_output(x, output)
             if output.grad_fn is not None:
                 evaluation.passages.append(Passage(output.grad_fn, x))
 
         watch.guarded(see)
 
     return [
-        denoiser.register_forward_pre_hook(_eager(before), with_kwargs=True),
-        denoiser.register_forward_hook(_eager(after), with_kwargs=True),
+        denoiser.register_forward_pre_hook(_Hook(before), with_kwargs=True),
+        denoiser.register_forward_hook(_Hook(after), with_kwargs=True),
     ]
 
 
@@ -81,26 +108,29 @@ def _on_guide(watch: Watching, guide: nn.Module) -> list[RemovableHandle]:
 
     def before(module: nn.Module, arguments: Any, named: Any) -> None:
         def see() -> tuple[Evaluation, GuideCall] | None:
+            trail = watch.trail()
+            trail.facts["guide_calls"] += 1
             x = sample_of(arguments, named)
             if x is None:
                 raise GradscopeError(f"guide: {type(module).__name__} was called without a floating-point tensor")
-            if not x.requires_grad:
-                return None
-            evaluation = watch.trail().guide(x)
+            if not has_graph or not x.requires_grad:
+                return None  # it is only asked, for example for its opinion
+            evaluation = trail.guide()
             call = GuideCall(copied(x))
             evaluation.guide_calls.append(call)
             for origin in origins(x, evaluation.passages):
-                _on_leaf(watch, evaluation, origin, of_guide=True, is_guide_input=origin.leaf is x)
+                _on_point(watch, evaluation, origin, call)
             if x.grad_fn is not None:
                 evaluation.handles.append(x.register_hook(_keep(watch, call, "gradient", counts=True)))
             return evaluation, call
 
-        # A guide without a graph is only asked, for example for its opinion.
-        inside.append(watch.guarded(see) if torch.is_grad_enabled() else None)
+        has_graph = torch.is_grad_enabled()
+        inside.append(None if _in_backward() else watch.guarded(see))
 
     def after(module: nn.Module, arguments: Any, named: Any, result: Any) -> None:
+        seen = inside.pop() if inside else None
+
         def see() -> None:
-            seen = inside.pop() if inside else None
             output = tensor_of(result)
             if seen is None or output is None:
                 return
@@ -112,22 +142,19 @@ def _on_guide(watch: Watching, guide: nn.Module) -> list[RemovableHandle]:
         watch.guarded(see)
 
     return [
-        guide.register_forward_pre_hook(_eager(before), with_kwargs=True),
-        guide.register_forward_hook(_eager(after), with_kwargs=True),
+        guide.register_forward_pre_hook(_Hook(before), with_kwargs=True),
+        guide.register_forward_hook(_Hook(after), with_kwargs=True),
     ]
 
 
-def _on_leaf(
-    watch: Watching,
-    evaluation: Evaluation,
-    origin: Origin,
-    of_guide: bool = False,
-    is_guide_input: bool = False,
-) -> None:
-    """Keep every gradient that autograd gives a leaf."""
-    if evaluation.add_leaf(origin, of_guide, is_guide_input):
-        leaf = evaluation.leaves[id(origin.leaf)]
-        evaluation.handles.append(origin.leaf.register_hook(_keep(watch, leaf, "gradient", counts=True)))
+def _on_point(watch: Watching, evaluation: Evaluation, origin: Origin, call: GuideCall | None = None) -> None:
+    """Keep every gradient that autograd gives a tensor; for `backward`, what it has summed up in ``grad``."""
+    point, tensor = evaluation.add_point(origin, call), origin.leaf
+    if point is None:
+        return
+    evaluation.handles.append(tensor.register_hook(_keep(watch, point, "gradient", counts=True)))
+    if tensor.is_leaf:
+        evaluation.handles.append(tensor.register_post_accumulate_grad_hook(_keep_sum(watch, point)))
 
 
 def _keep(watch: Watching, record: Any, name: str, counts: bool = False) -> Callable[[Tensor], None]:
@@ -140,6 +167,23 @@ def _keep(watch: Watching, record: Any, name: str, counts: bool = False) -> Call
         watch.guarded(see)
 
     return keep
+
+
+def _keep_sum(watch: Watching, point: Point) -> Callable[[Tensor], None]:
+    def keep(leaf: Tensor) -> None:
+        def see() -> None:
+            if leaf.grad is not None:
+                point.gradient, point.count = copied(leaf.grad), 1
+
+        watch.guarded(see)
+
+    return keep
+
+
+def _in_backward() -> bool:
+    """Whether autograd's backward pass runs: gradient checkpointing calls modules again in it."""
+    running: int = torch._C._current_graph_task_id()
+    return running != -1
 
 
 @contextmanager
@@ -168,9 +212,3 @@ def _on_scheduler(watch: Watching, scheduler: Any) -> Iterator[None]:
 
     with replaced_step(scheduler, before, after):
         yield
-
-
-def _eager(hook: Callable[..., None]) -> Callable[..., None]:
-    """A hook that torch.compile leaves alone."""
-    disabled: Callable[..., None] = torch.compiler.disable(hook)
-    return disabled

@@ -65,7 +65,8 @@ def prediction_of(scheduler: Any) -> str | None:
 
 def is_preconditioned(scheduler: Any) -> bool:
     """Whether a scheduler's predictions are of a kind that is not converted here."""
-    return type(scheduler).__name__.startswith(_PRECONDITIONED)
+    name = type(scheduler).__name__
+    return name.startswith(_PRECONDITIONED) or "Inverse" in name
 
 
 def level_at(scheduler: Any, timestep: float, index: int | None) -> Level | None:
@@ -74,7 +75,16 @@ def level_at(scheduler: Any, timestep: float, index: int | None) -> Level | None
     if index is not None and sigmas is not None and index < len(sigmas):
         return level_of_sigma(scheduler, float(sigmas[index]))
     alphas = getattr(scheduler, "alphas_cumprod", None)
-    return None if alphas is None else _of_alphas(alphas, getattr(scheduler, "timestep_map", None), timestep)
+    if alphas is None:
+        return None
+    return _of_alphas(alphas, getattr(scheduler, "timestep_map", None), timestep / time_factor(scheduler))
+
+
+def time_factor(scheduler: Any) -> float:
+    """Factor of the times that the denoiser gets; guided-diffusion's `rescale_timesteps` maps them to 1,000."""
+    if not getattr(scheduler, "rescale_timesteps", False):
+        return 1.0
+    return 1000.0 / float(getattr(scheduler, "original_num_steps", scheduler.num_timesteps))
 
 
 def level_of_sigma(scheduler: Any, sigma: float) -> Level:
@@ -111,11 +121,9 @@ def levels_from(alphas_cumprod: Any, timestep_map: Any, timesteps: np.ndarray) -
 
 
 def _of_alphas(alphas: Any, timestep_map: Any, timestep: float) -> Level | None:
+    row = round(timestep)
     if timestep_map is not None:  # guided-diffusion's respaced process: its table counts the spaced steps
-        place = [i for i, t in enumerate(timestep_map) if t == round(timestep)]
-        row = place[0] if place else -1
-    else:
-        row = round(timestep)
+        row = list(timestep_map).index(row) if row in timestep_map else -1
     if not 0 <= row < len(alphas):
         return None
     share = float(alphas[row])

@@ -9,14 +9,13 @@ import numpy as np
 from gradscope.errors import GradscopeError
 from gradscope.models.schedulers import configuration_of
 from gradscope.sampling.process import Schedule, Times
-from gradscope.watching.evaluation import Evaluation
 from gradscope.watching.noise_level import (
     Level,
     is_preconditioned,
     level_at,
-    level_by_input,
     levels_from,
     prediction_of,
+    time_factor,
 )
 
 
@@ -63,7 +62,7 @@ class Process:
             found = getattr(self.scheduler, "timesteps", None)
             if found is None and hasattr(self.scheduler, "num_timesteps"):  # guided-diffusion's process
                 known = getattr(self.scheduler, "timestep_map", None) or range(self.scheduler.num_timesteps)
-                found = list(known)[::-1]
+                found = [t * time_factor(self.scheduler) for t in known][::-1]
         if found is None or len(found) == 0:
             return None
         return np.array([float(t) for t in found])
@@ -88,18 +87,11 @@ class Process:
 
     def level(self, timestep: float, index: int | None) -> Level | None:
         """The noise level of a step; `index` counts the scheduler's own steps."""
+        if index is None and self.can_step and hasattr(self.scheduler, "sigmas"):
+            return None  # the loop does not step it, so x_t may be scaled
         if self.alphas_cumprod is not None:
             return levels_from(self.alphas_cumprod, None, np.array([timestep]))[0]
         return None if self.scheduler is None else level_at(self.scheduler, timestep, index)
-
-    def level_of(self, evaluation: Evaluation) -> Level | None:
-        """The noise level of an evaluation, by the step that the scheduler took and by the denoiser's input."""
-        assert evaluation.time is not None
-        step = evaluation.step
-        level = self.level(evaluation.time, None if step is None else step.index)
-        if level is None or step is None:
-            return level
-        return level_by_input(self.scheduler, level, evaluation.point, evaluation.x_t)
 
     def levels(self, times: np.ndarray) -> list[Level | None]:
         """The noise levels at all timesteps."""
@@ -135,8 +127,13 @@ class Process:
         return found
 
     @property
+    def thresholds(self) -> bool:
+        """Whether the scheduler clamps x0-hat by dynamic thresholding."""
+        return bool(getattr(getattr(self.scheduler, "config", None), "thresholding", False))
+
+    @property
     def clip_range(self) -> float | None:
-        """Bound of x0-hat, by the scheduler; None if it is not clamped."""
+        """Bound of x0-hat in the scheduler's own step; None if it is not clamped."""
         config = getattr(self.scheduler, "config", None)
         return getattr(config, "clip_sample_range", None) if getattr(config, "clip_sample", False) else None
 
@@ -144,6 +141,8 @@ class Process:
     def num_train_timesteps(self) -> int | None:
         """T, if it is known."""
         found = getattr(getattr(self.scheduler, "config", None), "num_train_timesteps", None)
+        if found is None and getattr(self.scheduler, "rescale_timesteps", False):
+            return 1000
         if found is None:
             found = getattr(self.scheduler, "original_num_steps", getattr(self.scheduler, "num_timesteps", None))
         if found is None and self.alphas_cumprod is not None:

@@ -3,15 +3,19 @@
 import copy
 import functools
 import inspect
+import random
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradscope.watching.calls import copied, tensor_of
+from gradscope.watching.noise_level import Level
 
 _PREDICTION = ("model_output", "noise_pred", "pred", "output")
 _SAMPLE = ("sample", "x_t", "x", "latents")
@@ -26,13 +30,17 @@ class Taken:
     timestep: Any
     x_t: Tensor
     arguments: inspect.BoundArguments
-    before: Any
-    """A copy of the scheduler from before the step; None if it was not needed."""
-    random: Any
+    before: Any = None
+    """A copy of the scheduler from before the step; None if it cannot be copied."""
+    random: Any = None
     """State of the generators before the step."""
     prev_sample: Tensor | None = None
     index: int | None = None
     """Number of the step by the scheduler, if it counts."""
+    level: Level | None = None
+    """Noise level, by the scheduler as it was at the step."""
+    is_foreign: bool = False
+    """Whether `step` was replaced on the scheduler by somebody else, or cannot be repeated."""
 
 
 @contextmanager
@@ -46,19 +54,7 @@ def replaced_step(
     """
     original = scheduler.step
     own = scheduler.__dict__.get("step")
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def step(*args: Any, **kwargs: Any) -> Any:
-        try:
-            arguments = signature.bind(*args, **kwargs)
-        except TypeError:
-            return original(*args, **kwargs)  # raises the loop's own error
-        seen = before(arguments)
-        result = original(*args, **kwargs)
-        after(seen, result)
-        return result
-
+    step = _Step(scheduler, original, before, after)
     scheduler.__dict__["step"] = step
     try:
         yield
@@ -68,11 +64,59 @@ def replaced_step(
                 del scheduler.__dict__["step"]
             else:
                 scheduler.__dict__["step"] = own
+        step.ended = True  # another watch may still call it
+
+
+class _Step:
+    """`step` of one scheduler while it is watched. A copy of the scheduler gets the step of its class."""
+
+    def __init__(
+        self,
+        scheduler: Any,
+        original: Callable[..., Any],
+        before: Callable[[inspect.BoundArguments], Any],
+        after: Callable[[Any, Any], None],
+    ) -> None:
+        functools.update_wrapper(self, original)
+        self.__signature__ = inspect.signature(original)
+        self._scheduler, self._original, self._before, self._after = scheduler, original, before, after
+        self.ended = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            arguments = self.__signature__.bind(*args, **kwargs)
+        except TypeError:
+            return self._original(*args, **kwargs)  # raises the loop's own error
+        if self.ended:
+            return self._original(*args, **kwargs)
+        seen = self._before(arguments)
+        result = self._original(*args, **kwargs)
+        self._after(seen, result)
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return step_of_class(memo.get(id(self._scheduler), self._scheduler))
+
+    def __reduce__(self) -> Any:
+        return step_of_class, (self._scheduler,)
+
+
+def step_of_class(scheduler: Any) -> Callable[..., Any]:
+    """The step that a scheduler's class defines."""
+    return types.MethodType(type(scheduler).step, scheduler)
 
 
 def taken(arguments: inspect.BoundArguments) -> Taken | None:
     """The tensors of a call of `step`; None if it has none."""
-    given = arguments.arguments
+    given: dict[str, Any] = {}
+    for name, value in arguments.arguments.items():
+        kind = arguments.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            given |= value
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            given |= dict(zip(("model_output", "timestep", "sample"), value, strict=False))
+        else:
+            given[name] = value
     values = [value for value in given.values() if isinstance(value, Tensor) and value.is_floating_point()]
     prediction = next((given[name] for name in _PREDICTION if isinstance(given.get(name), Tensor)), None)
     sample = next((given[name] for name in _SAMPLE if isinstance(given.get(name), Tensor)), None)
@@ -82,13 +126,19 @@ def taken(arguments: inspect.BoundArguments) -> Taken | None:
         sample = next((v for v in values[1:] if v.shape[1:] == prediction.shape[1:]), None)
     if prediction is None or sample is None:
         return None
-    return Taken(copied(prediction), given.get("timestep"), copied(sample), arguments, None, None)
+    foreign = "model_output" not in arguments.arguments
+    return Taken(copied(prediction), given.get("timestep"), copied(sample), arguments, is_foreign=foreign)
 
 
 def remember(scheduler: Any, seen: Taken) -> None:
     """Keep what `without_guidance` needs: the scheduler's state, and that of the generators."""
-    seen.before = _copy(scheduler)
-    seen.random = _random_state(seen)
+    seen.is_foreign |= not _is_of_class(scheduler.__dict__.get("step"))
+    made = object.__new__(type(scheduler))
+    try:
+        made.__dict__.update(copy.deepcopy({k: v for k, v in scheduler.__dict__.items() if k != "step"}))
+    except Exception:  # its state cannot be copied
+        seen.is_foreign = True
+    seen.before, seen.random = made, _random_state(seen)
 
 
 def without_guidance(seen: Taken, unguided: Tensor) -> Tensor | None:
@@ -106,26 +156,19 @@ def without_guidance(seen: Taken, unguided: Tensor) -> Tensor | None:
     return None if found is None else found.detach()
 
 
-def _state(value: Any) -> Any:
-    """A copy of what a step may change: tensors, also those in lists, and schedulers inside a scheduler."""
-    if isinstance(value, Tensor):
-        return copied(value)
-    if isinstance(value, list):
-        return [_state(part) for part in value]
-    return _copy(value) if callable(getattr(value, "step", None)) else value
-
-
-def _copy(scheduler: Any) -> Any:
-    made = copy.copy(scheduler)
-    made.__dict__ = {key: _state(value) for key, value in scheduler.__dict__.items() if key != "step"}
-    return made
+def _is_of_class(step: Any) -> bool:
+    """Whether only watches stand between a scheduler's step and that of its class."""
+    while isinstance(step, _Step):
+        step = step._original
+    return isinstance(step, types.MethodType) and step.__func__ is getattr(type(step.__self__), "step", None)
 
 
 def _random_state(seen: Taken) -> Any:
     generator = seen.arguments.arguments.get("generator")
     if generator is None:
         device = seen.x_t.device
-        return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()  # noqa: NPY002
     many = generator if isinstance(generator, list) else [generator]
     return [one.get_state() for one in many]
 
@@ -135,12 +178,19 @@ def _same_noise(seen: Taken, arguments: inspect.BoundArguments) -> Iterator[None
     """Let a step draw the noise that the original drew, and leave every generator as it is."""
     generator = arguments.arguments.get("generator")
     if generator is None:
-        device = seen.x_t.device
+        device, (cpu, cuda, numpy, python) = seen.x_t.device, seen.random
+        now = np.random.get_state(), random.getstate()  # noqa: NPY002
         with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
-            torch.set_rng_state(seen.random[0])
-            if seen.random[1] is not None:
-                torch.cuda.set_rng_state(seen.random[1], device)
-            yield
+            torch.set_rng_state(cpu)
+            if cuda is not None:
+                torch.cuda.set_rng_state(cuda, device)
+            np.random.set_state(numpy)  # noqa: NPY002
+            random.setstate(python)
+            try:
+                yield
+            finally:
+                np.random.set_state(now[0])  # noqa: NPY002
+                random.setstate(now[1])
         return
     many = generator if isinstance(generator, list) else [generator]
     copies = []

@@ -61,7 +61,9 @@ class Timeline:
         return self.index == self.count - 1
 
     def _find(self, times: np.ndarray, time: float, restarted: bool) -> tuple[int, bool]:
-        fits = np.flatnonzero(np.abs(times - time) <= _TOLERANCE * max(1.0, abs(time)))
+        distance = np.abs(times - time)
+        nearest = distance.min()
+        fits = np.flatnonzero(distance == nearest) if nearest <= _TOLERANCE * max(1.0, abs(time)) else np.zeros(0, int)
         if not len(fits):
             near = ", ".join(f"{t:g}" for t in times[:3])
             raise OutOfPlace(f"timestep {time:g} is not one of the schedule's {len(times)}, which begin with {near}")

@@ -1,5 +1,6 @@
 """`gradscope.watch`: record the guidance of a loop that is not ours."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,10 +8,11 @@ from torch import nn
 
 from gradscope.errors import GradscopeError, one_of, whole_number
 from gradscope.recording.load_probes import load_probes
+from gradscope.recording.make_schema import check_options
 from gradscope.recording.measure import check_probes
 from gradscope.store import CELL_DIMS
 from gradscope.store.creation import refuse_path
-from gradscope.store.locations.location import StorePath
+from gradscope.store.locations.location import StorePath, locate
 from gradscope.watching.growing_store import GrowingStore
 from gradscope.watching.noise_level import PREDICTIONS
 from gradscope.watching.pipeline import dims_of, parts_of_pipeline
@@ -136,7 +138,14 @@ def watch(
         raise GradscopeError(f"prediction_type: got {prediction_type!r}; {one_of(prediction_type, PREDICTIONS)}")
     if steps is not None:
         whole_number(steps, "steps", least=1)
+    if scheduler is not None and (isinstance(scheduler, type) or not hasattr(scheduler, "__dict__")):
+        raise GradscopeError(f"scheduler: takes the object whose step the loop calls, got {scheduler!r:.80}")
+    if guidance_scale is not None and not (isinstance(guidance_scale, int | float) and math.isfinite(guidance_scale)):
+        raise GradscopeError(f"guidance_scale: takes a number, got {guidance_scale!r:.80}")
+    check_options(tensor_samples, tensor_every, dtype, codec)
     process = Process(scheduler, alphas_cumprod, timesteps, steps, prediction_type)
+    if not overwrite and locate(path).exists():
+        raise GradscopeError(f"{path} exists; choose another path, or overwrite it (overwrite=True)")
     refuse_path(path, overwrite)
     store = GrowingStore(
         path,
@@ -176,5 +185,7 @@ def _made(probes: Sequence[Probe | str]) -> list[Probe]:
     if isinstance(probes, str):
         raise GradscopeError(f"probes: takes a list of probes or names, got {probes!r}")
     made = [p for entry in probes for p in (load_probes(entry, no_module) if isinstance(entry, str) else [entry])]
+    if not made:
+        raise GradscopeError("probes: takes at least one probe, got none")
     check_probes(made)
     return made

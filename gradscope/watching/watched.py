@@ -45,18 +45,23 @@ class Watched:
         about: Mapping[str, Any],
     ) -> None:
         self.path, self.process, self.store = path, process, store
-        self.minimize, self.repeats = minimize, repeats
+        self.minimize, self.repeats, self.has_guide = minimize, repeats, guide is not None
         self.problems: list[str] = []
         self._denoiser, self._guide = denoiser, guide
-        self._labels = None if labels is None else torch.as_tensor(labels)
+        self._labels = None if labels is None else checked_labels(labels)
         self._about, self._usual = about, dict(cell)
         self._cells: list[dict[str, Any]] = [{}]
         self._trails: dict[tuple[Any, ...], Trail] = {}
         self._hooks = ExitStack()
         self._stopped = False
         self._told: set[str] = set()
+        self._untold: list[str] = []
+        self._state = "new"
 
     def __enter__(self) -> Self:
+        if self._state != "new":
+            raise GradscopeError("a watch is entered once; call gradscope.watch again, with another path")
+        self._state = "open"
         self._hooks.enter_context(hooked(self, self._denoiser, self._guide, self.process.scheduler))
         return self
 
@@ -67,14 +72,16 @@ class Watched:
         for trail in self._trails.values():
             self.guarded(trail.end)
             trail.release()
-        if error is None:
+        self._state = "closed"
+        if error is None and not self._stopped:
             self._tell_what_was_not_seen()
-        trails = self._trails.values()
-        complete = not self._stopped and all(trail.complete for trail in trails)
+        complete = not self._stopped and all(trail.complete for trail in self._trails.values())
         try:
             self.store.close(error, "complete" if complete else "partial", self._summary())
         except GradscopeError as failed:
             self.warn(str(failed))
+        for text in self._untold:
+            warnings.warn(text, GradscopeWarning, stacklevel=2)
 
     @contextmanager
     def cell(self, **coordinates: Any) -> Iterator[None]:
@@ -100,30 +107,38 @@ class Watched:
             self._cells.pop()
 
     def labels(self, labels: Any) -> None:
-        """Give the target classes of the batch that is sampled, ``(n,)``, before or during its steps."""
-        self.guarded(lambda: setattr(self.trail(), "label", torch.as_tensor(labels)))
+        """Give the target classes of the batch, ``(n,)``, before or during its steps."""
+        checked = checked_labels(labels)
+        self._call("labels", lambda: self.trail().labels(checked))
 
     def update(self, update: Tensor) -> None:
-        """Give the gradient after the loop's own stabiliser, ``(n, *sample)``, once a step."""
+        """Give the gradient after the loop's own stabiliser, ``(n, *sample)``, once a step, from the first one on."""
 
         def see() -> None:
             current = self.trail().current
             if current is not None:
                 current.update = update.detach().clone()
+            if self.store.recorder is not None and not self.store.has("update_norm", "update"):
+                self.warn("update: it was not given at the store's first step, so it is not recorded")
 
-        self.guarded(see)
+        self._call("update", see)
 
     def final(self, samples: Tensor) -> None:
-        """Give the final samples of the batch, ``(n, *sample)``, in the denoiser's range."""
-        self.guarded(lambda: self.trail().final(samples))
+        """Give the final samples of the batch, ``(n, *sample)``, in the denoiser's range, right after its steps."""
+        self._call("final", lambda: self.trail().final(samples))
+
+    def _call(self, name: str, see: Callable[[], Any]) -> None:
+        if self._state != "open":
+            self.warn(f"{name}: call it inside the with block of the watch")
+            return
+        self.guarded(see)
 
     def trail(self) -> Trail:
         """The evaluations of the cell that the loop is in."""
         cell = self._usual | self._cells[-1]
         key = tuple(sorted((dim, repr(value)) for dim, value in cell.items()))
         if key not in self._trails:
-            self._trails[key] = Trail(self, cell)
-            self._trails[key].label = self._labels
+            self._trails[key] = Trail(self, cell, self._labels)
         return self._trails[key]
 
     def guarded(self, see: Callable[[], Any]) -> Any:
@@ -144,13 +159,22 @@ class Watched:
         if (reason or text) not in self._told:
             self._told.add(reason or text)
             self.problems.append(text)
-            warnings.warn(f"gradscope.watch: {text}", GradscopeWarning, stacklevel=2)
+            told = f"gradscope.watch: {text}"
+            try:
+                warnings.warn(told, GradscopeWarning, stacklevel=2)
+            except GradscopeWarning:  # warnings are errors: raised after the loop, which goes on
+                if self._state != "open":
+                    raise
+                self._untold.append(told)
 
     def attributes(self, seen: Seen) -> dict[str, Any]:
         """Attributes of the store that is made with this step."""
         step = seen.step
         assert step is not None
         classes = [] if step.logits is None else [str(k) for k in range(step.logits.shape[1])]
+        given = self._about.get("classes")
+        if given and classes and len(given) != len(classes):
+            raise GradscopeError(f"classes: got {len(given)} names, the guide has {len(classes)} classes")
         return (
             {"guidance_kind": seen.kind, "watched": 1, "sample_dtype": str(step.x_t.dtype).removeprefix("torch.")}
             | {"classes": classes}
@@ -196,9 +220,34 @@ class Watched:
                 f"scheduler: {denoiser} ran {facts['evaluations']} times, but the step of this {scheduler} never did; "
                 "was it replaced or copied inside the watch? begin the watch after that"
             )
+        elif self._guide is not None and not facts["guide_calls"]:
+            self.warn(
+                f"guide: {type(self._guide).__name__} never ran inside the watch; give the module that the loop calls "
+                "as a function (a call of .forward, or a __call__ of its own, passes hooks by)"
+            )
         elif not facts["gradients"] and not facts["undecidable"]:
             self.warn(
                 f"no gradient was seen in {facts['evaluations']} evaluations of {denoiser}, so nothing is recorded; a "
                 "guide must be a module that the loop calls (guide=...), and classifier-free guidance needs a scale "
                 "above 1 and the scheduler that the loop steps"
             )
+
+
+def checked_labels(labels: Any) -> Tensor:
+    """Target classes as a tensor, ``(n,)``, int64.
+
+    Raises
+    ------
+    GradscopeError
+        They are no whole numbers, one for each sample.
+    """
+    try:
+        found = torch.as_tensor(labels)
+    except (TypeError, ValueError) as error:
+        raise GradscopeError(f"labels: one whole number for each sample, got {labels!r:.80}") from error
+    if found.ndim != 1 or found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise GradscopeError(
+            f"labels: one whole number for each sample, got {str(found.dtype).removeprefix('torch.')} of shape "
+            f"{tuple(found.shape)}"
+        )
+    return found.detach().cpu().long()

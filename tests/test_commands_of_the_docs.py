@@ -42,7 +42,7 @@ HOW = {
     r"gradscope record --config both.yaml": How(f"{SMALL} --overwrite"),
     r"gradscope record --config (control|mixture|quickstart).yaml": How(f"{SMALL} --overwrite"),
     r"gradscope record --config stabilizers.yaml": How(f"{FEWER} --overwrite"),
-    r"gradscope record --config mine.yaml": How(elsewhere="a configuration of the reader's own"),
+    r"gradscope record --config (mine|run).yaml": How(elsewhere="a configuration of the reader's own"),
     r"gradscope record --resume .*": How(),
     r"gradscope (report|verify|info) .*": How(),
     r"gradscope evaluate .*": How(FEW),

@@ -109,7 +109,7 @@ def _on_guide(watch: Watching, guide: nn.Module) -> list[RemovableHandle]:
     def before(module: nn.Module, arguments: Any, named: Any) -> None:
         def see() -> tuple[Evaluation, GuideCall] | None:
             trail = watch.trail()
-            trail.facts["guide_calls"] += 1
+            trail.record.facts["guide_calls"] += 1
             x = sample_of(arguments, named)
             if x is None:
                 raise GradscopeError(f"guide: {type(module).__name__} was called without a floating-point tensor")

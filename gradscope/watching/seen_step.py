@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradscope.sampling.process import Times
 from gradscope.watching.classifier_free import Guided, Undecidable, guided_by, parts_of
-from gradscope.watching.evaluation import Evaluation, first_rows
+from gradscope.watching.context import Context
+from gradscope.watching.evaluation import Evaluation
 from gradscope.watching.gradient import Found, energy_seen, found_gradient, logits_seen, target
-from gradscope.watching.noise_level import Level
-from gradscope.watching.process import Process
-from gradscope.watching.scheduler_step import without_guidance
+from gradscope.watching.shift import is_additive, next_samples, own_prediction, shift_of
 from probes import GuidedStep
 
 CLASSIFIER, ENERGY, CLASSIFIER_FREE = "classifier", "energy", "classifier_free"
@@ -44,38 +42,6 @@ class Seen:
     """Whether the loop changed prev_sample after the scheduler's step; None if that was not seen."""
 
 
-@dataclass(frozen=True)
-class Context:
-    """What is known besides the evaluation."""
-
-    process: Process
-    timestep: float
-    level: Level | None
-    times: Times | None
-    """Constants of the step, for schedulers that are known exactly."""
-    sigma: float | None
-    """Standard deviation of the DDPM posterior at the step, if it is known."""
-    next_x_t: Tensor | None
-    """The next noisy samples, or the final ones."""
-    additive: bool | None
-    """Whether the loop changes prev_sample after the scheduler's step, as an earlier guided step showed; None if none
-    did."""
-    label: Tensor | None
-    minimize: bool | None
-    has_guide: bool
-    """Whether the user named a guide; then two predictions are not taken for classifier-free guidance."""
-    order: int | None = None
-    """Index of the conditional prediction, if an earlier step told it."""
-    repeat: int = 0
-    is_stepped: bool = True
-    """Whether the loop calls the scheduler's step, which clamps x0-hat if the scheduler says so."""
-
-    @property
-    def clip_range(self) -> float | None:
-        """Bound of x0-hat; None if it is not clamped, or not known to be."""
-        return self.process.clip_range if self.is_stepped else None
-
-
 def seen_step(evaluation: Evaluation, context: Context) -> Seen:
     """The step of an evaluation.
 
@@ -85,7 +51,7 @@ def seen_step(evaluation: Evaluation, context: Context) -> Seen:
         The loop guides by classifier-free guidance in a way that cannot be told.
     """
     x_t = evaluation.x_t
-    unguided = _unguided(evaluation)
+    unguided = own_prediction(evaluation)
     x_0 = _original(unguided, x_t, context)
     found = found_gradient(evaluation, x_0)
     if found is not None:
@@ -94,18 +60,6 @@ def seen_step(evaluation: Evaluation, context: Context) -> Seen:
     if guided is None:
         return Seen(None, calls=evaluation.count)
     return _implied(evaluation, guided, context)
-
-
-def _unguided(evaluation: Evaluation) -> Tensor | None:
-    """The denoiser's own prediction for x_t, ``(n, *sample)``; None if there are several or none."""
-    x_t, found = evaluation.x_t, []
-    for output in evaluation.outputs:
-        whole = output
-        if whole.ndim == x_t.ndim and whole.ndim > 1 and whole.shape[1] == 2 * x_t.shape[1]:
-            whole = whole[:, : x_t.shape[1]]  # variances beside it
-        found += [part for part in whole.split(len(x_t)) if part.shape == x_t.shape]
-    alike = all(torch.equal(found[0], part) for part in found[1:])
-    return found[-1] if found and alike else None
 
 
 def _original(prediction: Tensor | None, x_t: Tensor, context: Context) -> Tensor | None:
@@ -156,7 +110,7 @@ def _implied(evaluation: Evaluation, guided: Guided, context: Context) -> Seen:
     eps_c, eps_u = (level.epsilon(part, wide, kind) for part in (conditional, unconditional))
     gradient = -(eps_c - eps_u) / level.noise
     x_0 = None if level.signal == 0 and kind == "epsilon" else level.original(conditional, wide, kind)
-    shift, missing = _shift(evaluation, guided.unconditional, context)
+    shift, missing = shift_of(evaluation, guided.unconditional, context)
     step = _step(
         evaluation,
         context,
@@ -176,7 +130,7 @@ def _implied(evaluation: Evaluation, guided: Guided, context: Context) -> Seen:
         gradients=1,
         calls=evaluation.count,
         missing=missing,
-        additive=_additive(evaluation, context),
+        additive=is_additive(evaluation, context),
     )
 
 
@@ -192,7 +146,7 @@ def _explicit(
     logits, energy = logits_seen(found.call), energy_seen(found.call, len(x_t))
     kind = CLASSIFIER if logits is not None else ENERGY
     pred_original_sample = _clamped(x_0, context)
-    shift, missing = _shift(evaluation, unguided, context)
+    shift, missing = shift_of(evaluation, unguided, context)
     if label is None and kind == CLASSIFIER:
         missing["label"] = "the guide's gradient does not tell the labels; give labels=, or call watched.labels(y)"
     if pred_original_sample is None:
@@ -220,7 +174,7 @@ def _explicit(
         at_point=found.at_point,
         calls=evaluation.count,
         missing=missing,
-        additive=_additive(evaluation, context),
+        additive=is_additive(evaluation, context),
     )
 
 
@@ -255,66 +209,3 @@ def _without_x_0(unguided: Tensor | None, context: Context) -> str:
         "the noise level or the prediction type is not known; give the scheduler that the loop steps, or "
         "alphas_cumprod= and prediction_type="
     )
-
-
-def _shift(evaluation: Evaluation, unguided: Tensor | None, context: Context) -> tuple[Tensor | None, dict[str, str]]:
-    """Guided minus unguided prev_sample, a difference in the loop's precision; or the reason why it is not known."""
-    taken, rows = evaluation.step, len(evaluation.x_t)
-    if taken is None or taken.prev_sample is None:
-        return None, {"shift": "the loop calls no scheduler.step that is watched"}
-    if unguided is None:
-        return None, {"shift": "the denoiser makes several predictions a step, or none like x_t"}
-    if context.next_x_t is None and not _is_known(evaluation, unguided, context):
-        return None, {"shift": "the loop may change prev_sample, and what follows was not seen; call watched.final(x)"}
-    guided = taken.prev_sample if context.next_x_t is None else context.next_x_t
-    base: Tensor | None = taken.prev_sample
-    if not _is_plain(evaluation, unguided):
-        base = None if taken.is_foreign else without_guidance(taken, _like(unguided, taken.prediction))
-    if base is None or base.shape[1:] != guided.shape[1:]:
-        return None, {"shift": "the scheduler's step could not be repeated without guidance"}
-    return first_rows(guided, rows).to(base.dtype) - first_rows(base, rows), {}
-
-
-def _is_plain(evaluation: Evaluation, unguided: Tensor) -> bool:
-    """Whether the scheduler got the denoiser's own prediction."""
-    prediction = evaluation.prediction
-    if prediction is None:
-        return False
-    return torch.equal(
-        unguided.to(prediction.dtype), prediction[:, : unguided.shape[1]] if prediction.ndim > 1 else prediction
-    )
-
-
-def _is_known(evaluation: Evaluation, unguided: Tensor | None, context: Context) -> bool:
-    """Whether prev_sample is what follows, though that was not seen: the loop guides through the prediction."""
-    return context.additive is False or (
-        context.additive is None and unguided is not None and not _is_plain(evaluation, unguided)
-    )
-
-
-def next_samples(evaluation: Evaluation, context: Context) -> Tensor | None:
-    """The samples after the step, ``(n, *sample)``; None if they were not seen."""
-    taken = evaluation.step
-    if context.next_x_t is not None or taken is None or taken.prev_sample is None:
-        return context.next_x_t
-    # A loop that adds to prev_sample does so where it takes a gradient.
-    known = not evaluation.has_gradient or _is_known(evaluation, _unguided(evaluation), context)
-    several = _unguided(evaluation) is None and context.additive is not True
-    return first_rows(taken.prev_sample, len(evaluation.x_t)) if known or several else None
-
-
-def _like(unguided: Tensor, prediction: Tensor) -> Tensor:
-    """The unguided prediction in the form that the scheduler got the guided one: repeated, or with variances."""
-    made = torch.cat([unguided] * (len(prediction) // len(unguided)))
-    if made.shape[1:] != prediction.shape[1:]:
-        made = torch.cat([made.to(prediction.dtype), prediction[:, made.shape[1] :]], dim=1)
-    return made.to(prediction.dtype)
-
-
-def _additive(evaluation: Evaluation, context: Context) -> bool | None:
-    """Whether the next noisy samples differ from the scheduler's prev_sample."""
-    taken, following = evaluation.step, context.next_x_t
-    if taken is None or taken.prev_sample is None or following is None:
-        return None
-    given = first_rows(taken.prev_sample, len(following))
-    return given.shape != following.shape or not torch.equal(given.to(following.dtype), following)

@@ -75,7 +75,7 @@ class Watched:
         self._state = "closed"
         if error is None and not self._stopped:
             self._tell_what_was_not_seen()
-        complete = not self._stopped and all(trail.complete for trail in self._trails.values())
+        complete = not self._stopped and all(trail.record.complete for trail in self._trails.values())
         try:
             self.store.close(error, "complete" if complete else "partial", self._summary())
         except GradscopeError as failed:
@@ -198,8 +198,8 @@ class Watched:
         facts: Counter[str] = Counter()
         unseen: dict[str, str] = {}
         for trail in self._trails.values():
-            facts += trail.facts
-            unseen |= trail.missing
+            facts += trail.record.facts
+            unseen |= trail.record.missing
         if facts["without_gradient"]:
             unseen["gradient"] = f"the loop took none at {facts['without_gradient']} of {facts['steps']} steps"
         return {"unseen": json.dumps(unseen), "seen": json.dumps(facts), "problems": json.dumps(self.problems)}
@@ -207,7 +207,7 @@ class Watched:
     def _tell_what_was_not_seen(self) -> None:
         facts: Counter[str] = Counter()
         for trail in self._trails.values():
-            facts += trail.facts
+            facts += trail.record.facts
         denoiser = type(self._denoiser).__name__
         if not facts["evaluations"]:
             self.warn(

@@ -294,7 +294,7 @@ def test_values_outside_of_their_range_are_named(stores, tmp_path, wrong):
     [
         ("judge_accuracy", 0.5, False), ("judge_accuracy", 3, True), ("class_accuracy", 7, True),
         ("own_accuracy", -1, True), ("judge_accuracy_interval", 2, True), ("coverage", 5, True), ("recall", 1.5, True),
-        ("confusion", -5, True), ("density", 1.5, False), ("density", -1, True), ("transfer_ratio", -1, True),
+        ("confusion", -5, True), ("density", 1.5, False), ("density", -1, True), ("transfer_ratio", -1, False),
         ("fd_extractor", -5, True), ("fd_extractor_interval", -5, False), ("kd_extractor", -0.1, False),
         ("judge_prediction", -2, True), ("judge_prediction", -1, False),
     ],

@@ -357,7 +357,7 @@ def test_a_watch_keeps_no_tensor_of_past_steps(tmp_path):
         loop()
     assert watched.problems == []
     assert most <= 3
-    assert sum(len(trail.facts) > 0 for trail in watched._trails.values()) == 1
+    assert sum(len(trail.record.facts) > 0 for trail in watched._trails.values()) == 1
 
 
 def test_probes_by_name_and_by_object(tmp_path):

@@ -40,9 +40,10 @@ class Metadata:
         self.ds = ds = open_store(path)
         self.scalar_dims = over(ds)
         """Dimensions of a scalar: those of the cells, sample and timestep."""
-        if REPEAT in ds.dims or ds["timestep"].dtype.kind == "f":
-            what = "repeats its timesteps" if REPEAT in ds.dims else "has timesteps that are not whole numbers"
-            raise GradscopeError(f"{path} {what}; the dashboard does not show these yet, `gradscope report` reads them")
+        if REPEAT in ds.dims:
+            what = "repeats its timesteps; the dashboard does not show repetitions, `gradscope report` reads them"
+            raise GradscopeError(f"{path} {what}")
+        self.ds = ds = _with_whole_timesteps(ds)
         if (got := ds["written"].dims if "written" in ds else None) != self.scalar_dims:
             raise GradscopeError(f"{path} has no marker `written` over {', '.join(self.scalar_dims)}; got {got}")
         own = sample_dims(ds)
@@ -102,3 +103,20 @@ class Metadata:
         from gradscope.analysis.missing import absent
 
         return absent(self.ds, name) or f"{name} is not a scalar; one of: {', '.join(self.along_t)}"
+
+
+def _with_whole_timesteps(ds: xr.Dataset) -> xr.Dataset:
+    """The store with timesteps that are whole numbers, each once, which links and the slider need.
+
+    They are rounded. Where that would make two alike, they are the numbers of steps that are left.
+    """
+    timestep = ds["timestep"].values
+    whole = np.round(timestep).astype(np.int64)
+    about = ds["timestep"].attrs
+    if len(np.unique(whole)) < len(whole):
+        whole = np.arange(len(whole))[::-1]
+        about = about | {"long_name": "number of steps that are left"}
+    elif np.array_equal(whole, timestep):
+        return ds
+    indexed = [name for name in ("timestep", "step") if name in ds.indexes]
+    return ds.drop_indexes(indexed).assign_coords(timestep=("timestep", whole, about))

@@ -18,8 +18,8 @@ def class_names(ds: xr.Dataset) -> list[str]:
 
 
 def class_name(names: Sequence[str], number: int) -> str:
-    """Name of a class; a class without a name, which a guide may predict, is shown as its number."""
-    return names[number] if 0 <= number < len(names) else str(number)
+    """Name of a class; one without a name, which a guide may predict, is shown as its number, -1 as unknown."""
+    return names[number] if 0 <= number < len(names) else str(number) if number >= 0 else "unknown"
 
 
 def judged(cell: xr.Dataset) -> np.ndarray:

@@ -102,11 +102,25 @@ def test_trajectories_and_further_dimensions_are_shown_without_pictures(tmp_path
     assert "not drawn" in json.dumps(show(client, "trajectory"))
 
 
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [({}, "timesteps that are not whole numbers"), (WHOLE_TIMES | {"repeats": 2}, "repeats its timesteps")],
-)
-def test_what_is_not_shown_yet_is_refused_by_name(tmp_path, changes, why):
-    path = trajectory_store.save(tmp_path / "robot.zarr", **changes)
-    with pytest.raises(GradscopeError, match=f"{why}; the dashboard does not show these yet, `gradscope report`"):
+def test_repetitions_are_refused_by_name(tmp_path):
+    path = trajectory_store.save(tmp_path / "robot.zarr", **(WHOLE_TIMES | {"repeats": 2}))
+    with pytest.raises(GradscopeError, match="repeats its timesteps; the dashboard does not show repetitions"):
         OpenRun(path)
+
+
+@pytest.mark.parametrize(
+    ("timestep", "shown"),
+    [
+        (np.array([800.6, 600.4, 400.2, 199.9, 0.2]), [801, 600, 400, 200, 0]),
+        (np.array([1.0, 0.75, 0.5, 0.25, 0.1]), [4, 3, 2, 1, 0]),
+        (np.array([800.0, 600.0, 600.0, 400.0, 0.0]), [4, 3, 2, 1, 0]),
+    ],
+)
+def test_timesteps_that_are_not_whole_or_come_twice_get_whole_numbers(tmp_path, timestep, shown):
+    path = trajectory_store.save(tmp_path / "robot.zarr", **(WHOLE_TIMES | {"timestep": timestep}))
+    run = OpenRun(path)
+    assert run.ds["timestep"].values.tolist() == shown
+    np.testing.assert_array_equal(run.values("gradient_norm"), gradscope.open(path)["gradient_norm"].values)
+    client = create_app([path]).server.test_client()
+    for page in ("overview", "trajectory", "compare", "distributions", "samples", "run"):
+        assert "cannot be opened" not in json.dumps(show(client, page)["page"])

@@ -118,7 +118,7 @@ class CellRecord:
             sigma=sigma,
             next_x_t=following,
             additive=self._additive,
-            label=label,
+            label=None if label is None else label.to(evaluation.x_t.device),
             minimize=settings.minimize,
             has_guide=settings.has_guide,
             order=self._order,

@@ -63,7 +63,9 @@ class _Lenient(Trajectory):
                     array = arrays[variable.name]
                     shape = (len(step.x_t), *recorder.schema.extra(array))
                     empty = fill_value(array.dtype)
-                    values[variable.name] = torch.full(shape, empty, dtype=getattr(torch, array.dtype))
+                    values[variable.name] = torch.full(
+                        shape, empty, dtype=getattr(torch, array.dtype), device=step.x_t.device
+                    )
                 continue
             state = [self._states[i]]
             values |= measured([probe], step, state)
@@ -123,6 +125,11 @@ class GrowingStore:
         self._levels: list[Level | None] = []
         self._shape: tuple[int, ...] = ()
         self._block = 0
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Dimensions of the cells; empty before the first step."""
+        return tuple(self._along)
 
     def has(self, *names: str) -> bool:
         """Whether the store has one of these variables."""

@@ -4,7 +4,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gradscope.errors import GradscopeError, GradscopeWarning
+from gradscope.errors import GradscopeError, GradscopeWarning, one_of
+from gradscope.store import CELL_DIMS
 from gradscope.store.locations.location import StorePath
 from gradscope.watching.growing_store import GrowingStore
 from gradscope.watching.hooks import hooked
@@ -70,6 +71,9 @@ class Watched:
     ) -> None:
         self._hooks.close()
         for trail in self._trails.values():
+            if self._stopped:
+                with suppress(Exception):  # what ended the watch is told already; other cells lose nothing
+                    _without_graph(trail.end)
             self.guarded(trail.end)
             trail.release()
         self._state = "closed"
@@ -93,6 +97,11 @@ class Watched:
             ``classifier``, ``classifier_input``, ``stabilizer``, ``guidance_scale``, or further dimensions, the same in
             every cell. Coordinates that are not given keep their values from `watch` or from the loop.
 
+        Raises
+        ------
+        GradscopeError
+            The store, which exists by now, has no such dimension.
+
         Examples
         --------
         >>> with gradscope.watch("cells.zarr", denoiser=unet, guide=classifier, scheduler=scheduler) as watched:
@@ -100,6 +109,9 @@ class Watched:
         ...         with watched.cell(guidance_scale=scale):
         ...             images = my_loop(scale)
         """
+        known = {*CELL_DIMS, *self.store.dims}
+        if self.store.dims and (unknown := [dim for dim in coordinates if dim not in known]):
+            raise GradscopeError(f"cell: the store has no dimension {unknown[0]!r}; {one_of(unknown[0], known)}")
         self._cells.append(self._cells[-1] | coordinates)
         try:
             yield
@@ -146,8 +158,7 @@ class Watched:
         if self._stopped:
             return None
         try:
-            with torch.inference_mode(False), torch.no_grad():
-                return see()
+            return _without_graph(see)
         except Exception as error:
             self._stopped = True
             what = str(error) if isinstance(error, GradscopeError | ValueError) else f"{type(error).__name__}: {error}"
@@ -231,6 +242,12 @@ class Watched:
                 "guide must be a module that the loop calls (guide=...), and classifier-free guidance needs a scale "
                 "above 1 and the scheduler that the loop steps"
             )
+
+
+def _without_graph(see: Callable[[], Any]) -> Any:
+    """Call a function in the loop's place, without autograd, and outside of inference mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        return see()
 
 
 def checked_labels(labels: Any) -> Tensor:

@@ -117,6 +117,17 @@ def test_a_cell_inside_another(tmp_path):
     assert samples is not None
 
 
+def test_a_misspelt_dimension_of_a_cell_is_named(tmp_path):
+    loop = loops.Plain(steps=2)
+    with gradscope.watch(tmp_path / "w.zarr", **loop.watched) as watched:
+        with watched.cell(method="a"):
+            loop()
+            loop()
+        with pytest.raises(GradscopeError, match="no dimension 'methd'; did you mean 'method'"):
+            watched.cell(methd="b").__enter__()
+    assert watched.problems == []
+
+
 def test_calls_of_the_user(tmp_path):
     """Labels, the update after a stabiliser, and the final samples."""
     loop = loops.GuidedDiffusion()

@@ -148,11 +148,9 @@ class Trail:
         try:
             index, begins = timeline.place(time, restarted)
         except OutOfPlace:
-            self._check_schedule()
-            assert self._timeline is not None
-            if self._timeline is timeline:
+            if (fresh := self._other_schedule()) is None:
                 raise
-            timeline = self._timeline
+            timeline = fresh
             index, begins = timeline.place(time, restarted)
         again = held is not None and not begins and index == timeline.index
         if held is not None and not begins and not again:
@@ -160,7 +158,9 @@ class Trail:
         if begins:
             self._record_held()
             self._end_trajectory()
-            self._check_schedule()
+            if (fresh := self._other_schedule()) is not None:
+                timeline = fresh
+                index, begins = timeline.place(time, restarted)
         elif again and held is not None and not self._settings.repeats:
             if held.evaluation.has_gradient and not current.has_gradient:
                 current.release_hooks()  # the loop only looks again
@@ -180,16 +180,21 @@ class Trail:
         self.record.schedule(timeline)
         return timeline
 
-    def _check_schedule(self) -> None:
-        """The loop may have set other timesteps for another trajectory."""
+    def _other_schedule(self) -> Timeline | None:
+        """A new timeline, if the loop has set other timesteps before the store was made; None if it set no others.
+
+        Raises
+        ------
+        OutOfPlace
+            The store is made already.
+        """
         times, timeline = self._settings.process.times(), self._timeline
         assert timeline is not None
         known = timeline.times
         if times is None or known is None or timeline.index < 0 or np.array_equal(times, known):
-            return
+            return None
         if self._settings.store.recorder is None:
-            self._new_timeline()
-            return
+            return self._new_timeline()
         raise OutOfPlace(
             f"the schedule changed: it has {len(times)} timesteps, which begin with {times[0]:g}, and the store has "
             f"{timeline.count}, which begin with {known[0]:g}; record it into a store of its own"

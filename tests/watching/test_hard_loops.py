@@ -545,6 +545,25 @@ def test_a_batch_of_equal_noise_is_no_doubled_batch(tmp_path):
     equal(tmp_path / "w.zarr", small.used)
 
 
+@pytest.mark.parametrize("other", [4, 5])
+def test_a_run_without_guidance_may_have_another_schedule(tmp_path, other):
+    """Nothing is stored of it, so the store has the schedule of the guided run."""
+    small = Small(steps=other)
+
+    def unguided(x, t, generator):
+        return small.scheduler.step(small.unet(x, t).sample, t, x, generator=generator).prev_sample
+
+    def call(watched):
+        small.loop(unguided)
+        small.steps = 8
+        small.loop(small.plain)
+
+    watched, _ = watch(tmp_path / "w.zarr", call, **small.given)
+    assert watched.problems == []
+    equal(tmp_path / "w.zarr", small.used)
+    np.testing.assert_array_equal(gradscope.open(tmp_path / "w.zarr")["timestep"], small.scheduler.timesteps)
+
+
 def test_looking_at_the_prediction_after_the_loop_loses_nothing(tmp_path):
     small = Small()
 

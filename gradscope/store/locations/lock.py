@@ -1,4 +1,8 @@
-"""Locks on files, which the system releases when their process ends, even if it is killed."""
+"""Locks on files, which the system releases when their process ends, even if it is killed.
+
+The package filelock does not do: it truncates its file and must be able to write it, while here the locked file is a
+store's own, and readers of a store that they cannot write must see whether it is locked.
+"""
 
 import errno
 import sys

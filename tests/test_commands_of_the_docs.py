@@ -60,6 +60,7 @@ HOW = {
     r"python tests/dashboards/screenshots.py .*": How(),
     r"python runs/examples/execute.py": How(elsewhere="test_notebooks.py executes them, and it would rewrite them"),
     r"python tests/benchmarks/run.py --device cuda": How(elsewhere="it needs a GPU"),
+    r"python tests/benchmarks/run.py --only sampling": How(elsewhere="it takes minutes; CI runs all parts, small"),
     r"export AWS_.*": How(elsewhere="its variables are set for the commands below it"),
     r"pip install .*|apt-get install .*": How(elsewhere="it changes the machine"),
     r"ssh .*|python -c pass|dask scheduler|dask worker .*": How(elsewhere="it is not gradscope's"),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradscope.models.logits import as_logits
 from gradscope.watching.classifier_free import Guided, Undecidable, guided_by, parts_of
 from gradscope.watching.context import Context
 from gradscope.watching.evaluation import Evaluation
@@ -144,6 +145,8 @@ def _explicit(
     label = context.label if context.label is not None else label
     label = label if label is not None and len(label) == len(x_t) else None
     logits, energy = logits_seen(found.call), energy_seen(found.call, len(x_t))
+    if logits is None and energy is not None and context.label is not None:  # labels make one number a logit
+        logits, energy = as_logits(energy), None
     kind = CLASSIFIER if logits is not None else ENERGY
     pred_original_sample = _clamped(x_0, context)
     shift, missing = shift_of(evaluation, unguided, context)

@@ -437,6 +437,57 @@ def test_labels_of_each_batch_and_of_each_cell(tmp_path):
         np.testing.assert_allclose(ds["log_prob"].values[0, 0, 0, 0, rows, 4], expected, rtol=1e-5)
 
 
+def test_one_logit_is_a_classifier_where_labels_are_given(tmp_path):
+    small, labels = Small(), torch.tensor([1, 0, 1, 1])
+    small.guide = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+
+    def step(x, t, generator):
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                small.guide(at)[:, 0], labels.float(), reduction="sum"
+            )
+            small.used.append(torch.autograd.grad(-loss, at)[0])
+        return small.scheduler.step(small.unet(x, t).sample, t, x, generator=generator).prev_sample
+
+    given = small.given | {"guide": small.guide}
+    watch(tmp_path / "a.zarr", lambda watched: small.loop(step), **given, labels=labels)
+    ds = gradscope.open(tmp_path / "a.zarr")
+    equal(tmp_path / "a.zarr", small.used)
+    assert ds.attrs["guidance_kind"] == "classifier"
+    with torch.no_grad():
+        z = small.guide(torch.as_tensor(ds["x_t"].values[0, 0, 0, 0, :, 2].copy()))[:, 0]
+    expected = nn.functional.logsigmoid(torch.where(labels == 1, z, -z))
+    np.testing.assert_allclose(ds["log_prob"].values[0, 0, 0, 0, :, 2], expected, rtol=1e-5)
+    watch(tmp_path / "b.zarr", lambda watched: small.loop(step), **given)
+    assert gradscope.open(tmp_path / "b.zarr").attrs["guidance_kind"] == "energy"
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_original_formulation": True}, {"guidance_rescale": 0.7}])
+def test_guiders_of_diffusers(tmp_path, settings):
+    """The guider's original formulation counts from 0: its scale is w - 1."""
+    from diffusers.guiders import ClassifierFreeGuidance
+
+    pipe, _ = tiny.stable_diffusion(DDIMScheduler(clip_sample=False, **tiny.BETAS))
+    guider = ClassifierFreeGuidance(guidance_scale=4.0, **settings)
+    text = torch.randn(2, 2, 5, 16, generator=torch.Generator().manual_seed(0))
+
+    def call(watched):
+        x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        pipe.scheduler.set_timesteps(4)
+        for i, t in enumerate(pipe.scheduler.timesteps):
+            guider.set_state(step=i, num_inference_steps=4, timestep=t)
+            with torch.no_grad():
+                conditional, unconditional = (pipe.unet(x, t, each).sample for each in text)
+            guided = guider.forward(conditional, unconditional)
+            x = pipe.scheduler.step(getattr(guided, "pred", guided), t, x).prev_sample
+
+    watched, _ = watch(tmp_path / "w.zarr", call, denoiser=pipe.unet, scheduler=pipe.scheduler)
+    assert watched.problems == []
+    expected = 5.0 if "use_original_formulation" in settings else 4.0
+    np.testing.assert_allclose(gradscope.open(tmp_path / "w.zarr")["guidance_weight"], expected, rtol=1e-4)
+
+
 def test_labels_that_do_not_fit(tmp_path):
     small = Small()
     for bad, got in [([0.5, 1.0], "float32"), ("cat", "'cat'"), (torch.eye(4), "shape"), (3, "shape")]:

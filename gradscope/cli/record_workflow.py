@@ -24,6 +24,7 @@ from gradscope.recording.run import Outcome, record_run
 from gradscope.store import Grid, open_store
 from gradscope.store.locations.location import locate
 from gradscope.store.progress import finished
+from gradscope.store.session import remove_leftovers
 from gradscope.text import size
 
 
@@ -55,6 +56,7 @@ def run(request: Request) -> None:
     console = display.LastingConsole(markup=False)  # names and paths may hold brackets
     config = _configuration(request)
     if request.resume is not None and _is_complete(request.resume):
+        remove_leftovers(request.resume)
         console.print(f"{request.resume} is complete, nothing is left to record", highlight=False)
         return
     if request.workers is None and request.scheduler is None:

@@ -6,9 +6,9 @@ from typing import Any
 
 from gradscope.errors import GradscopeError
 from gradscope.store.creation import create
-from gradscope.store.locations.location import Location
+from gradscope.store.locations.location import Location, StorePath, locate
 from gradscope.store.progress import finished, refuse_other
-from gradscope.store.replacement import clear
+from gradscope.store.replacement import JOURNAL, clear
 from gradscope.store.root import set_attributes
 from gradscope.store.schema import Schema
 
@@ -46,6 +46,14 @@ def recording(location: Location, advice: str = "") -> Iterator[None]:
             _interrupted(location, error, advice)
             raise
         set_attributes(location, {"status": "complete"})
+
+
+def remove_leftovers(where: StorePath) -> None:
+    """Remove what a process left that was killed after it had completed an evaluation, unless another one records."""
+    location = locate(where)
+    if location.read(JOURNAL) is not None and not (location.path is not None and location.locked()):
+        with location.lock():
+            clear(location)
 
 
 def _interrupted(location: Location, error: BaseException, advice: str) -> None:

@@ -22,6 +22,7 @@ from gradscope.recording.run import record_run
 from gradscope.store import open_store
 from gradscope.store.locations.location import locate
 from gradscope.store.progress import finished, unfinished
+from gradscope.store.replacement import JOURNAL
 from gradscope.verification.verify import verify
 from probes import Cosine, Norm, Tensor
 
@@ -183,6 +184,10 @@ def test_with_a_complete_store_nothing_is_loaded(whole, tmp_path, monkeypatch, c
     capsys.readouterr()
     recording_command.run(request(store))
     assert "is complete, nothing is left to record" in " ".join(capsys.readouterr().out.split())
+    assert {file: file.read_bytes() for file in store.rglob("*") if file.is_file()} == before
+    (store / JOURNAL).write_text(json.dumps(["own_prediction"]))  # killed right after it was complete
+    (store / "own_prediction" / "old").write_bytes(b"an old chunk")
+    recording_command.run(request(store))
     assert {file: file.read_bytes() for file in store.rglob("*") if file.is_file()} == before
 
 

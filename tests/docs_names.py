@@ -1,6 +1,6 @@
 """What the examples of documentation and docstrings take for granted: models, images, steps and stores."""
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def names() -> dict[str, Any]:
         "images": torch.rand(8, 3, SIZE, SIZE) * 2 - 1,
         "labels": torch.arange(8) % 4,
         "my_loop": partial(_loop, sampler),
-        "pipe": tiny_pipelines.stable_diffusion()[0],
+        "pipe": _pipe(),
         "ds": small_store.evaluated(),
         "grid": _grid(shape),
         "steps": [
@@ -57,6 +57,11 @@ def make_stores(folder: Path) -> None:
     measured = [probes.Tensor("gradient"), probes.Norm("gradient")]
     with gradscope.record(_sampler(), folder / "guided.zarr", measured) as recorder:
         recorder.sample(labels=[0, 1, 2, 3], num_inference_steps=3)
+
+
+@cache
+def _pipe() -> Any:
+    return tiny_pipelines.stable_diffusion()[0]
 
 
 @torch.no_grad()

@@ -123,7 +123,6 @@ class CellRecord:
             has_guide=settings.has_guide,
             order=self._order,
             repeat=evaluation.repeat if settings.repeats else 0,
-            is_stepped=evaluation.step is not None,
         )
 
     def _note(self, seen: Seen, evaluation: Evaluation) -> None:

@@ -3,7 +3,7 @@
 The loop gives the scheduler a guided prediction G. It is fitted, for each sample and in float64, by the parts of the
 denoiser's outputs, G = a p + b q. Guidance is G = k (u + w (c - u)) (arXiv 2207.12598), where k is 1, or the factor of
 rescaled guidance (arXiv 2305.08891). So a / (a + b) and b / (a + b) are w and 1 - w: for w above 1, the part with more
-than 1 is the conditional one. Between 0 and 1 the order is undecidable, unless another step of the run told it.
+than 1 is the conditional one. Between 0 and 1 the order is undecidable, unless another step of the run showed it.
 Guidance away from the condition, w < 0, looks like guidance towards the other one with 1 - w.
 """
 
@@ -20,7 +20,7 @@ _MARGIN = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 5e-2, torch.
 
 
 class Undecidable(ValueError):
-    """The predictions do not tell how the loop guides."""
+    """The predictions do not show how the loop guides."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,8 @@ class Guided:
     unconditional: Tensor
     scale: Tensor
     """w in u + w (c - u) of each sample, ``(n,)``: 1 is no guidance."""
-    residual: float
-    """Largest relative residual of the fit."""
     order: int
     """Index of the conditional part."""
-    rescaled: bool
-    """Whether the guided prediction was multiplied by a factor."""
 
 
 def parts_of(outputs: Sequence[Tensor], samples: int, shape: torch.Size) -> list[Tensor]:
@@ -111,9 +107,7 @@ def guided_by(prediction: Tensor, parts: Sequence[Tensor], order: int | None = N
         sign * parts[order],
         sign * parts[1 - order],
         (b if order else a) / total,
-        residual,
         order,
-        bool(((total.abs() - 1).abs() > _MARGIN.get(kind, 1e-3)).any()),
     )
 
 

@@ -30,12 +30,5 @@ class Context:
     has_guide: bool
     """Whether the user named a guide; then two predictions are not taken for classifier-free guidance."""
     order: int | None = None
-    """Index of the conditional prediction, if an earlier step told it."""
+    """Index of the conditional prediction, if an earlier step showed it."""
     repeat: int = 0
-    is_stepped: bool = True
-    """Whether the loop calls the scheduler's step, which clamps x0-hat if the scheduler says so."""
-
-    @property
-    def clip_range(self) -> float | None:
-        """Bound of x0-hat; None if it is not clamped, or not known to be."""
-        return self.process.clip_range if self.is_stepped else None

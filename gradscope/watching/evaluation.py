@@ -47,6 +47,8 @@ class Point:
     """The last gradient, or what ``backward`` has summed up in ``grad``."""
     count: int = 0
     """Number of gradients."""
+    update: Tensor | None = None
+    """The update that the user gave for the gradient."""
 
 
 class Call(NamedTuple):
@@ -77,6 +79,7 @@ class Evaluation:
     guide_calls: list[GuideCall] = field(default_factory=list)
     step: Taken | None = None
     update: Tensor | None = None
+    """The update that the user gave where no gradient at a point was seen."""
     index: int | None = None
     """Number of the timestep, once it is known."""
     repeat: int = 0
@@ -96,6 +99,14 @@ class Evaluation:
         if known is None:
             self.points.append(point)
         return None if known else point
+
+    def set_update(self, update: Tensor) -> None:
+        """Note an update. It belongs to the last gradient, which may be that of the next evaluation's x_t."""
+        last = next((point for point in reversed(self.points) if point.gradient is not None), None)
+        if last is None:
+            self.update = update
+        else:
+            last.update = update
 
     def release_tensors(self) -> None:
         """Let go of the loop's graph, which holds memory. Gradients are still seen."""

@@ -28,6 +28,8 @@ class Found:
     """Number of them at this point."""
     call: GuideCall | None
     """The guide's call that it passed through; None if it passed through no guide."""
+    update: Tensor | None
+    """The update that the user gave for it."""
 
 
 def found_gradient(evaluation: Evaluation, x_0: Tensor | None) -> Found | None:
@@ -49,15 +51,17 @@ def found_gradient(evaluation: Evaluation, x_0: Tensor | None) -> Found | None:
         point = max(reversed(at_x_t), key=lambda one: bool(one.calls))  # the last one that a guide depends on
         assert point.gradient is not None
         call = _differentiated(point.calls)
-        return Found(point.gradient, _input(point, call, x_0), count, point.count, call)
-    other: list[tuple[Tensor, Tensor, int, GuideCall | None]] = []
-    other += [(c.value, c.gradient, c.count, c) for c in calls if c.gradient is not None]
-    other += [(p.value, p.gradient, p.count, _differentiated(p.calls)) for p in points if p.gradient is not None]
-    fitting = [each for each in other if each[0].shape == x_t.shape]
+        return Found(point.gradient, _input(point, call, x_0), count, point.count, call, point.update)
+    candidates: list[GuideCall | Point] = [*calls, *points]
+    fitting = [one for one in candidates if one.value.shape == x_t.shape]
     if not fitting:
         return None
-    value, gradient, at_point, call = fitting[-1]
-    return Found(gradient, AT_X0 if _is_x0(value, x_0) else ELSEWHERE, count, at_point, call)
+    found = fitting[-1]
+    assert found.gradient is not None
+    where = AT_X0 if _is_x0(found.value, x_0) else ELSEWHERE
+    if isinstance(found, Point):
+        return Found(found.gradient, where, count, found.count, _differentiated(found.calls), found.update)
+    return Found(found.gradient, where, count, found.count, found, evaluation.update)
 
 
 def _differentiated(calls: list[GuideCall]) -> GuideCall | None:
@@ -84,11 +88,11 @@ def _relative(value: Tensor, other: Tensor) -> float:
 
 
 def target(call: GuideCall | None) -> tuple[Tensor | None, bool | None]:
-    """Labels ``(n,)`` and whether the loop descends, as the gradient with respect to the guide's logits tells.
+    """Labels ``(n,)`` and whether the loop descends, read off the gradient with respect to the guide's logits.
 
     The gradient of log p_y is parallel to ``onehot(y) - p``, that of the logit z_y to ``onehot(y)``, and that of a loss
     to the negative. With two classes ``onehot(0) - p`` and ``p - onehot(1)`` are parallel, so only a gradient of a
-    single logit tells. Where the guide is certain, 1 - p_y rounds to 0: then y is the class that it predicts.
+    single logit decides. Where the guide is certain, 1 - p_y rounds to 0: then y is the class that it predicts.
 
     Returns
     -------

@@ -170,7 +170,7 @@ class GrowingStore:
         batch = len(step.x_t)
         if self.recorder is None:
             self._shape, self._block = tuple(step.x_t.shape[1:]), batch
-            self._set_times(attributes)
+            self._set_times()
         elif tuple(step.x_t.shape[1:]) != self._shape:
             raise GradscopeError(f"the store has samples of shape {self._shape}, got {tuple(step.x_t.shape[1:])}")
         key = tuple(cell.values())
@@ -216,7 +216,7 @@ class GrowingStore:
         self.recorder.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
         set_attributes(self._path, {**attributes, **({} if error else {"status": status})})
 
-    def _set_times(self, attributes: Mapping[str, Any]) -> None:
+    def _set_times(self) -> None:
         times, count = self._process.times(), self._process.length()
         self._times = np.arange(count, dtype=np.float64)[::-1].copy() if times is None else times
         self._levels = [None] * count if times is None else self._process.levels(times)

@@ -8,7 +8,6 @@ PNDM), by sigma = noise / signal with x_t scaled to unit variance (DPM-Solver, U
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from gradscope.errors import GradscopeError, one_of
@@ -77,7 +76,7 @@ def level_at(scheduler: Any, timestep: float, index: int | None) -> Level | None
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None:
         return None
-    return _of_alphas(alphas, getattr(scheduler, "timestep_map", None), timestep / time_factor(scheduler))
+    return level_of_alphas(alphas, timestep / time_factor(scheduler), getattr(scheduler, "timestep_map", None))
 
 
 def time_factor(scheduler: Any) -> float:
@@ -115,12 +114,8 @@ def level_by_input(scheduler: Any, level: Level, x_t: Tensor, scaled: Tensor) ->
     return Level(1.0, min(known, key=lambda s: abs(s - sigma), default=sigma))
 
 
-def levels_from(alphas_cumprod: Any, timestep_map: Any, timesteps: np.ndarray) -> list[Level | None]:
-    """The noise levels at timesteps, from a table of alphas_cumprod."""
-    return [_of_alphas(alphas_cumprod, timestep_map, float(t)) for t in timesteps]
-
-
-def _of_alphas(alphas: Any, timestep_map: Any, timestep: float) -> Level | None:
+def level_of_alphas(alphas: Any, timestep: float, timestep_map: Any = None) -> Level | None:
+    """The noise level at a timestep, from a table of alphas_cumprod; None outside of the table."""
     row = round(timestep)
     if timestep_map is not None:  # guided-diffusion's respaced process: its table counts the spaced steps
         row = list(timestep_map).index(row) if row in timestep_map else -1

@@ -13,7 +13,7 @@ from gradscope.watching.noise_level import (
     Level,
     is_preconditioned,
     level_at,
-    levels_from,
+    level_of_alphas,
     prediction_of,
     time_factor,
 )
@@ -32,7 +32,7 @@ class Process:
     timesteps
         The timesteps in sampling order, in place of the scheduler's.
     steps
-        Number of evaluations of the denoiser, if nothing else tells.
+        Number of evaluations of the denoiser, if nothing else gives it.
     prediction_type
         What the denoiser predicts, in place of the scheduler's statement.
     """
@@ -73,7 +73,7 @@ class Process:
         Raises
         ------
         GradscopeError
-            Nothing tells it.
+            Nothing gives it.
         """
         times = self.times()
         if times is not None:
@@ -90,7 +90,7 @@ class Process:
         if index is None and self.can_step and hasattr(self.scheduler, "sigmas"):
             return None  # the loop does not step it, so x_t may be scaled
         if self.alphas_cumprod is not None:
-            return levels_from(self.alphas_cumprod, None, np.array([timestep]))[0]
+            return level_of_alphas(self.alphas_cumprod, timestep)
         return None if self.scheduler is None else level_at(self.scheduler, timestep, index)
 
     def levels(self, times: np.ndarray) -> list[Level | None]:

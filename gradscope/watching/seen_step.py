@@ -49,7 +49,7 @@ def seen_step(evaluation: Evaluation, context: Context) -> Seen:
     Raises
     ------
     Undecidable
-        The loop guides by classifier-free guidance in a way that cannot be told.
+        The predictions do not show how the loop guides.
     """
     x_t = evaluation.x_t
     unguided = own_prediction(evaluation)
@@ -71,11 +71,11 @@ def _original(prediction: Tensor | None, x_t: Tensor, context: Context) -> Tenso
     return level.original(prediction.to(x_t.dtype), x_t, kind)
 
 
-def _clamped(x_0: Tensor | None, context: Context) -> Tensor | None:
+def _clamped(x_0: Tensor | None, evaluation: Evaluation, context: Context) -> Tensor | None:
     """x0-hat as the scheduler clamps it; None if it is not known."""
     if x_0 is None or context.process.thresholds:
         return None
-    bound = context.clip_range
+    bound = context.process.clip_range if evaluation.step is not None else None  # the scheduler's step clamps
     return x_0 if bound is None else x_0.clamp(-bound, bound)
 
 
@@ -117,8 +117,9 @@ def _implied(evaluation: Evaluation, guided: Guided, context: Context) -> Seen:
         context,
         x_t=x_t,
         gradient=gradient,
+        update=evaluation.update,
         model_output=eps_u,
-        pred_original_sample=_clamped(_original(guided.unconditional, x_t, context), context),
+        pred_original_sample=_clamped(_original(guided.unconditional, x_t, context), evaluation, context),
         shift=shift,
         label=context.label,
     )
@@ -148,10 +149,10 @@ def _explicit(
     if logits is None and energy is not None and context.label is not None:  # labels make one number a logit
         logits, energy = as_logits(energy), None
     kind = CLASSIFIER if logits is not None else ENERGY
-    pred_original_sample = _clamped(x_0, context)
+    pred_original_sample = _clamped(x_0, evaluation, context)
     shift, missing = shift_of(evaluation, unguided, context)
     if label is None and kind == CLASSIFIER:
-        missing["label"] = "the guide's gradient does not tell the labels; give labels=, or call watched.labels(y)"
+        missing["label"] = "the guide's gradient does not show the labels; give labels=, or call watched.labels(y)"
     if pred_original_sample is None:
         missing["pred_original_sample"] = _without_x_0(unguided, context)
     step = _step(
@@ -159,6 +160,7 @@ def _explicit(
         context,
         x_t=x_t,
         gradient=-found.gradient if descends else found.gradient,
+        update=found.update,
         model_output=_epsilon(unguided, x_t, context),
         pred_original_sample=pred_original_sample,
         shift=shift,
@@ -189,11 +191,10 @@ def _step(evaluation: Evaluation, context: Context, **given: Any) -> GuidedStep:
         step=evaluation.index or 0,
         timestep=context.timestep,
         repeat=context.repeat,
-        update=evaluation.update,
-        direction=gradient if evaluation.update is None else evaluation.update,
+        direction=gradient if given["update"] is None else given["update"],
         prev_sample=next_samples(evaluation, context),
         unguided=~finite,
-        clip_range=context.clip_range if evaluation.step is not None else math.nan,
+        clip_range=context.process.clip_range if evaluation.step is not None else math.nan,
         sigma=context.sigma if times is None else times.sigma,
         noise_added=None if times is None else times.noise_added,
         alphas_cumprod=None if context.level is None else context.level.alphas_cumprod,

@@ -142,6 +142,10 @@ def watch(
         raise GradscopeError(f"scheduler: takes the object whose step the loop calls, got {scheduler!r:.80}")
     if guidance_scale is not None and not (isinstance(guidance_scale, int | float) and math.isfinite(guidance_scale)):
         raise GradscopeError(f"guidance_scale: takes a number, got {guidance_scale!r:.80}")
+    if scheduler is None and timesteps is None and steps is None:
+        raise GradscopeError(
+            "steps: the number of the loop's steps is not known; give steps=, timesteps= or scheduler="
+        )
     check_options(tensor_samples, tensor_every, dtype, codec)
     process = Process(scheduler, alphas_cumprod, timesteps, steps, prediction_type)
     if not overwrite and locate(path).exists():

@@ -55,8 +55,8 @@ class Watched:
         self._trails: dict[tuple[Any, ...], Trail] = {}
         self._hooks = ExitStack()
         self._stopped = False
-        self._told: set[str] = set()
-        self._untold: list[str] = []
+        self._warned: set[str] = set()
+        self._postponed: list[str] = []
         self._state = "new"
 
     def __enter__(self) -> Self:
@@ -72,7 +72,7 @@ class Watched:
         self._hooks.close()
         for trail in self._trails.values():
             if self._stopped:
-                with suppress(Exception):  # what ended the watch is told already; other cells lose nothing
+                with suppress(Exception):  # the user has been warned; other cells still record their last step
                     _without_graph(trail.end)
             self.guarded(trail.end)
             trail.release()
@@ -84,7 +84,7 @@ class Watched:
             self.store.close(error, "complete" if complete else "partial", self._summary())
         except GradscopeError as failed:
             self.warn(str(failed))
-        for text in self._untold:
+        for text in self._postponed:
             warnings.warn(text, GradscopeWarning, stacklevel=2)
 
     @contextmanager
@@ -129,7 +129,7 @@ class Watched:
         def see() -> None:
             current = self.trail().current
             if current is not None:
-                current.update = update.detach().clone()
+                current.set_update(update.detach().clone())
             if self.store.recorder is not None and not self.store.has("update_norm", "update"):
                 self.warn("update: it was not given at the store's first step, so it is not recorded")
 
@@ -167,16 +167,16 @@ class Watched:
 
     def warn(self, text: str, reason: str = "") -> None:
         """Give a warning, each reason (default: each text) once."""
-        if (reason or text) not in self._told:
-            self._told.add(reason or text)
+        if (reason or text) not in self._warned:
+            self._warned.add(reason or text)
             self.problems.append(text)
-            told = f"gradscope.watch: {text}"
+            message = f"gradscope.watch: {text}"
             try:
-                warnings.warn(told, GradscopeWarning, stacklevel=2)
+                warnings.warn(message, GradscopeWarning, stacklevel=2)
             except GradscopeWarning:  # warnings are errors: raised after the loop, which goes on
                 if self._state != "open":
                     raise
-                self._untold.append(told)
+                self._postponed.append(message)
 
     def attributes(self, seen: Seen) -> dict[str, Any]:
         """Attributes of the store that is made with this step."""

@@ -23,7 +23,6 @@ def test_scale_order_and_sign_are_found(scale, sign, conditional_first):
     assert found.scale == pytest.approx(scale, rel=1e-4)
     assert torch.equal(found.conditional, sign * c)
     assert torch.equal(found.unconditional, sign * u)
-    assert found.residual < 1e-5
 
 
 @pytest.mark.parametrize(("dtype", "rel"), [(torch.float64, 1e-9), (torch.float32, 1e-4), (torch.bfloat16, 1e-2)])
@@ -36,7 +35,6 @@ def test_rescaled_guidance_and_narrow_types(dtype, rel, rescale):
     found = guided_by(guided, [u, c])
     assert found.scale == pytest.approx(5, rel=rel)
     assert torch.equal(found.conditional, c)
-    assert found.rescaled == (rescale > 0)
 
 
 @pytest.mark.parametrize("scale", [-2.0, 0.0, 0.4, 1.0])

@@ -190,6 +190,33 @@ def test_a_guide_before_the_denoiser_whose_input_is_scaled(tmp_path, order):
     assert ds.attrs["status"] == "complete"
 
 
+@pytest.mark.parametrize("guide_first", [True, False])
+def test_the_update_is_that_of_its_own_gradient(tmp_path, guide_first):
+    """Also where guide and stabiliser come before the denoiser, so that its call of the step before is the last one."""
+    small, factors = Small(), iter(range(1, 9))
+
+    def call(watched):
+        def step(x, t, generator):
+            if not guide_first:
+                eps = small.unet(x, t).sample
+            small.used.append(small.gradient(x))
+            update = next(factors) * small.used[-1]
+            watched.update(update)
+            if guide_first:
+                eps = small.unet(x, t).sample
+            return small.scheduler.step(eps, t, x, generator=generator).prev_sample + 0.1 * update
+
+        watched.final(small.loop(step))
+
+    watched, _ = watch(tmp_path / "w.zarr", call, **small.given)
+    assert watched.problems == []
+    equal(tmp_path / "w.zarr", small.used)
+    ds = gradscope.open(tmp_path / "w.zarr")
+    expected = torch.stack([k * g for k, g in enumerate(small.used, 1)], 1)
+    np.testing.assert_array_equal(ds["update"].values[0, 0, 0, 0], expected)
+    assert (ds["shift_direction_cosine"] > 0.999).all()
+
+
 @pytest.mark.parametrize("guided", [True, False])
 @pytest.mark.parametrize("look_first", [True, False])
 def test_the_denoiser_looks_at_another_x_too(tmp_path, guided, look_first):

@@ -250,6 +250,7 @@ def test_arguments_are_checked_before_the_loop(tmp_path):
         ("a", {"denoiser": lambda x, t: x}, "denoiser: takes the torch.nn.Module that the loop calls, got function"),
         ("a", {"guide": lambda x: x}, "guide: takes the torch.nn.Module"),
         ("a", {"prediction_type": "epsilom"}, "did you mean 'epsilon'"),
+        ("a", {"scheduler": None}, "steps: the number of the loop's steps is not known"),
         ("a", {"steps": 0}, "steps: must be a whole number of at least 1"),
         ("a", {"probes": ["nroms"]}, "unknown probe 'nroms'"),
         ("a", {"probes": [Norm]}, "takes a probe, got the class Norm"),
@@ -271,7 +272,6 @@ def run_watched(path, loop, call, **further):
     ("further", "change", "why"),
     [
         ({"timesteps": [5.0, 4.0]}, None, "timestep 165 is not one of the schedule's 2"),
-        ({"scheduler": None}, None, "steps: the number of the loop's steps is not known"),
         ({"scheduler": None, "steps": 3}, None, "more than steps=3"),
         ({}, "shape", "has samples of shape"),
         ({}, "schedule", "the schedule changed"),

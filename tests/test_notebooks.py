@@ -124,7 +124,8 @@ def test_from_nothing_to_a_finding(tmp_path):
 def test_your_own_models(tmp_path):
     shown = run(OWN, tmp_path)
     names = list(product(("x_t", "x0", "x0_detached"), ("none", "adam", "agreeing")))
-    stores = {name: shown.store(f"{name[0]}-{name[1]}.zarr") for name in names}
+    recorded = shown.store("mine.zarr")
+    stores = {name: recorded.sel(classifier_input=name[0], stabilizer=name[1]) for name in names}
     right, rows = {}, []
     for name, ds in stores.items():
         image = ds.image.values.astype(float)  # (sample, height, width)

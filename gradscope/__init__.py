@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from gradscope.recording.from_python import record
     from gradscope.recording.recorder import Recorder
     from gradscope.reporting.report import report
+    from gradscope.sampling.denoiser import Condition
+    from gradscope.sampling.guidance import methods
     from gradscope.sampling.guidance.classifier import ClassifierGuidance
     from gradscope.sampling.guidance.energy import Energy
+    from gradscope.sampling.guidance.measurement import Measurement
     from gradscope.sampling.guidance.smoothgrad import SmoothGrad
     from gradscope.sampling.guidance.weighted_sum import WeightedSum
     from gradscope.sampling.sampler import GuidedSampler
@@ -31,11 +34,13 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "ClassifierGuidance": "gradscope.sampling.guidance.classifier:ClassifierGuidance",
+    "Condition": "gradscope.sampling.denoiser:Condition",
     "Energy": "gradscope.sampling.guidance.energy:Energy",
     "GradscopeError": "gradscope.errors:GradscopeError",
     "Grid": "gradscope.store:Grid",
     "GuidedSampler": "gradscope.sampling.sampler:GuidedSampler",
     "GuidedStep": "probes:GuidedStep",
+    "Measurement": "gradscope.sampling.guidance.measurement:Measurement",
     "Recorder": "gradscope.recording.recorder:Recorder",
     "SmoothGrad": "gradscope.sampling.guidance.smoothgrad:SmoothGrad",
     "WeightedSum": "gradscope.sampling.guidance.weighted_sum:WeightedSum",
@@ -44,6 +49,7 @@ _NAMES = {
     "evaluate": "gradscope.evaluation.from_python:evaluate",
     "load_classifier": "gradscope.models.from_python:load_classifier",
     "load_denoiser": "gradscope.models.diffusion:load_denoiser",
+    "methods": "gradscope.sampling.guidance.methods:",
     "open": "gradscope.accessor:open_store",  # which registers ds.gradscope
     "record": "gradscope.recording.from_python:record",
     "report": "gradscope.reporting.report:report",
@@ -57,11 +63,13 @@ _NAMES = {
 
 __all__ = [
     "ClassifierGuidance",
+    "Condition",
     "Energy",
     "GradscopeError",
     "Grid",
     "GuidedSampler",
     "GuidedStep",
+    "Measurement",
     "Recorder",
     "SmoothGrad",
     "WeightedSum",
@@ -70,6 +78,7 @@ __all__ = [
     "evaluate",
     "load_classifier",
     "load_denoiser",
+    "methods",
     "open",
     "record",
     "report",

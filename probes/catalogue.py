@@ -55,7 +55,7 @@ _TABLE = [
     *_tensor(
         "pred_original_sample",
         "predicted clean sample x0-hat",
-        "(x_t - sqrt(1 - alphas_cumprod) * model_output) / sqrt(alphas_cumprod), clamped where the scheduler clips",
+        "(x_t - noise * model_output) / signal, clamped where the scheduler clips",
     ),
     *_rows(
         "cosines",
@@ -250,8 +250,8 @@ _TABLE = [
         Variable(
             "gradient_snr",
             "signal-to-noise ratio of the gradient over draws of the forward noise",
-            "|mean_k g_k|^2 / (tr cov(g_k) / K), g_k = grad objective(sqrt(alphas_cumprod) pred_original_sample"
-            " + sqrt(1 - alphas_cumprod) noise_k), unbiased covariance",
+            "|mean_k g_k|^2 / (tr cov(g_k) / K), g_k = grad objective(signal pred_original_sample"
+            " + noise noise_k), unbiased covariance",
             low=0.0,
             thresholds={"noise_dominated": 2.0},
         ),

@@ -57,12 +57,14 @@ class GradientSNR(Probe):
         assert step.alphas_cumprod is not None
         assert step.objective is not None
         x_0, a = step.pred_original_sample, step.alphas_cumprod
+        signal = a**0.5 if step.signal is None else step.signal
+        scale = (1 - a) ** 0.5 if step.noise is None else step.noise
         generator = _generator(self.seed, step.step)
         mean = torch.zeros_like(x_0, dtype=torch.float64)
         squares = torch.zeros_like(mean)  # Welford's sum of squared deviations
         for k in range(1, self.draws + 1):
             noise = torch.randn(x_0.shape, generator=generator).to(x_0)
-            g = gradient(step.objective, a**0.5 * x_0 + (1 - a) ** 0.5 * noise, step.label).double()
+            g = gradient(step.objective, signal * x_0 + scale * noise, step.label).double()
             change = g - mean
             mean += change / k
             squares += change * (g - mean)

@@ -60,6 +60,8 @@ class GuidedStep:
     """The effect of guidance: guided minus unguided prev_sample."""
     prev_sample: Tensor | None = None
     """The next x_t, guided."""
+    picture: Tensor | None = None
+    """The decoded prev_sample of a latent model, after the last step."""
     unguided: Tensor | None = None
     """Whether guidance could not act on a sample at this step, shape ``(n,)``, bool: the gradient is not finite, or the
     shift is undefined."""
@@ -70,7 +72,11 @@ class GuidedStep:
     num_train_timesteps: int | None = None
     """T; timesteps run from 0 to T - 1."""
     alphas_cumprod: float | None = None
-    """Value at this timestep: x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) noise."""
+    """Share of signal in x_t, ``signal^2 / (signal^2 + noise^2)``."""
+    signal: float | None = None
+    """Factor of x_0 in x_t = signal x_0 + noise epsilon; None: sqrt(alphas_cumprod)."""
+    noise: float | None = None
+    """Factor of epsilon in x_t; None: sqrt(1 - alphas_cumprod)."""
     backward_factor: Tensor | None = None
     """Factor that turns gradients inside the models into those of the objective, ``(n,)``, float64; None for 1.
     gradscope's sampler differentiates the guide's margin m and multiplies by sigmoid(-m) afterwards."""

@@ -28,6 +28,7 @@ from gradscope.config import ClassifierInput
 from gradscope.errors import GradscopeError
 from gradscope.intervals import resampled, wilson
 from gradscope.models.calls import output_of
+from gradscope.models.schedulers import make_scheduler
 from gradscope.sampling.guidance.classifier import ClassifierGuidance, Evidence
 from gradscope.sampling.guidance.guides import without_logits
 from gradscope.sampling.process import Schedule, Times, refuse_inexact
@@ -164,8 +165,8 @@ def audit(
 def _times(scheduler: Any, timesteps: int) -> tuple[Schedule, list[Times]]:
     """Evenly spaced timesteps of the whole schedule, including both ends, descending."""
     refuse_inexact(scheduler)
-    # All training timesteps, whichever the spacing of the scheduler is.
-    every = DDPMScheduler.from_config(scheduler.config, timestep_spacing="leading", steps_offset=0)
+    # All training timesteps, whichever the scheduler and its spacing.
+    every = make_scheduler("ddpm", {"timestep_spacing": "leading", "steps_offset": 0}, scheduler, "scheduler")
     schedule = Schedule(every, every.config.num_train_timesteps)
     if not 2 <= timesteps <= len(schedule.times):
         raise GradscopeError(f"timesteps: must be from 2 to the scheduler's {len(schedule.times)}, got {timesteps}")
@@ -186,13 +187,18 @@ def _along(
     previous = None
     for now in times:
         t = torch.full_like(label, now.timestep)
-        denoise = torch.zeros_like if unet is None else partial(output_of, unet, timestep=now.timestep)
+        denoise = partial(_output, unet, t)
         looks = [
             guide.evaluate(schedule.scheduler.add_noise(x_0, noise, t), label, now, schedule, denoise)
             for noise in noises
         ]
         yield _measure(looks, previous, label)
         previous = looks[0].gradient
+
+
+def _output(unet: nn.Module | None, t: Tensor, x: Tensor) -> Tensor:
+    """The denoiser's output; zeros where none is needed."""
+    return torch.zeros_like(x) if unet is None else output_of(unet, x, t)
 
 
 def _measure(looks: Sequence[Evidence], previous: Tensor | None, label: Tensor) -> dict[str, Tensor]:

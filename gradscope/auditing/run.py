@@ -17,9 +17,9 @@ from gradscope.errors import GradscopeError, one_of
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.models.device import set_device
 from gradscope.models.diffusion import Denoiser, load_denoiser
-from gradscope.models.schedulers import SCHEDULERS
+from gradscope.models.schedulers import make_scheduler
 from gradscope.recording.provenance import provenance
-from gradscope.sampling.denoiser import image_shape, refuse_conditional
+from gradscope.sampling.denoiser import Condition, refuse_unfit, sample_shape
 from gradscope.store.attributes import as_texts
 
 
@@ -117,14 +117,14 @@ def _denoiser(config: AuditConfig, shape: tuple[int, int, int], device: torch.de
     if config.scheduler:
         raise GradscopeError("scheduler: the denoiser has its own; leave this key out, or set denoiser: none")
     denoiser = load_denoiser(config.denoiser, device)
-    refuse_conditional(denoiser.unet)
-    made = image_shape(denoiser.unet)
+    refuse_unfit(denoiser.unet, Condition(), learns_variance=False)
+    made = sample_shape(denoiser.unet)
     if made != shape:
         wanted, got = (" x ".join(map(str, sizes)) for sizes in (made, shape))
         raise GradscopeError(
             f"data.size: the denoiser makes images of {wanted} (channel, height, width), but the data has {got}"
         )
-    scheduler = SCHEDULERS["ddpm"].from_config(denoiser.scheduler.config)
+    scheduler = make_scheduler("ddpm", {}, denoiser.scheduler, "denoiser")
     return Denoiser(denoiser.unet, scheduler, denoiser.name)
 
 

@@ -5,11 +5,19 @@ from gradscope.config.classifiers import ClassifierSpec, ModuleClassifier, TimmC
 from gradscope.config.data import DataConfig
 from gradscope.config.evaluation import EvaluationConfig, Inception
 from gradscope.config.fields import Options, Strict, Text
-from gradscope.config.guides import EnergyGuide, GuideSpec, SumGuide, guide_mapping
+from gradscope.config.guides import EnergyGuide, GuideSpec, MeasurementGuide, SumGuide, guide_mapping
 from gradscope.config.loading import apply, check, load, read_yaml
 from gradscope.config.messages import error_lines
 from gradscope.config.presets import find, preset_folder, presets
-from gradscope.config.run import ClassifierInput, ExecutionConfig, Normalize, Objective, RunConfig, Weight
+from gradscope.config.run import (
+    ClassifierInput,
+    ExecutionConfig,
+    Normalize,
+    Objective,
+    RunConfig,
+    SamplingConfig,
+    Weight,
+)
 from gradscope.config.training import DenoiserEvaluation, TrainClassifierConfig, TrainDenoiserConfig, TrainingConfig
 
 __all__ = [
@@ -23,11 +31,13 @@ __all__ = [
     "ExecutionConfig",
     "GuideSpec",
     "Inception",
+    "MeasurementGuide",
     "ModuleClassifier",
     "Normalize",
     "Objective",
     "Options",
     "RunConfig",
+    "SamplingConfig",
     "Strict",
     "SumGuide",
     "Text",

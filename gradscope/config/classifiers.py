@@ -40,7 +40,12 @@ class ModuleClassifier(Strict):
     """Whether the classifier is noise-aware: classifier(x, t). null: the signature of its forward says so."""
 
 
-_MARKS = {"<module>": ("module", "takes_timestep"), "<energy>": ("energy", "target"), "<sum>": ("sum",)}
+_MARKS = {
+    "<module>": ("module", "takes_timestep"),
+    "<measurement>": ("measurement",),
+    "<energy>": ("energy", "target"),
+    "<sum>": ("sum",),
+}
 """By tag: the keys that only this mapping has. One without any of them is timm's."""
 
 

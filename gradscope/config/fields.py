@@ -19,6 +19,7 @@ TAGS = {
     "<inception>",
     "<module>",
     "<energy>",
+    "<measurement>",
     "<sum>",
 }
 """Tags of unions' members, which errors have among the keys."""

@@ -35,6 +35,19 @@ class EnergyGuide(Strict):
     a tensor (k, ...). Sample i gets row i % k."""
 
 
+class MeasurementGuide(Strict):
+    """A measurement of the clean sample, see `gradscope.Measurement`."""
+
+    measurement: Text
+    """package.module:callable, which takes x_0 and gives measurements. Of a class, an instance is made without
+    arguments."""
+    target: Text
+    """package.module:callable, which takes no arguments and gives measurements, a tensor (k, ...). Sample i has row
+    i % k."""
+    noise_std: Annotated[float, Field(gt=0)] = 1.0
+    """Standard deviation of the measurement's noise."""
+
+
 class SumTerm(Strict):
     """One guide of a sum."""
 
@@ -42,8 +55,9 @@ class SumTerm(Strict):
         Annotated[PathText, Tag("<text>")]
         | Annotated[TimmClassifier, Tag("<mapping>")]
         | Annotated[ModuleClassifier, Tag("<module>")]
-        | Annotated[EnergyGuide, Tag("<energy>")],
-        form_of(f"{_FORMS}, or {{energy: ...}}", form_of_mapping),
+        | Annotated[EnergyGuide, Tag("<energy>")]
+        | Annotated[MeasurementGuide, Tag("<measurement>")],
+        form_of(f"{_FORMS}, {{energy: ...}} or {{measurement: ...}}", form_of_mapping),
     ]
     """A classifier, as under `classifiers`, or {energy: package.module:callable}."""
     weight: Annotated[float, AfterValidator(_not_zero)] = 1.0
@@ -62,15 +76,20 @@ GuideSpec = Annotated[
     | Annotated[TimmClassifier, Tag("<mapping>")]
     | Annotated[ModuleClassifier, Tag("<module>")]
     | Annotated[EnergyGuide, Tag("<energy>")]
+    | Annotated[MeasurementGuide, Tag("<measurement>")]
     | Annotated[SumGuide, Tag("<sum>")],
-    form_of(f"{_FORMS}, {{energy: ...}} or {{sum: [...]}}", form_of_mapping),
+    form_of(f"{_FORMS}, {{energy: ...}}, {{measurement: ...}} or {{sum: [...]}}", form_of_mapping),
 ]
 
 
-def guide_mapping(given: Mapping[str, Any], where: str) -> TimmClassifier | ModuleClassifier | EnergyGuide | SumGuide:
+def guide_mapping(
+    given: Mapping[str, Any], where: str
+) -> TimmClassifier | ModuleClassifier | EnergyGuide | MeasurementGuide | SumGuide:
     """A mapping that names a guide, checked; errors begin with `where`."""
     content = dict(given)
     form = form_of_mapping(content)
     if form == "<energy>":
         return check(EnergyGuide, content, where)
+    if form == "<measurement>":
+        return check(MeasurementGuide, content, where)
     return check(SumGuide, content, where) if form == "<sum>" else classifier_mapping(content, where)

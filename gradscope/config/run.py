@@ -36,7 +36,7 @@ def _distinct(values: list) -> list:
     return values
 
 
-def _one_probe(entry: dict[str, Options]) -> dict[str, Options]:
+def _one_entry(entry: dict[str, Options]) -> dict[str, Options]:
     if len(entry) != 1:
         raise ValueError(f"is a name, or one name with its options, got {entry}")
     return entry
@@ -51,8 +51,37 @@ def _named(entries: dict[str, Any]) -> dict[str, Any]:
     return entries
 
 
+MethodSpec = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[dict[Text, Options], AfterValidator(_one_entry), Tag("<mapping>")],
+    form_of("a name, or a name with its settings, for example {lgd: {draws: 8}}"),
+]
+SchedulerName = Literal[
+    "ddpm",
+    "ddim",
+    "pndm",
+    "dpm_solver_multistep",
+    "dpm_solver_singlestep",
+    "unipc_multistep",
+    "deis_multistep",
+    "sa_solver",
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "lms",
+    "kdpm2",
+    "kdpm2_ancestral",
+    "edm_euler",
+    "edm_dpm_solver_multistep",
+    "flow_match_euler",
+    "flow_match_heun",
+]
+SchedulerSpec = Annotated[
+    Annotated[SchedulerName, Tag("<text>")]
+    | Annotated[dict[SchedulerName, Options], AfterValidator(_one_entry), Tag("<mapping>")],
+    form_of("a name, or a name with its options, for example {dpm_solver_multistep: {solver_order: 3}}"),
+]
 ProbeSpec = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[dict[Text, Options], AfterValidator(_one_probe), Tag("<mapping>")],
+    Annotated[Text, Tag("<text>")] | Annotated[dict[Text, Options], AfterValidator(_one_entry), Tag("<mapping>")],
     form_of("a name, or a name with its options, for example {snr: {draws: 8}}"),
 ]
 
@@ -69,6 +98,9 @@ class SmoothGradConfig(Strict):
 class GuidanceConfig(Strict):
     """How the gradient of a guide shifts the samples."""
 
+    method: MethodSpec = "classifier"
+    """How the guide becomes a vector that shifts a step: classifier, dps, lgd, mpgd, pigdm, freedom, universal, tfg, or
+    package.module:Class, alone or with settings, for example {lgd: {draws: 8}}."""
     classifier_input: Annotated[list[ClassifierInput], Field(min_length=1), AfterValidator(_distinct)] = ["x_t"]
     """Inputs of the classifier: the noisy sample (x_t), x0-hat differentiated through the U-Net (x0), or x0-hat with
     the predicted noise held constant (x0_detached, no backward pass through the U-Net). At x_t an energy's x0-hat is
@@ -92,8 +124,19 @@ class GuidanceConfig(Strict):
 class SamplingConfig(Strict):
     """Scheduler, steps, samples, labels and seed."""
 
-    scheduler: Literal["ddpm", "ddim"] = "ddpm"
-    """The sampler that runs the denoiser's noise schedule. DDIM runs with eta 0."""
+    scheduler: SchedulerSpec = "ddpm"
+    """The sampler that runs the denoiser's noise schedule: a diffusers scheduler, alone or with options of its class,
+    for example {dpm_solver_multistep: {use_karras_sigmas: true}}."""
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of DDPM's noise that DDIM adds: 0 none, 1 all."""
+    use_clipped_model_output: bool = False
+    """Whether DDIM derives epsilon from the clamped x0-hat, as guided-diffusion does."""
+    condition: Literal["none", "label", "null"] = "none"
+    """What a class-conditional denoiser is told: the target class (label), or the class of no condition (null)."""
+    null_label: Count | None = None
+    """The denoiser's class of no condition. null: the last one that it knows."""
+    classifier_free_scale: float = 1.0
+    """w of classifier-free guidance, u + w (c - u), with condition label; 1: the conditional prediction alone."""
     num_inference_steps: Positive = 50
     """Number of timesteps to sample with, at most the number that the denoiser was trained with."""
     samples: Annotated[int, Field(ge=1, le=10**7)] = 64
@@ -146,7 +189,8 @@ class RunConfig(Strict):
     """The denoiser: zoo:SET/NAME, CARD.yaml, a diffusers folder or hub id, or package.module:callable."""
     classifiers: Annotated[dict[Text, GuideSpec], Field(min_length=1), AfterValidator(_named)]
     """The guides, by their name in the store: classifiers (zoo:SET/NAME, CARD.yaml, package.module:callable,
-    {module: ...} or timm's keys), energies {energy: ...}, and sums {sum: [...]}."""
+    {module: ...} or timm's keys), energies {energy: ...}, measurements {measurement: ...}, and sums
+    {sum: [...]}."""
     judge: ClassifierSpec = "none"
     """Classifier that judges the final samples and guides none of them, or none."""
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -14,6 +14,7 @@ from gradscope.config import (
     DataConfig,
     EnergyGuide,
     EvaluationConfig,
+    MeasurementGuide,
     RunConfig,
     Strict,
     SumGuide,
@@ -95,7 +96,9 @@ def load_evaluators(ds: xr.Dataset, overrides: Sequence[str], device: torch.devi
 def guiding_classifiers(run: RunConfig | None) -> dict[str, ClassifierSpec]:
     """The guides of a configuration that are classifiers: energies and sums predict no class."""
     specs = {} if run is None else run.classifiers
-    return {name: spec for name, spec in specs.items() if not isinstance(spec, EnergyGuide | SumGuide)}
+    return {
+        name: spec for name, spec in specs.items() if not isinstance(spec, EnergyGuide | MeasurementGuide | SumGuide)
+    }
 
 
 def tell_what_is_missing(found: Evaluators, run: RunConfig | None, how: Mapping[str, str], tell: Tell) -> None:

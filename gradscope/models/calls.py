@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError
@@ -32,23 +31,41 @@ def logits_of(classifier: nn.Module, images: Tensor, timestep: float = 0) -> Ten
     return logits
 
 
-def output_of(unet: nn.Module, x_t: Tensor, timestep: int) -> Tensor:
-    """Output of a U-Net for a copy of x_t at one timestep, in the type of x_t.
+def output_of(unet: nn.Module, x: Tensor, t: Tensor, classes: Tensor | None = None) -> Tensor:
+    """Output of a denoiser for a copy of noisy samples, in their type.
+
+    Parameters
+    ----------
+    unet
+        The denoiser: ``unet(x, t)``, or ``unet(x, t, class_labels=classes)``.
+    x, t, classes
+        Noisy samples ``(n, *sample)``, their timesteps ``(n,)``, and classes ``(n,)``.
+
+    Returns
+    -------
+    Tensor
+        ``(n, *sample)``, or with twice as many channels, the second half a variance.
 
     Raises
     ------
     GradscopeError
-        The output is no floating-point tensor of the shape of x_t.
+        The output is no floating-point tensor of such a shape.
     """
-    made = unet(copied(x_t, unet), torch.full((len(x_t),), timestep, device=x_t.device))
+    further = {} if classes is None else {"class_labels": classes}
+    made = unet(copied(x, unet), t, **further)
     output = made if isinstance(made, Tensor) else getattr(made, "sample", None)
-    if not isinstance(output, Tensor) or output.shape != x_t.shape or not output.is_floating_point():
+    with_variance = (len(x), 2 * x.shape[1], *x.shape[2:]) if x.ndim > 2 else None
+    if (
+        not isinstance(output, Tensor)
+        or tuple(output.shape) not in (tuple(x.shape), with_variance)
+        or not output.is_floating_point()
+    ):
         got = f"{output.dtype} of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(made).__name__
         raise GradscopeError(
-            f"denoiser: {type(unet).__name__} must give a tensor of the shape of x_t, {tuple(x_t.shape)}, or an object "
-            f"with such a tensor as .sample; it gave {got}"
+            f"denoiser: {type(unet).__name__} must give a tensor of the shape of x_t, {tuple(x.shape)}, or an object "
+            f"with such a tensor as .sample (or with twice the channels, with a variance); it gave {got}"
         )
-    return output.to(x_t.dtype)
+    return output.to(x.dtype)
 
 
 def copied(x: Tensor, model: Callable[..., Any]) -> Tensor:

@@ -16,9 +16,11 @@ from torch import nn
 
 from gradscope.errors import GradscopeError
 from gradscope.models import cards, foreign
+from gradscope.models.decoder import Decoder
 from gradscope.models.precision import in_float32
 from gradscope.models.schedulers import refuse_class
 
+_DENOISERS, _AUTOENCODERS = ("unet", "transformer"), ("vae", "vqvae")
 _WEIGHTS = re.compile(
     r"diffusion_pytorch_model(\.(?P<variant>\w+))?(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index(\.(?P<index>\w+))?\.json)?$"
 )
@@ -27,22 +29,26 @@ _WEIGHTS = re.compile(
 
 @dataclass(frozen=True)
 class Denoiser:
-    """An unconditional denoiser and the scheduler that it was trained with."""
+    """A denoiser and the scheduler that it was trained with."""
 
     unet: nn.Module
     scheduler: Any
     name: str
+    decoder: nn.Module | None = None
+    """Maps latents to images, for a denoiser of latents."""
 
 
 def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     """Load ``zoo:SET/NAME``, ``CARD.yaml``, ``package.module:callable``, or a diffusers directory or hub id.
 
-    The callable takes no arguments and gives ``(unet, scheduler)``, or an object with both as attributes.
+    The callable takes no arguments and gives ``(unet, scheduler)``, ``(unet, scheduler, decoder)`` for a model of
+    latents, or an object with them as attributes. A pipeline has a unet or a transformer, and an autoencoder (vae or
+    vqvae) if it is latent.
 
     Raises
     ------
     GradscopeError
-        The denoiser cannot be loaded, is a latent or conditional pipeline, or has a scheduler other than DDPM and DDIM.
+        The denoiser cannot be loaded, is conditioned on text, or its scheduler's steps are not exact.
 
     Examples
     --------
@@ -50,16 +56,19 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     >>> type(denoiser.unet).__name__, type(denoiser.scheduler).__name__
     ('UNet2DModel', 'DDPMScheduler')
     """
+    decoder = None
     if spec.startswith("zoo:") or spec.endswith(".yaml"):
         unet, scheduler = _from_card(cards.resolve(spec, "denoiser"))
     elif foreign.is_spec(spec):
-        unet, scheduler = _parts(foreign.call(spec, "denoiser"), spec)
+        unet, scheduler, decoder = _parts(foreign.call(spec, "denoiser"), spec)
     else:
-        unet, scheduler = _from_pipeline(spec)
+        unet, scheduler, decoder = _from_pipeline(spec)
     refuse_class(scheduler)
+    if decoder is not None:
+        decoder = in_float32(decoder, "denoiser").to(device)
     # convolutions are faster with channels last, on CPUs too
     unet = in_float32(unet, "denoiser").to(device).to(memory_format=torch.channels_last)
-    return Denoiser(unet, scheduler, spec)
+    return Denoiser(unet, scheduler, spec, decoder)
 
 
 def build_unet(card: cards.Card) -> UNet2DModel:
@@ -80,17 +89,25 @@ def _from_card(path: Path) -> tuple[nn.Module, Any]:
     return unet, DDPMScheduler(**card.architecture["scheduler"])
 
 
-def _parts(made: Any, spec: str) -> tuple[nn.Module, Any]:
-    pair = made if isinstance(made, tuple) else (getattr(made, "unet", None), getattr(made, "scheduler", None))
-    if len(pair) != 2 or not isinstance(pair[0], nn.Module) or not hasattr(pair[1], "config"):
+def _parts(made: Any, spec: str) -> tuple[nn.Module, Any, nn.Module | None]:
+    names = ("unet", "scheduler", "decoder")
+    parts = made if isinstance(made, tuple) else tuple(getattr(made, name, None) for name in names)
+    unet, scheduler, decoder = (*parts, None, None)[:3]
+    if (
+        not 2 <= len(parts) <= 3
+        or not isinstance(unet, nn.Module)
+        or not hasattr(scheduler, "config")
+        or not isinstance(decoder, nn.Module | None)
+    ):
         got = f"({', '.join(type(part).__name__ for part in made)})" if isinstance(made, tuple) else type(made).__name__
         raise GradscopeError(
-            f"denoiser: {spec} must give (unet, scheduler), or an object with both as attributes; it gave {got}"
+            f"denoiser: {spec} must give (unet, scheduler) or (unet, scheduler, decoder), or an object with both as "
+            f"attributes; it gave {got}"
         )
-    return pair
+    return unet, scheduler, decoder
 
 
-def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
+def _from_pipeline(spec: str) -> tuple[nn.Module, Any, nn.Module | None]:
     if os.path.isdir(spec) and not (Path(spec) / "model_index.json").is_file():
         raise GradscopeError(
             f"denoiser: {spec} has no model_index.json; a diffusers pipeline is saved by save_pretrained"
@@ -113,7 +130,10 @@ def _from_pipeline(spec: str) -> tuple[nn.Module, Any]:
             f"denoiser: {spec!r} is neither in the zoo, nor a card, nor package.module:callable, and diffusers cannot "
             f"load it as a folder or hub id: {reason}"
         ) from error
-    return pipeline.unet, pipeline.scheduler
+    parts = pipeline.components
+    autoencoder = next((parts[name] for name in _AUTOENCODERS if parts.get(name) is not None), None)
+    denoiser = next(parts[name] for name in _DENOISERS if parts.get(name) is not None)
+    return denoiser, pipeline.scheduler, None if autoencoder is None else Decoder(autoencoder)
 
 
 def _pipeline(spec: str) -> Any:
@@ -130,15 +150,17 @@ def _pipeline(spec: str) -> Any:
 
 
 def _variant(folder: Path) -> str | None:
-    """The variant of the U-Net's files to ask diffusers for; None if there are files without a variant."""
-    names = [_WEIGHTS.match(file.name) for file in (folder / "unet").glob("diffusion_pytorch_model*")]
+    """The variant of the denoiser's files to ask diffusers for; None if there are files without a variant."""
+    names = [
+        _WEIGHTS.match(file.name) for part in _DENOISERS for file in (folder / part).glob("diffusion_pytorch_model*")
+    ]
     variants = {found["variant"] or found["index"] for found in names if found is not None}
     if None in variants or not variants:
         return None
     if len(variants) > 1:
         raise GradscopeError(
-            f"denoiser: {folder} has its U-Net only in the variants {', '.join(sorted(variants))}; keep one of them, "
-            "or load the pipeline yourself: package.module:callable"
+            f"denoiser: {folder} has its denoiser only in the variants {', '.join(sorted(variants))}; keep one of "
+            "them, or load the pipeline yourself: package.module:callable"
         )
     return variants.pop()
 
@@ -150,22 +172,23 @@ def _quiet() -> None:
 
 
 def _refuse_parts(spec: str, index: dict[str, Any]) -> None:
-    """Raise GradscopeError for a pipeline of more parts than a U-Net and a scheduler."""
+    """Raise GradscopeError for a pipeline of more parts than a denoiser, a scheduler and an autoencoder."""
     kind = index.get("_class_name", "pipeline")
     parts = [
         name
         for name, origin in index.items()
         if isinstance(origin, list) and len(origin) == 2 and origin[1] is not None
     ]
-    if "unet" not in parts:
+    if not set(_DENOISERS) & set(parts):
         raise GradscopeError(
-            f"denoiser: {spec} is a {kind}, which has no unet; its parts: {', '.join(parts) or 'none'}"
+            f"denoiser: {spec} is a {kind}, which has no unet and no transformer; its parts: "
+            f"{', '.join(parts) or 'none'}"
         )
-    further = [name for name in parts if name not in ("unet", "scheduler")]
+    further = [name for name in parts if name not in (*_DENOISERS, *_AUTOENCODERS, "scheduler")]
     if further:
         raise GradscopeError(
-            f"denoiser: {spec} is a {kind} with {', '.join(further)}; gradients are taken in pixel space, so latent "
-            "and conditioned pipelines are not supported"
+            f"denoiser: {spec} is a {kind} with {', '.join(further)}; gradscope's own sampler takes a denoiser, a "
+            "scheduler and an autoencoder; record a pipeline with other parts by gradscope.watch(path, pipe)"
         )
     strangers = [f"{name} of {index[name][0]}" for name in parts if index[name][0] != "diffusers"]
     if strangers or not isinstance(kind, str):

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -43,9 +43,14 @@ def load(spec: str, where: str) -> Any:
 
 def call(spec: str, where: str) -> Any:
     """Call what `spec` names, without arguments, and return the result."""
-    made = load_callable(spec, where)
+    return made_of(spec, {}, where)
+
+
+def made_of(spec: str, options: Mapping[str, Any], where: str) -> Any:
+    """Call what `spec` names with keyword arguments, and return the result."""
+    make = load_callable(spec, where)
     try:
-        return made()
+        return make(**options)
     except Exception as error:
         raise failure(spec, where, error) from error
 

@@ -4,13 +4,86 @@ import inspect
 import json
 from typing import Any
 
-from diffusers import DDIMScheduler, DDPMScheduler
+import diffusers
 
-from gradscope.errors import GradscopeError
+from gradscope.errors import GradscopeError, one_of
 
-SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
-_OWN = ("step", "_get_variance", "previous_timestep")
-"""Methods of a scheduler whose arithmetic `gradscope.sampling.process` repeats."""
+SCHEDULERS = {
+    "ddpm": diffusers.DDPMScheduler,
+    "ddim": diffusers.DDIMScheduler,
+    "pndm": diffusers.PNDMScheduler,
+    "dpm_solver_multistep": diffusers.DPMSolverMultistepScheduler,
+    "dpm_solver_singlestep": diffusers.DPMSolverSinglestepScheduler,
+    "unipc_multistep": diffusers.UniPCMultistepScheduler,
+    "deis_multistep": diffusers.DEISMultistepScheduler,
+    "sa_solver": diffusers.SASolverScheduler,
+    "euler": diffusers.EulerDiscreteScheduler,
+    "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler,
+    "heun": diffusers.HeunDiscreteScheduler,
+    "lms": diffusers.LMSDiscreteScheduler,
+    "kdpm2": diffusers.KDPM2DiscreteScheduler,
+    "kdpm2_ancestral": diffusers.KDPM2AncestralDiscreteScheduler,
+    "edm_euler": diffusers.EDMEulerScheduler,
+    "edm_dpm_solver_multistep": diffusers.EDMDPMSolverMultistepScheduler,
+    "flow_match_euler": diffusers.FlowMatchEulerDiscreteScheduler,
+    "flow_match_heun": diffusers.FlowMatchHeunDiscreteScheduler,
+}
+"""The schedulers whose step is affine in prediction, sample and noise, by their name in a configuration."""
+_FREE = {"__init__", "set_timesteps", "add_noise", "scale_noise"}
+"""Methods that a subclass may change: no step depends on how they are written."""
+
+
+def make_scheduler(name: str, options: dict[str, Any], trained: Any, where: str = "sampling.scheduler") -> Any:
+    """A scheduler for the noise that a denoiser was trained with.
+
+    Parameters
+    ----------
+    name
+        A key of `SCHEDULERS`.
+    options
+        Arguments of the scheduler's class, in place of those of `trained`.
+    trained
+        The scheduler that comes with the denoiser.
+    where
+        The configuration's key, for errors.
+
+    Raises
+    ------
+    GradscopeError
+        The scheduler does not fit the denoiser's process, or does not know an option or its value.
+
+    Examples
+    --------
+    >>> made = make_scheduler("dpm_solver_multistep", {"solver_order": 3}, diffusers.DDPMScheduler())
+    >>> type(made).__name__, made.config.solver_order
+    ('DPMSolverMultistepScheduler', 3)
+    """
+    if name not in SCHEDULERS:
+        raise GradscopeError(f"{where}: got {name!r}; {one_of(name, SCHEDULERS)}")
+    kind = SCHEDULERS[name]
+    known = [key for key in inspect.signature(kind).parameters if key not in ("self", "args", "kwargs")]
+    for key in options:
+        if key not in known:
+            raise GradscopeError(f"{where}.{name}: {kind.__name__} has no option {key!r}; {one_of(key, known)}")
+    try:
+        made = kind.from_config(trained.config, **options)
+    except (ValueError, NotImplementedError, TypeError, ImportError) as error:
+        raise GradscopeError(f"{where}.{name}: diffusers refused it: {' '.join(str(error).split())}") from error
+    if process_of(made) != (own := process_of(trained)):
+        fitting = [key for key, other in SCHEDULERS.items() if process_of(other()) == own]
+        raise GradscopeError(
+            f"{where}: {name} runs {process_of(made)}, but the denoiser comes with {type(trained).__name__}, {own}; "
+            f"one of: {', '.join(fitting)}"
+        )
+    return made
+
+
+def process_of(scheduler: Any) -> str:
+    """The kind of noise that a denoiser must be trained with, in words."""
+    name, config = type(scheduler).__name__, scheduler.config
+    if name.startswith("EDM"):
+        return "EDM's preconditioned noise"
+    return "flow matching" if "FlowMatch" in name or config.get("use_flow_sigmas") else "noise by alphas_cumprod"
 
 
 def configuration_of(scheduler: Any) -> dict[str, Any]:
@@ -18,7 +91,7 @@ def configuration_of(scheduler: Any) -> dict[str, Any]:
 
     Examples
     --------
-    >>> configuration_of(DDPMScheduler())["beta_schedule"]
+    >>> configuration_of(diffusers.DDPMScheduler())["beta_schedule"]
     'linear'
     """
     known = inspect.signature(type(scheduler).__init__).parameters
@@ -28,14 +101,16 @@ def configuration_of(scheduler: Any) -> dict[str, Any]:
 
 
 def refuse_class(scheduler: Any) -> None:
-    """Raise GradscopeError unless a scheduler is diffusers' DDPM or DDIM, or a subclass that takes their steps."""
+    """Raise GradscopeError unless a scheduler is one of `SCHEDULERS`, or a subclass that takes the same steps."""
     name = type(scheduler).__name__
     base = next((kind for kind in SCHEDULERS.values() if isinstance(scheduler, kind)), None)
+    possible = ", ".join(kind.__name__ for kind in SCHEDULERS.values())
     if base is None:
-        raise GradscopeError(f"scheduler: {name} cannot be treated exactly; one of: DDPMScheduler, DDIMScheduler")
-    changed = [method for method in _OWN if getattr(type(scheduler), method, None) is not getattr(base, method, None)]
+        raise GradscopeError(f"scheduler: {name} cannot be treated exactly; one of: {possible}")
+    methods = [key for key, value in vars(base).items() if callable(value) and key not in _FREE]
+    changed = [key for key in methods if getattr(type(scheduler), key, None) is not getattr(base, key)]
     if changed:
         raise GradscopeError(
             f"scheduler: {name} changes {base.__name__}'s {', '.join(changed)}, so it cannot be treated exactly; one "
-            "of: DDPMScheduler, DDIMScheduler"
+            f"of: {possible}"
         )

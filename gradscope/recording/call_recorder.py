@@ -21,7 +21,7 @@ from gradscope.recording.cells import Cells
 from gradscope.recording.codec import choose_codec
 from gradscope.recording.load_probes import check_attaching, check_guide, probes_of
 from gradscope.recording.make_schema import make_schema
-from gradscope.recording.prepare import check_classes
+from gradscope.recording.prepare import check_classes, repeats_of
 from gradscope.recording.progress_bar import Advance, OnProgress, check_progress, showing
 from gradscope.recording.provenance import provenance
 from gradscope.recording.recorder import Recorder
@@ -190,12 +190,15 @@ class CallRecorder:
             guidance_scale=cells.guidance_scales,
             label=np.array(labels),
             seed=sample_seeds(seed, range(len(labels))),
-            sample_shape=cells.sampler.image_shape,
+            sample_shape=cells.sampler.sample_shape,
             sample_dims=self._sample_dims,
             batch_size=batch_size,
+            repeats=repeats_of(cells.sampler.guidance.method, schedule),
             timestep=times["timestep"],
             alphas_cumprod=times["alphas_cumprod"],
             sigma=times["sigma"],
+            signal=times["signal"],
+            noise=times["noise"],
         )
 
     def _attributes(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from gradscope.errors import GradscopeError
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.recording.prepare import Run, check_classes, classifiers_of
-from gradscope.sampling.denoiser import image_shape
 
 
 def load_judge(run: Run) -> Classifier | None:
@@ -16,7 +15,7 @@ def load_judge(run: Run) -> Classifier | None:
     """
     if run.config.judge == "none":
         return None
-    judge = load_classifier(run.config.judge, "judge", image_shape(run.denoiser.unet), run.device)
+    judge = load_classifier(run.config.judge, "judge", run.image_shape, run.device)
     check_classes(classifiers_of(run.guides) | {"judge": judge})
     if run.grid.label.max() >= judge.num_classes:  # guides without classes take any label
         raise GradscopeError(

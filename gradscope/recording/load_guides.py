@@ -1,15 +1,17 @@
 """Load the guides of a configuration: classifiers, energies and weighted sums."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from gradscope.config import EnergyGuide, SumGuide
+from gradscope.config import EnergyGuide, MeasurementGuide, SumGuide
 from gradscope.models import foreign
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.sampling.guidance.energy import Energy
+from gradscope.sampling.guidance.measurement import Measurement
 from gradscope.sampling.guidance.weighted_sum import WeightedSum
 
 
@@ -47,6 +49,10 @@ def load_guide(spec: Any, where: str, image_shape: tuple[int, ...], device: torc
     """
     if isinstance(spec, EnergyGuide):
         return Guide(_energy(spec, where).to(device), {})
+    if isinstance(spec, MeasurementGuide):
+        operator = _callable(spec.measurement, f"{where}.measurement")
+        target = foreign.call(spec.target, f"{where}.target")
+        return Guide(Measurement(operator, target, spec.noise_std, name=where).to(device), {})
     if isinstance(spec, SumGuide):
         terms = [load_guide(t.guide, f"{where}.sum.{i}.guide", image_shape, device) for i, t in enumerate(spec.sum)]
         whole = WeightedSum((t.weight, loaded.module) for t, loaded in zip(spec.sum, terms, strict=True))
@@ -56,11 +62,14 @@ def load_guide(spec: Any, where: str, image_shape: tuple[int, ...], device: torc
 
 
 def _energy(spec: EnergyGuide, where: str) -> Energy:
-    key = f"{where}.energy"
-    energy = foreign.load_callable(spec.energy, key)
-    if isinstance(energy, type):
-        energy = foreign.call(spec.energy, key)
+    energy = _callable(spec.energy, f"{where}.energy")
     target = spec.target
     if isinstance(target, str):
         return Energy(energy, foreign.call(target, f"{where}.target"), name=where)
     return Energy(energy, None if target is None else torch.tensor(target), name=where)
+
+
+def _callable(spec: str, where: str) -> Callable[..., Any]:
+    """What `spec` names; of a class, an instance."""
+    found = foreign.load_callable(spec, where)
+    return foreign.call(spec, where) if isinstance(found, type) else found

@@ -32,12 +32,7 @@ def load_stabilizer(name: str, settings: Mapping[str, Any]) -> Stabilizer:
     if not foreign.is_spec(method):
         return build(name, settings)
     where = f"stabilizers.{name}"
-    make = foreign.load_callable(method, where)
-    options = {key: value for key, value in settings.items() if key != "method"}
-    try:
-        made = make(**options)
-    except Exception as error:
-        raise foreign.failure(method, where, error) from error
+    made = foreign.made_of(method, {key: value for key, value in settings.items() if key != "method"}, where)
     if not isinstance(made, Stabilizer):
         raise GradscopeError(
             f"{where}: {method} must give a gradscope.stabilizers.Stabilizer, it gave {type(made).__name__}"

@@ -9,21 +9,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradscope.config import ModuleClassifier, RunConfig, TimmClassifier
+from gradscope.config import ModuleClassifier, RunConfig, SamplingConfig, TimmClassifier
 from gradscope.errors import GradscopeError
 from gradscope.models.classifiers import Classifier, load_classifier
+from gradscope.models.decoder import shape_of_images
 from gradscope.models.device import set_device
 from gradscope.models.diffusion import Denoiser, load_denoiser
-from gradscope.models.schedulers import SCHEDULERS
+from gradscope.models.schedulers import make_scheduler
 from gradscope.recording.load_guides import Guide, load_guide
+from gradscope.recording.load_methods import load_method
 from gradscope.recording.load_probes import check_attaching, check_guide, load_probes
 from gradscope.recording.load_stabilizers import load_stabilizer
 from gradscope.recording.make_schema import make_schema, with_finite_fraction
 from gradscope.sampling import execution
-from gradscope.sampling.denoiser import image_shape, refuse_conditional
+from gradscope.sampling.denoiser import Condition, refuse_unfit, sample_shape
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
+from gradscope.sampling.guidance.methods import Method
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
-from gradscope.sampling.process import Schedule
+from gradscope.sampling.process import Schedule, learns_variance
 from gradscope.sampling.sampler import GuidedSampler, sample_seeds
 from gradscope.stabilizers import Stabilizer
 from gradscope.store import Grid, Schema
@@ -40,6 +43,7 @@ class Run:
     device: torch.device
     denoiser: Denoiser
     guides: dict[str, Guide]
+    method: Method
     stabilizers: dict[str, Stabilizer]
     probes: tuple[Probe, ...]
     references: dict[str, Classifier]
@@ -60,10 +64,17 @@ class Run:
         return named or tuple(str(k) for k in range(classifiers[0].num_classes if classifiers else 0))
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of what guides and the judge see."""
+        return image_shape(self.denoiser, self.device)
+
+    @property
     def models(self) -> dict[str, nn.Module]:
         """Every model, by its configuration key."""
         guides = {f"classifiers.{name}": guide.module for name, guide in self.guides.items()}
-        return {"denoiser": self.denoiser.unet} | guides | {k: c.module for k, c in self.references.items()}
+        decoder = {} if self.denoiser.decoder is None else {"decoder": self.denoiser.decoder}
+        own = {"denoiser": self.denoiser.unet} | decoder
+        return own | guides | {k: c.module for k, c in self.references.items()}
 
     @property
     def schema(self) -> Schema:
@@ -96,10 +107,31 @@ class Run:
             interval=None if settings.interval is None else (settings.interval[0], settings.interval[1]),
             smoothgrad=None if settings.smoothgrad is None else SmoothGrad(**dict(settings.smoothgrad)),
             timestep_at_x0=settings.timestep_at_x0,
+            method=self.method,
         )
-        stabilizer = self.stabilizers[self.grid.stabilizer[cell[2]]]
-        autocast = execution.autocast(self.config.execution)
-        return GuidedSampler(self.denoiser.unet, self.denoiser.scheduler, guidance, stabilizer, autocast)
+        sampling = self.config.sampling
+        return GuidedSampler(
+            self.denoiser.unet,
+            self.denoiser.scheduler,
+            guidance,
+            self.stabilizers[self.grid.stabilizer[cell[2]]],
+            execution.autocast(self.config.execution),
+            condition_of(sampling),
+            sampling.eta,
+            sampling.use_clipped_model_output,
+            self.denoiser.decoder,
+        )
+
+
+def condition_of(sampling: SamplingConfig) -> Condition:
+    """What the configuration tells a class-conditional denoiser."""
+    return Condition(sampling.condition, sampling.null_label, sampling.classifier_free_scale)
+
+
+def image_shape(denoiser: Denoiser, device: torch.device) -> tuple[int, ...]:
+    """Shape of what guides and the judge see: a sample, or a decoded one."""
+    shape = sample_shape(denoiser.unet)
+    return shape if denoiser.decoder is None else shape_of_images(denoiser.decoder, shape, device)
 
 
 def moved(config: RunConfig, path: str) -> RunConfig:
@@ -134,23 +166,25 @@ def prepare(
     if not resume:
         refuse_path(config.recording.path, overwrite)
     stabilizers = {name: load_stabilizer(name, settings) for name, settings in config.stabilizers.items()}
+    method = load_method(config.guidance.method)
     torch_device = set_device(device)
     denoiser = load_denoiser(config.denoiser, torch_device)
-    refuse_conditional(denoiser.unet)
-    scheduler = SCHEDULERS[config.sampling.scheduler].from_config(denoiser.scheduler.config)
-    denoiser = replace(denoiser, scheduler=scheduler)
-    shape = image_shape(denoiser.unet)
+    chosen = config.sampling.scheduler
+    name, options = (chosen, {}) if isinstance(chosen, str) else next(iter(chosen.items()))
+    denoiser = replace(denoiser, scheduler=make_scheduler(name, options, denoiser.scheduler))
+    refuse_unfit(denoiser.unet, condition_of(config.sampling), learns_variance(denoiser.scheduler))
+    shape = image_shape(denoiser, torch_device)
     guides = {
         name: load_guide(spec, f"classifiers.{name}", shape, torch_device) for name, spec in config.classifiers.items()
     }
     probes, references = _load_probes(config, denoiser, guides, torch_device)
     classifiers = classifiers_of(guides)
     check_classes(classifiers | references)
-    grid = _grid(config, denoiser, next((c.num_classes for c in classifiers.values()), None))
+    grid = _grid(config, denoiser, method, next((c.num_classes for c in classifiers.values()), None))
     codec = "none" if config.recording.codec == "auto" else config.recording.codec
     execution.set_up(config.execution, denoiser.unet, [c.module for c in classifiers.values()])
     probes = with_finite_fraction(probes)
-    run = Run(config, torch_device, denoiser, guides, stabilizers, probes, references, grid, codec)
+    run = Run(config, torch_device, denoiser, guides, method, stabilizers, probes, references, grid, codec)
     for cell in run.cells():
         run.sampler(cell).schedule(config.sampling.num_inference_steps)  # raises if settings do not go together
     schema = run.schema  # raises if two probes record a variable of the same name
@@ -188,7 +222,7 @@ def _load_probes(
     references: dict[str, Classifier] = {}
 
     def load_module(spec: str | TimmClassifier | ModuleClassifier, where: str) -> nn.Module:
-        references[where] = load_classifier(spec, where, image_shape(denoiser.unet), device)
+        references[where] = load_classifier(spec, where, image_shape(denoiser, device), device)
         return references[where].module
 
     probes: list[Probe] = []
@@ -202,10 +236,12 @@ def _load_probes(
     return tuple(probes), references
 
 
-def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int | None) -> Grid:
+def _grid(config: RunConfig, denoiser: Denoiser, method: Method, num_classes: int | None) -> Grid:
     """The grid; `num_classes` is None where no guide has classes."""
     sampling = config.sampling
-    schedule = Schedule(denoiser.scheduler, sampling.num_inference_steps)
+    schedule = Schedule(
+        denoiser.scheduler, sampling.num_inference_steps, sampling.eta, sampling.use_clipped_model_output
+    )
     wanted = list(range(num_classes or 1)) if sampling.labels == "cycle" else sampling.labels
     outside = [label for label in wanted if label < 0 or (num_classes is not None and label >= num_classes)]
     if outside:
@@ -221,10 +257,19 @@ def _grid(config: RunConfig, denoiser: Denoiser, num_classes: int | None) -> Gri
         guidance_scale=tuple(config.guidance.guidance_scale),
         label=np.resize(wanted, sampling.samples),
         seed=np.zeros(sampling.samples, np.int64),  # filled in last: slow for many samples
-        sample_shape=image_shape(denoiser.unet),
+        sample_shape=sample_shape(denoiser.unet),
         sample_dims=tuple(config.recording.sample_dims or ()),
         batch_size=sampling.batch_size,
+        repeats=repeats_of(method, schedule),
         timestep=times["timestep"],
         alphas_cumprod=times["alphas_cumprod"],
         sigma=times["sigma"],
+        signal=times["signal"],
+        noise=times["noise"],
     )
+
+
+def repeats_of(method: Method, schedule: Schedule) -> int:
+    """Length of the store's dimension `repeat`: 0, without one, if the method repeats no step."""
+    most = max(method.repeats(times) for times in schedule.times)
+    return most if most > 1 else 0

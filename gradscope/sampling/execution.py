@@ -1,6 +1,7 @@
 """Faster ways to run the models, and their deviation from float32 in eager mode."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,6 @@ from torch import nn
 from gradscope.config import ExecutionConfig
 from gradscope.errors import GradscopeError
 from gradscope.models.calls import frozen
-from gradscope.sampling.process import Schedule
 from gradscope.sampling.sampler import GuidedSampler
 from probes.numerics import norm
 
@@ -60,13 +60,15 @@ def deviation(sampler: GuidedSampler, labels: Sequence[int], seed: int = 0) -> D
 
     Both are evaluated on a trajectory of three steps and a few samples, taken in eager mode.
     """
-    eager = GuidedSampler(sampler.unet, sampler.scheduler, sampler.guidance, sampler.stabilizer)
-    schedule = Schedule(sampler.scheduler, _TIMESTEPS)
+    eager = copy(sampler)
+    eager.autocast = None
+    schedule = sampler.schedule(_TIMESTEPS)
     with torch.compiler.set_stance("force_eager"):
         steps = list(eager.steps(labels[:_SAMPLES], _TIMESTEPS, seed))
     gradient = pred_original_sample = 0.0
     with frozen(sampler.unet, sampler.guidance.classifier), torch.no_grad():
-        for step, times in zip(steps, schedule.times, strict=True):
+        for step in steps:
+            times = schedule.times[step.step]
             assert step.label is not None
             assert step.pred_original_sample is not None
             seeds = range(len(step.label))

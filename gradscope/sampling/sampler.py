@@ -4,41 +4,55 @@ import operator
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from gradscope.errors import GradscopeError, whole_number
-from gradscope.models.calls import frozen, output_of
-from gradscope.sampling.denoiser import image_shape, refuse_conditional
+from gradscope.models.calls import frozen
+from gradscope.models.decoder import shape_of_images
+from gradscope.sampling.denoiser import UNCONDITIONAL, Condition, denoise, refuse_unfit, sample_shape
 from gradscope.sampling.guidance.classifier import ClassifierGuidance, Evidence
-from gradscope.sampling.noise import BlockNoise
-from gradscope.sampling.process import Schedule, Times, refuse_inexact
+from gradscope.sampling.guidance.methods import renoised
+from gradscope.sampling.noise import BlockNoise, own_noise
+from gradscope.sampling.process import Schedule, Times, Walk, learns_variance, refuse_inexact, refuse_options
 from gradscope.stabilizers import Identity, Stabilizer
 from probes import GuidedStep
 from probes.numerics import unit
 
 StepHook = Callable[[GuidedStep], None]
+_RENOISED = 2**20
+"""The draw of `own_noise` that repeats a step; methods have those from 0."""
 
 
 class GuidedSampler:
-    """An unconditional diffusers U-Net, its scheduler, a guide and a stabiliser.
+    """A denoiser, its scheduler, a guide and a stabiliser.
 
     Parameters
     ----------
     unet
-        ``unet(x_t, t)`` gives a tensor like x_t, or an object that has one as ``.sample``; for example any
-        `UNet2DModel`. It gets a copy of x_t in the type of its weights.
+        ``unet(x_t, t)`` gives a tensor like x_t, or with a variance in as many further channels, or an object that has
+        one as ``.sample``; for example any `UNet2DModel`. It gets a copy of x_t in the type of its weights. Its
+        ``config`` gives the shape of a sample, as ``sample_shape``, or as ``sample_size`` and ``in_channels``.
     scheduler
-        A `DDPMScheduler`, or a `DDIMScheduler` (with eta 0).
+        A diffusers scheduler, one of `gradscope.models.schedulers.SCHEDULERS`.
     guidance, stabilizer
         See `ClassifierGuidance` and `gradscope.stabilizers`.
     autocast
         Lower precision of the U-Net by `torch.autocast`, bfloat16 or float16; None for none.
+    condition
+        What a class-conditional denoiser is told, and the scale of classifier-free guidance.
+    eta, use_clipped_model_output
+        Options of DDIM's step: the share of DDPM's noise that it adds, in [0, 1], and whether epsilon is derived from
+        the clamped x0-hat.
+    decoder
+        Maps latents to images, for a denoiser of latents: guides see the decoded x0-hat.
 
     Raises
     ------
@@ -59,25 +73,49 @@ class GuidedSampler:
         guidance: ClassifierGuidance,
         stabilizer: Stabilizer | None = None,
         autocast: torch.dtype | None = None,
+        condition: Condition = UNCONDITIONAL,
+        eta: float = 0.0,
+        use_clipped_model_output: bool = False,
+        decoder: nn.Module | None = None,
     ) -> None:
         refuse_inexact(scheduler)
-        refuse_conditional(unet)
+        refuse_options(scheduler, eta, use_clipped_model_output)
+        refuse_unfit(unet, condition, learns_variance(scheduler))
         self.unet, self.scheduler = unet, scheduler
+        self.condition, self.eta, self.use_clipped_model_output = condition, eta, use_clipped_model_output
+        self.decoder = decoder
         self.guidance = guidance
         self.stabilizer = Identity() if stabilizer is None else stabilizer
         self.autocast = autocast
         self._hooks: OrderedDict[int, StepHook] = OrderedDict()
         if guidance.weight != "one" and not isinstance(scheduler, DDPMScheduler):
-            raise GradscopeError(f"guidance.weight: {guidance.weight!r} weighs DDPM's noise; DDIM takes 'one'")
+            name = type(scheduler).__name__
+            raise GradscopeError(f"guidance.weight: {guidance.weight!r} weighs DDPM's noise; {name} takes 'one'")
+        if decoder is not None and guidance.classifier_input == "x_t":
+            raise GradscopeError(
+                "guidance.classifier_input: x_t is a noisy latent, which cannot be decoded; take x0 or x0_detached, or "
+                "leave the decoder out for a guide of noisy latents"
+            )
 
     @property
     def device(self) -> torch.device:
         return next((p.device for p in (*self.unet.parameters(), *self.unet.buffers())), torch.device("cpu"))
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channel, height, width."""
-        return image_shape(self.unet)
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of a sample: channel, height, width of an image."""
+        return sample_shape(self.unet)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of what guides see: that of a sample, or of a decoded one."""
+        if self.decoder is None:
+            return self.sample_shape
+        return shape_of_images(self.decoder, self.sample_shape, self.device)
+
+    @property
+    def _models(self) -> list[nn.Module]:
+        return [self.unet, self.guidance.classifier, *([] if self.decoder is None else [self.decoder])]
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -102,8 +140,8 @@ class GuidedSampler:
         GradscopeError
             The steps cannot be computed exactly, or the guidance's interval covers none of them.
         """
-        schedule = Schedule(self.scheduler, num_inference_steps)
-        self.guidance.check_interval(schedule)
+        schedule = Schedule(self.scheduler, num_inference_steps, self.eta, self.use_clipped_model_output)
+        self.guidance.check(schedule)
         return schedule
 
     def sample(self, labels: Iterable[int], num_inference_steps: int, seed: int = 0, first_sample: int = 0) -> Tensor:
@@ -123,7 +161,7 @@ class GuidedSampler:
         Returns
         -------
         Tensor
-            ``(n, channel, height, width)`` on the sampler's device.
+            ``(n, *sample)`` on the sampler's device, decoded if there is a decoder.
 
         Raises
         ------
@@ -139,8 +177,9 @@ class GuidedSampler:
                 last = step
                 for hook in list(self._hooks.values()):
                     hook(step)
-        assert last.prev_sample is not None
-        return last.prev_sample
+        final = last.prev_sample if last.picture is None else last.picture
+        assert final is not None
+        return final
 
     def _next(self, steps: Iterator[GuidedStep]) -> GuidedStep | None:
         """The next step, with the hooks' contexts open while it is computed; None after the last."""
@@ -160,19 +199,25 @@ class GuidedSampler:
         seeds = sample_seeds(seed, range(first_sample, first_sample + len(targets))).tolist()
         refuse_inference_tensors(self.modules)
         with (
-            BlockNoise(seeds, self.image_shape, self.device) as noise,
-            frozen(self.unet, self.guidance.classifier),
+            BlockNoise(seeds, self.sample_shape, self.device, ahead=schedule.is_ddpm) as noise,
+            frozen(*self._models),
         ):
             with torch.inference_mode(False), torch.no_grad():
                 label = torch.tensor(targets, device=self.device)
-                x_t = noise.draw() * schedule.scheduler.init_noise_sigma
+                x_t = noise.draw() * schedule.init_noise_sigma
                 state = self.stabilizer.init(x_t.double())
+            block = _Block(schedule, Walk(schedule, noise.generators, noise.draw), label, seeds, first_sample)
             for times in schedule.times:
-                with torch.inference_mode(False), torch.no_grad():
-                    step, state = self._step(x_t, label, state, times, schedule, seeds, first_sample, noise)
-                yield step
-                assert step.prev_sample is not None
-                x_t = step.prev_sample
+                count, saved = self.guidance.repeats(times), block.walk.save(x_t.shape)
+                for repeat in range(count):
+                    with torch.inference_mode(False), torch.no_grad():
+                        step, state = self._step(x_t, state, times, block, repeat)
+                    yield step
+                    assert step.prev_sample is not None
+                    x_t = step.prev_sample
+                    if repeat + 1 < count:
+                        block.walk.restore(saved, x_t.shape)
+                        x_t = renoised(x_t, times, own_noise(seeds, (times.step, repeat, _RENOISED), x_t))
 
     def evaluate(
         self,
@@ -182,41 +227,43 @@ class GuidedSampler:
         schedule: Schedule,
         seeds: Sequence[int] = (),
         first_sample: int = 0,
+        repeat: int = 0,
     ) -> Evidence:
-        """Gradient and prediction at x_t; see `ClassifierGuidance.evaluate`."""
+        """The method's vector and the prediction at x_t; see `ClassifierGuidance.evaluate`."""
 
-        def denoise(x: Tensor) -> Tensor:
+        def output(x: Tensor) -> Tensor:
+            told = label.repeat(len(x) // len(label))
             with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-                return output_of(self.unet, x, times.timestep)
+                t = schedule.model_timesteps(times, len(x), x.device)
+                given = schedule.model_input(x, times)
+                return denoise(self.unet, given, t, told, self.condition, schedule.learns_variance)
 
-        return self.guidance.evaluate(x_t, label, times, schedule, denoise, seeds, first_sample)
+        return self.guidance.evaluate(x_t, label, times, schedule, output, seeds, first_sample, repeat, self._decode())
 
-    def _step(
-        self,
-        x_t: Tensor,
-        label: Tensor,
-        state: Any,
-        times: Times,
-        schedule: Schedule,
-        seeds: list[int],
-        first_sample: int,
-        noise: BlockNoise,
-    ) -> tuple[GuidedStep, Any]:
-        evidence = self.evaluate(x_t, label, times, schedule, seeds, first_sample)
+    def _decode(self) -> Callable[[Tensor], Tensor] | None:
+        """The decoder, which computes its activations again in the backward pass instead of keeping them."""
+        if self.decoder is None:
+            return None
+        return partial(checkpoint, self.decoder, use_reentrant=False)
+
+    def _step(self, x_t: Tensor, state: Any, times: Times, block: "_Block", repeat: int) -> tuple[GuidedStep, Any]:
+        schedule, label = block.schedule, block.label
+        evidence = self.evaluate(x_t, label, times, schedule, block.seeds, block.first_sample, repeat)
         prediction = evidence.prediction
         # A gradient that is not finite must enter neither the stabiliser's state nor the sample.
         finite = torch.isfinite(evidence.gradient).flatten(1).all(dim=1)
-        rows = finite.view(-1, 1, 1, 1)
+        rows = finite.view(-1, *[1] * (x_t.ndim - 1))
         update, state = self.stabilizer.update(evidence.gradient.where(rows, 0), state)
         wide = (unit(update) if self.guidance.normalize == "l2" else update).where(rows, 0)
-        drawn = noise.draw() if schedule.adds_noise(times) else None
-        prev_sample = schedule.unguided(prediction.native, x_t, times, drawn)
-        gain = times.gain if evidence.defined else None
+        gain = times.gains[evidence.enters] if evidence.defined else None
+        amount = 0.0 if gain is None else self.guidance.amount(times, schedule.spread(prediction, times))
         direction = _narrow(wide, x_t.dtype)
-        shift = _narrow((0.0 if gain is None else self.guidance.amount(times) * gain) * wide, x_t.dtype)
+        shift = _narrow((gain or 0.0) * amount * wide, x_t.dtype)
+        prev_sample = self._moved(x_t, times, block, evidence, amount * wide, shift)
         step = GuidedStep(
             step=times.step,
             timestep=times.timestep,
+            repeat=repeat,
             x_t=x_t,
             gradient=evidence.gradient,
             label=label,
@@ -228,22 +275,51 @@ class GuidedSampler:
             update=update,
             direction=direction,
             shift=shift,
-            prev_sample=prev_sample + shift,
+            prev_sample=prev_sample,
+            picture=self._picture(prev_sample, times, schedule),
             unguided=torch.ones_like(finite) if gain is None else ~finite,
             sigma=times.sigma,
-            noise_added=times.noise_added,
+            noise_added=schedule.noise_added(prediction, times),
             alphas_cumprod=times.alphas_cumprod,
+            signal=times.level.signal,
+            noise=times.level.noise,
             num_train_timesteps=schedule.num_train_timesteps,
             backward_factor=evidence.log_factor.exp(),
             objective=evidence.objective,
         )
         return step, state
 
+    def _picture(self, prev_sample: Tensor, times: Times, schedule: Schedule) -> Tensor | None:
+        """The decoded sample after the last step."""
+        if self.decoder is None or times is not schedule.times[-1]:
+            return None
+        return self.decoder(prev_sample)
+
+    def _moved(
+        self, x_t: Tensor, times: Times, block: "_Block", evidence: Evidence, pushed: Tensor, shift: Tensor
+    ) -> Tensor:
+        """prev_sample, guided. A solver with memory must remember the guided prediction, so it steps with that."""
+        is_remembered = block.schedule.has_memory and evidence.enters in ("process", "prediction")
+        if not is_remembered or times.change is None or not bool(pushed.any()):
+            return block.walk.step(evidence.prediction, x_t, times) + shift
+        return block.walk.step(evidence.prediction, x_t, times, _narrow(times.change * pushed, x_t.dtype))
+
+
+class _Block(NamedTuple):
+    """Samples that go through the sampler together."""
+
+    schedule: Schedule
+    walk: Walk
+    label: Tensor
+    seeds: list[int]
+    first_sample: int
+
 
 def _narrow(wide: Tensor, dtype: torch.dtype) -> Tensor:
     """Convert a float64 tensor; a sample becomes zero if the new type rounds all its elements coarsely."""
     least = torch.finfo(dtype).tiny / torch.finfo(dtype).eps
-    return wide.where(wide.abs().flatten(1).amax(dim=1).view(-1, 1, 1, 1) >= least, 0).to(dtype)
+    peak = wide.abs().flatten(1).amax(dim=1).view(-1, *[1] * (wide.ndim - 1))
+    return wide.where(peak >= least, 0).to(dtype)
 
 
 def class_labels(labels: Iterable[int]) -> list[int]:

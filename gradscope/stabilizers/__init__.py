@@ -17,9 +17,8 @@ Examples
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from gradscope.errors import GradscopeError, one_of
+from gradscope.settings import make
 from gradscope.stabilizers import classifier_free
 from gradscope.stabilizers.adagrad import AdaGrad
 from gradscope.stabilizers.adam import Adam
@@ -74,7 +73,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Stabilizer:
     >>> build("slow", {"method": "ema", "beta": 0.99})
     EMA(beta=0.99, bias_correction=False)
     """
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k != "method"}
+    options = {key: value for key, value in settings.items() if key != "method"}
     method = str(settings.get("method", name))
     where = f"stabilizers.{name}"
     if method in PRESETS:
@@ -83,19 +82,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Stabilizer:
         return PRESETS[method]
     if method not in METHODS:
         raise GradscopeError(f"{where}: unknown stabilizer {method!r}; {one_of(method, [*METHODS, *PRESETS])}")
-    fields = METHODS[method].__dataclass_fields__
-    for key in options:
-        if key not in fields:
-            possible = one_of(key, fields) if fields else "it has none"
-            raise GradscopeError(f"{where}.{key}: {method} has no such setting; {possible}")
-    try:
-        return TypeAdapter(METHODS[method]).validate_python(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join([where, *map(str, first["loc"])])
-        message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
-        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-        raise GradscopeError(f"{key}: {message}{got}") from None
+    return make(METHODS[method], options, where, method)
 
 
 __all__ = [

@@ -7,13 +7,12 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from gradscope.sampling.process import Times
+from gradscope.sampling.process import Level, Times
 from gradscope.store import CELL_DIMS
 from gradscope.watching.classifier_free import Undecidable
 from gradscope.watching.context import Context
 from gradscope.watching.evaluation import Evaluation
 from gradscope.watching.growing_store import UNKNOWN_LABEL, Block, GrowingStore
-from gradscope.watching.noise_level import Level
 from gradscope.watching.process import Process
 from gradscope.watching.seen_step import Seen, seen_step
 from gradscope.watching.shift import next_samples

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradscope.sampling.process import Times
-from gradscope.watching.noise_level import Level
+from gradscope.sampling.process import Level, Times
 from gradscope.watching.process import Process
 
 

@@ -14,9 +14,9 @@ from gradscope.recording.block_recorder import Trajectory
 from gradscope.recording.measure import measured
 from gradscope.recording.provenance import origin
 from gradscope.recording.recorder import Recorder
+from gradscope.sampling.process import Level
 from gradscope.store import CELL_DIMS, Grid, set_attributes
 from gradscope.store.schema import fill_value
-from gradscope.watching.noise_level import Level
 from gradscope.watching.process import Process
 from probes import NAMED, GuidedStep, Probe
 

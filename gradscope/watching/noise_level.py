@@ -1,54 +1,12 @@
-"""The noise level of a step of any diffusers scheduler, and its predictions as epsilon and x0-hat.
+"""What any scheduler or process says of its noise level and of the denoiser's predictions."""
 
-A process is ``x_t = signal x_0 + noise epsilon``. Schedulers say it in three ways: by alphas_cumprod (DDPM, DDIM,
-PNDM), by sigma = noise / signal with x_t scaled to unit variance (DPM-Solver, UniPC, DEIS), or by sigma with signal 1
-(Euler, Heun). In flow matching signal is 1 - sigma, and the prediction is the velocity epsilon - x_0.
-"""
-
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from gradscope.errors import GradscopeError, one_of
+from gradscope.sampling.process import PREDICTIONS, Level, level_of_sigma
 
-PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
 _PRECONDITIONED = ("EDM", "Consistency", "CMStochastic", "LCM", "TCD")
-
-
-@dataclass(frozen=True)
-class Level:
-    """Noise level of one evaluation of the denoiser."""
-
-    signal: float
-    """Factor of x_0 in x_t."""
-    noise: float
-    """Factor of epsilon in x_t."""
-
-    @property
-    def alphas_cumprod(self) -> float:
-        """Share of signal, ``signal^2 / (signal^2 + noise^2)``."""
-        return self.signal**2 / (self.signal**2 + self.noise**2)
-
-    def epsilon(self, prediction: Tensor, x_t: Tensor, kind: str) -> Tensor:
-        """The predicted noise; the tensors have one shape, ``(n, *sample)``. Undefined where noise is 0."""
-        if kind == "epsilon":
-            return prediction
-        return (x_t - self.signal * self.original(prediction, x_t, kind)) / self.noise
-
-    def original(self, prediction: Tensor, x_t: Tensor, kind: str) -> Tensor:
-        """x0-hat, not clamped. An epsilon prediction does not determine it where signal is 0."""
-        match kind:
-            case "epsilon":
-                return (x_t - self.noise * prediction) / self.signal
-            case "sample":
-                return prediction
-            case "v_prediction":
-                scale = (self.signal**2 + self.noise**2) ** 0.5
-                return (self.signal * x_t / scale - self.noise * prediction) / scale
-            case "flow_prediction":  # velocity = epsilon - x_0
-                return (x_t - self.noise * prediction) / (self.signal + self.noise)
-        raise GradscopeError(f"prediction_type: got {kind!r}; {one_of(kind, PREDICTIONS)}")
 
 
 def prediction_of(scheduler: Any) -> str | None:
@@ -84,17 +42,6 @@ def time_factor(scheduler: Any) -> float:
     if not getattr(scheduler, "rescale_timesteps", False):
         return 1.0
     return 1000.0 / float(getattr(scheduler, "original_num_steps", scheduler.num_timesteps))
-
-
-def level_of_sigma(scheduler: Any, sigma: float) -> Level:
-    """The noise level for a sigma of a scheduler."""
-    config = getattr(scheduler, "config", None)
-    if "FlowMatch" in type(scheduler).__name__ or getattr(config, "use_flow_sigmas", False):
-        return Level(1 - sigma, sigma)
-    if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
-        signal = (1 + sigma**2) ** -0.5
-        return Level(signal, sigma * signal)
-    return Level(1.0, sigma)
 
 
 def level_by_input(scheduler: Any, level: Level, x_t: Tensor, scaled: Tensor) -> Level:

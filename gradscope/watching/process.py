@@ -8,9 +8,8 @@ import numpy as np
 
 from gradscope.errors import GradscopeError
 from gradscope.models.schedulers import configuration_of
-from gradscope.sampling.process import Schedule, Times
+from gradscope.sampling.process import Level, Schedule, Times, posterior_sigma
 from gradscope.watching.noise_level import (
-    Level,
     is_preconditioned,
     level_at,
     level_of_alphas,
@@ -50,7 +49,7 @@ class Process:
 
     @property
     def predicts(self) -> str | None:
-        """What the denoiser predicts, one of `noise_level.PREDICTIONS`; None if unknown."""
+        """What the denoiser predicts, one of `gradscope.sampling.process.PREDICTIONS`; None if unknown."""
         if self.prediction_type is not None:
             return self.prediction_type
         return None if is_preconditioned(self.scheduler) else prediction_of(self.scheduler)
@@ -120,10 +119,8 @@ class Process:
             following = next((other for other in levels[i + 1 :] if other != level), Level(1.0, 0.0))
             if level is None or following is None or level.noise == 0:
                 continue
-            now, before = level.alphas_cumprod, following.alphas_cumprod
-            if now < before:
-                variance = (1 - now / before) * (1 - before) / (1 - now)
-                found[i] = variance**0.5 * (following.signal**2 + following.noise**2) ** 0.5
+            if level.alphas_cumprod < following.alphas_cumprod:
+                found[i] = posterior_sigma(level, following)
         return found
 
     @property

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradscope.sampling.process import Level
 from gradscope.watching.calls import copied, tensor_of
-from gradscope.watching.noise_level import Level
 
 _PREDICTION = ("model_output", "noise_pred", "pred", "output")
 _SAMPLE = ("sample", "x_t", "x", "latents")

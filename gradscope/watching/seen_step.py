@@ -198,6 +198,8 @@ def _step(evaluation: Evaluation, context: Context, **given: Any) -> GuidedStep:
         sigma=context.sigma if times is None else times.sigma,
         noise_added=None if times is None else times.noise_added,
         alphas_cumprod=None if context.level is None else context.level.alphas_cumprod,
+        signal=None if context.level is None else context.level.signal,
+        noise=None if context.level is None else context.level.noise,
         num_train_timesteps=context.process.num_train_timesteps,
         **given,
     )

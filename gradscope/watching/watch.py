@@ -10,11 +10,11 @@ from gradscope.errors import GradscopeError, one_of, whole_number
 from gradscope.recording.load_probes import load_probes
 from gradscope.recording.make_schema import check_options
 from gradscope.recording.measure import check_probes
+from gradscope.sampling.process import PREDICTIONS
 from gradscope.store import CELL_DIMS
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath, locate
 from gradscope.watching.growing_store import GrowingStore
-from gradscope.watching.noise_level import PREDICTIONS
 from gradscope.watching.pipeline import dims_of, parts_of_pipeline
 from gradscope.watching.process import Process
 from gradscope.watching.watched import Watched

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler
 from rich.console import Console
 from scipy.stats import norm
 from small_models import LinearClassifier
@@ -311,7 +311,10 @@ def test_every_training_timestep_can_be_audited_however_the_scheduler_spaces_its
     [
         ({"timesteps": 1}, "timesteps: must be from 2 to the scheduler's 1000, got 1"),
         ({"timesteps": 1001}, "timesteps: must be from 2 to the scheduler's 1000, got 1001"),
-        ({"scheduler": EulerDiscreteScheduler()}, "scheduler: EulerDiscreteScheduler cannot be treated exactly"),
+        (
+            {"scheduler": EDMEulerScheduler()},
+            "scheduler: ddpm runs noise by alphas_cumprod, but the denoiser comes with",
+        ),
     ],
 )
 def test_what_cannot_be_audited_is_refused(classifier, images, options, message):

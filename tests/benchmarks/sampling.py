@@ -23,7 +23,7 @@ from gradscope.models.classifiers import load_classifier
 from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.recording.prepare import Run, prepare
 from gradscope.recording.recorder import Recorder
-from gradscope.sampling.denoiser import image_shape
+from gradscope.sampling.denoiser import sample_shape
 from probes import GuidedStep
 
 MODELS = {
@@ -84,7 +84,7 @@ def watched(classifier_input: str, samples: int, device: str, models: str = "shi
 def _plain_parts(samples: int, device: str, models: str) -> tuple[Denoiser, nn.Module, Tensor, Tensor]:
     where = torch.device(device)
     denoiser = load_denoiser(MODELS[models][0], where)
-    shape = image_shape(denoiser.unet)
+    shape = sample_shape(denoiser.unet)
     classifier = load_classifier(MODELS[models][1], "guide", shape, where).module
     for module in (denoiser.unet, classifier):
         module.to(memory_format=torch.contiguous_format).requires_grad_(True)

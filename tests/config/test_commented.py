@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from gradscope.config import Strict, check, load, presets
 from gradscope.config.commented import MODELS, commented, commented_preset
 from gradscope.config.reference import keys, section
+from gradscope.config.run import SchedulerName
 from gradscope.errors import GradscopeError
 
 PRESETS = [name.removesuffix(".yaml") for name in presets()]
@@ -65,10 +66,11 @@ def test_every_key_has_a_plain_description():
         assert key.path.rpartition(".")[2] != key.description.lower().rstrip(".")
 
 
+SCHEDULERS = get_args(SchedulerName)
 POSSIBLE = {
     "sampling.seed": "whole number >= 0; default: 0",
     "sampling.samples": "whole number >= 1, <= 10000000; default: 64",
-    "sampling.scheduler": "ddpm or ddim; default: ddpm",
+    "sampling.scheduler": f"{', '.join(SCHEDULERS[:-1])} or {SCHEDULERS[-1]} or mapping; default: ddpm",
     "sampling.labels": "cycle or list of whole numbers; default: cycle",
     "guidance.guidance_scale": "list of numbers; required",
     "guidance.interval": "list of 2: whole numbers or null; default: null",

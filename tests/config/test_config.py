@@ -1,5 +1,6 @@
 import copy
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from gradscope.config import (
     load,
     preset_folder,
 )
+from gradscope.config.run import SchedulerName
 from gradscope.errors import GradscopeError
 from gradscope.store.config_hash import config_hash
 
@@ -67,10 +69,16 @@ def test_defaults(file):
             "interval": None,
             "smoothgrad": None,
             "timestep_at_x0": 0,
+            "method": "classifier",
         },
         "stabilizers": {"none": {}},
         "sampling": {
             "scheduler": "ddpm",
+            "eta": 0.0,
+            "use_clipped_model_output": False,
+            "condition": "none",
+            "null_label": None,
+            "classifier_free_scale": 1.0,
             "num_inference_steps": 50,
             "samples": 64,
             "batch_size": 32,
@@ -91,9 +99,10 @@ def test_defaults(file):
     }
 
 
+SCHEDULERS = ", ".join(get_args(SchedulerName))
 UNKNOWN = [
     ({"samplin": {}}, "samplin: unknown key; did you mean 'sampling'? one of: denoiser, classifiers, judge"),
-    ({"sampling__sample": 4}, "sampling.sample: unknown key; did you mean 'samples'? one of: scheduler, num_inf"),
+    ({"sampling__sample": 4}, "sampling.sample: unknown key; did you mean 'samples'? one of: scheduler, eta, use_c"),
     ({"classifiers__a": {"timm": "x", "num_classes": 2, "chekpoint": "y"}},
      "classifiers.a.chekpoint: unknown key; did you mean 'checkpoint'? one of: timm, checkpoint, weights, num_classes"),
     ({"classifiers__a": {"module": "m:f", "takes_timestp": True}},
@@ -121,7 +130,7 @@ def test_unknown_keys_at_every_depth(changes, message):
 
 SCALE, LABELS, INPUT = "guidance__guidance_scale", "sampling__labels", "guidance__classifier_input"
 SPEC = "must be a name (zoo:SET/NAME, CARD.yaml, package.module:callable), a mapping of timm's keys, or {module: ...}"
-GUIDE = SPEC.replace(" or {module: ...}", " {module: ...}, {energy: ...} or {sum: [...]}")
+GUIDE = SPEC.replace(" or {module: ...}", " {module: ...}, {energy: ...}, {measurement: ...} or {sum: [...]}")
 PROBE = "must be a name, or a name with its options, for example {snr: {draws: 8}}"
 WRONG = [
     ("sampling__samples", "4", "sampling.samples: must be a whole number, got '4'"),
@@ -129,7 +138,7 @@ WRONG = [
     ("sampling__samples", True, "sampling.samples: must be a whole number, got True"),
     ("sampling__samples", 0, "sampling.samples: must be greater than or equal to 1, got 0"),
     ("sampling__seed", -1, "sampling.seed: must be greater than or equal to 0, got -1"),
-    ("sampling__scheduler", "dpm", "sampling.scheduler: got 'dpm'; did you mean 'ddpm'? one of: ddpm, ddim"),
+    ("sampling__scheduler", "dpm", f"sampling.scheduler: got 'dpm'; did you mean 'ddpm'? one of: {SCHEDULERS}"),
     ("sampling", 4, "sampling: must be a mapping of keys, got 4"),
     ("sampling", None, "sampling: must be a mapping of keys, got None"),
     (LABELS, "cicle", "sampling.labels: got 'cicle'; did you mean 'cycle'? one of: cycle"),
@@ -155,7 +164,7 @@ WRONG = [
         "classifiers__a",
         {"sum": [{"guide": {"sum": []}}]},
         "classifiers.a.sum.0.guide: must be a name (zoo:SET/NAME, CARD.yaml, package.module:callable), a mapping of "
-        "timm's keys, {module: ...}, or {energy: ...}, got {'sum': []}",
+        "timm's keys, {module: ...}, {energy: ...} or {measurement: ...}, got {'sum': []}",
     ),
     ("judge", {"energy": "m:f"}, f"judge: {SPEC}, got {{'energy': 'm:f'}}"),
     ("classifiers__a", {"timm": "x"}, "classifiers.a.num_classes: this key is missing"),
@@ -399,8 +408,14 @@ CHANGES = {
     "guidance__interval": [0, 999],
     "guidance__smoothgrad": {"samples": 4, "std": 0.1},
     "guidance__timestep_at_x0": 20,
+    "guidance__method": {"lgd": {"draws": 2}},
     "stabilizers": {"none": {}, "adam": {}},
     "sampling__scheduler": "ddim",
+    "sampling__eta": 0.5,
+    "sampling__use_clipped_model_output": True,
+    "sampling__condition": "label",
+    "sampling__null_label": 3,
+    "sampling__classifier_free_scale": 2.0,
     "sampling__num_inference_steps": 51,
     "sampling__samples": 65,
     "sampling__batch_size": 31,

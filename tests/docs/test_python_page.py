@@ -7,7 +7,15 @@ from documentation import ROOT
 
 import gradscope
 from gradscope.cli import record_workflow
-from gradscope.config import DataConfig, EnergyGuide, ModuleClassifier, RunConfig, SumGuide, TimmClassifier
+from gradscope.config import (
+    DataConfig,
+    EnergyGuide,
+    MeasurementGuide,
+    ModuleClassifier,
+    RunConfig,
+    SumGuide,
+    TimmClassifier,
+)
 from gradscope.config.reference import keys
 from gradscope.recording.from_python import GridRecorder, SamplerRecorder
 
@@ -15,13 +23,14 @@ PAGE = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
 CALLS = {
     "ClassifierGuidance": gradscope.ClassifierGuidance,
     "Energy": gradscope.Energy,
+    "Measurement": gradscope.Measurement,
     "WeightedSum": gradscope.WeightedSum,
     "GuidedSampler": gradscope.GuidedSampler,
     "record": gradscope.record,
     "sample": SamplerRecorder.sample,
     "evaluate": gradscope.evaluate,
 }
-SECTIONS = (TimmClassifier, ModuleClassifier, EnergyGuide, SumGuide, DataConfig)
+SECTIONS = (TimmClassifier, ModuleClassifier, EnergyGuide, MeasurementGuide, SumGuide, DataConfig)
 """Sections that several keys have; each has a table of its own."""
 
 

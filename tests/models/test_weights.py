@@ -212,6 +212,7 @@ def test_one_module_alone_imports_code_that_a_configuration_names():
         "gradscope/models/diffusion.py",
         "gradscope/recording/load_probes.py",
         "gradscope/recording/load_guides.py",
+        "gradscope/recording/load_methods.py",
         "gradscope/recording/load_stabilizers.py",
         "gradscope/recording/rehearsal.py",
         "gradscope/sampling/guidance/energy.py",  # its `failure`

@@ -161,13 +161,13 @@ def test_only_x0_builds_a_graph_through_the_denoiser(schedule, x_t, classifier, 
 
 def test_amount_is_scale_times_weight_inside_the_interval(schedule, classifier):
     times = schedule.times[3]
-    for weight, expected in {"one": 1, "sigma": times.sigma, "variance": times.sigma**2}.items():
+    for weight, expected in {"one": 1, "sigma": 0.3, "variance": 0.09}.items():
         guidance = ClassifierGuidance(classifier, guidance_scale=0.3, weight=weight)
-        assert guidance.amount(times) == pytest.approx(0.3 * expected)
+        assert guidance.amount(times, 0.3) == pytest.approx(0.3 * expected)
     t = times.timestep
-    assert ClassifierGuidance(classifier, interval=(t, t + 1)).amount(times) == 1
-    assert ClassifierGuidance(classifier, interval=(0, t)).amount(times) == 0
-    assert ClassifierGuidance(classifier, interval=(t + 1, 1000)).amount(times) == 0
+    assert ClassifierGuidance(classifier, interval=(t, t + 1)).amount(times, 0.3) == 1
+    assert ClassifierGuidance(classifier, interval=(0, t)).amount(times, 0.3) == 0
+    assert ClassifierGuidance(classifier, interval=(t + 1, 1000)).amount(times, 0.3) == 0
 
 
 def test_unknown_choices_say_what_is_possible(classifier):

@@ -1,13 +1,20 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, LCMScheduler, TCDScheduler
 
 from gradscope.errors import GradscopeError
 from gradscope.models.schedulers import configuration_of
-from gradscope.sampling.process import VARIANCE_TYPES, Schedule, ddim_gain
+from gradscope.sampling.process import VARIANCE_TYPES, Schedule, Walk
 
+FIXED = [kind for kind in VARIANCE_TYPES if kind.startswith("fixed")]
 SPACINGS = ["leading", "trailing", "linspace"]
+
+
+def step(schedule, native, x_t, times, generator):
+    """One step without a change, with the generator's noise."""
+    walk = Walk(schedule, [generator] * len(x_t), lambda: torch.randn(x_t.shape, generator=generator))
+    return walk.step(schedule.predict(native, x_t, times), x_t, times)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -18,8 +25,7 @@ def test_sigma_is_the_standard_deviation_of_the_step(spacing, variance_type):
     schedule = Schedule(scheduler, 20)
     x_t, epsilon = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
     for times in schedule.times[:-1:5]:
-        noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        spread = schedule.unguided(epsilon, x_t, times, noise).std()
+        spread = step(schedule, epsilon, x_t, times, torch.Generator().manual_seed(0)).std()
         assert float(spread) == pytest.approx(times.sigma_step, rel=0.03)
         if variance_type == "fixed_small":
             assert times.sigma == times.sigma_step
@@ -55,7 +61,7 @@ def test_prediction_agrees_with_the_scheduler_and_inverts_the_forward_process(ki
         torch.testing.assert_close(prediction.pred_original_sample, stepped.pred_original_sample, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("variance_type", VARIANCE_TYPES)
+@pytest.mark.parametrize("variance_type", FIXED)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize(("spacing", "steps", "clip_sample"), [("leading", 50, True), ("trailing", 7, False)])
 def test_unguided_step_is_the_schedulers_to_the_bit(variance_type, prediction_type, spacing, steps, clip_sample):
@@ -72,10 +78,8 @@ def test_unguided_step_is_the_schedulers_to_the_bit(variance_type, prediction_ty
     for times in schedule.times:
         native, x_t = torch.randn(2, 2, 3, 8, 8).unbind()
         theirs = scheduler.step(native, times.timestep, x_t, generator=torch.Generator().manual_seed(times.step))
-        noise = None
-        if schedule.adds_noise(times):
-            noise = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(times.step))
-        assert torch.equal(schedule.unguided(native, x_t, times, noise), theirs.prev_sample)
+        ours = step(schedule, native, x_t, times, torch.Generator().manual_seed(times.step))
+        assert torch.equal(ours, theirs.prev_sample)
 
 
 @pytest.mark.parametrize(("spacing", "steps"), [("leading", 10), ("trailing", 7), ("linspace", 30)])
@@ -93,22 +97,28 @@ def test_ddims_gain_is_the_published_change_of_epsilon(spacing, steps, beta_sche
         a, before = float(scheduler.alphas_cumprod[t]), t - 1000 // steps
         b = float(scheduler.alphas_cumprod[before] if before >= 0 else scheduler.final_alpha_cumprod)
 
-        def step(e, a=a, b=b):
+        def published(e, a=a, b=b):
             return b**0.5 * (x_t - (1 - a) ** 0.5 * e) / a**0.5 + (1 - b) ** 0.5 * e
 
-        shift = step(epsilon - (1 - a) ** 0.5 * amount) - step(epsilon)
-        np.testing.assert_allclose(times.gain * amount, shift, rtol=1e-9, atol=1e-12 * abs(x_t).max() / a**0.5)
-        assert times.gain > 0
+        shift = published(epsilon - (1 - a) ** 0.5 * amount) - published(epsilon)
+        np.testing.assert_allclose(
+            times.gains["process"] * amount, shift, rtol=1e-6, atol=1e-12 * abs(x_t).max() / a**0.5
+        )
+        assert times.gains["process"] > 0
         assert times.noise_added == 0
 
 
-def test_the_gain_with_noise_leaves_less_for_epsilon():
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_the_gain_with_noise_leaves_less_for_epsilon(eta):
     """With eta the direction to x_t has sqrt(1 - b - sigma^2) for sqrt(1 - b)."""
-    a, b, sigma = 0.3, 0.5, 0.4
-    expected = b**0.5 * (1 - a) / a**0.5 - ((1 - b - sigma**2) * (1 - a)) ** 0.5
-    assert ddim_gain(a, b, sigma) == pytest.approx(expected)
-    assert ddim_gain(a, b, sigma) > ddim_gain(a, b) > 0
-    assert ddim_gain(0.0, b) is None
+    scheduler = DDIMScheduler()
+    with_noise, without = Schedule(scheduler, 10, eta=eta), Schedule(scheduler, 10)
+    for times, plain in zip(with_noise.times[:-1], without.times, strict=False):
+        a, b, sigma = times.alphas_cumprod, times.following.alphas_cumprod, eta * times.sigma
+        expected = b**0.5 * (1 - a) / a**0.5 - ((1 - b - sigma**2) * (1 - a)) ** 0.5
+        assert times.gains["process"] == pytest.approx(expected, rel=1e-4)
+        assert times.gains["process"] > plain.gains["process"] > 0
+        assert times.noise_added == pytest.approx(sigma, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", [DDPMScheduler, DDIMScheduler])
@@ -157,11 +167,11 @@ class Changed(DDPMScheduler):
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (PNDMScheduler(), "PNDMScheduler cannot be treated exactly; one of: DDPMScheduler, DDIMScheduler"),
-        (EulerDiscreteScheduler(), "EulerDiscreteScheduler cannot be treated exactly"),
+        (TCDScheduler(), "TCDScheduler cannot be treated exactly; one of: DDPMScheduler, DDIMScheduler"),
+        (LCMScheduler(), "LCMScheduler cannot be treated exactly"),
         (Changed(), "Changed changes DDPMScheduler's step"),
         (DDPMScheduler(thresholding=True), "thresholding"),
-        (DDPMScheduler(variance_type="learned_range"), "learned_range"),
+        (DDPMScheduler(variance_type="fixed_large_log"), "fixed_large_log"),
     ],
 )
 def test_what_is_not_exact_is_refused_by_name(scheduler, message):
@@ -189,19 +199,18 @@ def test_at_signal_0_x0_hat_is_what_the_scheduler_says(kind, prediction_type):
     first = schedule.times[0]
     assert first.alphas_cumprod == 0
     torch.manual_seed(0)
-    x_t, native, noise = torch.randn(3, 2, 3, 8, 8).unbind()
+    x_t, native = torch.randn(2, 2, 3, 8, 8).unbind()
     prediction = schedule.predict(native, x_t, first)
     assert torch.equal(prediction.pred_original_sample, -native if prediction_type == "v_prediction" else native)
     assert torch.equal(prediction.model_output, x_t)
-    assert (first.gain is None) == (kind is DDIMScheduler)
+    assert (first.gains["process"] is None) == (kind is DDIMScheduler)
     scheduler.set_timesteps(50)
     options = {"generator": torch.Generator().manual_seed(1)} if kind is DDPMScheduler else {}
-    drawn = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(1)) if options else None
     theirs = scheduler.step(native, 999, x_t, **options).prev_sample
-    assert torch.equal(schedule.unguided(native, x_t, first, drawn), theirs)
+    assert torch.equal(step(schedule, native, x_t, first, torch.Generator().manual_seed(1)), theirs)
 
 
-@pytest.mark.parametrize("variance_type", VARIANCE_TYPES)
+@pytest.mark.parametrize("variance_type", FIXED)
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_noise_added_is_the_spread_of_the_schedulers_own_steps(variance_type, spacing):
     scheduler = DDPMScheduler(variance_type=variance_type, timestep_spacing=spacing, clip_sample=False)

@@ -245,9 +245,9 @@ def test_unet_that_cannot_be_guided_is_refused_by_name(scheduler, classifier):
     }
     with pytest.raises(GradscopeError, match="UNet2DModel is class-conditional"):
         sampler(UNet2DModel(num_class_embeds=4, **options), scheduler, classifier)
-    with pytest.raises(GradscopeError, match="3 input and 6 output channels; learned variances"):
-        sampler(UNet2DModel(out_channels=6, **options), scheduler, classifier)
-    with pytest.raises(GradscopeError, match="Conv2d lacks its image size"):
+    with pytest.raises(GradscopeError, match="3 input and 5 output channels; it must give as many, or twice as many"):
+        sampler(UNet2DModel(out_channels=5, **options), scheduler, classifier)
+    with pytest.raises(GradscopeError, match="Conv2d lacks the shape of its samples"):
         sampler(nn.Conv2d(3, 3, 1), scheduler, classifier).sample([0], 2)
 
 
@@ -258,5 +258,5 @@ def test_labels_out_of_range_are_refused(unet, scheduler, classifier, labels, go
 
 
 def test_ddim_takes_no_weight_of_noise(unet, classifier):
-    with pytest.raises(GradscopeError, match="weight: 'variance' weighs DDPM's noise; DDIM takes 'one'"):
+    with pytest.raises(GradscopeError, match="weight: 'variance' weighs DDPM's noise; DDIMScheduler takes 'one'"):
         sampler(unet, DDIMScheduler(), classifier, weight="variance")

@@ -14,7 +14,7 @@ With `SmoothGrad` the gradient at the classifier's input is a mean over noised i
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from numbers import Real
 from typing import Any, get_args
@@ -23,15 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import gradscope.sampling.guidance.objectives as objectives
 from gradscope.config import ClassifierInput, Normalize, Objective, Weight
 from gradscope.errors import GradscopeError, one_of, whole_number
 from gradscope.models.logits import timed
-from gradscope.sampling.guidance.guides import Look, ask, needs_x_0, without_logits
+from gradscope.sampling.guidance.guides import needs_x_0, without_logits
+from gradscope.sampling.guidance.methods import ClassifierGradient, Method, SmoothedGradient
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
-from gradscope.sampling.process import Prediction, Schedule, Times
+from gradscope.sampling.guidance.view import View, pull
+from gradscope.sampling.process import Entry, Prediction, Schedule, Times
 
 Denoise = Callable[[Tensor], Tensor]
+"""Output of the denoiser for noisy samples, any number of times those of the step."""
+Decode = Callable[[Tensor], Tensor]
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -40,8 +43,8 @@ class Evidence:
     """Gradient and predictions at one x_t."""
 
     gradient: Tensor
-    """Gradient of the objective with respect to x_t, ``(n, channel, height, width)``. It is float64, since the gradient
-    of a saturated guide lies below float32's range."""
+    """The method's vector: for most the gradient of the objective with respect to x_t, ``(n, *sample)``. It is float64,
+    since the gradient of a saturated guide lies below float32's range."""
     logits: Tensor | None
     """Logits ``(n, classes)`` of the input without SmoothGrad's noise; None for an energy and for a sum."""
     energy: Tensor
@@ -51,8 +54,10 @@ class Evidence:
     """The objective as a function of x_t and labels; see `GuidedStep.objective`."""
     log_factor: Tensor
     """Logarithm of the factor between the models' own gradients and `gradient`, ``(n,)``, float64; see `objectives`."""
+    enters: Entry = "process"
+    """How the vector enters the step."""
     defined: bool = True
-    """False for x0_detached at signal 0, where 1 / sqrt(alphas_cumprod) is infinite; the gradient is then 0."""
+    """False for x0_detached at signal 0, where 1 / sqrt(alphas_cumprod) is infinite; the vector is then 0."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class ClassifierGuidance:
     `probes.timed.takes_timestep`."""
     timestep_at_x0: int = 0
     """Timestep at which a noise-aware classifier is asked about x0-hat, at least 0."""
+    method: Method = ClassifierGradient()
+    """How the guide becomes a vector that shifts a step, see `gradscope.methods`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.classifier, nn.Module):
@@ -102,6 +109,7 @@ class ClassifierGuidance:
             raise GradscopeError(f"guidance.takes_timestep: concerns a classifier, but the guide is {kind}")
         if self.smoothgrad is not None and needs_x_0(self.classifier):
             raise GradscopeError("guidance.smoothgrad: adds noise to the input of a classifier, which an energy lacks")
+        self._check_method()
         choices: dict[str, Any] = {
             "classifier_input": ClassifierInput,
             "objective": Objective,
@@ -128,10 +136,26 @@ class ClassifierGuidance:
                 f"guidance.interval: must be two timesteps, first <= t < end, or None; got {interval!r}"
             )
 
+    def _check_method(self) -> None:
+        if not isinstance(self.method, Method):
+            raise GradscopeError(f"guidance.method: takes a gradscope.methods.Method, got {self.method!r:.80}")
+        name = type(self.method).__name__
+        if self.smoothgrad is not None and not isinstance(self.method, ClassifierGradient):
+            raise GradscopeError(f"guidance.smoothgrad: belongs to the method classifier, the method is {name}")
+        if self.classifier_input not in self.method.inputs and self.classifier_input in get_args(ClassifierInput):
+            raise GradscopeError(
+                f"guidance.classifier_input: {name} is not defined at {self.classifier_input!r}; "
+                f"{one_of(self.classifier_input, self.method.inputs)}"
+            )
+
     @cached_property
     def _guide(self) -> nn.Module:
         """The guide in the form that `ask` takes."""
         return timed(self.classifier, self.takes_timestep)
+
+    @cached_property
+    def _method(self) -> Method:
+        return self.method if self.smoothgrad is None else SmoothedGradient(self.smoothgrad)
 
     def evaluate(
         self,
@@ -142,13 +166,15 @@ class ClassifierGuidance:
         denoise: Denoise,
         seeds: Sequence[int] = (),
         first_sample: int = 0,
+        repeat: int = 0,
+        decode: Decode | None = None,
     ) -> Evidence:
-        """Gradient and prediction at x_t, with one pass of the U-Net.
+        """The method's vector and the prediction at x_t, with one pass of the denoiser.
 
         Parameters
         ----------
         x_t
-            Noisy samples, ``(n, channel, height, width)``.
+            Noisy samples, ``(n, *sample)``.
         label
             Target classes, ``(n,)``, int64.
         times, schedule
@@ -156,18 +182,22 @@ class ClassifierGuidance:
         denoise
             The denoiser's output at this timestep, for any number of samples.
         seeds
-            Seeds of SmoothGrad's noise, one per sample.
+            Seeds of the method's own noise, one per sample.
         first_sample
             Number of the first sample in the run, which chooses the targets of an `Energy`.
+        repeat
+            Number of this step's repetition.
+        decode
+            Maps a latent x0-hat to the images that guides see; None: guides see x0-hat itself.
 
         Raises
         ------
         GradscopeError
-            Guide and images or labels do not fit each other, or an output has no graph to differentiate.
+            Guide and samples or labels do not fit each other, or an output has no graph to differentiate.
         """
         x = x_t.detach().requires_grad_()
         samples = range(first_sample, first_sample + len(x))
-        defined = self.classifier_input != "x0_detached" or times.alphas_cumprod > 0
+        defined = self.classifier_input != "x0_detached" or times.level.signal > 0
         with torch.enable_grad():
             prediction = self._predict(x, times, schedule, denoise)
             if self.classifier_input == "x0" and not prediction.native.requires_grad:
@@ -175,65 +205,73 @@ class ClassifierGuidance:
                     "guidance.classifier_input: x0 is differentiated through the denoiser, but its output has no "
                     "graph: does it run under torch.no_grad or inference_mode, or detach? Otherwise take x0_detached"
                 )
-            look = self._look(x, prediction, times, schedule, samples)
-            with torch.set_grad_enabled(self.smoothgrad is None and defined):
-                scores, logits = ask(self._guide, look._replace(is_first=times.step == 0), label, self.objective)
-            log_factor = scores.log_factor
-            if not defined:
-                gradient = torch.zeros_like(x, requires_grad=False)
-            elif self.smoothgrad is None:
-                gradient = objectives.slope(scores.value, x)
+            make = partial(self._view, times=times, schedule=schedule, samples=samples, decode=decode)
+            view = replace(make(x, label, prediction), seeds=seeds, repeat=repeat)
+            if defined:
+                found = self._method.pull(view)
             else:
-                at_seen, log_factor = self.smoothgrad.gradient(
-                    lambda c: ask(self._guide, look._replace(seen=c), label, self.objective).scores,
-                    look.seen,
-                    seeds,
-                    times.step,
-                )
-                (gradient,) = torch.autograd.grad(look.seen, x, at_seen)
-            gradient = objectives.scaled(gradient, log_factor)
-        prediction = Prediction(
-            prediction.native.detach(), prediction.model_output.detach(), prediction.pred_original_sample.detach()
-        )
-        objective = partial(self._objective, times=times, schedule=schedule, denoise=denoise, samples=samples)
+                with torch.no_grad():
+                    found = pull(torch.zeros_like(x, dtype=torch.float64, requires_grad=False), view.ask())
+        logits, scores = found.answer.logits, found.answer.scores
         return Evidence(
-            gradient,
+            found.vector.detach(),
             None if logits is None else logits.detach(),
             scores.objective.detach(),
-            prediction,
-            objective,
-            log_factor,
+            prediction.detached(),
+            partial(self._objective, times=times, schedule=schedule, denoise=denoise, make=make),
+            found.log_factor,
+            self._method.enters,
             defined,
         )
 
     def _objective(
-        self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise, samples: range
+        self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise, make: Callable[..., View]
     ) -> Tensor:
         """See `GuidedStep.objective`."""
-        # A classifier of x_t needs no prediction, so the U-Net does not run.
+        # A classifier of x_t needs no prediction, so the denoiser does not run.
         is_needed = self.classifier_input != "x_t" or needs_x_0(self._guide)
         prediction = self._predict(x, times, schedule, denoise) if is_needed else None
-        look = self._look(x, prediction, times, schedule, samples)
-        return ask(self._guide, look, label, self.objective).scores.objective
+        return make(x, label, prediction).ask().scores.objective
 
     def _predict(self, x: Tensor, times: Times, schedule: Schedule, denoise: Denoise) -> Prediction:
-        """The denoiser's prediction at x; only x0 needs a graph through the U-Net."""
+        """The denoiser's prediction at x; only x0 needs a graph through it."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.classifier_input == "x0"):
             return schedule.predict(denoise(x), x, times)
 
-    def _look(self, x: Tensor, prediction: Prediction | None, times: Times, schedule: Schedule, samples: range) -> Look:
-        """What the guide sees, differentiable in x as `classifier_input` says."""
-        x_0 = None if prediction is None else prediction.pred_original_sample
-        if prediction is not None and self.classifier_input == "x0_detached" and times.alphas_cumprod > 0:
-            x_0 = schedule.original_sample(x, prediction.model_output, times)
-        seen = x if x_0 is None or self.classifier_input == "x_t" else x_0
-        return Look(x, times.timestep, x_0, seen, self._timestep(times), samples)
+    def _view(
+        self,
+        x: Tensor,
+        label: Tensor,
+        prediction: Prediction | None,
+        times: Times,
+        schedule: Schedule,
+        samples: range,
+        decode: Decode | None,
+    ) -> View:
+        return View(
+            x_t=x,
+            prediction=prediction,
+            label=label,
+            times=times,
+            schedule=schedule,
+            guide=self._guide,
+            given=self.classifier_input,
+            objective=self.objective,
+            samples=samples,
+            timestep_at_x0=self.timestep_at_x0,
+            decode=decode,
+        )
 
-    def _timestep(self, times: Times) -> float:
-        """The timestep of the classifier's input."""
-        return times.timestep if self.classifier_input == "x_t" else self.timestep_at_x0
+    def repeats(self, times: Times) -> int:
+        """How often a step is taken."""
+        return self._method.repeats(times)
 
-    def check_interval(self, schedule: Schedule) -> None:
+    def check(self, schedule: Schedule) -> None:
+        """Raise GradscopeError if the interval covers no timestep, or the method is not defined on the schedule."""
+        self._method.check(schedule)
+        self._check_interval(schedule)
+
+    def _check_interval(self, schedule: Schedule) -> None:
         """Raise GradscopeError if the interval covers none of the schedule's timesteps."""
         if self.interval is not None and not any(self._acts(times) for times in schedule.times):
             first, last = schedule.times[0].timestep, schedule.times[-1].timestep
@@ -245,13 +283,17 @@ class ClassifierGuidance:
     def _acts(self, times: Times) -> bool:
         return self.interval is None or self.interval[0] <= times.timestep < self.interval[1]
 
-    def amount(self, times: Times) -> float:
-        """``guidance_scale * weight_t``; 0 outside the interval."""
+    def amount(self, times: Times, spread: float | Tensor) -> float | Tensor:
+        """``guidance_scale * weight_t``; 0 outside the interval.
+
+        Parameters
+        ----------
+        times
+            The step.
+        spread
+            Standard deviation of DDPM's noise, one number or one per element, ``(n, *sample)``.
+        """
         if not self._acts(times):
             return 0.0
-        weights: dict[Weight, float] = {
-            "one": 1.0,
-            "sigma": times.sigma_step,
-            "variance": times.sigma_step**2,
-        }
-        return self.guidance_scale * weights[self.weight]
+        weight = {"one": 1.0, "sigma": spread, "variance": spread**2}[self.weight]
+        return self.guidance_scale * weight

@@ -7,6 +7,7 @@ target's component is 1.6e-17, but 0 in float32. The gradient of the margin is o
 differentiate the margin, and the factor, one number per sample, is applied afterwards in float64.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -62,6 +63,17 @@ def weighted(weights: Tensor, terms: Sequence[Scores]) -> Scores:
     value = sum(share * term.value for share, term in zip(shares, terms, strict=True))
     objective = sum(weight * term.objective for weight, term in zip(weights, terms, strict=True))
     return Scores(value, log_factor, objective)
+
+
+def log_mean_exp(terms: Sequence[Scores]) -> Scores:
+    """The scores of ``log 1/K sum_k exp(objective_k)``."""
+    objectives = torch.stack([term.objective for term in terms])
+    logs = objectives.detach().log_softmax(dim=0) + torch.stack([term.log_factor for term in terms])
+    log_factor = logs.amax(dim=0)
+    shares = (logs - log_factor).exp()
+    value = sum(share * term.value for share, term in zip(shares, terms, strict=True))
+    assert isinstance(value, Tensor)
+    return Scores(value, log_factor, objectives.logsumexp(dim=0) - math.log(len(terms)))
 
 
 def slope(value: Tensor, at: Tensor) -> Tensor:

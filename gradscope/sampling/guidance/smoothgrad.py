@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gradscope.errors import GradscopeError
 from gradscope.sampling.guidance.objectives import Scores, scaled, slope
+from gradscope.sampling.noise import own_generator
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class SmoothGrad:
         log_factor : Tensor
             ``(n,)``, float64: the mean gradient is ``mean * exp(log_factor)``.
         """
-        generators = [_generator(seed, step) for seed in seeds]
+        generators = [own_generator(seed, (step,)) for seed in seeds]
         if len(generators) != len(c):
             raise ValueError(f"SmoothGrad takes one seed per sample, got {len(generators)} for {len(c)} samples")
         total = torch.zeros_like(c, dtype=torch.float64)
@@ -78,9 +78,3 @@ class SmoothGrad:
             before, largest = largest, torch.maximum(largest, log_factor)
             total = scaled(total, before - largest) + scaled(gradient, log_factor - largest)
         return (total / self.samples).to(c.dtype), largest
-
-
-def _generator(seed: int, step: int) -> torch.Generator:
-    # The spawn key separates this stream from the sampler's, which uses the seed itself.
-    (state,) = np.random.SeedSequence(int(seed), spawn_key=(step,)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))

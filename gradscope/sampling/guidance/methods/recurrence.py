@@ -1,0 +1,50 @@
+"""Recurrence ("time travel"): a step is taken several times, and noise is added between.
+
+After each but the last time, x_t is drawn again from prev_sample by the forward process, algorithm 1 of arXiv
+2302.07121 and algorithm 2 of arXiv 2303.09833, with s for the level of prev_sample::
+
+    x_t = signal_t / signal_s * prev_sample + sqrt(noise_t^2 - (signal_t / signal_s)^2 noise_s^2) * noise
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gradscope.errors import GradscopeError
+from gradscope.sampling.guidance.methods.base import Method
+from gradscope.sampling.process import Schedule, Times
+
+
+@dataclass(frozen=True)
+class Recurrent(Method):
+    """Base of methods that repeat steps."""
+
+    recurrence: int = 1
+    """How often each step is taken, at least 1."""
+    between: tuple[float, float] | None = None
+    """Timesteps ``first <= t < end`` that are repeated; None for all."""
+
+    def __post_init__(self) -> None:
+        if self.recurrence < 1:
+            raise ValueError(f"recurrence must be at least 1, got {self.recurrence}")
+        if self.between is not None and not (len(self.between) == 2 and self.between[0] < self.between[1]):
+            raise ValueError(f"between must be two timesteps, first < end, got {list(self.between)}")
+
+    def check(self, schedule: Schedule) -> None:
+        if self.recurrence > 1 and len({times.timestep for times in schedule.times}) < len(schedule.times):
+            name = type(schedule.scheduler).__name__
+            raise GradscopeError(
+                f"guidance.method: recurrence repeats a step from one timestep to the next, but {name} evaluates the "
+                "denoiser several times in a step; set recurrence: 1, or take another scheduler"
+            )
+
+    def repeats(self, times: Times) -> int:
+        inside = self.between is None or self.between[0] <= times.timestep < self.between[1]
+        return self.recurrence if inside else 1
+
+
+def renoised(prev_sample: Tensor, times: Times, noise: Tensor) -> Tensor:
+    """x_t drawn again from prev_sample, see the module; `noise` is standard normal."""
+    now, following = times.level, times.following
+    ratio = now.signal / following.signal
+    return ratio * prev_sample + max(now.noise**2 - (ratio * following.noise) ** 2, 0.0) ** 0.5 * noise

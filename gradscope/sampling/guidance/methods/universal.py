@@ -1,0 +1,52 @@
+"""Universal guidance (arXiv 2302.07121, algorithm 1): forward and backward guidance, with recurrence.
+
+Forward guidance is the gradient through the denoiser. Backward guidance ascends the guide at x0-hat alone, by `steps`
+gradient steps of size `rate` from Delta = 0, and epsilon loses ``signal / noise Delta``. Both enter the score::
+
+    v = forward grad_{x_t} E(x0-hat(x_t)) + signal_t / noise_t^2 Delta
+
+Each repetition is one forward and one backward pass of the denoiser, and ``1 + steps`` passes of the guide.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gradscope.config import ClassifierInput
+from gradscope.sampling.guidance.methods.recurrence import Recurrent
+from gradscope.sampling.guidance.view import Pull, View, leaf, pull
+from gradscope.sampling.process import Entry
+
+
+@dataclass(frozen=True)
+class Universal(Recurrent):
+    """Parameters
+    ----------
+    forward
+        Weight of forward guidance.
+    steps, rate
+        Number of steps of backward guidance, at least 0, and their size.
+    recurrence, between
+        See `FreeDoM`.
+    """
+
+    forward: float = 1.0
+    steps: int = 0
+    rate: float = 1.0
+    inputs: ClassVar[tuple[ClassifierInput, ...]] = ("x0",)
+    enters: ClassVar[Entry] = "prediction"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 0:
+            raise ValueError(f"steps must be at least 0, got {self.steps}")
+
+    def pull(self, view: View) -> Pull:
+        answer, level = view.ask(), view.times.level
+        vector = self.forward * view.gradient(answer.scores, view.x_t)
+        assert view.x_0 is not None
+        moved = view.x_0.detach()
+        for _ in range(self.steps):
+            at = leaf(moved)
+            moved = moved + self.rate * view.gradient(view.ask(at).scores, at).to(moved.dtype)
+        delta = moved.double() - view.x_0.detach().double()
+        return pull(vector + level.signal / level.noise**2 * delta, answer)

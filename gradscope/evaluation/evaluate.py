@@ -25,7 +25,7 @@ from gradscope.models.classifiers import Classifier
 from gradscope.models.weights import state_hash
 from gradscope.store import add_variables, cell_dims, open_store
 from gradscope.store.attributes import nested
-from gradscope.store.dims import recorded_steps, sample_shape
+from gradscope.store.dims import final_samples, final_shape, recorded_steps
 from gradscope.store.locations.location import Location, StorePath, locate
 
 _BATCH = 256
@@ -78,7 +78,7 @@ def _evaluate(ds: xr.Dataset, path: Location, evaluators: Evaluators, device: to
     finite, measured = np.zeros_like(finished), {}
     for cell in np.ndindex(cells):
         judges = evaluators.of_cell(str(ds["classifier"].values[cell[0]]))
-        look = _look(ds["image"][cell], finished[cell], judges, evaluators.extractor, device)
+        look = _look(final_samples(ds)[cell], finished[cell], judges, evaluators.extractor, device)
         finite[cell] = look.finite
         for name, prediction in look.predictions.items():
             seen.setdefault(name, np.full(finished.shape, -1, dtype=np.int16))[cell] = prediction
@@ -147,7 +147,7 @@ def _real(ds: xr.Dataset, evaluators: Evaluators) -> tuple[Real | None, tuple[st
     settings = evaluators.settings.evaluation
     if evaluators.extractor is None or settings.data is None or settings.extractor is None:
         return None, ("", "")
-    shape = sample_shape(ds)
+    shape = final_shape(ds)
     real = load_real(settings.data, settings.samples, ds.sizes["sample"], evaluators.extractor, shape)
     return real, distance_names(settings.extractor)
 

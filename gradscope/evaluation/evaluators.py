@@ -25,7 +25,7 @@ from gradscope.errors import GradscopeError
 from gradscope.evaluation.features import Features, load_extractor
 from gradscope.models import cards
 from gradscope.models.classifiers import Classifier, load_classifier
-from gradscope.store.dims import sample_shape
+from gradscope.store.dims import final_shape
 
 Tell = Callable[[str], object]
 _RECORDED = "the store's configuration"
@@ -81,7 +81,7 @@ def load_evaluators(ds: xr.Dataset, overrides: Sequence[str], device: torch.devi
     """
     run = recorded_run(ds)
     settings = settings_of(ds, run, {}, overrides)
-    shape = sample_shape(ds)
+    shape = final_shape(ds)
     spec, data = settings.evaluation.extractor, settings.evaluation.data
     found = Evaluators(
         settings,

@@ -27,7 +27,7 @@ from gradscope.models.weights import state_hash
 from gradscope.sampling.guidance.guides import without_logits
 from gradscope.store import open_store
 from gradscope.store.attributes import nested
-from gradscope.store.dims import sample_shape
+from gradscope.store.dims import final_shape
 from gradscope.store.locations.location import StorePath
 
 Spec = str | Mapping[str, Any]
@@ -88,7 +88,7 @@ def evaluate(
     ('classifier', 'classifier_input', 'stabilizer', 'guidance_scale')
     """
     ds = open_store(path)
-    shape = sample_shape(ds)
+    shape = final_shape(ds)
     run = recorded_run(ds)
     modules = [module for module in (*_named(guide, ds).values(), judge, extractor) if isinstance(module, nn.Module)]
     with ExitStack() as stack:

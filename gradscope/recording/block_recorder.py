@@ -175,6 +175,8 @@ class Trajectory:
         values = self._measured(step)
         if step.step == self._recorder.schema.grid.timesteps - 1 and step.prev_sample is not None:
             values["image"] = step.prev_sample
+            if step.picture is not None and "picture" in self._recorder.schema.names:
+                values["picture"] = step.picture
         self._recorder.emit(self._cell, self._first_sample, step.step, values, step.repeat)
 
     def _measured(self, step: GuidedStep) -> dict[str, Tensor]:

@@ -28,10 +28,9 @@ from gradscope.recording.recorder import Recorder
 from gradscope.recording.rehearsal import rehearsed
 from gradscope.recording.resume import resumption
 from gradscope.recording.verdicts import Verdicts
-from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.guidance.guides import classifiers_in
 from gradscope.sampling.process import Schedule
-from gradscope.sampling.sampler import class_labels, sample_seeds
+from gradscope.sampling.sampler import GuidedSampler, class_labels, sample_seeds
 from gradscope.store import Grid
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath
@@ -104,6 +103,7 @@ class CallRecorder:
         grid = self._grid(labels, base.schedule(num_inference_steps), seed, size)
         attributes = self._attributes()
         guides, options = self._rehearse(grid, num_inference_steps, seed)
+        options["picture_shape"] = None if base.decoder is None else base.image_shape
         if self._options["resume"]:
             attributes = resumption(self._path, attributes)
         with Recorder(self._path, grid, self._probes, device=base.device, attributes=attributes, **options) as recorder:
@@ -147,7 +147,7 @@ class CallRecorder:
             sampler = cells.sampler_of((i, j, 0, 0))
             step = rehearsed(sampler, self._probes, labels, num_inference_steps, seed)
             name = grid.classifier[i]
-            found = self._classifiers_of(sampler.guidance, step)
+            found = self._classifiers_of(sampler, step)
             known |= {f"classifier {name!r}{key and f', {key}'}": classifier for key, classifier in found.items()}
             guides |= {name: found[""]} if "" in found else {}
         self._check_classes(known, grid.label)
@@ -155,14 +155,15 @@ class CallRecorder:
             options["codec"] = choose_codec(step.gradient, options["dtype"])
         return guides, options
 
-    def _classifiers_of(self, guidance: ClassifierGuidance, step: GuidedStep) -> dict[str, Classifier]:
+    def _classifiers_of(self, sampler: GuidedSampler, step: GuidedStep) -> dict[str, Classifier]:
         """The classifiers in the guide that made a step, by their key below it; those in a sum are asked about it."""
-        found, names = {}, self._cells.classes
+        found, names, guidance = {}, self._cells.classes, sampler.guidance
         for key, module in classifiers_in(guidance.classifier).items():
             logits = step.logits
             if logits is None:
+                images = torch.zeros(1, *sampler.image_shape, device=step.x_t.device)
                 with frozen(module), torch.no_grad():
-                    logits = logits_of(module, step.x_t, step.timestep)
+                    logits = logits_of(module, images, step.timestep)
             asked = module if key else timed(module, guidance.takes_timestep)
             found[key] = Classifier(asked, logits.shape[1], names.get(module, self._classes) or None)
         return found
@@ -219,7 +220,8 @@ class CallRecorder:
         else:
             settings["stabilizers"] = stabilizers
         guides = {f"classifiers.{name}": guide.module for name, guide in self._cells.guides.items()}
-        models = {"denoiser": sampler.unet} | guides | self._references
+        own = {"denoiser": sampler.unet} | ({} if sampler.decoder is None else {"decoder": sampler.decoder})
+        models = own | guides | self._references
         return provenance(settings, sampler.scheduler, models, self._classes, sampler.device)
 
 

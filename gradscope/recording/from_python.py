@@ -16,6 +16,7 @@ from gradscope.recording.progress_bar import OnProgress
 from gradscope.sampling.sampler import GuidedSampler
 from gradscope.stabilizers import Identity
 from gradscope.store import open_store
+from gradscope.store.dims import final_samples
 from gradscope.store.locations.location import StorePath
 from probes import Probe
 
@@ -79,7 +80,7 @@ class SamplerRecorder(CallRecorder):
         targets = self._record(labels, num_inference_steps, seed, batch_size, keep)
         size = batch_size or len(targets)
         if missing := [first for first in range(0, len(targets), size) if first not in blocks]:
-            stored = open_store(self._path)["image"][0, 0, 0, 0]  # an interrupted call recorded them
+            stored = final_samples(open_store(self._path))[0, 0, 0, 0]  # an interrupted call recorded them
             for first in missing:
                 images = torch.from_numpy(stored[first : first + size].values)
                 blocks[first] = images.to(self._cells.sampler.device)

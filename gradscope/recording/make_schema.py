@@ -5,6 +5,7 @@ from typing import Any
 
 from gradscope.errors import GradscopeError, one_of, whole_number
 from gradscope.store import Array, Coordinate, Grid, Schema
+from gradscope.store.dims import PICTURE_DIMS
 from probes import TENSOR, FiniteFraction, Probe, Variable
 
 
@@ -21,6 +22,7 @@ def make_schema(
     tensor_every: int = 1,
     dtype: str = "float32",
     codec: Any = "none",
+    picture_shape: tuple[int, ...] | None = None,
 ) -> Schema:
     """The schema with the arrays that these probes need, and the final samples.
 
@@ -38,6 +40,8 @@ def make_schema(
         Data type of tensors: ``float32``, or ``float16`` with one binary exponent per sample and timestep.
     codec
         Compression of tensors: ``none`` or ``lz4``.
+    picture_shape
+        Channel, height and width of the decoded final samples of a latent model; None: there are none.
 
     Raises
     ------
@@ -57,6 +61,10 @@ def make_schema(
         arrays += _arrays(variable, dtype, sample)
     about = {"long_name": "final sample", "units": "1", "equation": "x_0"}
     arrays.append(Array("image", "final", about, dims=sample))
+    if picture_shape is not None:
+        decoded = {"long_name": "decoded final sample", "units": "1", "equation": "decoder(x_0)"}
+        sizes = dict(zip(PICTURE_DIMS, picture_shape, strict=True))
+        arrays.append(Array("picture", "final", decoded, dims=PICTURE_DIMS, sizes=sizes))
     return Schema(grid, tuple(arrays), tensor_samples, tensor_every, codec)
 
 

@@ -87,6 +87,7 @@ class Run:
             tensor_every=settings.tensor_every,
             dtype=settings.dtype,
             codec=self.codec,
+            picture_shape=None if self.denoiser.decoder is None else self.image_shape,
         )
         return replace(schema, sharded=locate(settings.path).path is None)
 

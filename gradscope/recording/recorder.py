@@ -49,7 +49,7 @@ class Recorder(BlockRecorder):
         Resume a store of the same grid and probes; `finished` says which blocks it has.
     stop_on_nonfinite, durable
         See `BlockRecorder`.
-    tensor_samples, tensor_every, dtype, codec
+    tensor_samples, tensor_every, dtype, codec, picture_shape
         See `make_schema`.
 
     Raises
@@ -81,11 +81,18 @@ class Recorder(BlockRecorder):
         tensor_every: int = 1,
         dtype: str = "float32",
         codec: str = "none",
+        picture_shape: tuple[int, ...] | None = None,
     ) -> None:
         check_probes(probes)
         self.location, self.probes = locate(path), with_finite_fraction(probes)
         schema = make_schema(
-            grid, self.probes, tensor_samples=tensor_samples, tensor_every=tensor_every, dtype=dtype, codec=codec
+            grid,
+            self.probes,
+            tensor_samples=tensor_samples,
+            tensor_every=tensor_every,
+            dtype=dtype,
+            codec=codec,
+            picture_shape=picture_shape,
         )
         self.schema = replace(schema, sharded=self.location.path is None)
         self._attributes, self._overwrite, self._resume = dict(attributes or {}), overwrite, resume

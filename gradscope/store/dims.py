@@ -21,7 +21,11 @@ _BY_RANK = {
 OF_TIMESTEPS = ("step", "alphas_cumprod", "sigma", "signal", "noise", "log_snr")
 OF_SAMPLES = ("label", "seed")
 COORDINATES = (*CELL_DIMS, "sample", *OF_SAMPLES, "timestep", *OF_TIMESTEPS)
-TAKEN = frozenset({*COORDINATES, REPEAT, "class", "judge_class", "bound", "replicate", "written", "image"})
+PICTURE_DIMS = ("picture_channel", "picture_height", "picture_width")
+"""Dimensions of the decoded final samples of a latent model."""
+TAKEN = frozenset(
+    {*COORDINATES, *PICTURE_DIMS, REPEAT, "class", "judge_class", "bound", "replicate", "written", "image", "picture"}
+)
 """Names that every store may have, which no dimension of a user's own can have."""
 
 
@@ -58,6 +62,17 @@ def is_tensor(ds: xr.Dataset, name: str) -> bool:
 def sample_shape(ds: xr.Dataset) -> tuple[int, ...]:
     """Shape of one sample."""
     return tuple(ds.sizes[dim] for dim in sample_dims(ds))
+
+
+def final_samples(ds: xr.Dataset) -> xr.DataArray:
+    """The final samples that classifiers and people look at: decoded where the store has pictures."""
+    return ds["picture" if "picture" in ds else "image"]
+
+
+def final_shape(ds: xr.Dataset) -> tuple[int, ...]:
+    """Shape of one of `final_samples`."""
+    final = final_samples(ds)
+    return final.shape[final.dims.index("sample") + 1 :]
 
 
 def recorded_steps(ds: xr.Dataset) -> xr.DataArray:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 
 from gradscope.errors import GradscopeError
-from gradscope.store.dims import CELL_DIMS, OF_SAMPLES, OF_TIMESTEPS, REPEAT
+from gradscope.store.dims import CELL_DIMS, OF_SAMPLES, OF_TIMESTEPS, PICTURE_DIMS, REPEAT
 from gradscope.store.untrusted.arrays import Array
 from gradscope.text import short
 from probes.catalogue import CATALOGUE
@@ -59,6 +59,7 @@ def _known(cell: _Dims, sample: _Dims, step: _Dims) -> dict[str, tuple[_Dims, _D
         **{f"{name}_exponent": (step, ("int",)) for name in _TENSORS},
         **{name: (step, kinds) for name, kinds in _SCALARS.items()},
         "image": ((*final, *sample), _FLOAT),
+        "picture": ((*final, *PICTURE_DIMS), _FLOAT),
         **{f"{name}_prediction": (final, ("int",)) for name in ("own", "judge")},
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import command_line
 import configuration
 import diagnostics
+import exactness_table
 import layout
 import mathematics
 import needs
@@ -38,6 +39,7 @@ GENERATED = {
     "commands": command_line.text,
     "configuration": configuration.text,
     "diagnostics": diagnostics.text,
+    "exactness": exactness_table.text,
     "layout": layout.text,
     "needs": needs.text,
     "presets": presets.text,

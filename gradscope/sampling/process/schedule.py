@@ -102,6 +102,7 @@ class Schedule:
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(0)
         self.num_train_timesteps: int = config.num_train_timesteps
+        self.evaluates_once = len(self.scheduler.timesteps) == num_inference_steps
         self.is_ddpm = isinstance(scheduler, DDPMScheduler)
         self.is_edm = type(scheduler).__name__.startswith("EDM")
         self.prediction_type = "flow_prediction" if is_flow(scheduler) else config.prediction_type
@@ -170,11 +171,11 @@ class Schedule:
         constants = posterior(scheduler, t, previous)
         # The scheduler clamps a variance of 0 to 1e-20, which adds no noise.
         noise_added = constants.sigma if large or variance > 0 else 0.0
-        change = level.change("sample")
+        change, of_x_0 = level.change("sample"), before**0.5 * beta / (1 - now)
         gains: dict[Entry, float | None] = {
             "process": 1.0,
-            "prediction": None if change is None else change * constants.x_0,
-            "x0": constants.x_0,
+            "prediction": None if change is None else change * of_x_0,
+            "x0": of_x_0,
             "sample": 1.0 if level.signal > 0 else None,
         }
         following = Level(before**0.5, (1 - before) ** 0.5)

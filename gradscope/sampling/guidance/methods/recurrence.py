@@ -31,7 +31,7 @@ class Recurrent(Method):
             raise ValueError(f"between must be two timesteps, first < end, got {list(self.between)}")
 
     def check(self, schedule: Schedule) -> None:
-        if self.recurrence > 1 and len({times.timestep for times in schedule.times}) < len(schedule.times):
+        if self.recurrence > 1 and not schedule.evaluates_once:
             name = type(schedule.scheduler).__name__
             raise GradscopeError(
                 f"guidance.method: recurrence repeats a step from one timestep to the next, but {name} evaluates the "

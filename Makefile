@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo bench docs test test-slow test-browser test-wheel lint format clean
+.PHONY: demo bench docs test test-gpu test-slow test-browser test-wheel lint format clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ docs: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile

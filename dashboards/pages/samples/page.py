@@ -14,6 +14,7 @@ from dashboards.data.open_run import OpenRun
 from dashboards.pages.samples.samples_table import NEEDS, sample_columns, sample_rows
 from dashboards.state import SampleFilter, State
 from dashboards.widgets.controls import NumberText, cell_select, control_id
+from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
 from dashboards.widgets.grid import Column, changed_columns, table
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajectory_state
 from dashboards.widgets.messages import dependence, empty
@@ -51,9 +52,16 @@ def layout(run: OpenRun, state: State):
             ),
             dependence(run),
             html.P(_caption(run), id="samples-caption", className="caption"),
+            how_drawn(run),
             html.Div(
                 [
-                    html.Div(_thumbnails(run, state, page), id="thumbnails", className="thumbs"),
+                    html.Div(
+                        _thumbnails(run, state, page),
+                        id="thumbnails",
+                        className="thumbs",
+                        style=tile_style(run),
+                        **kind_data(run),
+                    ),
                     table("samples-table", sample_columns(run.ds), _rows(run, state), "samples"),
                 ],
                 className="samples",

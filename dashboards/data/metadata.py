@@ -50,7 +50,7 @@ class Metadata:
         self._sample = {dim: ds.sizes[dim] for dim in own if dim in ds.sizes}
         self.kind = sample_kind(own)
         self.sample_shape = tuple(self._sample.values())
-        self.not_drawn = why_not_drawn(own, self.sample_shape)
+        self.not_drawn = why_not_drawn(ds)
         """Why there are no pictures of samples; empty if there are."""
         self.digest = hashlib.sha256(locate(path).read(ROOT) or b"").digest()
         self._group = open_arrays(path)

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import xarray as xr
+
+from gradscope.store.dims import sample_dims
 from probes.variable import IMAGE_DIMS
 
 ALONG = ("time", "horizon")
@@ -43,18 +46,17 @@ def sample_kind(dims: Sequence[str]) -> SampleKind:
     return SampleKind("unknown", dims)
 
 
-def why_not_drawn(dims: Sequence[str], sizes: Sequence[int]) -> str:
-    """Why samples with these dimensions are not drawn; empty if they are.
+def why_not_drawn(ds: xr.Dataset) -> str:
+    """Why the samples of a store are not drawn; empty if they are.
 
     Examples
     --------
-    >>> why_not_drawn(("row", "column"), (3, 4))
-    'a sample of shape 3 x 4 over row, column cannot be drawn; curves, tables and findings do not need it'
-    >>> why_not_drawn(("point", "axis"), (8, 2))
-    ''
+    >>> why_not_drawn(xr.Dataset({"image": (("row", "column"), [[0, 1]])}, attrs={"sample_dims": ["row", "column"]}))
+    'a sample of shape 1 x 2 over row, column cannot be drawn; curves, tables and findings do not need it'
     """
+    dims = sample_dims(ds)
     if sample_kind(dims).name != "unknown":
         return ""
-    shape = " x ".join(map(str, sizes))
-    what = f"a sample of shape {shape} over {', '.join(dims)}" if shape else f"a sample over {', '.join(dims)}"
-    return f"{what} cannot be drawn; curves, tables and findings do not need it"
+    shape = " x ".join(str(ds.sizes[dim]) for dim in dims if dim in ds.sizes)
+    of_shape = f" of shape {shape}" if shape else ""
+    return f"a sample{of_shape} over {', '.join(dims)} cannot be drawn; curves, tables and findings do not need it"

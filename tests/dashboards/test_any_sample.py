@@ -1,5 +1,6 @@
 """Pictures of samples that are no images: what is drawn where, read back from the pixels, against the store."""
 
+import base64
 import io
 import json
 
@@ -7,7 +8,7 @@ import any_sample
 import numpy as np
 import pytest
 from any_sample import SAMPLES, SHAPES
-from dash_client import texts
+from dash_client import ask, show, texts
 from PIL import Image
 from plotly.colors import hex_to_rgb
 
@@ -19,7 +20,9 @@ from dashboards.images.pixels import image
 from dashboards.images.tensors import MAGENTA
 from dashboards.images.tiles import Tiles
 from dashboards.images.words import caption, line_names
+from dashboards.pages.trajectory.figures import figures
 from dashboards.state import default
+from dashboards.widgets.export import Call
 from gradscope.errors import GradscopeError
 from gradscope.plots.style import PALETTE
 from gradscope.store import CELL_DIMS, open_store
@@ -63,6 +66,12 @@ def place(tile, colour):
     near = np.abs(tile - hex_to_rgb(colour)).sum(axis=-1) < 60
     rows, columns = np.nonzero(near)
     return np.array([columns.mean() + 0.5, rows.mean() + 0.5])
+
+
+def unpacked(axis, trace):
+    """Coordinates of a trace, which plotly may have packed."""
+    values = trace[axis]
+    return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]) if isinstance(values, dict) else values
 
 
 @pytest.mark.parametrize(
@@ -253,3 +262,35 @@ def test_a_canvas_cuts_off_what_lies_outside():
     pixels = canvas.pixels()
     assert (pixels[5] == 0).all()
     assert (pixels[[0, 9]] == 255).all()
+
+
+def test_the_page_of_samples_has_a_figure_of_all_points(stores):
+    run = stores("point")
+    view = {"store": run.key, "page": "samples", "url": f"samples?store={run.key}"}
+    parts = ("frame-{}.hidden", "reason-{}.children", "title-{}.children", "menu-{}.children", "{}.figure")
+    answer = ask(
+        create_app([run.path]).server.test_client(),
+        [part.format("samples-points") for part in parts],
+        [({"key": "cell", "type": "control"}, "value", "3"), ("version", "data", None)],
+        [("view", "data", view)],
+    )
+    drawn = answer["samples-points"]["figure"]["data"]
+    found = {
+        k: xy for trace in drawn for k, *xy in zip(trace["customdata"], *map(unpacked, "xy", [trace] * 2), strict=True)
+    }
+    finals = open_store(run.path)["image"].values.reshape(4, SAMPLES, 2)[3]
+    np.testing.assert_allclose([found[k] for k in range(SAMPLES)], finals)
+    csv = Call("final_points", {"cell": dict(run.cell(3))}).csv(run)
+    assert len([line for line in csv.splitlines() if not line.startswith("#")]) == 1 + SAMPLES
+    other = create_app([stores("signal").path]).server.test_client()
+    assert "samples-points" not in json.dumps(show(other, "samples"))
+
+
+def test_the_page_of_a_trajectory_has_the_path_of_a_point(stores):
+    shown = figures(stores("point"), 3, 1, [0, 3], ["gradient_norm"])
+    numbers = shown["path"].call.numbers(stores("point"))
+    rows = numbers[(numbers["classifier"] == "non_robust")]
+    expected = [stored(stores("point"), "x_t", 3, 1, step) for step in range(any_sample.TIMESTEPS)]
+    np.testing.assert_allclose(rows[["x_t_0", "x_t_1"]], expected)
+    assert "path" not in figures(stores("point"), 3, any_sample.TENSORS, [0, 3], ["gradient_norm"])
+    assert "path" not in figures(stores("cloud"), 3, 1, [0, 3], ["gradient_norm"])

@@ -38,6 +38,7 @@ class TensorReader:
 
     def finals(self, run: OpenRun, cell: int, first: int, last: int) -> Floats:
         """Final samples of a cell, ``(samples, *sample)``."""
+        check_picture((last - first + 1) * prod(run.sample_shape))
         return _ordered(run, run.chunks("image").part((*cell_index(run, cell), slice(first, last + 1))))
 
     def crowd(self, run: OpenRun, cells: Sequence[int], step: int) -> tuple[dict[str, Floats], bool]:

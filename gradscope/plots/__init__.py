@@ -16,7 +16,7 @@ from gradscope.plots.cell_pair import variable_of
 from gradscope.plots.curve_grid import curve, curve_numbers, draw_curve
 from gradscope.plots.curves import curves, curves_numbers, draw_curves
 from gradscope.plots.difference import difference, difference_numbers, draw_difference
-from gradscope.plots.final_points import draw_final_points, final_points, final_points_numbers
+from gradscope.plots.finals import draw_finals, finals, finals_numbers
 from gradscope.plots.forest import draw_forest, forest, forest_numbers
 from gradscope.plots.heatmap import draw_heatmap, draw_stability, heatmap, stability, stability_numbers
 from gradscope.plots.magnitudes import draw_magnitudes, magnitudes, magnitudes_numbers
@@ -58,7 +58,7 @@ __all__ = [
     "draw_heatmap",
     "draw_trajectories",
     "effects",
-    "final_points",
+    "finals",
     "forest",
     "heatmap",
     "magnitudes",
@@ -100,7 +100,7 @@ FIGURES: Mapping[str, Figure] = {
     "curves": Figure(curves_numbers, draw_curves, _named),
     "difference": Figure(difference_numbers, draw_difference, _named),
     "effects": Figure(compare_all, draw_effects, _always("written")),
-    "final_points": Figure(final_points_numbers, draw_final_points, _always("image")),
+    "finals": Figure(finals_numbers, draw_finals, _always("image")),
     "forest": Figure(forest_numbers, draw_forest, _always(*(quantity.variable for quantity in SCALARS.values()))),
     "magnitudes": Figure(magnitudes_numbers, draw_magnitudes, _always("gradient")),
     "pairs": Figure(pairs_numbers, draw_pairs, _named),

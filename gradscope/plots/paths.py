@@ -54,7 +54,7 @@ def paths_numbers(
     Returns
     -------
     pandas.DataFrame
-        The cell; ``timestep``; for each stored tensor and axis a column such as ``x_t_0``, of which gradients are
+        The cell; ``timestep``; for each stored tensor and its first two axes a column such as ``x_t_0``, gradients
         divided by their norm; ``gradient_norm``; ``lost``, the number of these values that are not finite.
     """
     if sample_kind(sample_dims(ds)).name != "point":
@@ -68,7 +68,7 @@ def path_table(numbers: xr.Dataset) -> pd.DataFrame:
     for i, cell in enumerate(numbers.attrs["cells"]):
         own = numbers.isel(cell=i)
         columns = {f"{name}_{axis}": own[name].values[:, axis]
-                   for name in SHOWN if name in numbers for axis in range(numbers.sizes["axis"])}  # fmt: skip
+                   for name in SHOWN if name in numbers for axis in range(min(numbers.sizes["axis"], 2))}  # fmt: skip
         norm = {"gradient_norm": own["gradient_norm"].values} if "gradient_norm" in numbers else {}
         lost = sum(own[f"{name}_lost"].values for name in SHOWN if name in numbers)
         parts.append(pd.DataFrame({**cell, "timestep": numbers["timestep"].values, **columns, **norm, "lost": lost}))

@@ -1,6 +1,7 @@
 """The stored tensors of one sample along t in several cells."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 import xarray as xr
@@ -11,9 +12,11 @@ from gradscope.errors import GradscopeError
 from gradscope.plots.cell_style import coordinates
 from gradscope.plots.figure_numbers import evenly, full_cell, sample_index
 from gradscope.plots.style import cell_name
-from gradscope.store.dims import sample_dims
+from gradscope.store.dims import sample_dims, sample_shape
 from gradscope.store.sample_kind import sample_kind, why_not_drawn
 
+_ELEMENTS = 2**26
+"""Largest number of elements that are read of one tensor."""
 SHOWN = {"x_t": "x_t", "pred_original_sample": "x0-hat", "gradient": "gradient"}
 """Tensors of a trajectory, with their labels."""
 
@@ -43,7 +46,8 @@ def stored_trajectory(
     Raises
     ------
     GradscopeError
-        Such samples cannot be drawn, or the store has none of the tensors, or not those of this sample.
+        Such samples cannot be drawn, or are too large; or the store has none of the tensors, or not those of this
+        sample.
     """
     dims = sample_dims(ds)
     names = [name for name in SHOWN if name in ds]
@@ -60,6 +64,10 @@ def stored_trajectory(
             "samples that have them"
         )
     kept = evenly(kept, steps)
+    if (elements := len(cells) * len(kept) * prod(sample_shape(ds))) > _ELEMENTS:
+        raise GradscopeError(
+            f"{elements:,} elements of each tensor, at most {_ELEMENTS:,} are read: choose fewer cells"
+        )
     over = ("cell", "timestep")
     out: dict[str, tuple] = {}
     for name in names:

@@ -280,7 +280,7 @@ def test_the_page_of_samples_has_a_figure_of_all_points(stores):
     }
     finals = open_store(run.path)["image"].values.reshape(4, SAMPLES, 2)[3]
     np.testing.assert_allclose([found[k] for k in range(SAMPLES)], finals)
-    csv = Call("final_points", {"cell": dict(run.cell(3))}).csv(run)
+    csv = Call("finals", {"cell": dict(run.cell(3))}).csv(run)
     assert len([line for line in csv.splitlines() if not line.startswith("#")]) == 1 + SAMPLES
     other = create_app([stores("signal").path]).server.test_client()
     assert "samples-points" not in json.dumps(show(other, "samples"))

@@ -100,7 +100,8 @@ def test_the_path_of_a_point_is_that_of_the_store(stores, kind):
             stored = ds[tensor].values[at][1].astype(np.float64)
             norm = np.linalg.norm(stored, axis=1, keepdims=True)
             expected = stored / norm if tensor == "gradient" else stored
-            np.testing.assert_allclose(rows[[f"{tensor}_{axis}" for axis in range(axes)]], expected, rtol=1e-5)
+            columns = [f"{tensor}_{axis}" for axis in range(min(axes, 2))]
+            np.testing.assert_allclose(rows[columns], expected[:, :2], rtol=1e-5)
         norm = np.linalg.norm(ds["gradient"].values[at][1].astype(np.float64), axis=1)
         np.testing.assert_allclose(rows["gradient_norm"], norm, rtol=1e-5)
     figure = plots.trajectories(ds, [GOOD, BAD], sample=1)
@@ -149,9 +150,9 @@ def with_verdicts(ds):
 
 
 @pytest.mark.parametrize("kind", ["point", "number", "space"])
-def test_final_points_lie_where_they_are_with_their_verdicts(stores, kind):
+def test_finals_lie_where_they_are_with_their_verdicts(stores, kind):
     ds = with_verdicts(stores(kind))
-    figure = plots.final_points(ds, BAD)
+    figure = plots.finals(ds, BAD)
     drawn = {trace.name: trace for trace in figure.data}
     samples = {
         "judge right (9)": [0, *range(4, SAMPLES)],
@@ -171,22 +172,22 @@ def test_final_points_lie_where_they_are_with_their_verdicts(stores, kind):
 
 def test_without_a_judge_the_guide_and_without_both_the_classes_are_shown(stores):
     judged = with_verdicts(stores("point"))
-    names = [trace.name for trace in plots.final_points(judged.drop_vars("judge_prediction"), BAD).data]
+    names = [trace.name for trace in plots.finals(judged.drop_vars("judge_prediction"), BAD).data]
     assert names == ["guide right (11)", "guide wrong (1)"]
-    assert [trace.name for trace in plots.final_points(stores("point"), BAD).data] == ["0 (4)", "1 (4)", "2 (4)"]
+    assert [trace.name for trace in plots.finals(stores("point"), BAD).data] == ["0 (4)", "1 (4)", "2 (4)"]
 
 
-def test_final_points_that_are_not_finite_or_not_finished(stores):
+def test_finals_that_are_not_finite_or_not_finished(stores):
     ds = stores("point").copy(deep=True)
     ds["image"][(*AT["robust"], 4, 1)] = np.nan
     ds["written"][(*AT["robust"], 5, -1)] = 0
-    figure = plots.final_points(ds, GOOD)
+    figure = plots.finals(ds, GOOD)
     assert sum(len(trace.x) for trace in figure.data) == SAMPLES - 1
     assert figure.layout.annotations[0].text == "1 sample is not finite and not drawn"
 
 
 def test_other_samples_are_refused_by_name(stores):
-    for draw in (lambda ds: plots.final_points(ds, GOOD), lambda ds: plots.paths(ds, [GOOD], 0)):
+    for draw in (lambda ds: plots.finals(ds, GOOD), lambda ds: plots.paths(ds, [GOOD], 0)):
         with pytest.raises(GradscopeError, match="only points .* a sample here is over channel, time"):
             draw(stores("signal"))
     with pytest.raises(GradscopeError, match="a sample of shape 3 x 4 over row, column cannot be drawn"):

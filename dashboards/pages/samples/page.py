@@ -125,7 +125,7 @@ def register(app: Dash, library: Library) -> None:
         run, _ = shown_state(library, view)
         if not _has_points(run):
             return unfilled()
-        return filled(_POINTS, Call("final_points", {"cell": dict(run.cell(cell))}), run, "Final samples")
+        return filled(_POINTS, Call("finals", {"cell": dict(run.cell(cell))}), run, "Final samples")
 
     @app.callback(
         Output("thumbnails", "children"),

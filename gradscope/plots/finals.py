@@ -30,7 +30,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cros
 """Symbols of classes, beside their colours."""
 
 
-def final_points(ds: xr.Dataset, cell: Mapping[str, str | float]) -> go.Figure:
+def finals(ds: xr.Dataset, cell: Mapping[str, str | float]) -> go.Figure:
     """The final samples of one cell, where a sample is a point: each at its place in the plane of its first two axes.
 
     Colours and symbols are the judge's verdicts, or those of the guide itself where there is no judge; without either,
@@ -49,11 +49,11 @@ def final_points(ds: xr.Dataset, cell: Mapping[str, str | float]) -> go.Figure:
     GradscopeError
         The samples are not points, there is no such cell, or the store has no final samples.
     """
-    return draw_final_points(final_points_numbers(ds, cell))
+    return draw_finals(finals_numbers(ds, cell))
 
 
-def final_points_numbers(ds: xr.Dataset, cell: Mapping[str, str | float]) -> pd.DataFrame:
-    """Numbers of `final_points`, with the same argument: one row per finished sample.
+def finals_numbers(ds: xr.Dataset, cell: Mapping[str, str | float]) -> pd.DataFrame:
+    """Numbers of `finals`, with the same argument: one row per finished sample.
 
     Returns
     -------
@@ -65,7 +65,8 @@ def final_points_numbers(ds: xr.Dataset, cell: Mapping[str, str | float]) -> pd.
         raise GradscopeError(f"only points lie in a plane; a sample here is over {', '.join(sample_dims(ds))}")
     require(ds, "image")
     names = [name for name in ("image", "written", "own_prediction", "judge_prediction") if name in ds]
-    own = ds[names].isel(place(ds, cell)).compute()
+    axes = ds.sizes["axis"]
+    own = ds[names].isel(place(ds, cell)).isel(axis=slice(2)).compute()
     done = finished(own)
     points = own["image"].transpose("sample", "axis").values[done].astype(np.float64)
     samples, labels = ds["sample"].values[done], ds["label"].values[done]
@@ -76,12 +77,12 @@ def final_points_numbers(ds: xr.Dataset, cell: Mapping[str, str | float]) -> pd.
     numbers = pd.DataFrame({"sample": samples, "class": targets, "right": right, "up": up})
     numbers["verdict"] = _verdicts(own, done, labels, by) if by else targets
     about = {"cell": cell_name(full_cell(ds, cell)), "by": {"judge": "judge", "own": "guide"}.get(by, "")}
-    numbers.attrs = about | {"axes": points.shape[1]}
+    numbers.attrs = about | {"axes": axes}
     return numbers
 
 
-def draw_final_points(numbers: pd.DataFrame) -> go.Figure:
-    """Draw the numbers of `final_points_numbers`."""
+def draw_finals(numbers: pd.DataFrame) -> go.Figure:
+    """Draw the numbers of `finals_numbers`."""
     about, figure = numbers.attrs, go.Figure()
     entries = _entries(numbers)
     for verdict, (symbol, colour) in entries.items():

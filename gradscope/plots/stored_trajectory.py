@@ -64,7 +64,8 @@ def stored_trajectory(
             "samples that have them"
         )
     kept = evenly(kept, steps)
-    if (elements := len(cells) * len(kept) * prod(sample_shape(ds))) > _ELEMENTS:
+    elements = len(cells) * len(kept) * prod(sample_shape(ds))
+    if elements > _ELEMENTS:
         raise GradscopeError(
             f"{elements:,} elements of each tensor, at most {_ELEMENTS:,} are read: choose fewer cells"
         )

@@ -10,7 +10,9 @@ from gradscope.analysis.missing import absent, require
 from gradscope.analysis.verdicts import class_names
 
 CURVES = tuple(f"curve-{i}" for i in range(VARIABLES_MAX))
-FIGURES = (*CURVES, "belief", "path")
+PATH = "path"
+"""Id of the figure of a point's path, which other samples lack."""
+FIGURES = (*CURVES, "belief", PATH)
 """Ids of the figures."""
 HEIGHT = 240
 """Height of a curve in pixels."""
@@ -51,7 +53,7 @@ def figures(
             "x_t from noise to the end in each cell; dotted: x0-hat; arrows: the direction of the gradient, all of one "
             "length"
         )
-        found["path"] = CursorFigure(call, f"path of sample {sample}", caption, HEIGHT + 120)
+        found[PATH] = CursorFigure(call, f"path of sample {sample}", caption, HEIGHT + 120)
     return found
 
 

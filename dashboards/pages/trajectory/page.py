@@ -14,7 +14,7 @@ from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
 from dashboards.images.tensors import MAPS
 from dashboards.pages.trajectory.browser_data import LABELS, description, readout_names, sample_numbers, unit
-from dashboards.pages.trajectory.figures import FIGURES, HEIGHT, figures, why_no_belief
+from dashboards.pages.trajectory.figures import FIGURES, HEIGHT, PATH, figures, why_no_belief
 from dashboards.state import CELLS_MAX, VARIABLES_MAX, State
 from dashboards.widgets.controls import cell_select, cells_select, control_id, variables_select
 from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
@@ -54,7 +54,11 @@ def layout(run: OpenRun, state: State):
             html.Div([_controls(run, state, at["cells"]), _scrubber()], className="cursor-bar"),
             html.Div([_grid(run), _focus(run)], id="maps", className="maps", style=tile_style(run), **kind_data(run)),
             html.Div(
-                [html.Div(empty_card(id, HEIGHT), id=f"frame-{id}", hidden=True) for id in FIGURES],
+                [
+                    html.Div(empty_card(id, HEIGHT), id=f"frame-{id}", hidden=True)
+                    for id in FIGURES
+                    if id != PATH or run.kind.name == "point"
+                ],
                 id="curves",
                 className="curves",
             ),

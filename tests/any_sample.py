@@ -73,11 +73,14 @@ def tensors(kind: str, cell: tuple[int, ...], sample: int, step: int) -> dict[st
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
-def save(path: Path, kind: str, probes=("gradient", "x_t", "pred_original_sample"), marred=()) -> Path:
-    """Record it. `marred`: (cell, sample, step, value), the value of the first element of gradient and x_t there."""
+def save(path: Path, kind: str, probes=("gradient", "x_t", "pred_original_sample"), marred=(), **how) -> Path:
+    """Record it. `marred`: (cell, sample, step, value), the value of the first element of gradient and x_t there.
+
+    `how`: further arguments of the recorder.
+    """
     own = grid(kind)
     measured = [*map(Tensor, probes), Norm("gradient"), Cosine("gradient")]
-    with Recorder(path, own, measured, device=torch.device("cpu"), tensor_samples=TENSORS) as recorder:
+    with Recorder(path, own, measured, device=torch.device("cpu"), tensor_samples=TENSORS, **how) as recorder:
         for cell in np.ndindex(own.cells):
             for first in range(0, SAMPLES, own.batch_size):
                 hook = recorder.trajectory(cell, first)

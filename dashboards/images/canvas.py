@@ -67,9 +67,12 @@ class Canvas:
 
     def pixels(self) -> Pixels:
         """The picture, ``(height, width, 3)``."""
-        fine = np.array([hex_to_rgb(colour) for colour in self._colours], dtype=np.uint16)[self._ink]
-        mean = fine.reshape(self.height, _FINE, self.width, _FINE, 3).sum(axis=(1, 3)) / _FINE**2
-        return np.rint(mean).astype(np.uint8)
+        colours = np.array([hex_to_rgb(colour) for colour in self._colours], dtype=np.uint8)
+        parts = np.stack([self._ink[row::_FINE, column::_FINE] for row in range(_FINE) for column in range(_FINE)])
+        found = colours[parts[0]]
+        mixed = (parts != parts[0]).any(axis=0)  # few: only these are averaged
+        found[mixed] = np.rint(colours[parts[:, mixed]].mean(axis=0))
+        return found
 
     def _near(self, at: Floats) -> Floats:
         """Positions that are far outside, moved nearer: lines towards them need no points there."""

@@ -7,6 +7,7 @@ import json
 import any_sample
 import numpy as np
 import pytest
+import small_store
 from any_sample import SAMPLES, SHAPES
 from dash_client import ask, show, texts
 from PIL import Image
@@ -157,6 +158,28 @@ def test_a_point_lies_among_the_others_and_its_gradient_is_an_arrow(stores):
         start = place(tiles["x_t"][row], PALETTE[0])
         arrow = (place(tiles["gradient"][row], PALETTE[1]) - start) * [1, -1]
         assert arrow @ gradient / np.linalg.norm(arrow) / np.linalg.norm(gradient) > 0.98
+
+
+def test_points_of_half_precision_are_scaled_by_their_exponents(stores, tmp_path):
+    half = OpenRun(any_sample.save(tmp_path / "half.zarr", "point", marred=[BAD], dtype="float16"))
+    assert "x_t_exponent" in half.ds
+    (tiles, about), (plain, wanted) = frame(half), frame(stores("point"))
+    for name in half.tensors:
+        np.testing.assert_allclose(about["limits"][name], wanted["limits"][name], rtol=2e-3)
+        assert (np.abs(tiles[name] - plain[name]).max(axis=-1) > 60).mean() < 0.01
+
+
+def test_a_picture_of_a_point_is_complete_once_all_points_around_it_are(opened):
+    ds = small_store.of_points(small_store.recorded())
+    whole, growing = ds.copy(deep=True), ds.copy(deep=True)
+    growing["written"][0, 0, 0, 1, 3, 5:] = 0  # sample 3 of 0 to 3 with tensors
+    for store, complete in ((whole, True), (growing, False)):
+        run = opened(store, f"{complete}.zarr")
+        assert Tiles().frame(run, 1, 4, [1], "cell").complete
+        picture = Tiles().frame(run, 1, 6, [1], "cell")
+        assert picture.complete == complete
+        assert json.loads(picture.description)["written"] == [True]
+        assert Tiles().thumbnails(run, 1, 0, 2).complete == complete
 
 
 def test_a_point_that_is_not_finite_has_no_place_and_a_magenta_frame(stores):

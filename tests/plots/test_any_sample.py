@@ -71,6 +71,13 @@ def test_values_that_are_not_finite_are_counted(stores):
     assert np.isfinite(figure.data[0].y[1:]).all()
 
 
+def test_more_lines_than_colours_are_said(stores):
+    ds = stores("signal").isel(channel=[0, 1] * 5)
+    figure = plots.trajectories(ds, [GOOD], sample=1, steps=1)
+    assert figure.layout.title.text == "the first 7 of 10 lines"
+    assert sum(trace.showlegend for trace in figure.data) == 7
+
+
 def test_sets_of_points_are_scattered_with_their_gradients(stores):
     ds = stores("cloud")
     numbers = plots.trajectory_numbers(ds, [GOOD], sample=1, steps=2)

@@ -5,12 +5,10 @@ import chromium
 import numpy as np
 import pytest
 from any_sample import CELLS, SAMPLES, SHAPES
-from plotly.colors import hex_to_rgb
 
 import gradscope
 from dashboards import pages
 from dashboards.data.library import Library
-from gradscope.plots.style import PALETTE
 
 NOT_FINITE = ((1, 0, 0, 1), 1, 3, np.nan)
 KINDS = sorted(set(SHAPES) - {"image"})
@@ -73,7 +71,7 @@ def test_a_curve_on_the_screen_is_that_of_the_store(opened, kinds):
     chromium.settle(page)
     shot = chromium.pixels(page.locator('.focus-maps [data-tensor="x_t"]'), (120, 180))
     values = tensor(kinds, "series", "x_t", 2)
-    near = np.abs(shot - hex_to_rgb(PALETTE[0])).sum(axis=-1) < 150
+    near = shot[..., 0] < 140  # the line has no red, the axis and the background have much
     columns = (180 * (np.arange(24) + 0.5) / 24).astype(int)
     seen = [60 - (np.flatnonzero(near[:, column]).mean() + 0.5) for column in columns]
     assert np.corrcoef(seen, values)[0, 1] > 0.98

@@ -104,6 +104,12 @@ def _evaluated() -> xr.Dataset:
     return ds.assign_attrs(evaluation=json.dumps(about))
 
 
+def of_points(ds: xr.Dataset) -> xr.Dataset:
+    """The same store of samples that are points: two channels of one pixel are their axes."""
+    points = ds.isel(channel=slice(2), height=0, width=0, drop=True).rename(channel="axis")
+    return points.assign_attrs(sample_dims=["axis"])
+
+
 def save(ds: xr.Dataset, path: Path) -> Path:
     """Write it to disk, without zarr's warnings about the way xarray writes."""
     names = {name: ds[name].astype(object) for name in ds.coords if ds[name].dtype.kind == "U"}

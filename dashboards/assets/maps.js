@@ -88,12 +88,13 @@ window.gradscope = window.gradscope || {};
       if (written) focus.style.setProperty("--y", share(row, frame.cells.length));
       for (const map of this.large) {
         const tensor = map.dataset.tensor;
+        const text = run.tensors.find(({ name }) => name === tensor).limit; // not of images: they have a bar of colours
         const set = (which, text) => (map.parentElement.querySelector(which).textContent = written ? text() : "");
         if (written) this.markZero(map, row);
         const limit = () => gradscope.significant(frame.limits[tensor][row]);
-        set(".low", () => (limit() === "0" ? "0" : `−${limit()}`));
-        set(".middle", () => "0");
-        set(".high", limit);
+        set(".low", () => (text ? text.replace("{}", limit()) : limit() === "0" ? "0" : `−${limit()}`));
+        set(".middle", () => (text ? "" : "0"));
+        set(".high", () => (text ? "" : limit()));
         set(".norm", () => {
           const norm = frame.norms[tensor][row];
           return norm === null ? "norm not finite" : `norm ${gradscope.significant(norm)}`;

@@ -38,13 +38,14 @@ def check_store(path: Path) -> int:
     if (size := (path / ROOT).stat().st_size) > METADATA:
         raise _too_large(path, f"has metadata of {size_text(size)}", size_text(METADATA))
     root = parse(locate(path).read(ROOT) or b"", str(path))
+    sample = set(root.attributes.sample_dims)
     lengths: dict[str, int] = {}
     chunks = resident = 0
     for name, array in root.arrays.items():
         dims, shape = array.dims, array.shape
         lengths |= zip(dims, shape, strict=True)
         chunks += prod(ceil(length / max(size, 1)) for length, size in zip(shape, array.stored, strict=True))
-        if name == "written" or name in dims or not {"timestep", "channel"} & set(dims):
+        if name == "written" or name in dims or not ("timestep" in dims or sample <= set(dims)):
             resident += prod(shape) * array.itemsize
     claims = {words: (lengths[dim], most) for dim, (words, most) in LONGEST.items() if dim in lengths}
     claims |= {"cells": (prod(lengths[dim] for dim in root.attributes.cell_dims), CELLS), "chunks": (chunks, CHUNKS)}

@@ -17,7 +17,7 @@ from gradscope.store.chunks import Chunks, stamp
 from gradscope.store.dims import REPEAT, is_tensor, over, sample_dims
 from gradscope.store.locations.location import ROOT, locate
 from gradscope.store.reader import open_arrays
-from probes.variable import IMAGE_DIMS
+from gradscope.store.sample_kind import sample_kind, why_not_drawn
 
 if TYPE_CHECKING:
     from gradscope.analysis.cells import Cell
@@ -48,10 +48,10 @@ class Metadata:
             raise GradscopeError(f"{path} has no marker `written` over {', '.join(self.scalar_dims)}; got {got}")
         own = sample_dims(ds)
         self._sample = {dim: ds.sizes[dim] for dim in own if dim in ds.sizes}
-        self.not_drawn = "" if own == IMAGE_DIMS else f"samples over {', '.join(own)} are not drawn; only images are"
+        self.kind = sample_kind(own)
+        self.sample_shape = tuple(self._sample.values())
+        self.not_drawn = why_not_drawn(ds)
         """Why there are no pictures of samples; empty if there are."""
-        if self.not_drawn:
-            self.ds = ds.drop_vars([str(name) for name in ds.data_vars if is_tensor(ds, str(name))])
         self.digest = hashlib.sha256(locate(path).read(ROOT) or b"").digest()
         self._group = open_arrays(path)
         self._chunks: dict[str, Chunks] = {}
@@ -59,10 +59,9 @@ class Metadata:
     @cached_property
     def along_t(self) -> tuple[str, ...]:
         """Variables over cells, sample and timestep, and perhaps dimensions of their own; no tensors."""
-        dims = {str(name): v.dims for name, v in self.ds.data_vars.items()}
+        dims = {str(name): v.dims for name, v in self.ds.data_vars.items() if not is_tensor(self.ds, str(name))}
         along = len(self.scalar_dims)
-        found = (name for name, each in dims.items() if each[:along] == self.scalar_dims and "channel" not in each)
-        return tuple(name for name in found if name != "written")
+        return tuple(name for name, each in dims.items() if each[:along] == self.scalar_dims and name != "written")
 
     @cached_property
     def scalars(self) -> tuple[str, ...]:
@@ -71,10 +70,11 @@ class Metadata:
 
     @cached_property
     def static(self) -> xr.Dataset:
-        """All variables without timestep and channel, in memory, and the coordinates."""
-        names = [name for name, v in self.ds.data_vars.items() if not {"timestep", "channel"} & set(v.dims)]
+        """All variables without timestep and the sample's dimensions, in memory, and the coordinates."""
+        ds = self.ds
+        names = [name for name, v in ds.data_vars.items() if "timestep" not in v.dims and not is_tensor(ds, str(name))]
         sample = {dim: np.arange(length) for dim, length in self._sample.items()}
-        return self.ds[names].assign_coords(self.ds.coords).assign_coords(sample).compute()
+        return ds[names].assign_coords(ds.coords).assign_coords(sample).compute()
 
     @cached_property
     def cells(self) -> "list[Cell]":

@@ -19,6 +19,7 @@ from dashboards.data.scalars import Marker, Scalars
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks, stamp
 from gradscope.store.locations.location import locate
+from gradscope.store.sample_kind import SampleKind
 
 if TYPE_CHECKING:  # the analysis takes a second to import, most of it scipy: not before the server listens
     from gradscope.analysis.cells import Cell
@@ -99,8 +100,23 @@ class OpenRun:
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """Those of `TENSORS` that the store has."""
-        return tuple(name for name in TENSORS if name in self.ds)
+        """Those of `TENSORS` that the store has; none where they cannot be drawn."""
+        return () if self.not_drawn else tuple(name for name in TENSORS if name in self.ds)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the store has final samples that can be drawn."""
+        return "image" in self.ds and not self.not_drawn
+
+    @property
+    def kind(self) -> SampleKind:
+        """What a sample is, which decides how it is drawn."""
+        return self._now.metadata.kind
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample; empty where the store has none."""
+        return self._now.metadata.sample_shape
 
     @property
     def tensor_samples(self) -> int:
@@ -125,7 +141,7 @@ class OpenRun:
         -------
         xarray.Dataset
             These variables, ``written``, all variables without timestep except images (verdicts, accuracies,
-            distances, intervals), all coordinates, and the store's attributes. The image's dimensions have
+            distances, intervals), all coordinates, and the store's attributes. The sample's dimensions have
             coordinates, so that their sizes are known. Read-only.
 
         Raises
@@ -156,9 +172,9 @@ class OpenRun:
         """
         self.cell(cell)
         values = self._now.marker.values
-        if not 0 <= sample < values.shape[4]:
-            raise GradscopeError(f"sample {sample}: there are {values.shape[4]} samples, from 0")
-        return values.reshape(-1, *values.shape[4:])[cell, sample]
+        if not 0 <= sample < values.shape[-2]:
+            raise GradscopeError(f"sample {sample}: there are {values.shape[-2]} samples, from 0")
+        return values.reshape(-1, *values.shape[-2:])[cell, sample]
 
     def chunks(self, name: str) -> Chunks:
         """The chunks of a variable on disk, unmasked."""
@@ -220,6 +236,6 @@ class _Snapshot:
             return 0, 1
         if self.metadata.tensor_steps is not None:
             return self.metadata.tensor_steps
-        kept = np.any(self.marker.values >= 3, axis=(0, 1, 2, 3))
+        kept = np.any(self.marker.values >= 3, axis=tuple(range(self.marker.values.ndim - 2)))
         steps = np.flatnonzero(kept.any(axis=0))
         return int(kept.any(axis=1).sum()), int(steps[1] - steps[0]) if len(steps) > 1 else 1

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
 from gradscope.errors import GradscopeError, one_of
+from gradscope.store.dims import is_tensor
 
 if TYPE_CHECKING:  # the figures take a second to import: not before the first one is drawn
     import plotly.graph_objects as go
@@ -134,7 +135,7 @@ class Call:
     def _data(self, run: OpenRun) -> xr.Dataset:
         """The data that the figure reads: scalars in memory; the whole store, lazily, where it needs tensors."""
         stored = [name for name in self.variables if name in run.ds]
-        lazy = not stored or any(name in run.tensors for name in stored)
+        lazy = not stored or any(is_tensor(run.ds, name) for name in stored)
         return run.ds if lazy else run.scalars(*stored)
 
 

@@ -47,8 +47,8 @@ def _thumbnail(run: OpenRun, sample: int, row: dict[str, Any], state: State) -> 
     picture = html.Span(
         role="img",
         className="thumb-picture",
-        style=sprite_style(run, state.cell, sample) if row["finished"] and "image" in run.ds else {},
-        **{"aria-label": f"final image of sample {sample}"},
+        style=sprite_style(run, state.cell, sample) if row["finished"] else {},
+        **{"aria-label": f"final {'image' if run.kind.name == 'image' else 'sample'} of sample {sample}"},
     )
     lines = [html.Span([html.B(sample), f" {row['label']}"])]
     if row["finished"]:
@@ -63,7 +63,7 @@ def _thumbnail(run: OpenRun, sample: int, row: dict[str, Any], state: State) -> 
         lines.append(html.Span(f"▲ {row['nonfinite']} steps not finite", className="wrong"))
     current = {"aria-current": "true"} if sample == state.sample else {}
     return html.A(
-        [picture, *lines],
+        [picture if run.has_pictures else None, *lines],
         href=state.to("trajectory", sample=sample).url(),
         className="thumb view-link",
         **{"data-sample": sample, **current},

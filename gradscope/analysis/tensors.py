@@ -15,6 +15,7 @@ from gradscope.errors import GradscopeError, one_of
 from gradscope.store.dims import over, sample_dims
 from probes.variable import IMAGE_DIMS
 
+NO_FREQUENCIES = "only images have spatial frequencies, and these samples are not images"
 _CLIP = 1.0  # default clip_sample_range of diffusers
 _CHUNKS = {"sample": (8,), "timestep": (10,)}  # used for data in memory, which have no chunks
 _READ_BYTES = 16 * 2**20  # float32 that each thread reads at once
@@ -67,7 +68,7 @@ def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Datas
         raise GradscopeError(f"cannot compute {unknown[0]!r} from tensors; {one_of(unknown[0], _DEFINITIONS)}")
     reasons = {name: "; ".join(filter(None, (absent(ds, n) for n in _DEFINITIONS[name].needs))) for name in wanted}
     if sample_dims(ds) != IMAGE_DIMS and "high_frequency_share" in reasons:
-        reasons["high_frequency_share"] = "only images have spatial frequencies, and these samples are not images"
+        reasons["high_frequency_share"] = NO_FREQUENCIES
     definitions = {name: _DEFINITIONS[name] for name in wanted if not reasons[name]}
     if wanted and not definitions:
         raise GradscopeError(reasons[wanted[0]])

@@ -16,6 +16,7 @@ from gradscope.plots.cell_pair import variable_of
 from gradscope.plots.curve_grid import curve, curve_numbers, draw_curve
 from gradscope.plots.curves import curves, curves_numbers, draw_curves
 from gradscope.plots.difference import difference, difference_numbers, draw_difference
+from gradscope.plots.finals import draw_finals, finals, finals_numbers
 from gradscope.plots.forest import draw_forest, forest, forest_numbers
 from gradscope.plots.heatmap import draw_heatmap, draw_stability, heatmap, stability, stability_numbers
 from gradscope.plots.magnitudes import draw_magnitudes, magnitudes, magnitudes_numbers
@@ -30,6 +31,7 @@ from gradscope.plots.outcome import (
     effects,
 )
 from gradscope.plots.pairs import draw_pairs, pairs, pairs_numbers
+from gradscope.plots.paths import draw_paths, paths, paths_numbers
 from gradscope.plots.ridgelines import draw_ridgelines, ridgelines, ridgelines_numbers
 from gradscope.plots.spectrum import draw_spectrum, spectrum, spectrum_numbers
 from gradscope.plots.style import PLOTLY_CONFIG, cell_name
@@ -56,10 +58,12 @@ __all__ = [
     "draw_heatmap",
     "draw_trajectories",
     "effects",
+    "finals",
     "forest",
     "heatmap",
     "magnitudes",
     "pairs",
+    "paths",
     "ridgelines",
     "spectrum",
     "stability",
@@ -96,9 +100,11 @@ FIGURES: Mapping[str, Figure] = {
     "curves": Figure(curves_numbers, draw_curves, _named),
     "difference": Figure(difference_numbers, draw_difference, _named),
     "effects": Figure(compare_all, draw_effects, _always("written")),
+    "finals": Figure(finals_numbers, draw_finals, _always("image")),
     "forest": Figure(forest_numbers, draw_forest, _always(*(quantity.variable for quantity in SCALARS.values()))),
     "magnitudes": Figure(magnitudes_numbers, draw_magnitudes, _always("gradient")),
     "pairs": Figure(pairs_numbers, draw_pairs, _named),
+    "paths": Figure(paths_numbers, draw_paths, _always("x_t", "pred_original_sample", "gradient")),
     "ridgelines": Figure(ridgelines_numbers, draw_ridgelines, _named),
     "spectrum": Figure(spectrum_numbers, draw_spectrum, _always("radial_spectrum", "gradient")),
     "stability": Figure(stability_numbers, draw_stability, _named),

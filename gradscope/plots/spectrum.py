@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from gradscope.analysis.cells import place
 from gradscope.analysis.means import Floats, finite_mean
+from gradscope.analysis.tensors import NO_FREQUENCIES
+from gradscope.errors import GradscopeError
 from gradscope.plots.figure_numbers import full_cell
 from gradscope.plots.layout import along_t, finish, title_line
 from gradscope.plots.stored_gradient import stored_gradient
 from gradscope.plots.style import GREY, cell_name, escaped
+from gradscope.store.dims import sample_dims
+from probes.variable import IMAGE_DIMS
 
 _WIDTH, _BINS = 1 / 16, 12
 """Width of a bin of radial frequency in cycles per pixel, and number of bins; the same as in the probe `spectrum`."""
@@ -40,7 +44,7 @@ def spectrum(ds: xr.Dataset, cell: Mapping[str, str | float], samples: int = 16,
     Raises
     ------
     GradscopeError
-        There is no such cell, or the store has neither its spectrum nor its gradients.
+        The samples are not images, there is no such cell, or the store has neither its spectrum nor its gradients.
 
     Examples
     --------
@@ -64,6 +68,8 @@ def spectrum_numbers(
         in the bin, the mean over samples; ``white``, the share that white noise would have; ``n``, the number of
         samples whose gradient is finite and not zero. ``attrs["source"]``: which samples and timesteps were used.
     """
+    if sample_dims(ds) != IMAGE_DIMS:
+        raise GradscopeError(NO_FREQUENCIES)
     full = full_cell(ds, cell)
     if "radial_spectrum" in ds:
         recorded = ds["radial_spectrum"].isel(place(ds, cell)).transpose("sample", "timestep", "radial_frequency")

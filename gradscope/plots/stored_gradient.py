@@ -13,7 +13,7 @@ from gradscope.analysis.cells import place
 from gradscope.analysis.missing import require
 from gradscope.errors import GradscopeError
 from gradscope.plots.figure_numbers import evenly
-from probes.variable import IMAGE_DIMS
+from gradscope.store.dims import sample_shape
 
 _MOST = 4096
 """Largest number of gradients that are read for one figure."""
@@ -32,12 +32,12 @@ class StoredGradient:
     there: NDArray[np.bool_]
     """Which gradients are stored, ``(timesteps, samples)``."""
     tensor: xr.DataArray
-    """Over timestep, sample, channel, height and width."""
+    """Over timestep, sample and the dimensions of a sample."""
     chunks: list[slice]
     """Timesteps that are stored in one chunk."""
 
     def read(self) -> Iterator[tuple[int, NDArray]]:
-        """Index of each timestep, and its stored gradients, ``(samples, channel, height, width)``, in float64."""
+        """Index of each timestep, and its stored gradients, ``(samples, *sample)``, in float64."""
         for steps in self.chunks:
             for step, tensor in enumerate(self.tensor.isel(timestep=steps).values.astype(np.float64), steps.start):
                 yield step, tensor[self.there[step]]
@@ -72,7 +72,7 @@ def stored_gradient(ds: xr.Dataset, cell: Mapping[str, Any], samples: int, times
         )
     kept = evenly(kept, timesteps)
     chunk = chosen["gradient"].variable.chunksizes.get("timestep", (_STEPS,))[0]
-    elements = min(chunk, len(kept)) * len(rows) * prod(ds.sizes[dim] for dim in IMAGE_DIMS)
+    elements = min(chunk, len(kept)) * len(rows) * prod(sample_shape(ds))
     if elements > _ELEMENTS:
         raise GradscopeError(f"one chunk has {elements:,} elements of gradients; at most {_ELEMENTS:,} can be read")
     starts = np.flatnonzero(np.diff(kept // chunk, prepend=-1)).tolist()

@@ -20,10 +20,21 @@ from gradscope.analysis.paired_cells import KERNEL_DISTANCES
 from gradscope.analysis.verdicts import class_names
 from gradscope.errors import GradscopeError
 from gradscope.reporting.report import Report, grouped, headline, multiplicity
-from gradscope.store.dims import cell_dims
+from gradscope.store.dims import cell_dims, sample_dims
+from gradscope.store.sample_kind import sample_kind, why_not_drawn
 from probes.catalogue import CATALOGUE
 
 _TENSORS = ("x_t", "pred_original_sample", "gradient")
+_DIVIDED = "Gradients are divided by their norm, which stands below"
+_MAPS = f"{_DIVIDED}, and averaged over channels; all maps have the same limits."
+_HOW_DRAWN = {
+    "image": _MAPS,
+    "video": f"Four frames side by side for each timestep. {_MAPS}",
+    "curves": f"{_DIVIDED}; all curves of a tensor have the same limits.",
+    "points": "Arrows: gradients at x_t, divided by their norm, which stands below.",
+    "point": "Lines: x_t from noise to the end; dotted: x0-hat; arrows: the direction of the gradient.",
+}
+"""How the tensors of a sample are drawn, by its kind."""
 _HEADS = {"classifier_input": "input", "guidance_scale": "scale", "samples": "N", "nonfinite_steps": "steps not finite"}
 """Heads of columns that are not named as the column."""
 _FURTHER = ("kd_", "kid", "precision", "recall", "density")
@@ -84,6 +95,7 @@ def to_html(report: Report, ds: xr.Dataset) -> str:
         warnings=list(warnings(also_guides(ds)).values()),
         comparisons=_comparisons(report.comparisons),
         figures=_figures(report, ds),
+        not_drawn=why_not_drawn(ds),
         provenance={k: v for k, v in report.provenance.items() if k not in ("configuration", "evaluation")},
     )
 
@@ -193,13 +205,12 @@ def _drawn(report: Report, ds: xr.Dataset) -> Iterator[tuple[str, go.Figure, str
                 f"{_sentence(ds[name].attrs.get('long_name', name))}: mean over samples (line), its 95 % interval "
                 f"(band), 5 to 95 % of the samples (faint band{cut})."
             )  # fmt: skip
-    if ends and set(_TENSORS) & set(ds):
+    if ends and set(_TENSORS) & set(ds) and not why_not_drawn(ds):
         sample = example_sample(ds, ends)
         target = dict(enumerate(class_names(ds))).get(label := int(ds["label"].sel(sample=sample)), label)
         yield "trajectories", plots.trajectories(ds, ends, sample), f"Sample {sample}, target class {target}", (
             "The first sample that the judge has wrong in one cell and right in the other, if there is one. Both cells "
-            "start from the same noise. Gradients are divided by their norm, which stands below, and averaged over "
-            "channels; all maps have the same limits."
+            f"start from the same noise. {_HOW_DRAWN[sample_kind(sample_dims(ds)).name]}"
         )  # fmt: skip
 
 

@@ -9,11 +9,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import hostile_store
 import pytest
+import small_store
 from dash_client import parts
 from hostile_store import CLASSES, CODE, FORMULA, LINK, MARKUP, NAMES, PROBE, SCRIPT
 
 from dashboards import create_app
 from dashboards.data.library import Library
+from dashboards.data.open_run import OpenRun
 from dashboards.pages import PAGES
 from dashboards.state import default
 from dashboards.widgets.export import Call, harmless
@@ -31,13 +33,19 @@ CALLS = {
     "curves": {"name": PROBE, "cells": [CELL, OTHER], "sample": 0, "focus": CELL},
     "difference": {"name": PROBE, "a": CELL, "b": OTHER},
     "effects": {},
+    "finals": {"cell": CELL},
     "forest": {"a": CELL, "b": OTHER},
     "magnitudes": {"cell": CELL},
     "pairs": {"name": PROBE, "a": CELL, "b": OTHER},
+    "paths": {"cells": [CELL, OTHER], "sample": 0},
     "ridgelines": {"name": PROBE, "cells": [CELL, OTHER]},
     "spectrum": {"cell": CELL},
     "stability": {"name": PROBE},
 }
+
+
+OF_POINTS = ("finals", "paths")
+"""Figures of samples that are points."""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +56,14 @@ def library(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(library):
     return library.run(None)
+
+
+@pytest.fixture(scope="module")
+def of(run, tmp_path_factory):
+    """The run with what a figure shows: ``of("paths")``."""
+    folder = tmp_path_factory.mktemp("points")
+    points = OpenRun(small_store.save(small_store.of_points(hostile_store.hostile()), folder / "points.zarr"))
+    return lambda name: points if name in OF_POINTS else run
 
 
 def drawn(figure):
@@ -79,8 +95,8 @@ def test_there_is_a_call_of_every_figure():
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_figures_show_names_as_text(run, name):
-    figure = Call(name, CALLS[name]).draw(run)
+def test_figures_show_names_as_text(of, name):
+    figure = Call(name, CALLS[name]).draw(of(name))
     assert {tag for text in drawn(figure) for tag in tags(text)} <= {"br", "b", "extra"}  # ours
     shown = "".join(drawn(figure))
     assert "<b>bold" not in shown
@@ -88,8 +104,8 @@ def test_figures_show_names_as_text(run, name):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_files_of_numbers_hold_no_formula(run, name):
-    text = Call(name, CALLS[name]).csv(run)
+def test_files_of_numbers_hold_no_formula(of, name):
+    text = Call(name, CALLS[name]).csv(of(name))
     for delimiter in ",;\t":
         for row in csv.reader(io.StringIO(text), delimiter=delimiter):
             for cell in row:
@@ -107,9 +123,10 @@ def test_harmless_texts_stay_as_they_are():
     assert harmless('a,"=1') == "a,'\"=1"
 
 
-def test_names_cannot_leave_the_file_name_or_the_header(run, library):
-    client = create_app([run.path]).server.test_client()
+def test_names_cannot_leave_the_file_name_or_the_header(of):
     for name, arguments in CALLS.items():
+        run = of(name)
+        client = create_app([run.path]).server.test_client()
         answer = client.get(f"/numbers/{run.key}.csv?call={Call(name, arguments).encode()}&view=a%0d%0aX:y%22;")
         assert answer.status_code == 200
         assert re.fullmatch(r"attachment; filename=[a-z]+-[0-9a-f]{8}\.csv", answer.headers["Content-Disposition"])

@@ -9,11 +9,12 @@ import pytest
 import small_store
 from benchmarks.make_store import Run, Settings, record
 from PIL import Image
-from plotly.colors import sample_colorscale, unlabel_rgb
+from plotly.colors import hex_to_rgb, sample_colorscale, unlabel_rgb
 
 from dashboards.data.open_run import OpenRun
 from dashboards.images import png
-from dashboards.images.tiles import MAGENTA, Tiles
+from dashboards.images.tensors import MAGENTA
+from dashboards.images.tiles import Tiles
 from gradscope.errors import GradscopeError
 from gradscope.store import StoreWriter, create, open_store
 from gradscope.store.chunks import Chunks
@@ -95,8 +96,8 @@ def test_a_frame_shows_every_element(marred, limits):
     white = tile(picture, 2, 0)
     assert (white == white[0, 0]).all()
     assert white[0, 0, :3].min() > 240
-    assert (tile(picture, 1, 0)[2, 3] == (*MAGENTA, 255)).all()
-    assert (tile(picture, 1, 0)[5, 6] == (*MAGENTA, 255)).all()
+    assert (tile(picture, 1, 0)[2, 3] == (*hex_to_rgb(MAGENTA), 255)).all()
+    assert (tile(picture, 1, 0)[5, 6] == (*hex_to_rgb(MAGENTA), 255)).all()
     for column, name in enumerate(NAMES[2:], start=2):
         assert about["limits"][name] == [1, 1, 1, 1, None, 1]
         for row in np.flatnonzero(there):
@@ -185,7 +186,7 @@ def test_thumbnails_are_the_final_images_in_rows_of_eight(marred):
             continue
         expected = 127.5 * (np.moveaxis(image[8, sample], 0, -1).clip(-1, 1) + 1)
         if sample == 5:
-            expected[0, 1] = MAGENTA
+            expected[0, 1] = hex_to_rgb(MAGENTA)
         np.testing.assert_allclose(shown[..., :3], expected, atol=0.51)
         assert (shown[..., 3] == 255).all()
     assert (tile(picture, 1, 3) == 0).all()

@@ -14,6 +14,7 @@ import gradscope
 from dashboards import create_app
 from dashboards.data.library import BrokenRun, Library
 from dashboards.data.open_run import OpenRun
+from dashboards.pages.trajectory.browser_data import sample_numbers
 from gradscope.errors import GradscopeError
 
 FEW = ["log_prob", "written"]
@@ -84,22 +85,30 @@ def test_a_broken_store_has_a_reason_and_is_opened_again(stored, tmp_path):
 WHOLE_TIMES = {"timestep": np.array([90, 60, 40, 20, 5])}
 
 
-def test_trajectories_and_further_dimensions_are_shown_without_pictures(tmp_path):
+def test_trajectories_and_further_dimensions_are_shown(tmp_path):
     path = trajectory_store.save(tmp_path / "robot.zarr", **WHOLE_TIMES)
     run = OpenRun(path)
     assert len(run.cells) == 8
     assert run.cells[3] == {
         "classifier": "value", "classifier_input": "x_t", "stabilizer": "none", "guidance_scale": 0.5, "method": "mpgd",
     }  # fmt: skip
-    assert run.not_drawn == "samples over horizon, action are not drawn; only images are"
-    assert run.tensors == ()
+    assert run.not_drawn == ""
+    assert run.tensors == ("gradient",)
     wanted = gradscope.open(path)["gradient_norm"].values
     np.testing.assert_array_equal(run.values("gradient_norm"), wanted)
     client = create_app([path]).server.test_client()
     for page in ("overview", "trajectory", "compare", "distributions", "samples", "run"):
         shown = json.dumps(show(client, page)["page"])
         assert "cannot be opened" not in shown
-    assert "not drawn" in json.dumps(show(client, "trajectory"))
+    trajectory = json.dumps(show(client, "trajectory"))
+    assert "A line for each action, over horizon." in trajectory
+    frame = client.get(f"/frames/{run.key}/1/3.png?cells=9")  # cells 0 and 3
+    stored = gradscope.open(path)["gradient"].values.reshape(8, 5, 5, 8, 2)[[0, 3], 1, 3]
+    norms = json.loads(frame.headers["Gradscope-Frame"])["norms"]["gradient"]
+    np.testing.assert_allclose(norms, np.linalg.norm(stored.reshape(2, -1), axis=1), rtol=1e-4)
+    written = sample_numbers(run, 7, 4)
+    assert written["written"] == 5
+    np.testing.assert_allclose(written["values"]["gradient_norm"], wanted.reshape(8, 5, 5)[7, 4], rtol=1e-3)
 
 
 def test_repetitions_are_refused_by_name(tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_store import BAD, GOOD
+from small_store import BAD, GOOD, of_points
 
 import gradscope.plots
 from gradscope.analysis import compare_all
@@ -38,9 +38,11 @@ ARGUMENTS = {
     "curves": {"name": "log_prob", "cells": [GOOD, BAD]},
     "difference": {"name": "log_prob", "a": GOOD, "b": BAD},
     "effects": {},
+    "finals": {"cell": GOOD},
     "forest": {"a": GOOD, "b": BAD},
     "magnitudes": {"cell": GOOD},
     "pairs": {"name": "log_prob", "a": GOOD, "b": BAD},
+    "paths": {"cells": [GOOD, BAD], "sample": 0},
     "ridgelines": {"name": "log_prob", "cells": [GOOD]},
     "spectrum": {"cell": GOOD},
     "stability": {"name": "log_prob"},
@@ -50,6 +52,7 @@ ARGUMENTS = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_draws_its_numbers_from_the_variables_that_it_needs(ds, name):
     figure, arguments = FIGURES[name], ARGUMENTS[name]
+    ds = of_points(ds) if name in ("finals", "paths") else ds
     small = [str(v) for v in ds.data_vars if "timestep" not in ds[v].dims] + ["written"]
     enough = ds[list({*small, *(v for v in figure.needs(arguments) if v in ds)})]
     drawn = figure.draw(figure.numbers(enough, **arguments))

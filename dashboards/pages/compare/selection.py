@@ -11,6 +11,7 @@ from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
 from dashboards.state import State
 from dashboards.widgets.controls import NumberText, control_id
+from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
 from dashboards.widgets.thumbnails import thumbnails
 from dashboards.widgets.verdicts import verdicts
@@ -90,7 +91,9 @@ def register(app: Dash, library: Library) -> None:
         rows = []
         for number, cell in zip((a, b), cells, strict=True):
             shown = _thumbnails(run, target.to("trajectory", cell=number), sorted(samples)[:MOST])
-            rows.append(html.Div([html.H3(cell_name(cell)), html.Div(shown, className="thumbs")]))
+            pictures = html.Div(shown, className="thumbs", style=tile_style(run), **kind_data(run))
+            rows.append(html.Div([html.H3(cell_name(cell)), pictures]))
+        rows.append(how_drawn(run))
         if len(samples) > MOST:
             rows.append(html.P(f"The first {MOST} of {len(samples)} selected samples.", className="caption"))
         return rows

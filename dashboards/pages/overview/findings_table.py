@@ -10,7 +10,6 @@ from dashboards.widgets.links import trajectory_state
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.signatures import CURVES
 from gradscope.plots.style import cell_name
-from probes.variable import IMAGE_DIMS
 
 _SPAN = "span(params.value, params.data.last_timestep)"
 _COUNT = "of(params.value, params.data.samples)"
@@ -40,7 +39,7 @@ def finding_rows(run: OpenRun, findings: Iterable[Finding]) -> list[Row]:
     names = {"finite_fraction", "log_prob", "margin", "update_gradient_cosine"}
     names = names.union(*(curve.needs for curve in CURVES))
     ds = run.scalars("written", *sorted(names & set(run.ds)))
-    elements = prod(run.ds.sizes[dim] for dim in IMAGE_DIMS if dim in run.ds.sizes)
+    elements = prod(run.sample_shape)
     return [_row(run, str(i), finding, worst_sample(ds, finding, elements)) for i, finding in enumerate(findings)]
 
 

@@ -6,7 +6,7 @@ import dash
 import dash_mantine_components as dmc
 import pandas as pd
 import xarray as xr
-from dash import Dash, Input, Output, ctx, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, ctx, dcc, html, no_update
 from pydantic import Field
 
 from dashboards.data.library import Library
@@ -14,6 +14,9 @@ from dashboards.data.open_run import OpenRun
 from dashboards.pages.samples.samples_table import NEEDS, sample_columns, sample_rows
 from dashboards.state import SampleFilter, State
 from dashboards.widgets.controls import NumberText, cell_select, control_id
+from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
+from dashboards.widgets.export import Call
+from dashboards.widgets.figure_slot import filled, slot, slot_outputs, unfilled
 from dashboards.widgets.grid import Column, changed_columns, table
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajectory_state
 from dashboards.widgets.messages import dependence, empty
@@ -25,6 +28,8 @@ from gradscope.analysis.missing import absent
 TITLE = "Samples"
 PAGE = 64
 """Thumbnails that are shown at a time."""
+_POINTS = "samples-points"
+"""Id of the figure of all final samples, where these are points."""
 PageNumber = Annotated[int, Field(ge=1, lt=2**31)]
 _FOOLED = "A guide is fooled where it sees the target class and the independent judge does not."
 
@@ -51,13 +56,27 @@ def layout(run: OpenRun, state: State):
             ),
             dependence(run),
             html.P(_caption(run), id="samples-caption", className="caption"),
+            how_drawn(run),
             html.Div(
                 [
-                    html.Div(_thumbnails(run, state, page), id="thumbnails", className="thumbs"),
+                    html.Div(
+                        [
+                            slot(_POINTS) if _has_points(run) else None,
+                            html.Div(
+                                _thumbnails(run, state, page),
+                                id="thumbnails",
+                                className="thumbs",
+                                style=tile_style(run),
+                                **kind_data(run),
+                            ),
+                        ],
+                        className="samples-pictures",
+                    ),
                     table("samples-table", sample_columns(run.ds), _rows(run, state), "samples"),
                 ],
                 className="samples",
             ),
+            dcc.Store(id="samples-opened"),
         ]
     )
 
@@ -92,6 +111,21 @@ def register(app: Dash, library: Library) -> None:
             _pages(_shown(run, state)),
             no_update if ctx.triggered_id == "version" else 1,
         )
+
+    app.clientside_callback(
+        ClientsideFunction("gradscope_samples", "open"),
+        Output("samples-opened", "data"),
+        Input(_POINTS, "clickData"),
+        dash.State("samples-table", "rowData"),
+        prevent_initial_call=True,
+    )
+
+    @app.callback(*slot_outputs(_POINTS), cell_input, VERSION, VIEW)
+    def points(cell: NumberText, version: str | None, view: View | None):
+        run, _ = shown_state(library, view)
+        if not _has_points(run):
+            return unfilled()
+        return filled(_POINTS, Call("finals", {"cell": dict(run.cell(cell))}), run, "Final samples")
 
     @app.callback(
         Output("thumbnails", "children"),
@@ -156,6 +190,10 @@ def _thumbnails(run: OpenRun, state: State, page: int) -> list:
         return [empty(f"No sample of this cell is: {FILTER_TITLES[state.only]}.")]
     target = trajectory_state(run, state.cell).to("trajectory", timestep=state.timestep, sample=state.sample)
     return thumbnails(run, shown.iloc[(page - 1) * PAGE : page * PAGE], target)
+
+
+def _has_points(run: OpenRun) -> bool:
+    return run.kind.name == "point" and run.has_pictures
 
 
 def _caption(run: OpenRun) -> str:

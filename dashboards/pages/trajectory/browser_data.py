@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboards.data.open_run import OpenRun
-from dashboards.images.tiles import MAPS
+from dashboards.images.tensors import MAPS
+from dashboards.images.words import limit_text
 from dashboards.state import CELLS_MAX, State
 from dashboards.widgets.swatches import swatch
 from gradscope.analysis.missing import absent
@@ -49,12 +50,18 @@ def description(run: OpenRun, state: State) -> dict[str, Any]:
             for cell in run.cells
         ],
         "tensors": [
-            {"name": name, "label": LABELS[name], "unit": unit(run, name), "diverging": name in MAPS}
+            {
+                "name": name,
+                "label": LABELS[name],
+                "unit": unit(run, name),
+                "diverging": name in MAPS,
+                "limit": limit_text(run.kind, name),
+            }
             for name in run.tensors
         ],
         "timesteps": timesteps,
         "targets": [class_name(classes, label) for label in ds["label"].values.tolist()],
-        "tensor_samples": run.tensor_samples,
+        "tensor_samples": run.tensor_samples if run.tensors else 0,
         "tensor_every": run.tensor_every,
         "kept": tensors_kept(run),
         "at": {

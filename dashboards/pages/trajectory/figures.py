@@ -10,7 +10,9 @@ from gradscope.analysis.missing import absent, require
 from gradscope.analysis.verdicts import class_names
 
 CURVES = tuple(f"curve-{i}" for i in range(VARIABLES_MAX))
-FIGURES = (*CURVES, "belief")
+PATH = "path"
+"""Id of the figure of a point's path, which other samples lack."""
+FIGURES = (*CURVES, "belief", PATH)
 """Ids of the figures."""
 HEIGHT = 240
 """Height of a curve in pixels."""
@@ -45,6 +47,13 @@ def figures(
         caption = f"the class that each guide sees ({classes}), its log-probability of the target, and its entropy"
         height = 2 * HEIGHT - 100 + _STRIP * len(cells)
         found["belief"] = CursorFigure(call, f"belief of sample {sample}", caption, height)
+    if run.kind.name == "point" and "x_t" in run.tensors and sample < run.tensor_samples:
+        call = Call("paths", {"cells": shown, "sample": sample})
+        caption = (
+            "x_t from noise to the end in each cell; dotted: x0-hat; arrows: the direction of the gradient, all of one "
+            "length"
+        )
+        found[PATH] = CursorFigure(call, f"path of sample {sample}", caption, HEIGHT + 120)
     return found
 
 

@@ -12,11 +12,12 @@ from pydantic import BaseModel, Field
 
 from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
-from dashboards.images.tiles import MAPS
+from dashboards.images.tensors import MAPS
 from dashboards.pages.trajectory.browser_data import LABELS, description, readout_names, sample_numbers, unit
-from dashboards.pages.trajectory.figures import FIGURES, HEIGHT, figures, why_no_belief
+from dashboards.pages.trajectory.figures import FIGURES, HEIGHT, PATH, figures, why_no_belief
 from dashboards.state import CELLS_MAX, VARIABLES_MAX, State
 from dashboards.widgets.controls import cell_select, cells_select, control_id, variables_select
+from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
 from dashboards.widgets.figure_card import empty_card, export_menu, page_figure
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
 from dashboards.widgets.messages import empty
@@ -51,9 +52,13 @@ def layout(run: OpenRun, state: State):
         [
             html.H1(TITLE, className="unseen"),
             html.Div([_controls(run, state, at["cells"]), _scrubber()], className="cursor-bar"),
-            html.Div([_grid(), _focus(run)], id="maps", className="maps"),
+            html.Div([_grid(run), _focus(run)], id="maps", className="maps", style=tile_style(run), **kind_data(run)),
             html.Div(
-                [html.Div(empty_card(id, HEIGHT), id=f"frame-{id}", hidden=True) for id in FIGURES],
+                [
+                    html.Div(empty_card(id, HEIGHT), id=f"frame-{id}", hidden=True)
+                    for id in FIGURES
+                    if id != PATH or run.kind.name == "point"
+                ],
                 id="curves",
                 className="curves",
             ),
@@ -172,11 +177,12 @@ def _scrubber():
     )
 
 
-def _grid():
+def _grid(run: OpenRun):
     """The section into which assets/maps.js puts the maps of all cells."""
     return html.Section(
         [
             html.Div(id="cells", className="cells"),
+            how_drawn(run) if run.tensors else None,
             html.P(id="maps-note", className="caption"),
             html.P(id="nonfinite", className="caption", hidden=True),
         ],
@@ -201,13 +207,13 @@ def _focus(run: OpenRun):
 
 def _map(run: OpenRun, name: str):
     label, unit_text = LABELS[name], unit(run, name)
-    scale = "diverging" if name in MAPS else "grey"
-    tooltip = f"{name}, mean over channels" if name in MAPS else name
+    is_colours = run.kind.name in ("image", "video")
+    tooltip = f"{name}, mean over channels" if name in MAPS and is_colours else name
     return html.Figure(
         [
             html.Figcaption(f"{label} [{unit_text}]" if unit_text else label, title=tooltip),
             html.Div(className="map", role="img", **{"data-tensor": name, "aria-label": label}),
-            html.Div(className=f"colour-bar {scale}"),
+            html.Div(className=f"colour-bar {'diverging' if name in MAPS else 'grey'}") if is_colours else None,
             html.Div([html.Span(className=which) for which in ("low", "middle", "high")], className="bar-ends"),
             html.Div(className="norm"),
         ]

@@ -1,0 +1,90 @@
+"""Images, and the frames of videos in a row: one pixel of the tensor is one pixel of the tile."""
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from plotly.colors import hex_to_rgb, sample_colorscale, unlabel_rgb
+
+from dashboards.images.tensors import MAGENTA, MAPS, Drawn, Floats, Pixels, Tensors
+
+FRAMES = 8
+"""Frames of a video in a row."""
+_QUANTILE = 0.995
+
+
+def tiles(tensors: Tensors) -> dict[str, Drawn]:
+    """Tiles of images, by tensor: maps in red and blue, others as images in [-1, 1]."""
+    ones = np.ones(len(tensors.written))
+    return {name: _map(x, tensors) if name in MAPS else (image(x), ones) for name, x in tensors.values.items()}
+
+
+def video_tiles(tensors: Tensors) -> dict[str, Drawn]:
+    """Tiles of videos, by tensor: see `tiles` and `video`."""
+    rows = {name: _in_a_row(x) for name, x in tensors.values.items()}
+    drawn = tiles(Tensors(rows, tensors.written, tensors.shared))
+    return {name: (_with_gaps(pixels, tensors.values[name]), ends) for name, (pixels, ends) in drawn.items()}
+
+
+def shown_frames(count: int) -> NDArray[np.int64]:
+    """The frames that are shown of so many: all, or some at even distances, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, FRAMES)).round().astype(int))
+
+
+def row_width(count: int, width: int) -> int:
+    """Width in pixels of the shown frames in a row, of so many frames of this width."""
+    return len(shown_frames(count)) * (width + 1) - 1
+
+
+def image(tensor: Floats) -> Pixels:
+    """Images in [-1, 1] as colours, ``(n, height, width, 3)``; the mean over channels unless there are three."""
+    with np.errstate(invalid="ignore"):
+        channels = tensor if tensor.shape[1] == 3 else tensor.mean(axis=1, keepdims=True, dtype=np.float64)
+    values = np.moveaxis(np.broadcast_to(channels, (len(tensor), 3, *tensor.shape[2:])), 1, -1)
+    finite = np.isfinite(values).all(axis=-1)
+    pixels = np.rint(127.5 * (np.where(finite[..., None], values, 0).clip(-1, 1) + 1)).astype(np.uint8)
+    pixels[~finite] = hex_to_rgb(MAGENTA)
+    return pixels
+
+
+def video(tensor: Floats) -> Pixels:
+    """Frames of videos, ``(n, channel, frame, height, width)``, in a row with white lines between them."""
+    return _with_gaps(image(_in_a_row(tensor)), tensor)
+
+
+def _map(tensor: Floats, tensors: Tensors) -> Drawn:
+    """Means over channels as colours, ``(rows, height, width, 3)``, and the colour limit of each row."""
+    with np.errstate(invalid="ignore"):  # inf - inf
+        values = tensor.mean(axis=1, dtype=np.float64)
+    ends = tensors.ends(values, _limit)
+    finite = np.isfinite(values)
+    scaled = np.where(finite, values, 0) / np.where(ends > 0, ends, 1)[:, None, None]
+    middle = len(_colors()) // 2
+    pixels = _colors()[middle + np.rint(middle * scaled.clip(-1, 1)).astype(int)]
+    pixels[~finite] = hex_to_rgb(MAGENTA)
+    return pixels, ends
+
+
+def _limit(values: Floats) -> float:
+    known = np.abs(values[np.isfinite(values)])
+    return float(np.quantile(known, _QUANTILE)) if known.size else 0.0
+
+
+@cache
+def _colors() -> Pixels:
+    """Plotly's RdBu_r, the colours of the heat maps; white in the middle, ``(255, 3)``."""
+    return np.rint([unlabel_rgb(text) for text in sample_colorscale("RdBu_r", 255)]).astype(np.uint8)
+
+
+def _in_a_row(tensor: Floats) -> Floats:
+    """The shown frames of videos side by side, as one wide image each."""
+    frames = np.moveaxis(tensor[:, :, shown_frames(tensor.shape[2])], 2, 3)
+    return frames.reshape(*frames.shape[:3], -1)
+
+
+def _with_gaps(pixels: Pixels, tensor: Floats) -> Pixels:
+    """White columns between the frames of wide images."""
+    rows, height, width, _ = pixels.shape
+    frames = pixels.reshape(rows, height, width // tensor.shape[-1], tensor.shape[-1], 3)
+    gap = [(0, 0), (0, 0), (0, 0), (0, 1), (0, 0)]
+    return np.pad(frames, gap, constant_values=255).reshape(rows, height, -1, 3)[:, :, :-1]

@@ -11,7 +11,7 @@ from dashboards.data.cache import Cache
 from dashboards.data.limits import check_picture
 from dashboards.data.open_run import OpenRun
 from dashboards.images.tensors import MAPS, Floats
-from gradscope.store.dims import cell_dims, sample_dims
+from gradscope.store.dims import cell_dims, final_samples, final_shape, sample_dims
 
 CROWD = 256
 """Points that are shown around a sample's own at most."""
@@ -37,9 +37,10 @@ class TensorReader:
         return _ordered(run, np.stack(stored))
 
     def finals(self, run: OpenRun, cell: int, first: int, last: int) -> Floats:
-        """Final samples of a cell, ``(samples, *sample)``."""
-        check_picture((last - first + 1) * prod(run.sample_shape))
-        return _ordered(run, run.chunks("image").part((*cell_index(run, cell), slice(first, last + 1))))
+        """Final samples of a cell, ``(samples, *sample)``; decoded where the store has pictures."""
+        check_picture((last - first + 1) * prod(final_shape(run.ds)))
+        final = run.chunks(str(final_samples(run.ds).name))
+        return _ordered(run, final.part((*cell_index(run, cell), slice(first, last + 1))))
 
     def crowd(self, run: OpenRun, cells: Sequence[int], step: int) -> tuple[dict[str, Floats], bool]:
         """The points of the first samples at a step, by tensor, and whether all are written.

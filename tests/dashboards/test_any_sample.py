@@ -3,11 +3,13 @@
 import base64
 import io
 import json
+from dataclasses import replace
 
 import any_sample
 import numpy as np
 import pytest
 import small_store
+import torch
 from any_sample import SAMPLES, SHAPES
 from dash_client import ask, show, texts
 from PIL import Image
@@ -26,8 +28,10 @@ from dashboards.state import default
 from dashboards.widgets.export import Call
 from gradscope.errors import GradscopeError
 from gradscope.plots.style import PALETTE
+from gradscope.recording.recorder import Recorder
 from gradscope.store import CELL_DIMS, open_store
 from gradscope.store.sample_kind import VIDEO_DIMS, SampleKind, sample_kind
+from probes import GuidedStep, Norm
 
 BAD = ((1, 0, 0, 1), 1, 3, np.nan)
 """Cell 3, sample 1, step 3: the first element of gradient and x_t is not finite."""
@@ -317,3 +321,21 @@ def test_the_page_of_a_trajectory_has_the_path_of_a_point(stores):
     np.testing.assert_allclose(rows[["x_t_0", "x_t_1"]], expected)
     assert "path" not in figures(stores("point"), 3, any_sample.TENSORS, [0, 3], ["gradient_norm"])
     assert "path" not in figures(stores("cloud"), 3, 1, [0, 3], ["gradient_norm"])
+
+
+def test_thumbnails_of_a_latent_model_are_its_pictures(tmp_path):
+    """Latents of 4 x 2 x 2 are stored as `image`, and pictures of 3 x 4 x 4 that were decoded from them."""
+    grid = any_sample.grid("image")
+    grid = replace(grid, sample_shape=(4, 2, 2), classifier=("a",), guidance_scale=(0.5,), batch_size=12)
+    pictures = torch.rand(12, 3, 4, 4) * 2 - 1
+    with Recorder(
+        tmp_path / "latent.zarr", grid, [Norm("gradient")], device=torch.device("cpu"), picture_shape=(3, 4, 4)
+    ) as recorder:
+        record, x = recorder.trajectory((0, 0, 0, 0), 0), torch.zeros(12, 4, 2, 2)
+        for step, t in enumerate(grid.timestep):
+            record(GuidedStep(step=step, timestep=int(t), x_t=x, gradient=x + 1, prev_sample=x, picture=pictures))
+    run = OpenRun(tmp_path / "latent.zarr")
+    picture = np.asarray(Image.open(io.BytesIO(Tiles().thumbnails(run, 0, 0, 11).png)).convert("RGB"))
+    expected = np.rint(127.5 * (pictures.numpy() + 1)).transpose(0, 2, 3, 1)
+    assert picture.shape == (2 * 4, 8 * 4, 3)
+    np.testing.assert_array_equal(picture[:4, 4:8], expected[1])

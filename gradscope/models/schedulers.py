@@ -65,6 +65,8 @@ def make_scheduler(name: str, options: dict[str, Any], trained: Any, where: str 
     for key in options:
         if key not in known:
             raise GradscopeError(f"{where}.{name}: {kind.__name__} has no option {key!r}; {one_of(key, known)}")
+    if "clip_sample" in known and "clip_sample" not in trained.config:
+        options = {"clip_sample": False} | options  # it does not clamp, and diffusers' default would
     try:
         made = kind.from_config(trained.config, **options)
     except (ValueError, NotImplementedError, TypeError, ImportError) as error:

@@ -10,6 +10,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    EulerDiscreteScheduler,
     LCMScheduler,
     ScoreSdeVeScheduler,
     TCDScheduler,
@@ -22,6 +23,7 @@ from torch import nn
 from gradscope.errors import GradscopeError, GradscopeWarning
 from gradscope.models import cards
 from gradscope.models.diffusion import load_denoiser
+from gradscope.models.schedulers import make_scheduler
 from gradscope.sampling.denoiser import UNCONDITIONAL, refuse_unfit
 from gradscope.sampling.process import refuse_inexact
 
@@ -288,3 +290,11 @@ def test_several_variants_and_none_without_are_named(tmp_path, unet, scheduler):
         DDPMPipeline(unet, scheduler).save_pretrained(tmp_path, variant=variant)
     with pytest.raises(GradscopeError, match=rf"^denoiser: {tmp_path} has its denoiser only in .* ema, fp16; "):
         load_denoiser(str(tmp_path))
+
+
+def test_a_scheduler_that_does_not_clamp_is_not_replaced_by_one_that_does():
+    """Diffusers' default for DDPM and DDIM is to clamp, which cuts latents off."""
+    for name in ("ddpm", "ddim", "heun"):
+        assert make_scheduler(name, {}, EulerDiscreteScheduler()).config.clip_sample is False
+        assert make_scheduler(name, {}, DDPMScheduler(clip_sample=True)).config.clip_sample is True
+        assert make_scheduler(name, {"clip_sample": True}, EulerDiscreteScheduler()).config.clip_sample is True

@@ -63,7 +63,8 @@ class LagCosine(Probe):
         self, step: GuidedStep, state: tuple[int, Tensor] | None
     ) -> tuple[dict[str, Tensor], tuple[int, Tensor]]:
         assert step.num_train_timesteps is not None
-        part = int(step.timestep * LAG_PARTS // step.num_train_timesteps)
+        time = step.timestep / step.num_train_timesteps if step.time is None else step.time
+        part = int(time * LAG_PARTS // 1)
         value = undefined(step.x_t)
         if state is None or part != state[0]:
             now = step.unit_rows("gradient")

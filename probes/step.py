@@ -71,6 +71,9 @@ class GuidedStep:
     """Standard deviation of the noise that the step adds, one number or ``(n,)``, one per sample; 0 if it adds none."""
     num_train_timesteps: int | None = None
     """T; timesteps run from 0 to T - 1."""
+    time: float | None = None
+    """Share of diffusion time that is left, in [0, 1]; None: ``timestep / num_train_timesteps``. EDM's timesteps are
+    logarithms of noise, so its steps divide the time evenly."""
     alphas_cumprod: float | None = None
     """Share of signal in x_t, ``signal^2 / (signal^2 + noise^2)``."""
     signal: float | None = None

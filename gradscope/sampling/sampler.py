@@ -208,7 +208,8 @@ class GuidedSampler:
                 state = self.stabilizer.init(x_t.double())
             block = _Block(schedule, Walk(schedule, noise.generators, noise.draw), label, seeds, first_sample)
             for times in schedule.times:
-                count, saved = self.guidance.repeats(times), block.walk.save(x_t.shape)
+                count = self.guidance.repeats(times)
+                saved = block.walk.save(x_t.shape) if count > 1 else None
                 for repeat in range(count):
                     with torch.inference_mode(False), torch.no_grad():
                         step, state = self._step(x_t, state, times, block, repeat)
@@ -284,6 +285,7 @@ class GuidedSampler:
             signal=times.level.signal,
             noise=times.level.noise,
             num_train_timesteps=schedule.num_train_timesteps,
+            time=schedule.time(times),
             backward_factor=evidence.log_factor.exp(),
             objective=evidence.objective,
         )

@@ -32,8 +32,8 @@ def range_of(ds: xr.Dataset, name: str) -> tuple[float, float]:
         return -_ROUNDING, np.inf
     if name == "seed":
         return unknown, np.inf
-    if name == "timestep" and ds.attrs.get("watched"):
-        return -np.inf, np.inf
+    if name == "timestep" and (ds.attrs.get("watched") or ds[name].dtype.kind == "f"):
+        return -np.inf, np.inf  # EDM's timesteps are logarithms of noise
     if name in ("timestep", "step", "sample"):
         return 0, np.inf
     if name == "alphas_cumprod":

@@ -118,6 +118,7 @@ def _strength(ds: xr.Dataset) -> Floats | None:
     guidance, sampling = (_mapping(configuration.get(key)) for key in ("guidance", "sampling"))
     normalize = guidance.get("normalize")
     known = sampling.get("scheduler") == "ddpm" and guidance.get("weight") == "one" and normalize in ("l2", "none")
+    known = known and guidance.get("method", "classifier") == "classifier"
     if not known or not {"effective_strength", "update_norm", "finite_fraction", *sample_dims(ds)} <= {*ds, *ds.dims}:
         return None
     timestep, sigma = ds["timestep"].values, ds["sigma"].values

@@ -241,6 +241,10 @@ class Schedule:
             return times.noise_added
         return spread.square().flatten(1).mean(dim=1).sqrt() * (times.timestep > 0)
 
+    def time(self, times: Times) -> float | None:
+        """See `GuidedStep.time`."""
+        return 1 - (times.step + 1) / len(self.times) if self.is_edm else None
+
     def configuration(self) -> dict[str, Any]:
         """See `configuration_of`."""
         return configuration_of(self.scheduler)

@@ -82,10 +82,25 @@ def make_scheduler(name: str, options: dict[str, Any], trained: Any, where: str 
 
 def process_of(scheduler: Any) -> str:
     """The kind of noise that a denoiser must be trained with, in words."""
-    name, config = type(scheduler).__name__, scheduler.config
+    name = type(scheduler).__name__
     if name.startswith("EDM"):
         return "EDM's preconditioned noise"
-    return "flow matching" if "FlowMatch" in name or config.get("use_flow_sigmas") else "noise by alphas_cumprod"
+    return (
+        "flow matching" if "FlowMatch" in name or setting(scheduler, "use_flow_sigmas") else "noise by alphas_cumprod"
+    )
+
+
+def setting(scheduler: Any, key: str, default: Any = None) -> Any:
+    """A setting that the scheduler's class has; `default` for others, which other classes leave in a configuration.
+
+    Examples
+    --------
+    >>> made = diffusers.EulerDiscreteScheduler.from_config(diffusers.DDPMScheduler(clip_sample=True).config)
+    >>> made.config.clip_sample, setting(made, "clip_sample")
+    (True, None)
+    """
+    known = any(key in inspect.signature(kind).parameters for kind in type(scheduler).__mro__[:-1])
+    return getattr(getattr(scheduler, "config", None), key, default) if known else default
 
 
 def configuration_of(scheduler: Any) -> dict[str, Any]:

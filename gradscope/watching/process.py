@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradscope.errors import GradscopeError
-from gradscope.models.schedulers import configuration_of
+from gradscope.models.schedulers import configuration_of, setting
 from gradscope.sampling.process import Level, Schedule, Times, posterior_sigma
 from gradscope.watching.noise_level import (
     is_preconditioned,
@@ -126,13 +126,12 @@ class Process:
     @property
     def thresholds(self) -> bool:
         """Whether the scheduler clamps x0-hat by dynamic thresholding."""
-        return bool(getattr(getattr(self.scheduler, "config", None), "thresholding", False))
+        return bool(setting(self.scheduler, "thresholding"))
 
     @property
     def clip_range(self) -> float | None:
         """Bound of x0-hat in the scheduler's own step; None if it is not clamped."""
-        config = getattr(self.scheduler, "config", None)
-        return getattr(config, "clip_sample_range", None) if getattr(config, "clip_sample", False) else None
+        return setting(self.scheduler, "clip_sample_range") if setting(self.scheduler, "clip_sample") else None
 
     @property
     def num_train_timesteps(self) -> int | None:

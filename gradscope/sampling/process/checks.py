@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from gradscope.errors import GradscopeError, one_of, whole_number
-from gradscope.models.schedulers import refuse_class
+from gradscope.models.schedulers import refuse_class, setting
 from gradscope.sampling.process.level import Level, is_flow
 from gradscope.sampling.process.posterior import VARIANCE_TYPES
 
@@ -18,7 +18,7 @@ def refuse_inexact(scheduler: Any) -> None:
     """Raise GradscopeError, with the setting, for a scheduler whose steps cannot be computed exactly."""
     refuse_class(scheduler)
     config, name = scheduler.config, type(scheduler).__name__
-    if config.get("thresholding"):
+    if setting(scheduler, "thresholding"):
         raise GradscopeError(f"scheduler: {name} with thresholding=True is not supported; set it to False")
     if isinstance(scheduler, DDPMScheduler) and config.variance_type not in VARIANCE_TYPES:
         raise GradscopeError(
@@ -26,12 +26,13 @@ def refuse_inexact(scheduler: Any) -> None:
             f"{one_of(config.variance_type, VARIANCE_TYPES)}"
         )
     for key, why in (("use_dynamic_shifting", "its shift depends on the image's size"), ("solver_p", "nested solvers")):
-        if config.get(key):
+        if setting(scheduler, key):
             raise GradscopeError(f"scheduler: {name} with {key} is not supported ({why}); leave it out")
     if is_flow(scheduler):
-        if "prediction_type" in config and config.prediction_type != "flow_prediction":
+        predicted = setting(scheduler, "prediction_type", "flow_prediction")
+        if predicted != "flow_prediction":
             raise GradscopeError(
-                f"scheduler: prediction_type {config.prediction_type!r} with use_flow_sigmas is not supported; set it "
+                f"scheduler: prediction_type {predicted!r} with use_flow_sigmas is not supported; set it "
                 "to 'flow_prediction'"
             )
         return
@@ -108,8 +109,8 @@ def set_timesteps(scheduler: Any, count: int) -> None:
     near = (count + sign * k for k in range(1, _CLOSE) for sign in (-1, 1))
     fits = next((n for n in near if 1 <= n <= last and not _fault(scheduler, n)), None)
     advice = f"; {fits} steps fit" if fits else ""
-    spacing = f"timestep_spacing {scheduler.config.get('timestep_spacing', 'none')!r}"
-    offset = scheduler.config.get("steps_offset")
+    spacing = f"timestep_spacing {setting(scheduler, 'timestep_spacing', 'none')!r}"
+    offset = setting(scheduler, "steps_offset")
     spacing += f" and steps_offset {offset}" if offset else ""
     raise GradscopeError(f"{where}: with {spacing}, {count} steps {fault}{advice}")
 

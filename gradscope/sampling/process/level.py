@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from gradscope.errors import GradscopeError, one_of
+from gradscope.models.schedulers import setting
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
 
@@ -89,8 +90,7 @@ class Level:
 
 def is_flow(scheduler: Any) -> bool:
     """Whether a scheduler's process is x_t = (1 - sigma) x_0 + sigma epsilon."""
-    config = getattr(scheduler, "config", None)
-    return "FlowMatch" in type(scheduler).__name__ or bool(getattr(config, "use_flow_sigmas", False))
+    return "FlowMatch" in type(scheduler).__name__ or bool(setting(scheduler, "use_flow_sigmas"))
 
 
 def level_of_sigma(scheduler: Any, sigma: float) -> Level:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradscope.models.schedulers import setting
+
 
 @dataclass(frozen=True)
 class Response:
@@ -96,6 +98,6 @@ def seek(scheduler: Any, step: int) -> None:
 def unclamped(scheduler: Any) -> Any:
     """A copy of a scheduler, with the same memory, that does not clamp x0-hat."""
     made = copy.copy(scheduler)
-    if scheduler.config.get("clip_sample"):
+    if setting(scheduler, "clip_sample"):
         made._internal_dict = type(scheduler.config)(dict(scheduler.config) | {"clip_sample": False})
     return made

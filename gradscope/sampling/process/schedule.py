@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
-from gradscope.models.schedulers import configuration_of
+from gradscope.models.schedulers import configuration_of, setting
 from gradscope.sampling.process.checks import refuse_inexact, refuse_levels, refuse_options, set_timesteps
 from gradscope.sampling.process.level import Level, is_flow, level_of_sigma, posterior_sigma
 from gradscope.sampling.process.posterior import Posterior, learns_variance, posterior
@@ -106,7 +106,7 @@ class Schedule:
         self.is_ddpm = isinstance(scheduler, DDPMScheduler)
         self.is_edm = type(scheduler).__name__.startswith("EDM")
         self.prediction_type = "flow_prediction" if is_flow(scheduler) else config.prediction_type
-        self.clip_range: float | None = config.clip_sample_range if getattr(config, "clip_sample", False) else None
+        self.clip_range: float | None = config.clip_sample_range if setting(scheduler, "clip_sample") else None
         self.learns_variance = learns_variance(scheduler)
         self.has_memory = False
         self.levels = [self._level(i) for i in range(len(self.scheduler.timesteps))]

@@ -99,8 +99,10 @@ def setting(scheduler: Any, key: str, default: Any = None) -> Any:
     >>> made.config.clip_sample, setting(made, "clip_sample")
     (True, None)
     """
-    known = any(key in inspect.signature(kind).parameters for kind in type(scheduler).__mro__[:-1])
-    return getattr(getattr(scheduler, "config", None), key, default) if known else default
+    config = getattr(scheduler, "config", None)
+    makers = (vars(kind).get("__init__") for kind in type(scheduler).__mro__[:-1])
+    known = any(key in inspect.signature(make).parameters for make in makers if inspect.isfunction(make))
+    return getattr(config, key, default) if known else default
 
 
 def configuration_of(scheduler: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _CLOSE = 100
 
 _RUNGE_KUTTA = 4
 """Number of steps that PNDM takes by Runge-Kutta's method before those with memory."""
-_WITHOUT_SAMPLE = ("EDM", "EulerAncestral", "KDPM2")
+_WITHOUT_SAMPLE = ("PNDM", "EDM", "EulerAncestral", "KDPM2")
 """Beginnings of the names of schedulers whose step knows no prediction of x_0."""
 
 

@@ -3,15 +3,21 @@
 from math import isfinite
 from typing import Any
 
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
 from gradscope.errors import GradscopeError, one_of, whole_number
 from gradscope.models.schedulers import refuse_class, setting
 from gradscope.sampling.process.level import Level, is_flow
 from gradscope.sampling.process.posterior import VARIANCE_TYPES
+from gradscope.sampling.process.responses import Response
 
 _CLOSE = 100
 """Range of the search for a number of steps that fits, around the requested one."""
+
+_RUNGE_KUTTA = 4
+"""Number of steps that PNDM takes by Runge-Kutta's method before those with memory."""
+_WITHOUT_SAMPLE = ("PNDM", "EDM", "EulerAncestral", "KDPM2")
+"""Beginnings of the names of schedulers whose step knows no prediction of x_0."""
 
 
 def refuse_inexact(scheduler: Any) -> None:
@@ -36,7 +42,7 @@ def refuse_inexact(scheduler: Any) -> None:
                 "to 'flow_prediction'"
             )
         return
-    known = ("epsilon", "v_prediction") if name.startswith("EDM") else ("epsilon", "sample", "v_prediction")
+    known = ("epsilon", "v_prediction") if name.startswith(_WITHOUT_SAMPLE) else ("epsilon", "sample", "v_prediction")
     if config.prediction_type not in known:
         raise GradscopeError(
             f"scheduler: prediction_type {config.prediction_type!r} is not supported; "
@@ -82,6 +88,19 @@ def refuse_levels(scheduler: Any, levels: list[Level], prediction_type: str) -> 
             )
 
 
+def refuse_responses(scheduler: Any, found: list[Response], options: dict[str, Any]) -> None:
+    """Raise GradscopeError if a step divides by zero, as that of some solvers to noise 0 does."""
+    for t, response in zip(scheduler.timesteps.tolist(), found, strict=True):
+        if not (isfinite(response.prediction) and isfinite(response.noise)):
+            to_zero = scheduler.config.get("final_sigmas_type") == "zero"
+            advice = "set final_sigmas_type to 'sigma_min'" if to_zero else "take other settings"
+            advice = "take sampling.eta below 1" if options.get("eta") == 1 else advice
+            raise GradscopeError(
+                f"scheduler: with these settings the step of {type(scheduler).__name__} at timestep {t:g} is not "
+                f"finite; {advice}"
+            )
+
+
 def _refuse_betas(scheduler: Any) -> None:
     """Raise GradscopeError unless alphas_cumprod fall over the timesteps, from below 1 to at least 0.
 
@@ -117,6 +136,8 @@ def set_timesteps(scheduler: Any, count: int) -> None:
 
 def _fault(scheduler: Any, count: int) -> str:
     """The fault of the scheduler's timesteps for `count` steps, in words; empty if there is none."""
+    if isinstance(scheduler, PNDMScheduler) and not scheduler.config.skip_prk_steps and count < _RUNGE_KUTTA:
+        return "are too few for its Runge-Kutta steps"
     try:
         scheduler.set_timesteps(count)
     except (ValueError, IndexError) as error:

@@ -15,6 +15,9 @@ from gradscope.models.schedulers import setting
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
 
+_NO_SIGNAL = 2e-6
+"""Signal over noise that stands for none: UniPC takes a flow's sigma of 1 - 1e-6 in place of 1."""
+
 
 @dataclass(frozen=True)
 class Level:
@@ -71,12 +74,12 @@ class Level:
         return epsilon - x_0
 
     def change(self, kind: str) -> float | None:
-        """Change of a prediction if the score of x_t gains 1; None where signal is 0, which leaves it undefined.
+        """Change of a prediction if the score of x_t gains 1; None where there is no signal, which leaves it undefined.
 
         The score is ``-epsilon / noise`` (arXiv 2105.05233): epsilon loses ``noise``, so x0-hat gains
         ``noise^2 / signal``.
         """
-        if self.signal == 0:
+        if self.signal < _NO_SIGNAL * self.noise:
             return None
         match kind:
             case "epsilon":

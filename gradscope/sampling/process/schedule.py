@@ -10,9 +10,15 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from gradscope.models.schedulers import configuration_of, setting
-from gradscope.sampling.process.checks import refuse_inexact, refuse_levels, refuse_options, set_timesteps
+from gradscope.sampling.process.checks import (
+    refuse_inexact,
+    refuse_levels,
+    refuse_options,
+    refuse_responses,
+    set_timesteps,
+)
 from gradscope.sampling.process.level import Level, is_flow, level_of_sigma, posterior_sigma
-from gradscope.sampling.process.posterior import Posterior, learns_variance, posterior
+from gradscope.sampling.process.posterior import LEARNED, Posterior, learns_variance, posterior
 from gradscope.sampling.process.responses import Response, responses, seek
 
 Entry = Literal["process", "prediction", "x0", "sample"]
@@ -62,7 +68,7 @@ class Times:
     noise_added: float
     """Standard deviation of the noise that the step adds, if it is fixed; 0 where it adds none."""
     following: Level
-    """Noise level of prev_sample: the next one below this, which the clean sample has at last."""
+    """Noise level of prev_sample: that of the next evaluation, or the scheduler's last."""
     gains: dict[Entry, float | None]
     """Shift of prev_sample per unit of guidance, by how it enters; None where that is undefined."""
     change: float | None
@@ -97,7 +103,9 @@ class Schedule:
         refuse_inexact(scheduler)
         self.options = refuse_options(scheduler, eta, use_clipped_model_output)
         config = scheduler.config
-        self.scheduler = type(scheduler).from_config(config)
+        # A solver that drops a learned variance would cut the prediction to three channels; `predict` splits it.
+        drops = not isinstance(scheduler, DDPMScheduler) and setting(scheduler, "variance_type") in LEARNED
+        self.scheduler = type(scheduler).from_config(config, **({"variance_type": None} if drops else {}))
         set_timesteps(self.scheduler, num_inference_steps)
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(0)
@@ -115,6 +123,7 @@ class Schedule:
             self.times = [self._ddpm_times(i) for i in range(len(self.levels))]
         else:
             found, self.has_memory = responses(self.scheduler, self.options)
+            refuse_responses(self.scheduler, found, self.options)
             self.times = [self._times(i, response) for i, response in enumerate(found)]
 
     def _level(self, i: int) -> Level:
@@ -127,19 +136,30 @@ class Schedule:
             sigmas, i = between, i - ("Ancestral" in type(self.scheduler).__name__)
         return level_of_sigma(self.scheduler, float(sigmas[i]))
 
+    @property
+    def _final(self) -> Level:
+        """Noise level of the last prev_sample, which is not clean with every scheduler."""
+        if hasattr(self.scheduler, "sigmas"):
+            return level_of_sigma(self.scheduler, float(self.scheduler.sigmas[-1]))
+        share = float(getattr(self.scheduler, "final_alpha_cumprod", 1.0))
+        return Level(share**0.5, (1 - share) ** 0.5)
+
     def _share(self, i: int) -> float:
         return float(self.scheduler.alphas_cumprod[int(self.scheduler.timesteps[i])])
 
     def _times(self, i: int, response: Response) -> Times:
         level = self.levels[i]
-        following = next((other for other in self.levels[i + 1 :] if other.noise < level.noise), Level(1.0, 0.0))
+        later = [*self.levels[i + 1 :], self._final]
+        following = later[0]
         if isinstance(self.scheduler, DDIMScheduler):
             before = self._before(i)
             following = Level(before**0.5, (1 - before) ** 0.5)
+            later = [following]
         share = level.alphas_cumprod if hasattr(self.scheduler, "sigmas") else self._share(i)
-        sigma = posterior_sigma(level, following)
+        # Where a solver evaluates one level twice, the posterior is that of the next level below.
+        sigma = posterior_sigma(level, next((other for other in later if other.noise < level.noise), following))
         change = self._change(level)
-        gain = None if change is None else change * response.prediction
+        gain = None if change is None else _rounded(change * response.prediction, level, following)
         gains: dict[Entry, float | None] = {
             "process": gain,
             "prediction": gain,
@@ -248,3 +268,9 @@ class Schedule:
     def configuration(self) -> dict[str, Any]:
         """See `configuration_of`."""
         return configuration_of(self.scheduler)
+
+
+def _rounded(gain: float, level: Level, following: Level) -> float:
+    """The gain of a step, 0 if it is rounding: the level stays where it is, up to the scheduler's float32."""
+    whole = level.noise**2 / level.signal * following.scale
+    return gain if abs(gain) > 1e-6 * whole else 0.0

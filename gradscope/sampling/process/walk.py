@@ -1,6 +1,5 @@
 """One trajectory of a scheduler: its steps, with the solver's memory and the samples' own noise."""
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ class Walk:
 
     def __init__(self, schedule: Schedule, generators: Sequence[torch.Generator], draw: Callable[[], Tensor]) -> None:
         self._schedule, self._generators, self._draw = schedule, list(generators), draw
-        self._scheduler = copy.copy(schedule.scheduler)
+        self._scheduler = twin(schedule.scheduler, torch.Size())  # its lists are the solver's memory
         if hasattr(self._scheduler, "is_scale_input_called"):  # it was, by `Schedule.model_input`
             self._scheduler.is_scale_input_called = True
 

@@ -84,6 +84,14 @@ class Schedule:
         Options of `DDIMScheduler.step`: the share of DDPM's noise that it adds, and whether epsilon is derived from the
         clamped x0-hat.
 
+    Attributes
+    ----------
+    has_memory : bool
+        Whether a step depends on earlier predictions or samples.
+    goes_back : bool
+        Whether some steps start from a sample that the solver kept, not from the one that they get: those of
+        correctors (UniPC) and of steps with several evaluations (Heun).
+
     Raises
     ------
     GradscopeError
@@ -107,13 +115,13 @@ class Schedule:
         self.prediction_type = "flow_prediction" if is_flow(scheduler) else config.prediction_type
         self.clip_range: float | None = config.clip_sample_range if getattr(config, "clip_sample", False) else None
         self.learns_variance = learns_variance(scheduler)
-        self.has_memory = False
+        self.has_memory = self.goes_back = False
         self.levels = [self._level(i) for i in range(len(self.scheduler.timesteps))]
         refuse_levels(self.scheduler, self.levels, self.prediction_type)
         if self.is_ddpm:
             self.times = [self._ddpm_times(i) for i in range(len(self.levels))]
         else:
-            found, self.has_memory = responses(self.scheduler, self.options)
+            found, self.has_memory, self.goes_back = responses(self.scheduler, self.options)
             self.times = [self._times(i, response) for i, response in enumerate(found)]
 
     def _level(self, i: int) -> Level:

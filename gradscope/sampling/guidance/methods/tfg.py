@@ -30,7 +30,7 @@ class TFG(Recurrent):
     steps, std, draws
         Steps at x0-hat, factor of LGD's r_t (each at least 0), and draws, at least 1.
     recurrence, between
-        See `FreeDoM`.
+        As for `FreeDoM`.
     """
 
     rho: float = 1.0

@@ -27,7 +27,7 @@ class Universal(Recurrent):
     steps, rate
         Number of steps of backward guidance, at least 0, and their size.
     recurrence, between
-        See `FreeDoM`.
+        As for `FreeDoM`.
     """
 
     forward: float = 1.0

@@ -14,6 +14,7 @@ import configuration
 import diagnostics
 import layout
 import mathematics
+import methods
 import needs
 import presets
 import signatures
@@ -39,6 +40,7 @@ GENERATED = {
     "configuration": configuration.text,
     "diagnostics": diagnostics.text,
     "layout": layout.text,
+    "methods": methods.text,
     "needs": needs.text,
     "presets": presets.text,
     "signatures": signatures.text,

@@ -1,5 +1,7 @@
 """Recurrence: x_t drawn again by the forward process, the solver's memory, and the solvers that cannot repeat."""
 
+import copy
+
 import diffusers
 import pytest
 import torch
@@ -19,7 +21,7 @@ from gradscope.errors import GradscopeError
 from gradscope.models.schedulers import SCHEDULERS
 from gradscope.sampling.guidance.methods import renoised
 from gradscope.sampling.noise import own_noise
-from gradscope.sampling.process import Schedule
+from gradscope.sampling.process import Schedule, Walk
 
 GOES_BACK = {
     "pndm",
@@ -171,10 +173,39 @@ def test_a_corrector_would_drop_what_was_added_to_prev_sample():
     assert torch.equal(*ends)
 
 
-def test_repeats_between_timesteps_alone():
-    steps = steps_of(methods.FreeDoM(3, between=(200, 600)), DDPMScheduler(clip_sample=False), Logits())
+@pytest.mark.parametrize("between", [(200, 600), (332, 600), (332, 664)])
+def test_repeats_between_timesteps_alone(between):
+    """The first is repeated, the end is not."""
+    steps = steps_of(methods.FreeDoM(3, between), DDPMScheduler(clip_sample=False), Logits())
     counts = {step.timestep: step.repeat + 1 for step in steps}
     assert counts == {830: 1, 664: 1, 498: 3, 332: 3, 166: 1, 0: 1}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_walk_goes_back_to_its_saved_memory(name):
+    """After a step elsewhere, the next step from the saved memory is that of an untouched copy, bit for bit."""
+    torch.set_default_dtype(torch.float32)  # UniPC of diffusers fails with float64
+    schedule = Schedule(SCHEDULERS[name](), 6)
+    generators = [torch.Generator().manual_seed(k) for k in range(2)]
+
+    def draw():
+        return torch.stack([torch.randn(4, generator=generator) for generator in generators])
+
+    def step(walk, times, x_t):
+        for k, generator in enumerate(generators):
+            generator.manual_seed(100 * times.step + k)
+        return walk.step(schedule.predict(x_t.sin(), x_t, times), x_t, times)
+
+    walk = Walk(schedule, generators, draw)
+    x_t = draw()
+    for times in schedule.times[:4]:
+        shared = {id(generator): generator for generator in generators}
+        saved, untouched = walk.save(x_t.shape), copy.deepcopy(walk, shared)
+        step(walk, times, 5 * x_t)
+        walk.restore(saved, x_t.shape)
+        found = step(walk, times, x_t)
+        assert torch.equal(found, step(untouched, times, x_t))
+        x_t = found
 
 
 def test_an_interval_without_timesteps_is_refused():

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from gradscope.errors import GradscopeError, one_of
 
@@ -51,6 +51,8 @@ def make(kind: type[Made], options: Mapping[str, Any], where: str, name: str) ->
 def typed(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a dataclass in the types of its fields: a whole number may stand for a float, nothing else.
 
+    A value whose type is not known here is taken as it is.
+
     Raises
     ------
     ValueError
@@ -62,10 +64,16 @@ def typed(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> typed(make_dataclass("Slow", [("rate", float)]), {"rate": 2})
     {'rate': 2.0}
     """
-    hints, found = get_type_hints(kind), {}
+    try:
+        hints = get_type_hints(kind)
+    except NameError:  # types that are imported for a type checker alone
+        return dict(settings)
+    found = {}
     for key, value in settings.items():
         try:
             found[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
+        except PydanticSchemaGenerationError:  # a type that pydantic does not know, for example Tensor
+            found[key] = value
         except ValidationError as error:
             first = error.errors()[0]
             if first["type"] in _NUMBER:

@@ -128,9 +128,11 @@ def test_a_method_of_ones_own_by_its_name(written):
     assert json.loads(attributes["configuration"])["guidance"]["method"] == {"mymodels:Strong": {"factor": 3}}
 
 
-def test_an_error_of_ones_own_method_is_its_own(written):
-    with pytest.raises(AttributeError, match="'View' object has no attribute 'answer'"):
+def test_an_error_of_ones_own_method_names_its_line(written, tmp_path):
+    message = r"^guidance.method: Broken.pull raised AttributeError: 'View' .* 'answer' \(.*mymodels.py, line \d+\)$"
+    with pytest.raises(GradscopeError, match=message):
         record_run(run_of(changed(written, "guidance.method", "mymodels:Broken")))
+    assert not (tmp_path / "run.zarr").exists()
 
 
 def test_a_measurement_guides_by_pigdm(written):

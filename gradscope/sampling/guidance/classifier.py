@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gradscope.config import ClassifierInput, Normalize, Objective, Weight
 from gradscope.errors import GradscopeError, whole_number
+from gradscope.models.foreign import failure
 from gradscope.models.logits import timed
 from gradscope.sampling.guidance.checks import check_guide, check_method, check_settings, check_solver
 from gradscope.sampling.guidance.guides import needs_x_0
@@ -184,7 +185,14 @@ class ClassifierGuidance:
 
     def _pulled(self, view: View) -> Pull:
         """What the method gives, checked to be a vector for each sample."""
-        found = self._method.pull(view)
+        try:
+            found = self._method.pull(view)
+        except (GradscopeError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if type(self._method).__module__.startswith("gradscope."):
+                raise
+            raise failure(f"{self._named}.pull", "guidance.method", error) from error
         if not isinstance(found, Pull) or found.vector.shape != view.x_t.shape:
             got = f"a vector {tuple(found.vector.shape)}" if isinstance(found, Pull) else type(found).__name__
             raise GradscopeError(

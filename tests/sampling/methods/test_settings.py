@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import gradscope.sampling.guidance.methods as package
 from gradscope import ClassifierGuidance, SmoothGrad, methods
 from gradscope.errors import GradscopeError
 from gradscope.sampling.guidance.methods import METHODS, ClassifierGradient, Method, build, pull
+from gradscope.settings import typed
 
 WRONG = [
     ("lgd", "draws", 0, "must be at least 1, got 0"),
@@ -137,6 +138,21 @@ def test_a_method_of_ones_own_guides_like_ours():
         close(one.prev_sample, other.prev_sample)
     with pytest.raises(ValueError, match="^factor must be a valid number, got 'x'$"):
         Twice(factor="x")
+
+
+@dataclass(frozen=True)
+class Held(Twice):
+    anchor: torch.Tensor | None = None
+    later: "NotThereAtRunTime" = 3  # noqa: F821
+
+
+def test_types_that_cannot_be_checked_are_taken_as_they_are():
+    assert Held(anchor=torch.ones(2)).later == 3
+    fields_of = make_dataclass("Fields", [("anchor", torch.Tensor), ("factor", float)])
+    given = {"anchor": torch.ones(2), "factor": 2}
+    assert typed(fields_of, given)["anchor"] is given["anchor"]
+    with pytest.raises(ValueError, match="^factor must be a valid number, got 'x'$"):
+        typed(fields_of, given | {"factor": "x"})
 
 
 class Wrong(Method):

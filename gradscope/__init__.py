@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradscope import stabilizers
+    from gradscope import methods, stabilizers
     from gradscope.accessor import open_store as open
     from gradscope.analysis import compare, stability, summary
     from gradscope.analysis.signatures import signatures
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from gradscope.recording.recorder import Recorder
     from gradscope.reporting.report import report
     from gradscope.sampling.denoiser import Condition
-    from gradscope.sampling.guidance import methods
     from gradscope.sampling.guidance.classifier import ClassifierGuidance
     from gradscope.sampling.guidance.energy import Energy
     from gradscope.sampling.guidance.measurement import Measurement
@@ -49,7 +48,7 @@ _NAMES = {
     "evaluate": "gradscope.evaluation.from_python:evaluate",
     "load_classifier": "gradscope.models.from_python:load_classifier",
     "load_denoiser": "gradscope.models.diffusion:load_denoiser",
-    "methods": "gradscope.sampling.guidance.methods:",
+    "methods": "gradscope.methods:",
     "open": "gradscope.accessor:open_store",  # which registers ds.gradscope
     "record": "gradscope.recording.from_python:record",
     "report": "gradscope.reporting.report:report",

@@ -1,13 +1,17 @@
 """Make a frozen dataclass of settings from a mapping, with an error that names the key."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from gradscope.errors import GradscopeError, one_of
 
 Made = TypeVar("Made")
+_NUMBER = {"missing": "must have more values", "too_long": "must have fewer values"}
+"""What is wrong with the number of a tuple's values, by pydantic's name of the error."""
 
 
 def make(kind: type[Made], options: Mapping[str, Any], where: str, name: str) -> Made:
@@ -18,7 +22,7 @@ def make(kind: type[Made], options: Mapping[str, Any], where: str, name: str) ->
     kind
         The dataclass.
     options
-        Its settings; lists become tuples.
+        Its settings; lists become tuples, and nothing else is converted.
     where
         The key of the options, for errors.
     name
@@ -29,17 +33,53 @@ def make(kind: type[Made], options: Mapping[str, Any], where: str, name: str) ->
     GradscopeError
         A setting is unknown, of another type, or out of range.
     """
-    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key in options:
-        if key not in fields:
-            possible = one_of(key, fields) if fields else "it has none"
+        if key not in known:
+            possible = one_of(key, known) if known else "it has none"
             raise GradscopeError(f"{where}.{key}: {name} has no such setting; {possible}")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     try:
-        return TypeAdapter(kind).validate_python(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join([where, *map(str, first["loc"])])
-        message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
-        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-        raise GradscopeError(f"{key}: {message}{got}") from None
+        return kind(**typed(kind, given))
+    except ValueError as error:
+        # An error begins with the setting's name, which becomes a part of the key.
+        about = re.match(r"([\w.]+) (must .*)", str(error), re.S)
+        is_named = about is not None and about[1].split(".")[0] in known
+        raise GradscopeError(f"{where}.{about[1]}: {about[2]}" if about and is_named else f"{where}: {error}") from None
+
+
+def typed(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a dataclass in the types of its fields: a whole number may stand for a float, nothing else.
+
+    A value whose type is not known here is taken as it is.
+
+    Raises
+    ------
+    ValueError
+        A value has another type. The message begins with the setting's name.
+
+    Examples
+    --------
+    >>> from dataclasses import make_dataclass
+    >>> typed(make_dataclass("Slow", [("rate", float)]), {"rate": 2})
+    {'rate': 2.0}
+    """
+    try:
+        hints = get_type_hints(kind)
+    except NameError:  # types that are imported for a type checker alone
+        return dict(settings)
+    found = {}
+    for key, value in settings.items():
+        try:
+            found[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
+        except PydanticSchemaGenerationError:  # a type that pydantic does not know, for example Tensor
+            found[key] = value
+        except ValidationError as error:
+            first = error.errors()[0]
+            if first["type"] in _NUMBER:
+                raise ValueError(f"{key} {_NUMBER[first['type']]}, got {value!r:.80}") from None
+            at = ".".join([key, *map(str, first["loc"])])
+            raise ValueError(
+                f"{at} {first['msg'].replace('Input should', 'must')}, got {first['input']!r:.80}"
+            ) from None
+    return found

@@ -11,6 +11,7 @@ import xarray as xr
 import zarr
 
 from dashboards.data import limits
+from dashboards.data.last_repetition import LastRepetition
 from gradscope.errors import GradscopeError
 from gradscope.store import open_store
 from gradscope.store.chunks import Chunks, stamp
@@ -40,10 +41,8 @@ class Metadata:
         self.ds = ds = open_store(path)
         self.scalar_dims = over(ds)
         """Dimensions of a scalar: those of the cells, sample and timestep."""
-        if REPEAT in ds.dims:
-            what = "repeats its timesteps; the dashboard does not show repetitions, `gradscope report` reads them"
-            raise GradscopeError(f"{path} {what}")
-        self.ds = ds = _with_whole_timesteps(ds)
+        # Its variables have the dimensions, names and attributes that are shown; `chunks` reads the values.
+        self.ds = ds = _with_whole_timesteps(ds.isel({REPEAT: -1}, drop=True) if REPEAT in ds.dims else ds)
         if (got := ds["written"].dims if "written" in ds else None) != self.scalar_dims:
             raise GradscopeError(f"{path} has no marker `written` over {', '.join(self.scalar_dims)}; got {got}")
         own = sample_dims(ds)
@@ -91,11 +90,14 @@ class Metadata:
         return min(recording["tensor_samples"], self.ds.sizes["sample"]), recording["tensor_every"]
 
     def chunks(self, name: str) -> Chunks:
-        """The chunks of a variable on disk."""
+        """The chunks of a variable on disk; of repeated timesteps the last repetition."""
         if name not in self._chunks:
-            array = self._group[name]
+            array, marker = self._group[name], self._group["written"]
             assert isinstance(array, zarr.Array)
+            assert isinstance(marker, zarr.Array)
             self._chunks[name] = Chunks(self.path, array)
+            if REPEAT in (getattr(array.metadata, "dimension_names", None) or ()):
+                self._chunks[name] = LastRepetition(self._chunks[name], Chunks(self.path, marker))
         return self._chunks[name]
 
     def why_no_scalar(self, name: str) -> str:

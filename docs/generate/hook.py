@@ -15,6 +15,7 @@ import diagnostics
 import exactness_table
 import layout
 import mathematics
+import methods
 import needs
 import presets
 import signatures
@@ -41,6 +42,7 @@ GENERATED = {
     "diagnostics": diagnostics.text,
     "exactness": exactness_table.text,
     "layout": layout.text,
+    "methods": methods.text,
     "needs": needs.text,
     "presets": presets.text,
     "signatures": signatures.text,

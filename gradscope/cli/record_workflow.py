@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from rich.console import Console
@@ -18,7 +19,7 @@ from gradscope.evaluation.evaluators import Evaluators, Settings, load_evaluator
 from gradscope.models.device import set_device
 from gradscope.recording.judge import load_judge
 from gradscope.recording.prepare import moved, prepare
-from gradscope.recording.progress_bar import recording_progress
+from gradscope.recording.progress_bar import count, recording_progress
 from gradscope.recording.resume import recorded_config, refuse_differences, remarks
 from gradscope.recording.run import Outcome, record_run
 from gradscope.store import Grid, open_store
@@ -110,7 +111,7 @@ def _record_here(request: Request, config: RunConfig, console: Console) -> Outco
             overwrite=request.overwrite,
             resume=resume,
             stop_on_nonfinite=request.stop_on_nonfinite,
-            on_step=lambda cell, step: advance(cell, 1),
+            on_step=partial(count, advance),
             command=sys.argv,
         )
     # Verdicts alone, which take no time. `gradscope evaluate` compares with real images.

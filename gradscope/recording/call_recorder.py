@@ -22,7 +22,7 @@ from gradscope.recording.codec import choose_codec
 from gradscope.recording.load_probes import check_attaching, check_guide, probes_of
 from gradscope.recording.make_schema import make_schema
 from gradscope.recording.prepare import check_classes, repeats_of
-from gradscope.recording.progress_bar import Advance, OnProgress, check_progress, showing
+from gradscope.recording.progress_bar import OnProgress, check_progress, count, showing
 from gradscope.recording.provenance import provenance
 from gradscope.recording.recorder import Recorder
 from gradscope.recording.rehearsal import rehearsed
@@ -114,7 +114,7 @@ class CallRecorder:
                     sampler = self._cells.sampler_of(cell)
                     with (
                         sampler.register_step_hook(recorder.trajectory(cell, first)),
-                        sampler.register_step_hook(partial(_count, advance, cell)),
+                        sampler.register_step_hook(partial(count, advance, cell)),
                     ):
                         images = sampler.sample(labels[first : first + grid.block], num_inference_steps, seed, first)
                     on_block(cell, first, images)
@@ -212,6 +212,10 @@ class CallRecorder:
             "smoothgrad": None if guidance.smoothgrad is None else asdict(guidance.smoothgrad),
             "takes_timestep": guidance.takes_timestep,
             "timestep_at_x0": guidance.timestep_at_x0,
+            "method": repr(guidance.method),
+            "eta": sampler.eta,
+            "use_clipped_model_output": sampler.use_clipped_model_output,
+            "condition": asdict(sampler.condition),
             "autocast": None if sampler.autocast is None else str(sampler.autocast).removeprefix("torch."),
         }
         stabilizers = {name: repr(stabilizer) for name, stabilizer in self._cells.stabilizers.items()}
@@ -220,14 +224,9 @@ class CallRecorder:
         else:
             settings["stabilizers"] = stabilizers
         guides = {f"classifiers.{name}": guide.module for name, guide in self._cells.guides.items()}
-        own = {"denoiser": sampler.unet} | ({} if sampler.decoder is None else {"decoder": sampler.decoder})
-        models = own | guides | self._references
+        decoder = {} if sampler.decoder is None else {"decoder": sampler.decoder}
+        models = {"denoiser": sampler.unet} | decoder | guides | self._references
         return provenance(settings, sampler.scheduler, models, self._classes, sampler.device)
-
-
-def _count(advance: Advance, cell: Cell, step: GuidedStep) -> None:
-    """A step hook that shows progress."""
-    advance(cell, 1)
 
 
 def _class_names(classes: Any) -> tuple[str, ...]:

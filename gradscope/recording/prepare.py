@@ -23,6 +23,7 @@ from gradscope.recording.load_stabilizers import load_stabilizer
 from gradscope.recording.make_schema import make_schema, with_finite_fraction
 from gradscope.sampling import execution
 from gradscope.sampling.denoiser import Condition, refuse_unfit, sample_shape
+from gradscope.sampling.guidance.checks import check_method
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.guidance.methods import Method
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
@@ -168,6 +169,7 @@ def prepare(
         refuse_path(config.recording.path, overwrite)
     stabilizers = {name: load_stabilizer(name, settings) for name, settings in config.stabilizers.items()}
     method = load_method(config.guidance.method)
+    check_method(method, config.guidance.classifier_input, config.guidance.smoothgrad is not None)
     torch_device = set_device(device)
     denoiser = load_denoiser(config.denoiser, torch_device)
     chosen = config.sampling.scheduler

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from gradscope.errors import GradscopeError
 from gradscope.store import Grid
+from probes import GuidedStep
 
 Advance = Callable[[tuple[int, ...], int], None]
 """Called with a cell and the number of steps that were recorded since the last call."""
@@ -21,6 +22,12 @@ def check_progress(progress: object) -> None:
     """Raise GradscopeError unless `progress` says how to show progress; see `showing`."""
     if not isinstance(progress, bool) and not callable(progress):
         raise GradscopeError(f"progress: takes True, False or a function of (done, total), got {progress!r:.80}")
+
+
+def count(advance: Advance, cell: tuple[int, ...], step: GuidedStep) -> None:
+    """Advance by one step. All steps together are the grid's timesteps, so a repeated step counts once."""
+    if step.repeat == 0:
+        advance(cell, 1)
 
 
 @contextmanager
@@ -36,13 +43,13 @@ def showing(progress: bool | OnProgress, grid: Grid, done: int) -> Iterator[Adva
         with recording_progress(Console(markup=False), grid, done) as advance:
             yield advance
         return
-    count, total = done * grid.timesteps, _total(grid)
+    recorded, total = done * grid.timesteps, _total(grid)
 
     def tell(cell: tuple[int, ...], steps: int) -> None:
-        nonlocal count
-        count += steps
+        nonlocal recorded
+        recorded += steps
         if progress is not False:
-            progress(count, total)
+            progress(recorded, total)
 
     yield tell
 

@@ -28,7 +28,7 @@ _RUN_BYTES = 64 * 1024  # up to this size, reading unwanted elements in between 
 
 Index = tuple[int, ...]
 Where = tuple[int | slice, ...]
-Stamp = tuple[int, int, int]
+Stamp = tuple[int, ...]
 
 
 class Chunks:

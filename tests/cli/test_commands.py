@@ -92,7 +92,7 @@ BAD_KEYS = [
         "stabilizers.adm: unknown stabilizer 'adm'; did you mean 'adam'? one of: none, ema, adam",
     ),
     ("stabilizers.adam={beta: 0.9}", "stabilizers.adam.beta: adam has no such setting; did you mean 'betas'?"),
-    ("stabilizers.adam={betas: [0.9, 1]}", "stabilizers.adam: betas must be two numbers in [0, 1), got [0.9, 1.0]"),
+    ("stabilizers.adam={betas: [0.9, 1]}", "stabilizers.adam.betas: must be two numbers in [0, 1), got [0.9, 1.0]"),
     ("stabilizers.adam={eps: small}", "stabilizers.adam.eps: must be a valid number"),
     ("probes=[norm]", "probes: unknown probe 'norm'; did you mean 'norms'? one of: gradient, update"),
     ("probes=['probes:Probe']", "probes.probes:Probe: Probe is the base class and measures nothing; use a"),

@@ -15,7 +15,9 @@ from dashboards import create_app
 from dashboards.data.library import BrokenRun, Library
 from dashboards.data.open_run import OpenRun
 from dashboards.pages.trajectory.browser_data import sample_numbers
+from gradscope.analysis.selections import restore_dims
 from gradscope.errors import GradscopeError
+from gradscope.store.dims import over
 
 FEW = ["log_prob", "written"]
 
@@ -111,10 +113,15 @@ def test_trajectories_and_further_dimensions_are_shown(tmp_path):
     np.testing.assert_allclose(written["values"]["gradient_norm"], wanted.reshape(8, 5, 5)[7, 4], rtol=1e-3)
 
 
-def test_repetitions_are_refused_by_name(tmp_path):
+def test_of_repeated_timesteps_the_last_repetition_is_shown(tmp_path):
     path = trajectory_store.save(tmp_path / "robot.zarr", **(WHOLE_TIMES | {"repeats": 2}))
-    with pytest.raises(GradscopeError, match="repeats its timesteps; the dashboard does not show repetitions"):
-        OpenRun(path)
+    run = OpenRun(path)
+    assert "repeat" not in run.ds.dims
+    wanted = restore_dims(gradscope.open(path))["gradient_norm"].transpose(*over(run.ds)).values
+    np.testing.assert_array_equal(run.values("gradient_norm"), wanted)
+    client = create_app([path]).server.test_client()
+    for page in ("overview", "trajectory", "compare", "distributions", "samples", "run"):
+        assert "cannot be opened" not in json.dumps(show(client, page)["page"])
 
 
 @pytest.mark.parametrize(

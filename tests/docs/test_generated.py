@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import fields
 from html.parser import HTMLParser
 
 import pytest
@@ -13,6 +14,7 @@ from every_probe import make
 import gradscope
 from gradscope import ClassifierGuidance, Energy, GuidedSampler, config
 from gradscope.analysis.signatures import _NAMES, untested
+from gradscope.methods import METHODS as GUIDANCE_METHODS
 from gradscope.stabilizers import METHODS
 from probes import NAMED, FiniteFraction, Layers, Trace
 
@@ -144,6 +146,22 @@ def test_every_command_and_option_is_listed():
     assert len(re.findall(r"^## ", text, re.M)) == 10
 
 
+def test_every_method_and_setting_is_described():
+    import methods
+
+    text = methods.text()
+    sections = {section.split("\n")[0]: section for section in text.split("## ")[1:]}
+    assert set(sections) == set(GUIDANCE_METHODS)
+    for name, kind in GUIDANCE_METHODS.items():
+        listed = {row[0]: row[1:] for row in rows(sections[name])}
+        assert {field.name for field in fields(kind)} <= set(listed)
+        assert all(listed[field.name][1] for field in fields(kind))
+        assert all(f"<code>{code}</code>" in sections[name].replace("&#95;", "_") for code in kind.inputs)
+        assert re.search(r"arxiv.org/abs/|proceedings.mlr.press|openreview.net", sections[name])
+    assert ["draws", "4", "K, at least 1."] in rows(sections["lgd"])
+    assert ["between", "null"] in [row[:2] for row in rows(sections["freedom"])]
+
+
 def test_every_stabiliser_and_preset_is_listed():
     import presets
     import stabilizers
@@ -199,6 +217,6 @@ def test_the_documentation_builds_without_a_warning_and_asks_no_other_host(tmp_p
         assert "<!-- generated" not in text
     reference = (tmp_path / "reference" / "api" / "gradscope.html").read_text(encoding="utf-8")
     missing = {name for name in gradscope.__all__ if f'id="gradscope.{name}"' not in reference}
-    assert missing == {"GuidedStep", "stability", "stabilizers"}  # which have pages of their own
+    assert missing == {"GuidedStep", "methods", "stability", "stabilizers"}  # which have pages of their own
     for style in tmp_path.rglob("*.css"):
         assert not re.search(r"url\(\s*[\"']?(https?:)?//|@import", style.read_text(encoding="utf-8")), style

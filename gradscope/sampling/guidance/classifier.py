@@ -16,26 +16,24 @@ With `SmoothGrad` the gradient at the classifier's input is a mean over noised i
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from numbers import Real
-from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradscope.config import ClassifierInput, Normalize, Objective, Weight
-from gradscope.errors import GradscopeError, one_of, whole_number
+from gradscope.errors import GradscopeError, whole_number
+from gradscope.models.foreign import failure
 from gradscope.models.logits import timed
-from gradscope.sampling.guidance.guides import needs_x_0, without_logits
+from gradscope.sampling.guidance.checks import check_guide, check_method, check_settings, check_solver
+from gradscope.sampling.guidance.guides import needs_x_0
 from gradscope.sampling.guidance.methods import ClassifierGradient, Method, SmoothedGradient
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
-from gradscope.sampling.guidance.view import View, pull
+from gradscope.sampling.guidance.view import Pull, View, pull
 from gradscope.sampling.process import Entry, Prediction, Schedule, Times
 
 Denoise = Callable[[Tensor], Tensor]
 """Output of the denoiser for noisy samples, any number of times those of the step."""
 Decode = Callable[[Tensor], Tensor]
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -102,51 +100,11 @@ class ClassifierGuidance:
     """How the guide becomes a vector that shifts a step, see `gradscope.methods`."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.classifier, nn.Module):
-            got = type(self.classifier).__name__
-            raise GradscopeError(f"classifier: must be a torch.nn.Module, or gradscope.Energy(function); got {got}")
-        if (kind := without_logits(self.classifier)) and self.takes_timestep is not None:
-            raise GradscopeError(f"guidance.takes_timestep: concerns a classifier, but the guide is {kind}")
-        if self.smoothgrad is not None and needs_x_0(self.classifier):
-            raise GradscopeError("guidance.smoothgrad: adds noise to the input of a classifier, which an energy lacks")
-        self._check_method()
-        choices: dict[str, Any] = {
-            "classifier_input": ClassifierInput,
-            "objective": Objective,
-            "normalize": Normalize,
-            "weight": Weight,
-        }
-        for key, choice in choices.items():
-            if getattr(self, key) not in get_args(choice):
-                got = getattr(self, key)
-                raise GradscopeError(f"guidance.{key}: got {got!r}; {one_of(got, get_args(choice))}")
-        scale = self.guidance_scale
-        if isinstance(scale, bool) or not isinstance(scale, Real) or not abs(scale) <= _LARGEST:
-            raise GradscopeError(
-                f"guidance.guidance_scale: must be a finite number within float32's range, got {scale!r}"
-            )
-        whole_number(self.timestep_at_x0, "guidance.timestep_at_x0")
-        interval = self.interval
-        if interval is not None and (
-            not isinstance(interval, tuple | list)
-            or len(interval) != 2
-            or not all(isinstance(t, Real) and not isinstance(t, bool) for t in interval)
-        ):
-            raise GradscopeError(
-                f"guidance.interval: must be two timesteps, first <= t < end, or None; got {interval!r}"
-            )
-
-    def _check_method(self) -> None:
-        if not isinstance(self.method, Method):
-            raise GradscopeError(f"guidance.method: takes a gradscope.methods.Method, got {self.method!r:.80}")
-        name = type(self.method).__name__
-        if self.smoothgrad is not None and not isinstance(self.method, ClassifierGradient):
-            raise GradscopeError(f"guidance.smoothgrad: belongs to the method classifier, the method is {name}")
-        if self.classifier_input not in self.method.inputs and self.classifier_input in get_args(ClassifierInput):
-            raise GradscopeError(
-                f"guidance.classifier_input: {name} is not defined at {self.classifier_input!r}; "
-                f"{one_of(self.classifier_input, self.method.inputs)}"
-            )
+        has_smoothgrad = self.smoothgrad is not None
+        check_guide(self.classifier, self.takes_timestep, has_smoothgrad)
+        check_settings(vars(self))
+        check_method(self.method, [self.classifier_input], has_smoothgrad)
+        self.method.check_guide(self.classifier)
 
     @cached_property
     def _guide(self) -> nn.Module:
@@ -197,7 +155,8 @@ class ClassifierGuidance:
         """
         x = x_t.detach().requires_grad_()
         samples = range(first_sample, first_sample + len(x))
-        defined = self.classifier_input != "x0_detached" or times.level.signal > 0
+        # What moves x0-hat itself needs no slope of it, which is infinite at signal 0.
+        defined = self.classifier_input != "x0_detached" or times.level.signal > 0 or self._method.enters == "x0"
         with torch.enable_grad():
             prediction = self._predict(x, times, schedule, denoise)
             if self.classifier_input == "x0" and not prediction.native.requires_grad:
@@ -208,7 +167,7 @@ class ClassifierGuidance:
             make = partial(self._view, times=times, schedule=schedule, samples=samples, decode=decode)
             view = replace(make(x, label, prediction), seeds=seeds, repeat=repeat)
             if defined:
-                found = self._method.pull(view)
+                found = self._pulled(view)
             else:
                 with torch.no_grad():
                     found = pull(torch.zeros_like(x, dtype=torch.float64, requires_grad=False), view.ask())
@@ -223,6 +182,23 @@ class ClassifierGuidance:
             self._method.enters,
             defined,
         )
+
+    def _pulled(self, view: View) -> Pull:
+        """What the method gives, checked to be a vector for each sample."""
+        try:
+            found = self._method.pull(view)
+        except (GradscopeError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if type(self._method).__module__.startswith("gradscope."):
+                raise
+            raise failure(f"{self._named}.pull", "guidance.method", error) from error
+        if not isinstance(found, Pull) or found.vector.shape != view.x_t.shape:
+            got = f"a vector {tuple(found.vector.shape)}" if isinstance(found, Pull) else type(found).__name__
+            raise GradscopeError(
+                f"guidance.method: {self._named}.pull must give a Pull with a vector {tuple(view.x_t.shape)}, got {got}"
+            )
+        return found
 
     def _objective(
         self, x: Tensor, label: Tensor, times: Times, schedule: Schedule, denoise: Denoise, make: Callable[..., View]
@@ -264,11 +240,17 @@ class ClassifierGuidance:
 
     def repeats(self, times: Times) -> int:
         """How often a step is taken."""
-        return self._method.repeats(times)
+        return whole_number(self._method.repeats(times), f"guidance.method: {self._named}.repeats", least=1)
+
+    @property
+    def _named(self) -> str:
+        return type(self._method).__name__
 
     def check(self, schedule: Schedule) -> None:
         """Raise GradscopeError if the interval covers no timestep, or the method is not defined on the schedule."""
         self._method.check(schedule)
+        repeats = max([self.repeats(times) for times in schedule.times])
+        check_solver(self._method, repeats > 1, schedule)
         self._check_interval(schedule)
 
     def _check_interval(self, schedule: Schedule) -> None:

@@ -63,8 +63,12 @@ def takes(scheduler: Any, name: str) -> bool:
     return name in inspect.signature(scheduler.step).parameters
 
 
-def responses(scheduler: Any, options: dict[str, Any]) -> tuple[list[Response], bool]:
-    """The responses of all steps, and whether the solver has memory.
+_KEPT = ("sample", "cur_sample", "last_sample")
+"""Names under which diffusers' solvers keep a sample to step on from later."""
+
+
+def responses(scheduler: Any, options: dict[str, Any]) -> tuple[list[Response], bool, bool]:
+    """The responses of all steps, whether the solver has memory, and whether it steps on from samples that it kept.
 
     Parameters
     ----------
@@ -86,7 +90,7 @@ def responses(scheduler: Any, options: dict[str, Any]) -> tuple[list[Response], 
         found.append(Response(one - none, abs(none / float(drawn))))
         has_memory |= remembers(walk, at_zero.shape)
         walk = twin(walk, at_zero.shape, torch.zeros_like)
-    return found, has_memory
+    return found, has_memory, any(hasattr(walk, name) for name in _KEPT)
 
 
 def seek(scheduler: Any, step: int) -> None:

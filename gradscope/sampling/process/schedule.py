@@ -90,6 +90,14 @@ class Schedule:
         Options of `DDIMScheduler.step`: the share of DDPM's noise that it adds, and whether epsilon is derived from the
         clamped x0-hat.
 
+    Attributes
+    ----------
+    has_memory : bool
+        Whether a step depends on earlier predictions or samples.
+    goes_back : bool
+        Whether some steps start from a sample that the solver kept, not from the one that they get: those of
+        correctors (UniPC) and of steps with several evaluations (Heun).
+
     Raises
     ------
     GradscopeError
@@ -110,19 +118,18 @@ class Schedule:
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(0)
         self.num_train_timesteps: int = config.num_train_timesteps
-        self.evaluates_once = len(self.scheduler.timesteps) == num_inference_steps
         self.is_ddpm = isinstance(scheduler, DDPMScheduler)
         self.is_edm = type(scheduler).__name__.startswith("EDM")
         self.prediction_type = "flow_prediction" if is_flow(scheduler) else config.prediction_type
         self.clip_range: float | None = config.clip_sample_range if setting(scheduler, "clip_sample") else None
         self.learns_variance = learns_variance(scheduler)
-        self.has_memory = False
+        self.has_memory = self.goes_back = False
         self.levels = [self._level(i) for i in range(len(self.scheduler.timesteps))]
         refuse_levels(self.scheduler, self.levels, self.prediction_type)
         if self.is_ddpm:
             self.times = [self._ddpm_times(i) for i in range(len(self.levels))]
         else:
-            found, self.has_memory = responses(self.scheduler, self.options)
+            found, self.has_memory, self.goes_back = responses(self.scheduler, self.options)
             refuse_responses(self.scheduler, found, self.options)
             self.times = [self._times(i, response) for i, response in enumerate(found)]
 

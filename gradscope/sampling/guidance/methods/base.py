@@ -1,11 +1,15 @@
 """The interface of guidance methods."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import ClassVar
+
+from torch import nn
 
 from gradscope.config import ClassifierInput
 from gradscope.sampling.guidance.view import Pull, View
 from gradscope.sampling.process import Entry, Schedule, Times
+from gradscope.settings import typed
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,17 @@ class Method:
     enters: ClassVar[Entry] = "process"
     """How the vector enters a step, see `gradscope.sampling.process.Entry`."""
 
+    def __post_init__(self) -> None:
+        typed(type(self), {field.name: getattr(self, field.name) for field in fields(self)})
+
+    def require(self, name: str, least: float = -math.inf) -> None:
+        """Raise ValueError unless a setting is finite and at least `least`."""
+        value = getattr(self, name)
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
     def pull(self, view: View) -> Pull:
         """The vector of one step; autograd is on. One denoiser pass was made for the view."""
         raise NotImplementedError
@@ -40,3 +55,6 @@ class Method:
 
     def check(self, schedule: Schedule) -> None:
         """Raise GradscopeError if the method is not defined on a schedule."""
+
+    def check_guide(self, guide: nn.Module) -> None:
+        """Raise GradscopeError if the method is not defined for a guide."""

@@ -35,10 +35,9 @@ class LGD(Method):
     inputs: ClassVar[tuple[ClassifierInput, ...]] = ("x0", "x0_detached")
 
     def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise ValueError(f"draws must be at least 1, got {self.draws}")
-        if not self.std >= 0:
-            raise ValueError(f"std must be at least 0, got {self.std}")
+        super().__post_init__()
+        self.require("draws", least=1)
+        self.require("std", least=0)
 
     def pull(self, view: View) -> Pull:
         answer = mean_answer(view, view.x_0, self.std * view.times.level.noise / view.times.level.scale, self.draws)
@@ -48,8 +47,9 @@ class LGD(Method):
 def mean_answer(view: View, x_0: torch.Tensor | None, std: float, draws: int) -> Answer:
     """The guide's answer, averaged as probabilities over noised clean samples; one draw without noise if std is 0."""
     assert x_0 is not None
-    count = draws if std > 0 else 1
-    answers = [view.ask(x_0 + std * view.noise(draw) if std > 0 else x_0) for draw in range(count)]
+    if std == 0:
+        return view.ask(x_0)
+    answers = [view.ask(x_0 + std * view.noise(draw)) for draw in range(draws)]
     logits = [answer.logits for answer in answers if answer.logits is not None]
     mean = torch.stack([z.detach().log_softmax(dim=1) for z in logits]).logsumexp(dim=0) if logits else None
     return Answer(objectives.log_mean_exp([answer.scores for answer in answers]), mean)

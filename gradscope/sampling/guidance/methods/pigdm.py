@@ -12,6 +12,8 @@ gradients, with H^T by autograd, so H needs no pseudoinverse. One forward and on
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import nn
+
 from gradscope.config import ClassifierInput
 from gradscope.errors import GradscopeError
 from gradscope.sampling.guidance.measurement import Measurement
@@ -34,20 +36,23 @@ class PiGDM(Method):
     enters: ClassVar[Entry] = "sample"
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
+        super().__post_init__()
+        self.require("iterations", least=1)
 
-    def pull(self, view: View) -> Pull:
-        guide, level = view.guide, view.times.level
+    def check_guide(self, guide: nn.Module) -> None:
         if not isinstance(guide, Measurement):
             raise GradscopeError(
                 f"guidance.method: pigdm needs a linear measurement as its guide, got {type(guide).__name__}; give "
                 "{measurement: package.module:operator, target: ..., noise_std: ...}, or take dps"
             )
+
+    def pull(self, view: View) -> Pull:
+        guide, level = view.guide, view.times.level
+        assert isinstance(guide, Measurement)
         answer = view.ask()
         x_0 = view.look.x_0
         assert x_0 is not None
         variance = level.noise**2 / level.scale**2
-        back = guide.solved(x_0.detach(), variance, view.samples, self.iterations)
+        back = guide.solved(x_0.detach(), variance, view.samples, self.iterations, view.look.is_first)
         gradient = slope((x_0.double() * back).flatten(1).sum(dim=1), view.x_t).double()
         return pull(level.signal / level.scale * variance * gradient, answer)

@@ -25,17 +25,19 @@ class Recurrent(Method):
     """Timesteps ``first <= t < end`` that are repeated; None for all."""
 
     def __post_init__(self) -> None:
-        if self.recurrence < 1:
-            raise ValueError(f"recurrence must be at least 1, got {self.recurrence}")
-        if self.between is not None and not (len(self.between) == 2 and self.between[0] < self.between[1]):
-            raise ValueError(f"between must be two timesteps, first < end, got {list(self.between)}")
+        super().__post_init__()
+        self.require("recurrence", least=1)
+        if self.between is not None and not self.between[0] < self.between[1]:
+            first, end = self.between
+            raise ValueError(f"between must be two timesteps, first < end, got [{first:g}, {end:g}]")
 
     def check(self, schedule: Schedule) -> None:
-        if self.recurrence > 1 and not schedule.evaluates_once:
-            name = type(schedule.scheduler).__name__
+        if self.recurrence > 1 and all(self.repeats(times) == 1 for times in schedule.times):
+            first, last = schedule.times[0].timestep, schedule.times[-1].timestep
+            low, end = self.between or (0, 0)
             raise GradscopeError(
-                f"guidance.method: recurrence repeats a step from one timestep to the next, but {name} evaluates the "
-                "denoiser several times in a step; set recurrence: 1, or take another scheduler"
+                f"guidance.method: between: no timestep lies in [{low:g}, {end:g}); the {len(schedule.times)} steps go "
+                f"from {first:g} to {last:g}"
             )
 
     def repeats(self, times: Times) -> int:

@@ -1,7 +1,6 @@
 """Training-free guidance, TFG (arXiv 2409.15761, algorithm 1), the union of LGD, DPS, MPGD, FreeDoM and more.
 
-With E~ the guide averaged over noised clean samples (as in LGD, of standard deviation ``std noise_t``), and s for the
-next noise level::
+E~ is the guide averaged over noised clean samples, as in LGD. With s for the next noise level::
 
     Delta_t = rho grad_{x_t} E~(x0-hat(x_t))
     Delta_0: `steps` times  Delta_0 += mu grad_{x_0} E~(x0-hat + Delta_0)
@@ -12,6 +11,7 @@ Each repetition is one forward pass of the denoiser, and one backward pass if rh
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 from gradscope.config import ClassifierInput
@@ -27,12 +27,10 @@ class TFG(Recurrent):
     ----------
     rho, mu
         Strengths of the gradients at x_t and at x0-hat.
-    steps
-        Number of steps at x0-hat, at least 0.
-    std, draws
-        Standard deviation of the noise on x0-hat over that of x_t, and the number of draws.
+    steps, std, draws
+        Steps at x0-hat, factor of LGD's r_t (each at least 0), and draws, at least 1.
     recurrence, between
-        See `FreeDoM`.
+        As for `FreeDoM`.
     """
 
     rho: float = 1.0
@@ -45,21 +43,18 @@ class TFG(Recurrent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("steps", 0), ("std", 0), ("draws", 1)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name, least in {"rho": -inf, "mu": -inf, "steps": 0, "std": 0, "draws": 1}.items():
+            self.require(name, least)
 
     def pull(self, view: View) -> Pull:
         now, following = view.times.level, view.times.following
-        std = self.std * now.noise
+        std = self.std * now.noise / now.scale
         answer = mean_answer(view, view.x_0, std, self.draws)
         assert view.x_0 is not None
-        vector = 0.0 * view.x_t.detach().double()
-        if self.rho and now.signal > 0:
-            vector = self.rho * following.signal / now.signal * view.gradient(answer.scores, view.x_t)
+        rho = self.rho * following.signal / now.signal if now.signal > 0 else 0.0
+        vector = rho * (view.gradient(answer.scores, view.x_t) if rho else view.x_t.detach().double())
         moved = view.x_0.detach()
         for _ in range(self.steps if self.mu else 0):
             at = leaf(moved)
-            scores = mean_answer(view, at, std, self.draws).scores
-            moved = moved + self.mu * view.gradient(scores, at).to(moved.dtype)
+            moved = moved + self.mu * view.gradient(mean_answer(view, at, std, self.draws).scores, at).to(moved.dtype)
         return pull(vector + following.signal * (moved.double() - view.x_0.detach().double()), answer)

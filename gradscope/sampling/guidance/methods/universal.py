@@ -5,7 +5,8 @@ gradient steps of size `rate` from Delta = 0, and epsilon loses ``signal / noise
 
     v = forward grad_{x_t} E(x0-hat(x_t)) + signal_t / noise_t^2 Delta
 
-Each repetition is one forward and one backward pass of the denoiser, and ``1 + steps`` passes of the guide.
+Each repetition is one forward pass of the denoiser, one backward pass if forward is not 0, and ``1 + steps`` passes of
+the guide.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Universal(Recurrent):
     steps, rate
         Number of steps of backward guidance, at least 0, and their size.
     recurrence, between
-        See `FreeDoM`.
+        As for `FreeDoM`.
     """
 
     forward: float = 1.0
@@ -37,12 +38,14 @@ class Universal(Recurrent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 0:
-            raise ValueError(f"steps must be at least 0, got {self.steps}")
+        self.require("forward")
+        self.require("steps", least=0)
+        self.require("rate")
 
     def pull(self, view: View) -> Pull:
         answer, level = view.ask(), view.times.level
-        vector = self.forward * view.gradient(answer.scores, view.x_t)
+        slope = view.gradient(answer.scores, view.x_t) if self.forward else view.x_t.detach().double()
+        vector = self.forward * slope
         assert view.x_0 is not None
         moved = view.x_0.detach()
         for _ in range(self.steps):

@@ -82,11 +82,11 @@ def test_the_memory_of_a_solver_is_restored_before_each_repetition(kind, method)
             prev = loop.scheduler.step(given, t, x.detach()).prev_sample + (0.3 * gradient if adds else 0)
             step = next(found)
             close(step.prev_sample, prev, rtol=1e-4, atol=1e-4)
-            ratio, last = (a / loop.before(i)) ** 0.5, i + 1 == len(loop.scheduler.timesteps)
+            last = i + 1 == len(loop.scheduler.timesteps)  # DEIS ends above noise 0
+            before_it = 1 / (1 + float(loop.scheduler.sigmas[-1]) ** 2) if last else loop.before(i)
+            ratio = (a / before_it) ** 0.5
             noise = own_noise(loop.seeds, (i, repeat, 2**20), prev)
-            x_t = prev if last else ratio * prev + (1 - ratio**2) ** 0.5 * noise
-            if last:
-                x_t = a**0.5 * prev + (1 - a) ** 0.5 * noise
+            x_t = ratio * prev + (1 - ratio**2) ** 0.5 * noise
         x_t = prev
 
 

@@ -14,8 +14,8 @@ from gradscope.sampling.process import Level, Schedule
 KINDS = {"images": mixture.images, "points": points.data, "trajectories": trajectories.data, "signals": signals.data}
 EXAMPLES = {"points": points, "trajectories": trajectories, "signals": signals}
 LEVELS = {
-    "VP": Level(0.6, 0.8), "VP, nearly clean": Level(0.9999**0.5, 0.01), "VE": Level(1.0, 14.6), "VE, low": Level(1.0, 0.03),
-    "flow": Level(0.3, 0.7), "flow, nearly noise": Level(0.001, 0.999),
+    "VP": Level(0.6, 0.8), "VP, nearly clean": Level(0.9999**0.5, 0.01), "VE": Level(1.0, 14.6),
+    "VE, low": Level(1.0, 0.03), "flow": Level(0.3, 0.7), "flow, nearly noise": Level(0.001, 0.999),
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from gradscope.analysis.means import mean_interval
 from gradscope.analysis.paired_cells import accuracy_change
 from gradscope.analysis.statistics import holm
 from gradscope.analysis.written import finished
+from gradscope.store.dims import is_tensor
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -33,7 +34,7 @@ def every_cell(stores: list[str]) -> Iterator[Named]:
     """Every finished cell of the stores: its names, and its values in memory without tensors."""
     for store in stores:
         ds = gradscope.open(store)
-        small = ds[[name for name, variable in ds.data_vars.items() if "channel" not in variable.dims]]
+        small = ds[[name for name in ds.data_vars if not is_tensor(ds, name)]]
         for where in cells(ds):
             cell = small.isel(place(ds, where)).load()
             if finished(cell).all():

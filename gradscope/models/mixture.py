@@ -33,7 +33,7 @@ class Mixture(nn.Module):
     Examples
     --------
     >>> mixture = Mixture(torch.tensor([[[-1.0]], [[1.0]]]), 0.1)  # two numbers, one component each
-    >>> mixture.logits(torch.tensor([[0.5]]), 1.0).softmax(dim=1)
+    >>> mixture.logits(torch.tensor([[0.5]]), 1.0).softmax(dim=1).round()
     tensor([[0., 1.]])
     """
 

@@ -1,5 +1,7 @@
 """Text for users: names of cells, values in errors, and sizes in bytes."""
 
+from collections.abc import Sequence
+
 from gradscope.errors import GradscopeError
 
 LONGEST = 200
@@ -30,6 +32,19 @@ def check_name(name: str, where: str) -> str:
         codes = ", ".join(f"U+{ord(letter):04X}" for letter in dict.fromkeys(hidden))
         raise GradscopeError(f"{where}: a name must have no invisible characters, got {name!r} with {codes}")
     return name
+
+
+def samples_of(shape: Sequence[int]) -> str:
+    """Samples of a shape in words; those of three dimensions are called images.
+
+    Examples
+    --------
+    >>> samples_of((3, 32, 32)), samples_of((16, 2))
+    ('images of 3 x 32 x 32 (channel, height, width)', 'samples of shape (16, 2)')
+    """
+    if len(shape) == 3:
+        return f"images of {' x '.join(map(str, shape))} (channel, height, width)"
+    return f"samples of shape {tuple(shape)}"
 
 
 def short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Gradients of an objective with respect to images."""
+"""Gradients of an objective with respect to samples."""
 
 from collections.abc import Callable
 

@@ -51,7 +51,7 @@ NAMED: Mapping[str, Callable[..., list[Probe]]] = {
     "energy": lambda: [ObjectiveValue()],
     "fractions": lambda: [Fractions()],
     "sensitivity": lambda: [GradientLipschitz()],
-    "spectrum": lambda: [Spectrum()],
+    "spectrum": _alone(Spectrum),
     "reference": _alone(ReferenceCosine),
     "snr": _alone(GradientSNR),
     "attribution": _alone(Attribution),

@@ -18,8 +18,8 @@ class ReferenceCosine(Probe):
     Parameters
     ----------
     classifier
-        Maps images ``(n, channel, height, width)`` to logits ``(n, classes)``. It must have the guide's classes and be
-        on its device. It is set to evaluation mode. A noise-aware one, f(x, t), gets the step's timestep.
+        Maps samples ``(n, *sample)`` to logits ``(n, classes)``. It must have the guide's classes and be on its device.
+        It is set to evaluation mode. A noise-aware one, f(x, t), gets the step's timestep.
 
     Examples
     --------
@@ -41,7 +41,9 @@ class ReferenceCosine(Probe):
 
     def measure(self, step: GuidedStep, state: None) -> tuple[dict[str, Tensor], None]:
         assert step.label is not None
-        reference = gradient(partial(self._margin, step.timestep), step.x_t, step.label)
+        # The models' input is x_t times a number, so the gradient has the same direction.
+        seen = step.x_t if step.model_input is None else step.model_input
+        reference = gradient(partial(self._margin, step.timestep), seen, step.label)
         return {"reference_cosine": cosine(step.gradient, reference)}, state
 
     def _margin(self, timestep: float, x: Tensor, label: Tensor) -> Tensor:

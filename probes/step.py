@@ -34,6 +34,8 @@ class GuidedStep:
     gradient: Tensor
     """Raw gradient of the objective with respect to x_t; may be not finite. gradscope's sampler gives it and the update
     in float64, because the gradient of a saturated guide lies below float32's range."""
+    model_input: Tensor | None = None
+    """What the models get of x_t: solvers in sigma scale it to unit variance. None: x_t itself."""
     label: Tensor | None = None
     """Target classes, shape ``(n,)``, int64."""
     model_output: Tensor | None = None
@@ -85,8 +87,8 @@ class GuidedStep:
     gradscope's sampler differentiates the guide's margin m and multiplies by sigmoid(-m) afterwards."""
     objective: Callable[[Tensor, Tensor], Tensor] | None = None
     """The guide's objective at this timestep, one number per sample, ``(m,)``. It is a differentiable function of noisy
-    images ``(m, channel, height, width)`` and labels ``(m,)``, for any m. If an energy has targets, these images repeat
-    the step's samples in order. Its gradient at x_t is `gradient`, unless
+    samples ``(m, *sample)`` and labels ``(m,)``, for any m. If an energy has targets, these samples repeat the step's
+    in order. Its gradient at x_t is `gradient`, unless
     SmoothGrad averages that. It runs the guide and, for x0-hat, the U-Net; for x0_detached the predicted noise is held
     constant. Call it only while the step's hooks run: then the models are frozen."""
 

@@ -11,7 +11,7 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def takes_timestep(module: nn.Module) -> bool:
-    """Whether ``module.forward`` takes a timestep besides the images.
+    """Whether ``module.forward`` takes a timestep besides the samples.
 
     It does if it has a parameter named t, timestep or timesteps, or exactly two required positional parameters.
 
@@ -34,9 +34,9 @@ def ask(module: nn.Module, x: Tensor, timestep: float | Tensor) -> Any:
     module
         The classifier; see `takes_timestep`.
     x
-        Images ``(n, channel, height, width)``.
+        Samples ``(n, *sample)``, for example images ``(n, channel, height, width)``.
     timestep
-        Diffusion time of the images: one number, or t itself, ``(n,)``, as a denoiser takes it.
+        Diffusion time of the samples: one number, or t itself, ``(n,)``, as a denoiser takes it.
 
     Examples
     --------

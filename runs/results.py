@@ -4,12 +4,14 @@ python runs/results.py cells STORE ...            one row per cell: verdicts, di
 python runs/results.py techniques STORE ...       the effect of each technique, paired, against the guide alone
 python runs/results.py curves out.png STORE ...   how the gradients behave over timesteps
 python runs/results.py scales out.png STORE ...   accuracy against coverage, one point per guidance scale
+python runs/results.py guides STORE ...           one row per cell: verdicts, and the gradient against a reference
 
-Several stores are read as one table; they must share their samples (same seed, same number).
+Several stores are read as one table; they must share their samples (same seed, same number), except for `guides`.
 """
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +23,7 @@ from gradscope.analysis.means import mean_interval
 from gradscope.analysis.paired_cells import accuracy_change
 from gradscope.analysis.statistics import holm
 from gradscope.analysis.written import finished
+from gradscope.store.dims import is_tensor
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -33,7 +36,7 @@ def every_cell(stores: list[str]) -> Iterator[Named]:
     """Every finished cell of the stores: its names, and its values in memory without tensors."""
     for store in stores:
         ds = gradscope.open(store)
-        small = ds[[name for name, variable in ds.data_vars.items() if "channel" not in variable.dims]]
+        small = ds[[name for name in ds.data_vars if not is_tensor(ds, name)]]
         for where in cells(ds):
             cell = small.isel(place(ds, where)).load()
             if finished(cell).all():
@@ -97,6 +100,33 @@ def techniques(stores: list[str]) -> None:
         )
 
 
+def guides(stores: list[str]) -> None:
+    """Print a Markdown table with one row per guided cell: verdicts, and its gradient beside the reference's."""
+    print("| store | guide | input | N | own | judge | cosine with the exact gradient | high-frequency share |")
+    print("|" + " --- |" * 8)
+    for store in stores:
+        found = list(every_cell([store]))
+        control = next(cell for where, cell in found if not where["guidance_scale"])
+        shown = [("(unguided)", "", "", control, ("-", "-"))]
+        for where, cell in found:
+            if where["guidance_scale"]:
+                means = tuple(interval(cell, name) for name in ("reference_cosine", "high_frequency_share"))
+                shown.append(
+                    (where["classifier"], where["classifier_input"], number(cell, "own_accuracy"), cell, means)
+                )
+        for guide, given, own, cell, means in shown:
+            values = (Path(store).stem, guide, given, cell.sizes["sample"], own, number(cell, "judge_accuracy"), *means)
+            print("| " + " | ".join(map(str, values)) + " |")
+
+
+def interval(cell: xr.Dataset, name: str) -> str:
+    """Mean over samples of each trajectory's mean, with its 95 % interval."""
+    if name not in cell:
+        return "-"
+    found = mean_interval(cell[name].mean("timestep").values)
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
 def curves(out: str, stores: list[str]) -> None:
     """Plot means with their 95 % intervals over timesteps: a panel for each quantity and classifier."""
     found = [(w, c) for w, c in every_cell(stores) if w["guidance_scale"]]
@@ -151,7 +181,7 @@ def scales(out: str, stores: list[str]) -> None:
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    if command in ("cells", "techniques"):
-        {"cells": rows, "techniques": techniques}[command](arguments)
+    if command in ("cells", "techniques", "guides"):
+        {"cells": rows, "techniques": techniques, "guides": guides}[command](arguments)
     else:
         {"curves": curves, "scales": scales}[command](arguments[0], arguments[1:])

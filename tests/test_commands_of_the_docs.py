@@ -41,6 +41,7 @@ HOW = {
     r"gradscope record --config both.yaml --store s3://bucket/both.zarr": How(FEWER),
     r"gradscope record --config both.yaml": How(f"{SMALL} --overwrite"),
     r"gradscope record --config (control|mixture|quickstart).yaml": How(f"{SMALL} --overwrite"),
+    r"gradscope record --config (points|trajectories|signals).yaml.*": How(f"{SMALL} --overwrite"),
     r"gradscope record --config stabilizers.yaml": How(f"{FEWER} --overwrite"),
     r"gradscope record --config (mine|run).yaml": How(elsewhere="a configuration of the reader's own"),
     r"gradscope record --resume .*": How(),

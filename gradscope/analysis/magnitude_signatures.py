@@ -17,7 +17,7 @@ from probes.catalogue import threshold
 LEVERAGE = 0.01
 """Leverage in nats below which a gradient cannot move the belief within a step's noise."""
 EARLY = 0.02
-"""Value of alphas_cumprod below which there is hardly an image."""
+"""Value of alphas_cumprod below which x_t is nearly all noise."""
 DEAD = threshold("dead_by_clipping")
 """Share of clamped elements."""
 LOST = 1e-30
@@ -153,8 +153,8 @@ MAGNITUDES = (
         "share of x0-hat's elements that are clamped and so pass no gradient",
         "above",
         DEAD,
-        "x0-hat is clamped nearly everywhere, and clamped pixels pass no gradient: use classifier_input x0 instead of "
-        "x0_detached, or a scheduler with clip_sample false",
+        "x0-hat is clamped nearly everywhere, and clamped elements pass no gradient: use classifier_input x0 instead "
+        "of x0_detached, or a scheduler with clip_sample false",
     ),
     CurveSignature(
         "saturated_early",
@@ -164,7 +164,7 @@ MAGNITUDES = (
         "share of samples in which the guide is certain of the target while alphas_cumprod is below 0.02",
         "above",
         0.5,
-        "the guide is certain of the target before there is an image, and stops guiding: use a calibrated or "
+        "the guide is certain of the target while x_t is nearly all noise, and stops guiding: use a calibrated or "
         "noise-aware classifier, or objective logit",
         sustained=0.5,
         is_share=True,
@@ -193,8 +193,8 @@ MAGNITUDES = (
         "share of zeros in the gradient (not due to a clamp)",
         "above",
         threshold("sparse"),
-        "few pixels influence the guide: look at the gradient; does the guide use max pooling, sample pixels, or apply "
-        "a mask?",
+        "few elements of the sample influence the guide: look at the gradient; does the guide use max pooling, see "
+        "a few elements only, or apply a mask?",
         single_samples=0,
     ),
     CurveSignature(
@@ -205,7 +205,7 @@ MAGNITUDES = (
         "log10 of the gradient's signal-to-noise ratio over noise draws",
         "below",
         log10(threshold("noise_dominated")),
-        "the gradient reacts to the noise in x_t and not to the image: show the guide x0-hat, or average more draws "
+        "the gradient reacts to the noise in x_t and not to the sample: show the guide x0-hat, or average more draws "
         "(guidance.smoothgrad)",
     ),
     CurveSignature(

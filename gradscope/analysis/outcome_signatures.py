@@ -90,7 +90,7 @@ def ineffective(
         shown |= accuracy_change(control, cell, level).high < FOLLOWED
         bounds = f"[{gain.low:+.2f}, {gain.high:+.2f}]"
         evidence += f"; against the unguided control it changes by {gain.estimate:+.2f} {bounds}"
-    advice = "see the other findings of this cell for the reason; audit the guide with `gradscope audit`"
+    advice = "see the other findings of this cell for the reason; audit a guide of images with `gradscope audit`"
     return outcome_finding(
         "ineffective",
         "alarm" if shown else "remark",

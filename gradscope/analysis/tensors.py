@@ -67,8 +67,8 @@ def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Datas
     if unknown := [name for name in wanted if name not in _DEFINITIONS]:
         raise GradscopeError(f"cannot compute {unknown[0]!r} from tensors; {one_of(unknown[0], _DEFINITIONS)}")
     reasons = {name: "; ".join(filter(None, (absent(ds, n) for n in _DEFINITIONS[name].needs))) for name in wanted}
-    if sample_dims(ds) != IMAGE_DIMS and "high_frequency_share" in reasons:
-        reasons["high_frequency_share"] = NO_FREQUENCIES
+    if "high_frequency_share" in reasons and (why := _without_pixels(ds)):
+        reasons["high_frequency_share"] = why
     definitions = {name: _DEFINITIONS[name] for name in wanted if not reasons[name]}
     if wanted and not definitions:
         raise GradscopeError(reasons[wanted[0]])
@@ -99,6 +99,14 @@ def from_tensors(ds: xr.Dataset, names: Iterable[str] | None = None) -> xr.Datas
         found[name] = along, values, {"note": definition.note}
     absences = {name: reason for name, reason in reasons.items() if reason}
     return xr.Dataset(found, coords=ds.coords, attrs={"absent": absences})
+
+
+def _without_pixels(ds: xr.Dataset) -> str:
+    """Why the store has no frequencies over height and width; empty if it has."""
+    if sample_dims(ds) != IMAGE_DIMS:
+        return NO_FREQUENCIES
+    recorded = ds["radial_frequency"].attrs.get("units", "cycle/pixel") if "radial_frequency" in ds else "cycle/pixel"
+    return "" if recorded == "cycle/pixel" else "the probe spectrum was given axes, which the store does not name"
 
 
 def _places(ds: xr.Dataset, names: list[str], stored: NDArray[np.bool_]) -> Iterator[Place]:

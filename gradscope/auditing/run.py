@@ -21,6 +21,7 @@ from gradscope.models.schedulers import make_scheduler
 from gradscope.recording.provenance import provenance
 from gradscope.sampling.denoiser import Condition, refuse_unfit, sample_shape
 from gradscope.store.attributes import as_texts
+from gradscope.text import samples_of
 
 
 def run_audit(
@@ -119,6 +120,11 @@ def _denoiser(config: AuditConfig, shape: tuple[int, int, int], device: torch.de
     denoiser = load_denoiser(config.denoiser, device)
     refuse_unfit(denoiser.unet, Condition(), learns_variance=False)
     made = sample_shape(denoiser.unet)
+    if len(made) != 3:
+        raise GradscopeError(
+            f"denoiser: an audit noises images, but this denoiser makes {samples_of(made)}; a recorded run judges its "
+            "guides (gradscope record)"
+        )
     if made != shape:
         wanted, got = (" x ".join(map(str, sizes)) for sizes in (made, shape))
         raise GradscopeError(

@@ -23,6 +23,7 @@ from gradscope.recording.progress_bar import count, recording_progress
 from gradscope.recording.resume import recorded_config, refuse_differences, remarks
 from gradscope.recording.run import Outcome, record_run
 from gradscope.store import Grid, open_store
+from gradscope.store.dims import sample_dims
 from gradscope.store.locations.location import locate
 from gradscope.store.progress import finished
 from gradscope.store.session import remove_leftovers
@@ -173,5 +174,5 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
         console.print(table)
     path = shlex.quote(outcome.path)
     console.print(f"what fails, and what to try: gradscope report {path}", highlight=False, soft_wrap=True)
-    further = f"distances to real images, coverage, intervals: gradscope evaluate {path}"
-    console.print(further, highlight=False, soft_wrap=True)
+    of_images = "distances to real images, coverage, " if len(sample_dims(ds)) == 3 else ""
+    console.print(f"{of_images}intervals: gradscope evaluate {path}", highlight=False, soft_wrap=True)

@@ -177,7 +177,8 @@ class RecordingConfig(Strict):
     tensor_every: Positive = 1
     """Record tensors at every n-th timestep. Scalars are recorded at all timesteps."""
     sample_dims: list[Text] | None = None
-    """Names of a sample's dimensions in the store. null: channel, height and width, as a sample has three."""
+    """Names of a sample's dimensions in the store. null: by their number, axis; channel, time; channel, height, width;
+    or channel, frame, height, width."""
     durable: bool = False
     """Wait until data are on the disk before they are marked as written: survives power failures, but is slower."""
 

@@ -230,8 +230,19 @@ def _independence(ds: xr.Dataset, evaluators: Evaluators) -> dict[str, Any]:
         weights["judge"] = state_hash(evaluators.judge.module)
     if evaluators.extractor is not None:
         weights["extractor"] = evaluators.extractor.weights
-    also = {role: [name for name, found in hashes.items() if found == digest] for role, digest in weights.items()}
+    also = {
+        role: [name for name, found in hashes.items() if found == digest and not _differs(ds, evaluators, role, name)]
+        for role, digest in weights.items()
+    }
     return {"weights_sha256": weights, "also_guides": {role: names for role, names in also.items() if names}}
+
+
+def _differs(ds: xr.Dataset, evaluators: Evaluators, role: str, guide: str) -> bool:
+    """Whether judge and guide are named differently and have no weights, whose hashes would tell them apart."""
+    if role != "judge" or evaluators.judge is None or evaluators.judge.module.state_dict():
+        return False
+    recorded = nested(ds.attrs, "configuration").get("classifiers", {})
+    return guide in recorded and recorded[guide] != evaluators.settings.model_dump(mode="json")["judge"]
 
 
 def _remarks(

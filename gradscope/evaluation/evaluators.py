@@ -26,6 +26,7 @@ from gradscope.evaluation.features import Features, load_extractor
 from gradscope.models import cards
 from gradscope.models.classifiers import Classifier, load_classifier
 from gradscope.store.dims import final_shape
+from gradscope.text import samples_of
 
 Tell = Callable[[str], object]
 _RECORDED = "the store's configuration"
@@ -35,6 +36,8 @@ _ON_THE_COMMAND_LINE = {
     "extractor": "--set evaluation.extractor=...",
     "data": "--set evaluation.data=...",
 }
+_IMAGE = 3
+"""Number of an image's dimensions: channel, height, width."""
 IN_PYTHON = {"guide": "guide=MODULE gives it", "judge": "judge=...", "extractor": "extractor=...", "data": "data=..."}
 """The way to get a missing verdict, by the part that it needs."""
 
@@ -82,6 +85,7 @@ def load_evaluators(ds: xr.Dataset, overrides: Sequence[str], device: torch.devi
     run = recorded_run(ds)
     settings = settings_of(ds, run, {}, overrides)
     shape = final_shape(ds)
+    refuse_distances(settings, shape)
     spec, data = settings.evaluation.extractor, settings.evaluation.data
     found = Evaluators(
         settings,
@@ -89,8 +93,18 @@ def load_evaluators(ds: xr.Dataset, overrides: Sequence[str], device: torch.devi
         None if settings.judge == "none" else load_classifier(settings.judge, "judge", shape, device),
         None if spec is None or data is None else load_extractor(spec, "evaluation.extractor", shape, device),
     )
-    tell_what_is_missing(found, run, _ON_THE_COMMAND_LINE, tell)
+    tell_what_is_missing(found, run, shape, _ON_THE_COMMAND_LINE, tell)
     return found
+
+
+def refuse_distances(settings: Settings, shape: tuple[int, ...]) -> None:
+    """Raise GradscopeError if samples that are not images are to be compared with real images."""
+    given = [key for key in ("extractor", "data") if getattr(settings.evaluation, key) is not None]
+    if given and len(shape) != _IMAGE:
+        raise GradscopeError(
+            f"evaluation.{given[0]}: distances compare with real images, but the store holds {samples_of(shape)}; "
+            "leave it out, and the judge alone evaluates"
+        )
 
 
 def guiding_classifiers(run: RunConfig | None) -> dict[str, ClassifierSpec]:
@@ -101,10 +115,12 @@ def guiding_classifiers(run: RunConfig | None) -> dict[str, ClassifierSpec]:
     }
 
 
-def tell_what_is_missing(found: Evaluators, run: RunConfig | None, how: Mapping[str, str], tell: Tell) -> None:
+def tell_what_is_missing(
+    found: Evaluators, run: RunConfig | None, shape: tuple[int, ...], how: Mapping[str, str], tell: Tell
+) -> None:
     """Call `tell` for each missing verdict, with the way to get it: see `IN_PYTHON`.
 
-    `run` is the store's configuration; None if it was recorded from Python.
+    `run` is the store's configuration; None if it was recorded from Python. `shape` is that of a sample.
 
     Raises
     ------
@@ -121,7 +137,9 @@ def tell_what_is_missing(found: Evaluators, run: RunConfig | None, how: Mapping[
         tell(f"no own_accuracy: the store was recorded from Python and does not name its guides; {how['guide']}")
     if found.judge is None:
         tell(f"no judge_accuracy, no transfer_ratio: {how['judge']} gives them")
-    if found.extractor is None:
+    if len(shape) != _IMAGE:
+        tell(f"no distances, no coverage: they compare with real images, and the store holds {samples_of(shape)}")
+    elif found.extractor is None:
         missing = {"extractor": settings.extractor, "data": settings.data}
         keys = " and ".join(how[key] for key, value in missing.items() if value is None)
         tell(f"no distances, no coverage: {keys} gives them")

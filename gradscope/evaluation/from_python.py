@@ -17,6 +17,7 @@ from gradscope.evaluation.evaluators import (
     Settings,
     guiding_classifiers,
     recorded_run,
+    refuse_distances,
     settings_of,
     tell_what_is_missing,
 )
@@ -96,13 +97,14 @@ def evaluate(
         device = next((p.device for module in modules for p in module.parameters()), torch.device("cpu"))
         of_images = {"extractor": plain(extractor), "data": data, "samples": samples, "replicates": replicates}
         settings = settings_of(ds, run, _content(plain(judge), of_images))
+        refuse_distances(settings, shape)
         found = Evaluators(
             settings,
             _guides(ds, run, guide, shape, device),
             judge_of(judge, settings, shape, device),
             _extractor(extractor, settings, shape, device),
         )
-        tell_what_is_missing(found, run, IN_PYTHON, tell)
+        tell_what_is_missing(found, run, shape, IN_PYTHON, tell)
         evaluate_store(path, found, device, tell)
     return open_store(path)
 

@@ -18,7 +18,7 @@ _ABOUT = {"own": "the cell's guide", "judge": "the independent judge"}
 
 @torch.no_grad()
 def predict(module: nn.Module, images: Tensor) -> NDArray[np.int16]:
-    """Predicted classes of images ``(n, channel, height, width)``; -1 where image or logits are not finite."""
+    """Predicted classes of samples ``(n, *sample)``; -1 where sample or logits are not finite."""
     logits = logits_of(module, images)
     finite = torch.isfinite(images).flatten(1).all(dim=1) & torch.isfinite(logits).all(dim=1)
     return torch.where(finite, logits.argmax(dim=1), -1).to(torch.int16).cpu().numpy()

@@ -12,15 +12,15 @@ from probes.timed import ask
 
 
 def logits_of(classifier: nn.Module, images: Tensor, timestep: float = 0) -> Tensor:
-    """Logits ``(n, classes)`` of images ``(n, channel, height, width)``; see `as_logits`.
+    """Logits ``(n, classes)`` of samples ``(n, *sample)``; see `as_logits`.
 
     The classifier gets a copy, in case it works in place. Gradients pass through the copy. A noise-aware classifier
-    also gets the images' timestep: 0 for clean images.
+    also gets the samples' timestep: 0 for clean ones.
 
     Raises
     ------
     GradscopeError
-        It does not give one row of floating-point logits for each image.
+        It does not give one row of floating-point logits for each sample.
     """
     logits = as_logits(ask(classifier, copied(images, classifier), timestep))
     if len(logits) != len(images) or not logits.is_floating_point():

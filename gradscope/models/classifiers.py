@@ -15,16 +15,17 @@ from gradscope.errors import GradscopeError, GradscopeWarning
 from gradscope.models import cards, foreign
 from gradscope.models.checkpoints import load_checkpoint
 from gradscope.models.logits import Logits, TimedLogits, as_logits, probabilities, timed
-from gradscope.models.precision import in_float32
+from gradscope.models.precision import channels_last, in_float32
+from gradscope.text import samples_of
 from probes.timed import ask, takes_timestep
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier of images in [-1, 1]."""
+    """A classifier of samples, for example of images in [-1, 1]."""
 
     module: nn.Module
-    """``(n, channel, height, width)`` -> logits ``(n, num_classes)``; a noise-aware one takes timesteps, too."""
+    """``(n, *sample)`` -> logits ``(n, num_classes)``; a noise-aware one takes timesteps, too."""
     num_classes: int
     classes: tuple[str, ...] | None
     """Names of the classes; None if they are unknown."""
@@ -52,7 +53,7 @@ def load_classifier(
     image_shape: tuple[int, ...],
     device: torch.device | str = "cpu",
 ) -> Classifier:
-    """Load a classifier and check it on an image of `image_shape` (channel, height, width).
+    """Load a classifier and check it on a sample of `image_shape`: channel, height, width of an image, or any other.
 
     A warning says if its outputs are probabilities already.
 
@@ -67,12 +68,13 @@ def load_classifier(
     Raises
     ------
     GradscopeError
-        The classifier cannot be loaded, or does not take such images.
+        The classifier cannot be loaded, or does not take such samples.
     """
     classes = None
     if isinstance(spec, nn.Module):
         module = spec
     elif isinstance(spec, TimmClassifier):
+        _refuse_other_than_images(spec, where, image_shape)
         module = _from_timm(spec, where, image_shape[0])
     elif isinstance(spec, ModuleClassifier):
         module = timed(_from_module(spec.module, f"{where}.module"), spec.takes_timestep)
@@ -85,8 +87,7 @@ def load_classifier(
             f"{where}: got {spec!r}; possible: zoo:SET/NAME, a card CARD.yaml, package.module:callable, or a mapping "
             "{timm: NAME, checkpoint: FILE, num_classes: N} or {module: package.module:callable}"
         )
-    # convolutions are faster with channels last, on CPUs too
-    module = in_float32(module, where).to(device).to(memory_format=torch.channels_last).eval()
+    module = channels_last(in_float32(module, where).to(device)).eval()
     module, num_classes = _checked(module, where, torch.zeros(2, *image_shape, device=device))
     if classes is not None and len(classes) != num_classes:
         raise GradscopeError(f"{where}: it gives {num_classes} logits, but its card names {len(classes)} classes")
@@ -99,10 +100,8 @@ def _checked(module: nn.Module, where: str, images: Tensor) -> tuple[nn.Module, 
         with torch.no_grad():
             output = ask(module, images.clone(), 0)
     except Exception as error:
-        shape = " x ".join(map(str, images.shape[1:]))
         raise GradscopeError(
-            f"{where}: the classifier does not take images of {shape} (channel, height, width), as the denoiser "
-            f"makes them: {error}"
+            f"{where}: the classifier does not take {samples_of(images.shape[1:])}, as the denoiser makes them: {error}"
         ) from error
     try:
         logits = as_logits(output)
@@ -122,6 +121,15 @@ def _checked(module: nn.Module, where: str, images: Tensor) -> tuple[nn.Module, 
         )
     wrapper = TimedLogits if takes_timestep(module) else Logits
     return (module if logits is output else wrapper(module)), logits.shape[1]
+
+
+def _refuse_other_than_images(spec: TimmClassifier, where: str, shape: tuple[int, ...]) -> None:
+    """Raise GradscopeError for samples that a timm model cannot take."""
+    if len(shape) != 3:
+        raise GradscopeError(
+            f"{where}.timm: {spec.timm} takes images (channel, height, width), but the denoiser makes "
+            f"{samples_of(shape)}; give a model of your own: {{module: package.module:callable}}"
+        )
 
 
 def build_classifier(
@@ -151,10 +159,9 @@ def _from_card(path: Path, where: str, image_shape: tuple[int, ...]) -> tuple[nn
         raise GradscopeError(f"{where}: {path} is the card of a {card.kind}")
     made_for = (card.data.channels, card.data.size, card.data.size)
     if made_for != image_shape:
-        wanted, got = (" x ".join(map(str, shape)) for shape in (made_for, image_shape))
         raise GradscopeError(
-            f"{where}: {path.stem} was trained on images of {wanted} (channel, height, width), but the denoiser makes "
-            f"{got}"
+            f"{where}: {path.stem} was trained on {samples_of(made_for)}, but the denoiser makes "
+            f"{samples_of(image_shape)}"
         )
     module = build_classifier(
         card.architecture["timm"], len(card.classes), card.data.channels, card.architecture["options"], where

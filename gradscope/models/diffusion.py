@@ -17,7 +17,7 @@ from torch import nn
 from gradscope.errors import GradscopeError
 from gradscope.models import cards, foreign
 from gradscope.models.decoder import Decoder
-from gradscope.models.precision import in_float32
+from gradscope.models.precision import channels_last, in_float32
 from gradscope.models.schedulers import refuse_class
 
 _DENOISERS, _AUTOENCODERS = ("unet", "transformer"), ("vae", "vqvae")
@@ -66,8 +66,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     refuse_class(scheduler)
     if decoder is not None:
         decoder = in_float32(decoder, "denoiser").to(device)
-    # convolutions are faster with channels last, on CPUs too
-    unet = in_float32(unet, "denoiser").to(device).to(memory_format=torch.channels_last)
+    unet = channels_last(in_float32(unet, "denoiser").to(device))
     return Denoiser(unet, scheduler, spec, decoder)
 
 

@@ -86,7 +86,7 @@ def probabilities(module: nn.Module, x: Tensor) -> Literal["softmax", "sigmoid"]
     module
         A classifier that takes `x`.
     x
-        Images ``(n, channel, height, width)``.
+        Samples ``(n, *sample)``.
     """
     with torch.no_grad():
         values = _values(ask(module, x, 0)).double()

@@ -1,14 +1,16 @@
-"""A noised Gaussian mixture, whose denoiser and guide are exact and in closed form.
+"""Noised Gaussian mixtures, whose denoisers and guides are exact and in closed form, for samples of any shape.
 
-Clean images of class k are N(mu_k, STD^2 I), so x_t given k is N(sqrt(alphas_cumprod) mu_k, s_t^2 I) with
-s_t^2 = alphas_cumprod STD^2 + 1 - alphas_cumprod. Hence epsilon = -sqrt(1 - alphas_cumprod) * grad log p(x_t) and
-p(y | x_t), at every timestep. Probes and signatures on this model show healthy guidance.
+A clean sample of class k is one of the class's components, N(mu_j, C) with a covariance C that all share. With
+a = alphas_cumprod, x_t of component j is N(sqrt(a) mu_j, a C + (1 - a) I). Hence
+epsilon = -sqrt(1 - a) * grad log p(x_t) and p(y | x_t), at every noise level. Any other process
+x_t = signal x_0 + noise epsilon is this one times sqrt(signal^2 + noise^2).
 
-In a configuration: ``denoiser: gradscope.models.mixture:denoiser``, ``classifiers: {exact:
-gradscope.models.mixture:classifier}``, ``judge: gradscope.models.mixture:judge``.
+This module's own example has images of four classes. In a configuration: ``denoiser:
+gradscope.models.mixture:denoiser``, ``classifiers: {exact: gradscope.models.mixture:classifier}``, ``judge:
+gradscope.models.mixture:judge``. Probes and signatures on it show healthy guidance. `gradscope.models.examples` has
+points, trajectories and signals.
 """
 
-from functools import cache
 from types import SimpleNamespace
 
 import torch
@@ -19,82 +21,184 @@ CLASSES, SHAPE, STD = 4, (3, 8, 8), 0.2
 
 
 class Mixture(nn.Module):
-    """Logits of the classes at a timestep: log N(x_t; sqrt(alphas_cumprod) mu_k, s_t^2 I) up to a constant."""
+    """Classes of Gaussian components, all equally likely.
+
+    Parameters
+    ----------
+    means
+        ``(classes, components, *sample)``.
+    spread
+        Standard deviation of every element, or the covariance of a flattened sample, ``(elements, elements)``.
+
+    Examples
+    --------
+    >>> mixture = Mixture(torch.tensor([[[-1.0]], [[1.0]]]), 0.1)  # two numbers, one component each
+    >>> mixture.logits(torch.tensor([[0.5]]), 1.0).softmax(dim=1).round()
+    tensor([[0., 1.]])
+    """
 
     means: Tensor
-    alphas_cumprod: Tensor
+    basis: Tensor | None
+    """Eigenvectors of the covariance, as columns; None if it is a multiple of the identity."""
+    variances: Tensor
+    """Its eigenvalues, ``(elements,)``; the only one, ``()``, without a basis."""
 
-    def __init__(self, alphas_cumprod: Tensor) -> None:
+    def __init__(self, means: Tensor, spread: float | Tensor) -> None:
         super().__init__()
-        patterns = torch.randn(CLASSES, *SHAPE, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("means", 0.4 * patterns)
-        self.register_buffer("alphas_cumprod", alphas_cumprod)
-        self.timestep = 0
-        """Timestep of the denoiser's last call, which a sampler makes before it calls the guide."""
+        self.classes, self.shape = len(means), tuple(means.shape[2:])
+        self.register_buffer("means", means.flatten(0, 1))
+        if isinstance(spread, Tensor):
+            variances, basis = torch.linalg.eigh(spread.double())
+            self.register_buffer("variances", variances.clamp(min=0).to(means))
+            self.register_buffer("basis", basis.to(means))
+        else:
+            self.register_buffer("variances", torch.tensor(spread**2, dtype=means.dtype))
+            self.register_buffer("basis", None)
 
     def logits(self, x: Tensor, alphas_cumprod: Tensor | float) -> Tensor:
-        variance = alphas_cumprod * STD**2 + 1 - alphas_cumprod
-        distance = x[:, None] - alphas_cumprod**0.5 * self.means
-        return -distance.square().flatten(2).sum(dim=2) / (2 * variance)
+        """Logits of the classes, ``(n, classes)``: log p(x_t | class) up to a constant.
 
-    def epsilon(self, x: Tensor, alphas_cumprod: Tensor) -> Tensor:
-        """Expected noise in x, ``(n, *SHAPE)``."""
-        share = self.logits(x, alphas_cumprod).softmax(dim=1)
-        centre = alphas_cumprod**0.5 * torch.einsum("nk,kchw->nchw", share, self.means)
-        variance = alphas_cumprod * STD**2 + 1 - alphas_cumprod
-        return (1 - alphas_cumprod) ** 0.5 * (x - centre) / variance
+        Parameters
+        ----------
+        x
+            Noisy samples ``(n, *sample)``, signal and noise having squares that sum to 1.
+        alphas_cumprod
+            The square of the signal's factor, one number or ``(n,)``; 1 for clean samples.
+        """
+        return self._components(x, alphas_cumprod).unflatten(1, (self.classes, -1)).logsumexp(dim=2)
+
+    def epsilon(self, x: Tensor, alphas_cumprod: Tensor | float) -> Tensor:
+        """Expected noise in x, ``(n, *sample)``; parameters as in `logits`."""
+        share = self._components(x, alphas_cumprod).softmax(dim=1)
+        a = _aligned(alphas_cumprod, x)
+        centre = a**0.5 * torch.einsum("nk,k...->n...", share, self.means)
+        return self._solved((1 - a) ** 0.5 * (x - centre), a)
+
+    def draw(self, label: Tensor, generator: torch.Generator) -> Tensor:
+        """Clean samples of the classes ``label``, ``(n, *sample)``."""
+        each = len(self.means) // self.classes
+        component = label * each + torch.randint(each, label.shape, generator=generator)
+        noise = torch.randn(len(label), *self.shape, generator=generator).to(self.means)
+        spread = noise.flatten(1) * self.variances.sqrt()
+        return self.means[component] + (spread if self.basis is None else spread @ self.basis.T).view_as(noise)
+
+    def _components(self, x: Tensor, alphas_cumprod: Tensor | float) -> Tensor:
+        """Logarithm of N(x; sqrt(a) mu_j, a C + (1 - a) I) up to a constant, ``(n, classes * components)``."""
+        a = _aligned(alphas_cumprod, x[:, None])
+        distance = (x[:, None] - a**0.5 * self.means).flatten(2)
+        if self.basis is None:
+            return -distance.square().sum(dim=2) / (2 * self._variance(a.flatten(1)))
+        return -((distance @ self.basis).square() / (2 * self._variance(a.flatten(2)))).sum(dim=2)
+
+    def _solved(self, x: Tensor, a: Tensor) -> Tensor:
+        """``(a C + (1 - a) I)^-1 x``."""
+        if self.basis is None:
+            return x / self._variance(a)
+        return (x.flatten(1) @ self.basis / self._variance(a.flatten(1)) @ self.basis.T).view_as(x)
+
+    def _variance(self, a: Tensor) -> Tensor:
+        """Eigenvalues of ``a C + (1 - a) I``, or the only one."""
+        return a * self.variances + 1 - a
 
 
 class Denoiser(nn.Module):
-    """The exact epsilon, in the form of a U-Net."""
+    """The exact epsilon, in the form of a U-Net.
 
-    def __init__(self, mixture: Mixture) -> None:
+    Parameters
+    ----------
+    mixture
+        The data.
+    alphas_cumprod
+        By timestep. At one between two of them, as solvers in sigma visit, sigma is interpolated as diffusers does.
+    """
+
+    alphas_cumprod: Tensor
+
+    def __init__(self, mixture: Mixture, alphas_cumprod: Tensor) -> None:
         super().__init__()
         self.mixture = mixture
         self.device_mark = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(sample_size=SHAPE[1], in_channels=SHAPE[0], out_channels=SHAPE[0])
+        self.register_buffer("alphas_cumprod", alphas_cumprod)
+        self.config = SimpleNamespace(sample_shape=mixture.shape)
 
-    def forward(self, x_t: Tensor, timestep: Tensor | int) -> Tensor:
-        self.mixture.timestep = int(torch.as_tensor(timestep).flatten()[0])
-        return self.mixture.epsilon(x_t, self.mixture.alphas_cumprod[self.mixture.timestep])
+    def forward(self, x_t: Tensor, timestep: Tensor | float) -> Tensor:
+        return self.mixture.epsilon(x_t, share_at(self.alphas_cumprod, timestep))
 
 
-class Guide(nn.Module):
-    """The exact p(y | x_t), at the timestep of the denoiser's last call."""
+class NoiseAware(nn.Module):
+    """Logits of the exact p(y | x_t), a classifier f(x, t)."""
+
+    alphas_cumprod: Tensor
+
+    def __init__(self, mixture: Mixture, alphas_cumprod: Tensor) -> None:
+        super().__init__()
+        self.mixture = mixture
+        self.register_buffer("alphas_cumprod", alphas_cumprod)
+
+    def forward(self, x_t: Tensor, timestep: Tensor | float) -> Tensor:
+        return self.mixture.logits(x_t, share_at(self.alphas_cumprod, timestep))
+
+
+class Clean(nn.Module):
+    """Logits of the exact p(y | x_0), which knows no noise."""
 
     def __init__(self, mixture: Mixture) -> None:
         super().__init__()
         self.mixture = mixture
-
-    def forward(self, x_t: Tensor) -> Tensor:
-        return self.mixture.logits(x_t, self.mixture.alphas_cumprod[self.mixture.timestep])
-
-
-class Judge(Guide):
-    """The exact p(y | x_0)."""
 
     def forward(self, x_0: Tensor) -> Tensor:
         return self.mixture.logits(x_0, 1.0)
 
 
-def denoiser() -> tuple[Denoiser, DDPMScheduler]:
-    """The denoiser and its scheduler."""
-    return Denoiser(_shared()), _scheduler()
+def share_at(alphas_cumprod: Tensor, timestep: Tensor | float) -> Tensor:
+    """alphas_cumprod at timesteps that need not be whole; sigma is linear between whole ones."""
+    t = torch.as_tensor(timestep, device=alphas_cumprod.device)
+    if not t.is_floating_point():
+        return alphas_cumprod[t]
+    low = t.floor().long()
+    sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
+    sigma = torch.lerp(sigmas[low], sigmas[(low + 1).clamp(max=len(sigmas) - 1)], (t - low).to(sigmas))
+    return torch.where(t == low, alphas_cumprod[low], 1 / (1 + sigma**2))
 
 
-def classifier() -> Guide:
-    return Guide(_shared())
+def _aligned(alphas_cumprod: Tensor | float, x: Tensor) -> Tensor:
+    """One number per sample in the shape that broadcasts over x."""
+    a = torch.as_tensor(alphas_cumprod, dtype=x.dtype, device=x.device)
+    return a.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def judge() -> Judge:
-    return Judge(_shared())
-
-
-def _scheduler() -> DDPMScheduler:
+def scheduler() -> DDPMScheduler:
+    """The noise of all exact examples: nothing is clipped, and sampling starts at the last timestep."""
     return DDPMScheduler(clip_sample=False, timestep_spacing="trailing")
 
 
-@cache
-def _shared() -> Mixture:
-    """The mixture that denoiser and guide share: the guide takes the timestep from the denoiser's call."""
-    return Mixture(_scheduler().alphas_cumprod)
+def denoiser_of(mixture: Mixture) -> tuple[Denoiser, DDPMScheduler]:
+    """The exact denoiser of a mixture, and its scheduler."""
+    noise = scheduler()
+    return Denoiser(mixture, noise.alphas_cumprod), noise
+
+
+def noise_aware(mixture: Mixture) -> NoiseAware:
+    """The exact guide of a mixture's noisy samples."""
+    return NoiseAware(mixture, scheduler().alphas_cumprod)
+
+
+def images() -> Mixture:
+    """Images of four classes, each a pattern of its own."""
+    patterns = torch.randn(CLASSES, *SHAPE, generator=torch.Generator().manual_seed(0))
+    return Mixture(0.4 * patterns[:, None], STD)
+
+
+def denoiser() -> tuple[Denoiser, DDPMScheduler]:
+    """The denoiser of the images, and its scheduler."""
+    return denoiser_of(images())
+
+
+def classifier() -> NoiseAware:
+    """The exact guide of noisy images."""
+    return noise_aware(images())
+
+
+def judge() -> Clean:
+    """The exact classifier of clean images."""
+    return Clean(images())

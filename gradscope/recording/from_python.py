@@ -64,7 +64,7 @@ class SamplerRecorder(CallRecorder):
         Returns
         -------
         Tensor
-            ``(n, channel, height, width)``, as from `GuidedSampler.sample`.
+            ``(n, *sample)``, as from `GuidedSampler.sample`.
 
         Raises
         ------

@@ -137,7 +137,7 @@ def record_block(
 def _rehearsed(run: Run) -> torch.Tensor:
     """Take and measure the first step with each classifier and input, to raise errors before a store is created.
 
-    Returns the gradients of the last of these steps, ``(n, channel, height, width)``.
+    Returns the gradients of the last of these steps, ``(n, *sample)``.
     """
     labels, sampling = run.grid.label[: run.grid.block].tolist(), run.config.sampling
     for i, j in product(*map(range, run.grid.cells[:2])):

@@ -20,7 +20,7 @@ from gradscope.analysis.summary import TRAJECTORY_MEANS, summary
 from gradscope.analysis.technique_effects import compare_all
 from gradscope.analysis.written import Written, written
 from gradscope.store.attributes import NESTED
-from gradscope.store.dims import cell_dims
+from gradscope.store.dims import cell_dims, sample_dims
 
 VERSION = 1
 """Version of the keys of `to_json`."""
@@ -202,11 +202,12 @@ def _evaluated(ds: xr.Dataset) -> list[str]:
 def _remarks(ds: xr.Dataset, progress: Written) -> list[str]:
     remarks = [] if progress.complete else [f"{progress}; only this part is analysed"]
     evaluation = json.loads(ds.attrs.get("evaluation", "{}"))
-    if not _evaluated(ds) or not evaluation.get("distances", True):
-        further = "distances to real images and coverage" if "judge_prediction" in ds else "judged numbers"
+    is_image, is_judged = len(sample_dims(ds)) == 3, "judge_prediction" in ds
+    if not is_judged or (is_image and (not _evaluated(ds) or not evaluation.get("distances", True))):
+        further = "distances to real images and coverage" if is_judged else "judged numbers"
         remarks.append(f"`gradscope evaluate STORE` adds {further}")
     counts = evaluation.get("excluded", {})
-    for why, text in {"unfinished": "are not finished", "not_finite": "have an image that is not finite"}.items():
+    for why, text in {"unfinished": "are not finished", "not_finite": "are not finite at the end"}.items():
         if counts.get(why):
             remarks.append(f"the evaluation left out {counts[why]} samples that {text}")
     return [*remarks, *warnings(also_guides(ds)).values()]

@@ -51,7 +51,7 @@ UNCONDITIONAL = Condition()
 
 
 def sample_shape(unet: nn.Module) -> tuple[int, ...]:
-    """Shape of a denoiser's samples: channel, height, width of images.
+    """Shape of a denoiser's samples: channel, height, width of images, or any other.
 
     It is ``config.sample_shape`` if there is one; else diffusers' ``in_channels`` and ``sample_size``.
     """

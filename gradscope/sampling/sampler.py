@@ -103,7 +103,7 @@ class GuidedSampler:
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """Shape of a sample: channel, height, width of an image."""
+        """Shape of a sample: channel, height, width of an image, or any other."""
         return sample_shape(self.unet)
 
     @property
@@ -266,6 +266,7 @@ class GuidedSampler:
             timestep=times.timestep,
             repeat=repeat,
             x_t=x_t,
+            model_input=schedule.model_input(x_t, times),
             gradient=evidence.gradient,
             label=label,
             model_output=prediction.model_output,

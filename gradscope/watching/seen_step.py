@@ -185,12 +185,13 @@ def _explicit(
 
 def _step(evaluation: Evaluation, context: Context, **given: Any) -> GuidedStep:
     gradient = given["gradient"]
-    times = context.times
+    times, scaled = context.times, evaluation.scaled
     finite = torch.isfinite(gradient).flatten(1).all(dim=1)
     return GuidedStep(
         step=evaluation.index or 0,
         timestep=context.timestep,
         repeat=context.repeat,
+        model_input=None if scaled is None else scaled.to(evaluation.x_t.dtype),  # the denoiser's may be float16
         direction=gradient if given["update"] is None else given["update"],
         prev_sample=next_samples(evaluation, context),
         unguided=~finite,

@@ -158,7 +158,7 @@ def test_pretrained_weights_of_other_classes_are_refused_before_they_are_fetched
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 32, 32)])
 def test_a_card_for_other_images_is_refused(shape):
-    message = r"judge: judge was trained on images of 3 x 32 x 32 .*, but the denoiser makes " + " x ".join(
+    message = r"judge: judge was trained on images of 3 x 32 x 32 .*, but the denoiser makes images of " + " x ".join(
         map(str, shape)
     )
     with pytest.raises(GradscopeError, match=message):

@@ -82,7 +82,7 @@ def test_provenance_and_remarks(made):
     assert made.provenance["configuration"] == {"judge": "none"}
     assert made.provenance["evaluation"]["N"] == SAMPLES
     assert made.written.complete
-    assert made.remarks == ["the evaluation left out 1 samples that have an image that is not finite"]
+    assert made.remarks == ["the evaluation left out 1 samples that are not finite at the end"]
 
 
 def test_json_is_strict_and_complete(made):

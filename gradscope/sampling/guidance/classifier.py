@@ -74,8 +74,8 @@ class ClassifierGuidance:
     """
 
     classifier: nn.Module
-    """The guide. A classifier maps images ``(n, channel, height, width)`` in the denoiser's range to logits
-    ``(n, classes)``, see `as_logits`; it gets a copy of its input in the type of its weights. An `Energy` is any
+    """The guide. A classifier maps samples ``(n, *sample)`` in the denoiser's range to logits ``(n, classes)``, see
+    `as_logits`; it gets a copy of its input in the type of its weights. An `Energy` is any
     function, and a `WeightedSum` several guides."""
     classifier_input: ClassifierInput = "x_t"
     """Input of the classifier: ``x_t``, ``x0`` or ``x0_detached``. See `Energy` for what it means there."""

@@ -12,6 +12,7 @@ from gradscope.models.calls import logits_of
 from gradscope.sampling.guidance.energy import Energy
 from gradscope.sampling.guidance.objectives import Scores
 from gradscope.sampling.guidance.weighted_sum import WeightedSum
+from gradscope.text import samples_of
 
 
 class Look(NamedTuple):
@@ -114,10 +115,9 @@ def _checked_logits(classifier: nn.Module, seen: Tensor, timestep: float) -> Ten
     except (GradscopeError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        shape = " x ".join(map(str, seen.shape[1:]))
         raise GradscopeError(
-            f"classifier: {type(classifier).__name__} fails on images of {shape} (channel, height, width), as the "
-            f"denoiser makes them: {type(error).__name__}: {error}"
+            f"classifier: {type(classifier).__name__} fails on {samples_of(seen.shape[1:])}, as the denoiser makes "
+            f"them: {type(error).__name__}: {error}"
         ) from error
 
 

@@ -50,7 +50,7 @@ class SmoothGrad:
         Parameters
         ----------
         scores
-            Maps images ``(n, channel, height, width)`` to `Scores`.
+            Maps samples ``(n, *sample)`` to `Scores`.
         c
             The classifier's input.
         seeds, step

@@ -80,7 +80,7 @@ class View:
         return ask(self.guide, look, self.label, self.objective)
 
     def ask_seen(self, seen: Tensor) -> Scores:
-        """The scores of another input of the classifier than that of `look`, ``(n, channel, height, width)``."""
+        """The scores of another input of the classifier than that of `look`, ``(n, *sample)``."""
         return ask(self.guide, self.look._replace(seen=seen, is_first=False), self.label, self.objective).scores
 
     def gradient(self, scores: Scores, at: Tensor) -> Tensor:

@@ -84,6 +84,23 @@ def test_gains_in_float32_are_those_in_float64(case, number):
             assert times.gains["process"] == pytest.approx(other.gains["process"], rel=5e-3, abs=1e-6 * scale)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("pndm", {}, {}),
+        Case("ddim", {"set_alpha_to_one": False}, {}),
+        Case("deis_multistep", {"use_karras_sigmas": True}, {}),
+        *[Case(name, {"final_sigmas_type": "sigma_min"}, {}) for name in ("euler", "edm_euler")],
+        Case("edm_dpm_solver_multistep", {"final_sigmas_type": "sigma_min"}, {}),
+    ],
+)
+def test_a_last_step_that_moves_nothing_has_no_shift_of_rounding(case):
+    """Its factor is of the order of 1e-13 in float64, and of either sign."""
+    with float64():
+        assert Schedule(case.scheduler(), 7, **case.options).times[-1].gains["process"] == 0
+    assert not guided(case, "x_t", 7, 0.3)[-1].shift.any()
+
+
 ZERO_SIGNAL = [
     Case("flow_match_euler", {}, {}),
     Case("flow_match_euler", {"stochastic_sampling": True}, {}),

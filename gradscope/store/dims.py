@@ -71,8 +71,7 @@ def final_samples(ds: xr.Dataset) -> xr.DataArray:
 
 def final_shape(ds: xr.Dataset) -> tuple[int, ...]:
     """Shape of one of `final_samples`."""
-    final = final_samples(ds)
-    return final.shape[final.dims.index("sample") + 1 :]
+    return tuple(ds.sizes[dim] for dim in (PICTURE_DIMS if "picture" in ds else sample_dims(ds)))
 
 
 def recorded_steps(ds: xr.Dataset) -> xr.DataArray:

@@ -80,6 +80,8 @@ def _known(ds: xr.Dataset, name: str, found: xr.Dataset, half: bool) -> Floats:
     if name == "finite_fraction" and half:
         stored = ds[name].values  # no exponent fits a tensor that is not finite, so more elements may be lost
         value = np.where((value == 1) | (stored == 1), value, np.nan)
+    if name == "zero_fraction":  # probes see float64, and an element below float32's range is stored as 0
+        value = np.where(value > ds[name].values, np.nan, value)
     if name == "clipped_fraction":  # elements at 1 and none larger mean a clamp at 1; the store does not have the bound
         value = np.where(value > 0, value, np.nan)
     if name == "score_cosine":

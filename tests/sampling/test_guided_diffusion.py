@@ -1,8 +1,8 @@
 """The equations of guided-diffusion (arXiv 2105.05233), written down again, step by step in float64.
 
 A denoiser with a learned range of variances (arXiv 2102.09672), a classifier f(x, t), and the gradient without
-normalisation. One difference is known: at the last step the posterior's variance is 0, for which guided-diffusion takes
-that of the second-last step, and diffusers 1e-20. No noise is added there, but `weight: variance` scales the shift.
+normalisation. At the last step the posterior's variance is 0; guided-diffusion takes that of the step before. No noise
+is added there, but `weight: variance` scales the shift.
 """
 
 import numpy as np
@@ -94,10 +94,6 @@ def test_ddpm_with_learned_variances_is_guided_diffusions(spacing, steps, visite
             same(step.pred_original_sample, x_0)
             deviation = (log_variance / 2).exp()
             same(step.noise_added, (k > 0) * deviation.square().flatten(1).mean(dim=1).sqrt())
-            if k == 0:  # see the module: 1e-20 in place of the second-last variance
-                assert not torch.allclose(step.shift, deviation**2 * shift, rtol=0.1)
-                share_of_small = (1 - denoiser(x, torch.zeros(2))[:, 3:]) / 2
-                log_variance = log_variance + (np.log(1e-20) - chain.log_small[0]) * share_of_small
             shift = log_variance.exp() * shift
             same(step.shift, shift)
             x = mean + shift + (k > 0) * deviation * noise

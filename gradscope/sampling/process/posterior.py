@@ -1,6 +1,6 @@
 """The posterior of DDPM (equation 7 of arXiv 2006.11239), with fixed or learned variances."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ class Posterior:
     sigma: float
     """Standard deviation of the added noise if it is fixed; 0 at the last step."""
     log_least: float
-    """Logarithm of the posterior's variance, which the scheduler clamps to at least 1e-20."""
+    """Logarithm of the posterior's variance. At the last step, where that is 0, it is the variance of the step before,
+    as in guided-diffusion: the step adds no noise, but ``weight: variance`` needs a variance."""
     log_largest: float
     """Logarithm of beta_t."""
 
@@ -42,8 +43,18 @@ class Posterior:
         return torch.exp(0.5 * (share * self.log_largest + (1 - share) * self.log_least))
 
 
-def posterior(scheduler: Any, t: int, previous: int) -> Posterior:
-    """The constants at timestep t; `previous` is the next timestep in sampling order, below 0 after the last."""
+def posterior(scheduler: Any, t: int, previous: int, above: "Posterior | None") -> Posterior:
+    """The constants at timestep t.
+
+    Parameters
+    ----------
+    scheduler
+        A `DDPMScheduler`.
+    t, previous
+        The timestep, and the next one in sampling order, below 0 after the last.
+    above
+        The constants at the timestep before in sampling order; None at the first.
+    """
     now = scheduler.alphas_cumprod[t]
     before = scheduler.alphas_cumprod[previous] if previous >= 0 else scheduler.one
     alpha = now / before
@@ -57,7 +68,8 @@ def posterior(scheduler: Any, t: int, previous: int) -> Posterior:
     }.get(kind, lambda: variance**0.5)()
     x_0, x_t = before**0.5 * beta / (1 - now), alpha**0.5 * (1 - before) / (1 - now)
     values = (now**0.5, (1 - now) ** 0.5, x_0, x_t, sigma if t > 0 else 0, variance.log(), beta.log())
-    return Posterior(*map(float, values))
+    found = Posterior(*map(float, values))
+    return found if previous >= 0 or above is None else replace(found, log_least=above.log_least)
 
 
 def learns_variance(scheduler: Any) -> bool:

@@ -127,7 +127,9 @@ class Schedule:
         self.levels = [self._level(i) for i in range(len(self.scheduler.timesteps))]
         refuse_levels(self.scheduler, self.levels, self.prediction_type)
         if self.is_ddpm:
-            self.times = [self._ddpm_times(i) for i in range(len(self.levels))]
+            self.times: list[Times] = []
+            for i in range(len(self.levels)):
+                self.times.append(self._ddpm_times(i))
         else:
             found, self.has_memory, self.goes_back = responses(self.scheduler, self.options)
             refuse_responses(self.scheduler, found, self.options)
@@ -195,7 +197,7 @@ class Schedule:
         beta = 1 - now / before
         variance = beta * (1 - before) / (1 - now)
         large = scheduler.config.variance_type == "fixed_large"
-        constants = posterior(scheduler, t, previous)
+        constants = posterior(scheduler, t, previous, self.times[-1].posterior if i else None)
         # The scheduler clamps a variance of 0 to 1e-20, which adds no noise.
         noise_added = constants.sigma if large or variance > 0 else 0.0
         change, of_x_0 = level.change("sample"), before**0.5 * beta / (1 - now)

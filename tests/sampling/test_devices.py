@@ -1,4 +1,4 @@
-"""The sampler on every device; on the CPU this rehearses what a GPU runs (`make test-gpu`)."""
+"""The sampler on every device; on the CPU, among the slow tests, this rehearses what `make test-gpu` runs."""
 
 import copy
 import inspect
@@ -15,7 +15,7 @@ from gradscope.models.decoder import Decoder
 from gradscope.models.schedulers import SCHEDULERS
 from gradscope.sampling.sampler import sample_seeds
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+DEVICES = [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)]
 LABELS, STEPS = [0, 1, 2, 3], 4
 
 

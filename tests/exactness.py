@@ -187,7 +187,7 @@ class Reference:
             other = copy.deepcopy((self.scheduler, self.generators))
             unguided = self.step(native, t, x, *other)
             signal, noise = self.level(step.step)
-            if signal == 0:
+            if signal == 0 and enters != "x0":
                 guided = self.step(native, t, x)
             elif enters == "prediction" or (enters == "process" and type(self.scheduler).__name__ != "DDPMScheduler"):
                 guided = self.step(self.moved(native, x, pushed, signal, noise, t), t, x)

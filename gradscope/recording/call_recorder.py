@@ -21,7 +21,7 @@ from gradscope.recording.cells import Cells
 from gradscope.recording.codec import choose_codec
 from gradscope.recording.load_probes import check_attaching, check_guide, probes_of
 from gradscope.recording.make_schema import make_schema
-from gradscope.recording.prepare import check_classes, repeats_of
+from gradscope.recording.prepare import check_classes, repetitions_of
 from gradscope.recording.progress_bar import OnProgress, check_progress, count, showing
 from gradscope.recording.provenance import provenance
 from gradscope.recording.recorder import Recorder
@@ -184,6 +184,7 @@ class CallRecorder:
 
     def _grid(self, labels: Sequence[int], schedule: Schedule, seed: int, batch_size: int) -> Grid:
         cells, times = self._cells, schedule.coordinates()
+        repetitions = repetitions_of(cells.sampler.guidance.method, schedule)
         return Grid(
             classifier=tuple(cells.guides),
             classifier_input=cells.classifier_inputs,
@@ -194,7 +195,8 @@ class CallRecorder:
             sample_shape=cells.sampler.sample_shape,
             sample_dims=self._sample_dims,
             batch_size=batch_size,
-            repeats=repeats_of(cells.sampler.guidance.method, schedule),
+            repeats=max(repetitions, default=0),
+            repetitions=repetitions,
             timestep=times["timestep"],
             alphas_cumprod=times["alphas_cumprod"],
             sigma=times["sigma"],

@@ -252,7 +252,7 @@ def _grid(config: RunConfig, denoiser: Denoiser, method: Method, num_classes: in
             "a class is at least 0" if num_classes is None else f"the classifiers have classes 0 to {num_classes - 1}"
         )
         raise GradscopeError(f"sampling.labels: {possible}, got {outside[0]}")
-    times = schedule.coordinates()
+    times, repetitions = schedule.coordinates(), repetitions_of(method, schedule)
     return Grid(
         classifier=tuple(config.classifiers),
         classifier_input=tuple(config.guidance.classifier_input),
@@ -263,7 +263,8 @@ def _grid(config: RunConfig, denoiser: Denoiser, method: Method, num_classes: in
         sample_shape=sample_shape(denoiser.unet),
         sample_dims=tuple(config.recording.sample_dims or ()),
         batch_size=sampling.batch_size,
-        repeats=repeats_of(method, schedule),
+        repeats=max(repetitions, default=0),
+        repetitions=repetitions,
         timestep=times["timestep"],
         alphas_cumprod=times["alphas_cumprod"],
         sigma=times["sigma"],
@@ -272,7 +273,7 @@ def _grid(config: RunConfig, denoiser: Denoiser, method: Method, num_classes: in
     )
 
 
-def repeats_of(method: Method, schedule: Schedule) -> int:
-    """Length of the store's dimension `repeat`: 0, without one, if the method repeats no step."""
-    most = max(method.repeats(times) for times in schedule.times)
-    return most if most > 1 else 0
+def repetitions_of(method: Method, schedule: Schedule) -> tuple[int, ...]:
+    """How often each timestep is taken; empty if the method repeats none."""
+    counts = tuple(method.repeats(times) for times in schedule.times)
+    return counts if max(counts) > 1 else ()

@@ -50,7 +50,9 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
                 refuse_path(location, overwrite)  # another process may have created it in the meantime
             _fill(new.zarr, schema)
             dims = {"cell_dims": list(schema.grid.cell_dims), "sample_dims": list(schema.grid.sample_names)}
-            about = {"schema_version": VERSION, "recorded": list(schema.names)}
+            about: dict[str, Any] = {"schema_version": VERSION, "recorded": list(schema.names)}
+            if schema.grid.repetitions:
+                about["repetitions"] = list(schema.grid.repetitions)
             set_attributes(new, about | dims | dict(attributes))
             parse(new.read(ROOT) or b"", str(location))  # check that readers will open it
     except location.errors as error:

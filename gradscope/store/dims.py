@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from gradscope.errors import GradscopeError
@@ -75,9 +76,18 @@ def final_shape(ds: xr.Dataset) -> tuple[int, ...]:
 
 
 def recorded_steps(ds: xr.Dataset) -> xr.DataArray:
-    """Whether each timestep is recorded, over cells, sample and timestep; its first repetition is enough."""
+    """Whether each timestep is recorded, over cells, sample and timestep, to its last repetition if that is known."""
     there = ds["written"] > 0
-    return there.isel({REPEAT: 0}, drop=True) if REPEAT in there.dims else there
+    if REPEAT not in there.dims:
+        return there
+    last = xr.DataArray(last_repetitions(ds.attrs, np.atleast_1d(ds["step"].values)), dims="timestep")
+    return there.isel({REPEAT: last if "timestep" in there.dims else last[0]}).drop_vars(REPEAT, errors="ignore")
+
+
+def last_repetitions(attributes: Mapping[str, Any], steps: np.ndarray) -> np.ndarray:
+    """Number of the last repetition of some steps, ``(steps,)``; 0 in stores that do not say how often."""
+    known = np.asarray(attributes.get("repetitions", ()), dtype=np.int64)
+    return known[steps] - 1 if len(known) and steps.max(initial=0) < len(known) else np.zeros(len(steps), np.int64)
 
 
 def names_of_sample(shape: tuple[int, ...], dims: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -62,6 +62,8 @@ class Grid:
     """Further dimensions of cells, for example ``method``, with their values."""
     repeats: int = 0
     """Largest number of repetitions of a timestep; 0: the store has no dimension `repeat`."""
+    repetitions: tuple[int, ...] = ()
+    """How often each timestep is taken, ``(timesteps,)``; empty: that is not known."""
     signal: np.ndarray | None = None
     """Factor of x_0 in x_t = signal x_0 + noise epsilon, ``(timesteps,)``; default: sqrt(alphas_cumprod)."""
     noise: np.ndarray | None = None

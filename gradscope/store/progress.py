@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks
-from gradscope.store.dims import cell_dims_of
+from gradscope.store.dims import cell_dims_of, last_repetitions
 from gradscope.store.locations.location import Location
 from gradscope.store.schema import VERSION, WRITTEN, Schema
 
@@ -18,11 +18,13 @@ def finished(location: Location) -> NDArray[np.bool_]:
     group = zarr.open_group(location.zarr, mode="r")
     marker: Any = group[WRITTEN.name]
     chunks = Chunks(location, marker)
-    axis = len(cell_dims_of(group.attrs.asdict()))
+    attributes = group.attrs.asdict()
+    axis = len(cell_dims_of(attributes))
     samples, block = chunks.shape[axis], chunks.size[axis]
     there = chunks.whole() > 0
-    if there.ndim > axis + 2:  # a timestep is recorded once its first repetition is
-        there = there[..., 0]
+    if there.ndim > axis + 2:  # over repetitions, too
+        last = last_repetitions(attributes, np.arange(there.shape[-2]))
+        there = np.take_along_axis(there, np.broadcast_to(last[:, None], (*there.shape[:-1], 1)), axis=-1)[..., 0]
     steps = np.all(there, axis=-1)
     return np.stack([steps[..., i : i + block].all(axis=-1) for i in range(0, samples, block)], axis=-1)
 

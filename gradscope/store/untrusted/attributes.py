@@ -103,6 +103,7 @@ class Attributes(Strict):
         list(CELL_DIMS)
     )
     sample_dims: Annotated[_Names, wanted("one to eight names")] = list(IMAGE_DIMS)
+    repetitions: Annotated[list[Positive], Field(max_length=10**6, fail_fast=True), wanted("a list of counts")] = []
     resumed: Annotated[list[dict[Any, Any]], Field(fail_fast=True), wanted("a list of mappings"), _Either] = []
     versions: Annotated[Mapping, _Either] = {}
     weights_sha256: Annotated[Mapping, _Either] = {}

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PlainSerializer, Tag
 from typing_extensions import TypeAliasType
 
 TAGS = {
@@ -59,9 +59,14 @@ def _printable(text: str) -> str:
     return text
 
 
-def _ordered(interval: list[int]) -> list[int]:
+def _plain(time: float) -> int | float:
+    return int(time) if time.is_integer() else time
+
+
+def _ordered(interval: list[Any]) -> list[Any]:
     if interval[0] >= interval[1]:
-        raise ValueError(f"is [first, end) and first must be below end, got {interval}")
+        shown = ", ".join(f"{time}".removesuffix(".0") for time in interval)
+        raise ValueError(f"is [first, end) and first must be below end, got [{shown}]")
     return interval
 
 
@@ -71,6 +76,10 @@ PathText = Annotated[Text, AfterValidator(os.path.expanduser)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+Times = Annotated[
+    list[Annotated[float, PlainSerializer(_plain)]], Field(min_length=2, max_length=2), AfterValidator(_ordered)
+]
+"""Two timesteps, which need not be whole; those that are stay whole numbers."""
 Interval = Annotated[list[Whole], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
 if TYPE_CHECKING:
     Plain = Any

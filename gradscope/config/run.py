@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, Tag
 
 from gradscope.config.classifiers import ClassifierSpec
 from gradscope.config.evaluation import EvaluationConfig
-from gradscope.config.fields import Count, Interval, Options, PathText, Positive, Strict, Text, Whole, form_of
+from gradscope.config.fields import Count, Options, PathText, Positive, Strict, Text, Times, Whole, form_of
 from gradscope.config.guides import GuideSpec
 from gradscope.errors import GradscopeError
 from gradscope.text import check_name
@@ -113,7 +113,7 @@ class GuidanceConfig(Strict):
     """l2 divides each sample's update by its norm, so that every stabiliser shifts by the same length."""
     weight: Weight = "one"
     """Factor of the shift at each timestep: 1, the standard deviation (sigma) or the variance of DDPM's noise."""
-    interval: Interval | None = None
+    interval: Times | None = None
     """Timesteps [first, end) that are guided: first <= t < end. null: all."""
     smoothgrad: SmoothGradConfig | None = None
     """Mean gradient over noised inputs of the classifier (arXiv 1706.03825), for example {samples: 4, std: 0.2}."""
@@ -131,8 +131,8 @@ class SamplingConfig(Strict):
     """Share of DDPM's noise that DDIM adds: 0 none, 1 all."""
     use_clipped_model_output: bool = False
     """Whether DDIM derives epsilon from the clamped x0-hat, as guided-diffusion does."""
-    condition: Literal["none", "label", "null"] = "none"
-    """What a class-conditional denoiser is told: the target class (label), or the class of no condition (null)."""
+    condition: Literal["none", "label", "unconditional"] = "none"
+    """Which class a class-conditional denoiser gets: the target (label), or that of no condition (unconditional)."""
     null_label: Count | None = None
     """The denoiser's class of no condition. null: the last one that it knows."""
     classifier_free_scale: float = 1.0

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError
+from gradscope.models.foreign import failure
 from gradscope.models.logits import as_logits
 from probes.timed import ask
 
@@ -52,7 +54,13 @@ def output_of(unet: nn.Module, x: Tensor, t: Tensor, classes: Tensor | None = No
         The output is no floating-point tensor of such a shape.
     """
     further = {} if classes is None else {"class_labels": classes}
-    made = unet(copied(x, unet), t, **further)
+    try:
+        made = unet(copied(x, unet), t, **further)
+    except (GradscopeError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        shape = " x ".join(map(str, x.shape[1:]))
+        raise failure(f"{type(unet).__name__}, on samples of {shape},", "denoiser", error) from error
     output = made if isinstance(made, Tensor) else getattr(made, "sample", None)
     with_variance = (len(x), 2 * x.shape[1], *x.shape[2:]) if x.ndim > 2 else None
     if (

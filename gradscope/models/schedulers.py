@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import diffusers
 
@@ -65,11 +65,12 @@ def make_scheduler(name: str, options: dict[str, Any], trained: Any, where: str 
     for key in options:
         if key not in known:
             raise GradscopeError(f"{where}.{name}: {kind.__name__} has no option {key!r}; {one_of(key, known)}")
+        _check_option(kind, key, options[key], f"{where}.{name}.{key}")
     if "clip_sample" in known and "clip_sample" not in trained.config:
         options = {"clip_sample": False} | options  # it does not clamp, and diffusers' default would
     try:
         made = kind.from_config(trained.config, **options)
-    except (ValueError, NotImplementedError, TypeError, ImportError) as error:
+    except Exception as error:  # diffusers checks little, so that anything may fail
         raise GradscopeError(f"{where}.{name}: diffusers refused it: {' '.join(str(error).split())}") from error
     if process_of(made) != (own := process_of(trained)):
         fitting = [key for key, other in SCHEDULERS.items() if process_of(other()) == own]
@@ -78,6 +79,24 @@ def make_scheduler(name: str, options: dict[str, Any], trained: Any, where: str 
             f"one of: {', '.join(fitting)}"
         )
     return made
+
+
+def _check_option(kind: type, key: str, value: Any, where: str) -> None:
+    """Raise GradscopeError unless an option has the type of its default, and is one of the values that are named.
+
+    The default says more than the annotation, which is wrong for some options of diffusers.
+    """
+    default = inspect.signature(kind).parameters[key].default
+    if isinstance(default, bool | int | float | str) and value is not None:
+        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[type(default)]
+        accepted = (int, float) if type(default) is float else type(default)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and type(default) is not bool):
+            raise GradscopeError(f"{where}: must be {wanted}, got {value!r:.80}")
+    hint = get_type_hints(kind.__init__).get(key)  # type: ignore[misc]
+    named = get_args(hint) if get_origin(hint) is Literal else ()
+    named = (1, 2, 3) if key == "solver_order" else named
+    if named and value not in named:
+        raise GradscopeError(f"{where}: got {value!r:.80}; {one_of(str(value), map(str, named))}")
 
 
 def process_of(scheduler: Any) -> str:

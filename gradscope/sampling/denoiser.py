@@ -1,21 +1,23 @@
 """What a sampler asks of a denoiser: the shape of its samples, its condition, and its output at a step."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from gradscope.errors import GradscopeError, one_of
+from gradscope.errors import GradscopeError, one_of, whole_number
 from gradscope.models.calls import output_of
 
-Told = Literal["none", "label", "null"]
+Given = Literal["none", "label", "unconditional"]
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a class-conditional denoiser is told, and the scale of classifier-free guidance.
+    """Which class a class-conditional denoiser gets, and the scale of classifier-free guidance.
 
     Raises
     ------
@@ -25,12 +27,12 @@ class Condition:
     Examples
     --------
     >>> Condition("label", null_label=10, scale=3.0)
-    Condition(told='label', null_label=10, scale=3.0)
+    Condition(given='label', null_label=10, scale=3.0)
     """
 
-    told: Told = "none"
-    """``none``: nothing, the denoiser takes x_t and t alone; ``label``: the target class; ``null``: `null_label`, the
-    class of no condition."""
+    given: Given = "none"
+    """``none``: none, the denoiser takes x_t and t alone; ``label``: the target class; ``unconditional``: `null_label`,
+    the class of no condition."""
     null_label: int | None = None
     """The class that stands for no condition; None: the last one that the denoiser knows."""
     scale: float = 1.0
@@ -38,11 +40,15 @@ class Condition:
     conditional c, by two passes of the denoiser; 1: the conditional one alone."""
 
     def __post_init__(self) -> None:
-        if self.told not in get_args(Told):
-            raise GradscopeError(f"sampling.condition: got {self.told!r}; {one_of(self.told, get_args(Told))}")
-        if self.scale != 1 and self.told != "label":
+        if self.given not in get_args(Given):
+            raise GradscopeError(f"sampling.condition: got {self.given!r}; {one_of(self.given, get_args(Given))}")
+        if self.null_label is not None:
+            whole_number(self.null_label, "sampling.null_label")
+        if isinstance(self.scale, bool) or not isinstance(self.scale, Real) or not math.isfinite(self.scale):
+            raise GradscopeError(f"sampling.classifier_free_scale: must be a finite number, got {self.scale!r}")
+        if self.scale != 1 and self.given != "label":
             raise GradscopeError(
-                f"sampling.classifier_free_scale: needs sampling.condition label, which is {self.told!r}; got "
+                f"sampling.classifier_free_scale: needs sampling.condition label, which is {self.given!r}; got "
                 f"{self.scale:g}"
             )
 
@@ -72,7 +78,7 @@ def sample_shape(unet: nn.Module) -> tuple[int, ...]:
 
 
 def classes_of(unet: nn.Module) -> int | None:
-    """Number of classes that a denoiser is told of, the null class included; None for an unconditional one."""
+    """Number of classes that a denoiser knows, the null class included; None for an unconditional one."""
     config = getattr(unet, "config", None)
     number = getattr(config, "num_class_embeds", None)
     if number is not None:
@@ -90,14 +96,15 @@ def refuse_unfit(unet: nn.Module, condition: Condition, learns_variance: bool) -
             f"denoiser: {name} takes an embedding of classes (class_embed_type), which is not supported; take one with "
             "num_class_embeds"
         )
-    if known and condition.told == "none":
+    if known and condition.given == "none":
         raise GradscopeError(
-            f"denoiser: {name} is class-conditional; set sampling.condition (condition= in Python) to label or null"
+            f"denoiser: {name} is class-conditional; set sampling.condition (condition= in Python) to label or "
+            "unconditional"
         )
-    if not known and condition.told != "none" and config is not None and not hasattr(config, "sample_shape"):
+    if not known and condition.given != "none" and config is not None and not hasattr(config, "sample_shape"):
         raise GradscopeError(
             f"sampling.condition: {name} is unconditional (its config has no num_class_embeds), got "
-            f"{condition.told!r}; set it to none"
+            f"{condition.given!r}; set it to none"
         )
     null = condition.null_label
     if null is not None and (null < 0 or (known is not None and null >= known)):
@@ -133,14 +140,14 @@ def denoise(
     label
         Target classes, ``(n,)``.
     condition
-        What it is told.
+        Which class it gets.
     learns_variance
         Whether the output must have a variance.
     """
     call: Callable[..., Tensor] = output_of
-    if condition.told == "none":
+    if condition.given == "none":
         output = call(unet, x, t)
-    elif condition.told == "null":
+    elif condition.given == "unconditional":
         output = call(unet, x, t, _null(unet, label, condition))
     else:
         _check_label(unet, label)

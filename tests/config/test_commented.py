@@ -73,7 +73,7 @@ POSSIBLE = {
     "sampling.scheduler": f"{', '.join(SCHEDULERS[:-1])} or {SCHEDULERS[-1]} or mapping; default: ddpm",
     "sampling.labels": "cycle or list of whole numbers; default: cycle",
     "guidance.guidance_scale": "list of numbers; required",
-    "guidance.interval": "list of 2: whole numbers or null; default: null",
+    "guidance.interval": "list of 2: numbers or null; default: null",
     "guidance.classifier_input": "list of x_t, x0 or x0_detached; default: [x_t]",
     "guidance.smoothgrad": "mapping or null; default: null",
     "guidance.smoothgrad.std": "number >= 0; required",

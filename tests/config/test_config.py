@@ -472,3 +472,10 @@ def test_any_mapping_gives_a_configuration_or_a_message(changes):
         outcome = str(error)
     assert outcome.startswith("run.yaml: ") or len(outcome) == 16
     assert repr(tried) == repr(before)
+
+
+def test_an_interval_may_have_times_between_whole_numbers():
+    """EDM's timesteps lie between 1.1 and -1.6. Whole numbers stay whole, so that a run's hash does."""
+    assert check(RunConfig, content(guidance__interval=[-1.5, 0.8]), "it").guidance.interval == [-1.5, 0.8]
+    whole = check(RunConfig, content(guidance__interval=[0, 1000]), "it").model_dump_json()
+    assert '"interval":[0,1000]' in whole

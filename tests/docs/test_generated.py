@@ -73,7 +73,7 @@ def test_every_key_of_a_configuration_is_described():
     assert listed["sampling.samples"][1:3] == ["whole number >= 1, <= 10000000", "64"]
     assert listed["guidance.guidance_scale"][1:3] == ["list of numbers", "required"]
     assert listed["guidance.objective"][1:3] == ["log_prob or logit", "log_prob"]
-    assert listed["guidance.interval"][1:3] == ["list of 2: whole numbers or null", "null"]
+    assert listed["guidance.interval"][1:3] == ["list of 2: numbers or null", "null"]
     assert listed["sampling"][1:3] == ["the keys below", "-"]
     assert listed["judge"][1:3] == [
         "text or [mapping with timm](#timmclassifier) or [mapping with module](#moduleclassifier)",

@@ -169,7 +169,7 @@ def test_a_recording_from_python_holds_all_settings_of_the_sampler(unet, schedul
     held = json.loads(gradscope.open(tmp_path / "one.zarr").attrs["configuration"])
     assert held["method"] == repr(guidance.method)
     assert (held["eta"], held["use_clipped_model_output"]) == (0.5, True)
-    assert held["condition"] == {"told": "none", "null_label": None, "scale": 1.0}
+    assert held["condition"] == {"given": "none", "null_label": None, "scale": 1.0}
     assert len(set(hashes.values())) == len(hashes)
     other = GuidedSampler(unet, DDIMScheduler(), guidance, eta=0.25, use_clipped_model_output=True)
     with (

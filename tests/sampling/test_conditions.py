@@ -17,8 +17,8 @@ LABELS, STEPS, SCALE = [2, 0, 1], 4, 0.3
 SCHEDULERS = [DDPMScheduler(), DPMSolverMultistepScheduler(), EulerDiscreteScheduler()]
 CONDITIONS = [
     (Condition("label"), 1.0),
-    (Condition("null"), None),
-    (Condition("null", null_label=3), None),
+    (Condition("unconditional"), None),
+    (Condition("unconditional", null_label=3), None),
     (Condition("label", scale=3.0), 3.0),
     (Condition("label", null_label=3, scale=0.0), 0.0),
 ]
@@ -106,11 +106,17 @@ def refusal(message):
 
 
 def test_settings_that_do_not_fit_are_refused():
-    with refusal("sampling.condition: got 'lable'; did you mean 'label'? one of: none, label, null"):
+    with refusal("sampling.condition: got 'lable'; did you mean 'label'? one of: none, label, unconditional"):
         Condition("lable")
-    message = "sampling.classifier_free_scale: needs sampling.condition label, which is 'null'; got 2"
+    message = "sampling.classifier_free_scale: needs sampling.condition label, which is 'unconditional'; got 2"
     with refusal(message):
-        Condition("null", scale=2.0)
+        Condition("unconditional", scale=2.0)
+    for wrong in (1.5, -1, True, "a"):
+        with pytest.raises(GradscopeError, match="sampling.null_label: must be a whole number of at least 0, got"):
+            Condition("unconditional", null_label=wrong)
+    for wrong in (float("nan"), float("inf"), "2", None, True):
+        with pytest.raises(GradscopeError, match="sampling.classifier_free_scale: must be a finite number, got"):
+            Condition("label", scale=wrong)
 
 
 def test_conditions_that_a_denoiser_does_not_know_are_refused(unet):
@@ -122,9 +128,8 @@ def test_conditions_that_a_denoiser_does_not_know_are_refused(unet):
     )
     classes = "sampling.null_label: the denoiser has classes 0 to 4, got "
     for model, condition, message in [
-        (unet, Condition(), conditional + "null"),
-        (unet, Condition("null", 5), classes + "5"),
-        (unet, Condition("null", -1), classes + "-1"),
+        (unet, Condition(), conditional + "unconditional"),
+        (unet, Condition("unconditional", 5), classes + "5"),
         (
             plain,
             Condition("label"),

@@ -228,3 +228,15 @@ def test_a_path_is_no_store_that_is_open(tmp_path):
         recorder.sample([0, 1], 3)
     with pytest.raises(GradscopeError, match=r"guide: must be a torch.nn.Module, or a mapping of names"):
         gradscope.evaluate(tmp_path / "a.zarr", guide=lambda x: x)
+
+
+def test_an_error_inside_a_denoiser_names_it_and_the_line():
+    class Broken(Denoiser):
+        def forward(self, x, t):
+            raise RuntimeError("no such width")
+
+    with pytest.raises(
+        GradscopeError,
+        match=r"denoiser: Broken, on samples of 3 x 8 x 8, raised RuntimeError: no such width \(.*models.py, line",
+    ):
+        sampler(Broken()).sample([0, 1], 3)

@@ -42,6 +42,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         not isinstance(interval, tuple | list)
         or len(interval) != 2
         or not all(isinstance(t, Real) and not isinstance(t, bool) for t in interval)
+        or not interval[0] < interval[1]  # which NaN is not, either
     ):
         raise GradscopeError(f"guidance.interval: must be two timesteps, first <= t < end, or None; got {interval!r}")
 

@@ -87,7 +87,7 @@ class ClassifierGuidance:
     """``l2`` divides each sample's update by its norm; ``none`` does not."""
     weight: Weight = "one"
     """Factor of the shift: 1 (``one``), or the standard deviation (``sigma``) or variance of DDPM's noise."""
-    interval: tuple[int, int] | None = None
+    interval: tuple[float, float] | None = None
     """Timesteps ``first <= t < end`` that are guided; None for all. At others gradients are taken, the shift is 0."""
     smoothgrad: SmoothGrad | None = None
     """Average the gradient over noised inputs of the classifier; None does not."""

@@ -47,7 +47,7 @@ class Layers(Probe):
             raise ValueError(f"names must be one or more distinct layers, got {names}")
         self.names = tuple(names)
         self._runs: dict[str, _Run] | None = None
-        layers = {"layer": Coordinate(self.names, "layer of the classifier or the U-Net")}
+        layers = {"layer": Coordinate(self.names, "layer of the classifier or the denoiser")}
         self.variables = (
             replace(CATALOGUE["layer_activation_norm"], coords=layers),
             replace(CATALOGUE["layer_gradient_norm"], coords=layers),

@@ -88,9 +88,9 @@ class GuidedStep:
     objective: Callable[[Tensor, Tensor], Tensor] | None = None
     """The guide's objective at this timestep, one number per sample, ``(m,)``. It is a differentiable function of noisy
     samples ``(m, *sample)`` and labels ``(m,)``, for any m. If an energy has targets, these samples repeat the step's
-    in order. Its gradient at x_t is `gradient`, unless
-    SmoothGrad averages that. It runs the guide and, for x0-hat, the U-Net; for x0_detached the predicted noise is held
-    constant. Call it only while the step's hooks run: then the models are frozen."""
+    in order. Its gradient at x_t is `gradient`, unless SmoothGrad averages that. It runs the guide and, for x0-hat, the
+    denoiser; for x0_detached the predicted noise is held constant. Call it only while the step's hooks run: then the
+    models are frozen."""
 
     def rows(self, name: str) -> Tensor:
         """One of the tensors as float64 rows, ``(n, elements)``; computed once for all probes."""

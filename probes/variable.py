@@ -14,7 +14,7 @@ class Coordinate:
 
     Examples
     --------
-    >>> Coordinate(("classifier.0", "unet.mid_block"), "layer of the classifier or the U-Net").units
+    >>> Coordinate(("classifier.0", "unet.mid_block"), "layer of the classifier or the denoiser").units
     '1'
     """
 

@@ -27,12 +27,12 @@ def video_tiles(tensors: Tensors) -> dict[str, Drawn]:
 
 
 def shown_frames(count: int) -> NDArray[np.int64]:
-    """The frames that are shown of so many: all, or some at even distances, with the first and the last."""
+    """The frames that are shown of this number: all, or some at even distances, with the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, FRAMES)).round().astype(int))
 
 
 def row_width(count: int, width: int) -> int:
-    """Width in pixels of the shown frames in a row, of so many frames of this width."""
+    """Width in pixels of the shown frames in a row, from the number of all frames and the width of one."""
     return len(shown_frames(count)) * (width + 1) - 1
 
 

@@ -29,7 +29,7 @@ class Tensors:
     """Whether all rows of a tensor have the same limit."""
     sample: int = 0
     crowd: Mapping[str, Floats] = field(default_factory=dict)
-    """Of points: the other samples at this step, ``(rows, samples, axes)``; NaN where they are not written."""
+    """For points, the other samples at this step, ``(rows, samples, axes)``; NaN where they are not written."""
 
     def ends(self, values: Floats, measure: Callable[[Floats], float]) -> NDArray[np.float64]:
         """The limit of each row: that of its own values, or that of all rows that are written."""

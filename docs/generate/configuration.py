@@ -1,5 +1,7 @@
 """Every key of every configuration, from the pydantic models that check them."""
 
+import re
+
 from markdown_tables import code, escaped, table
 
 from gradscope.config import (
@@ -54,7 +56,7 @@ def _values(key: Key) -> str:
         return values or "the keys below"
     names = ["mapping"] if len(shared) == 1 else [f"mapping with {next(iter(model.model_fields))}" for model in shared]
     links = [f"[{name}](#{model.__name__.lower()})" for name, model in zip(names, shared, strict=True)]
-    return values.replace("mapping", " or ".join(links)) or links[0]
+    return re.sub("mapping(?! of NAME)", " or ".join(links), values) or links[0]
 
 
 def _default(key: Key) -> str:

@@ -33,7 +33,9 @@ def text() -> str:
         [
             "**By prediction**, with classifier guidance:\n",
             table(("scheduler", "evaluations in five steps", *map(code, predictions)), of_predictions),
-            "**By method**, with the first prediction; PiGDM with a measurement, the others with a classifier:\n",
+            "**By method**, with the first prediction; PiGDM with a measurement, the others with a classifier. "
+            "`freedom` and `universal` are measured with `recurrence: 2`, which solvers that step on from a sample "
+            "that they kept refuse. With `recurrence: 1` `universal` runs on these, too:\n",
             table(("scheduler", *map(code, methods)), of_methods),
             "**By guide**, with an epsilon prediction:\n",
             table(("scheduler, guide", *map(code, methods)), of_guides),

@@ -3,7 +3,7 @@
 import re
 import sys
 from dataclasses import MISSING, Field, fields
-from inspect import getdoc
+from inspect import cleandoc, getdoc
 from typing import Any
 
 from markdown_tables import code, table
@@ -37,16 +37,16 @@ def _section(name: str, method: type[Method]) -> str:
 
 
 def _said(method: type[Method]) -> dict[str, str]:
-    """What a class's docstring says of each setting; one description may be of several."""
+    """What the docstrings of a class and of its bases say of each setting, in the words of YAML."""
     found: dict[str, str] = {}
-    lines = (getdoc(method) or "").splitlines()
-    for line in lines[lines.index("----------") + 1 :]:
-        if not line.startswith(" "):
-            names = [name.strip() for name in line.split(",")]
-            found |= dict.fromkeys(names, "")
-        else:
-            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
-    return found
+    for base in method.__mro__:
+        _, _, entries = (cleandoc(base.__doc__ or "")).partition("Parameters\n----------\n")
+        for line in entries.splitlines():
+            if line and not line.startswith(" "):
+                found[name := line] = ""
+            elif line:
+                found[name] = f"{found[name]} {line.strip()}".strip()
+    return {name: said.replace("None for all", "null: all") for name, said in found.items()}
 
 
 def _default(field: Field[Any]) -> object:

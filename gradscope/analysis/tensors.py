@@ -15,7 +15,7 @@ from gradscope.errors import GradscopeError, one_of
 from gradscope.store.dims import over, sample_dims
 from probes.variable import IMAGE_DIMS
 
-NO_FREQUENCIES = "only images have spatial frequencies, and these samples are not images"
+NO_FREQUENCIES = "frequencies over height and width are those of images, and these samples are not images"
 _CLIP = 1.0  # default clip_sample_range of diffusers
 _CHUNKS = {"sample": (8,), "timestep": (10,)}  # used for data in memory, which have no chunks
 _READ_BYTES = 16 * 2**20  # float32 that each thread reads at once

@@ -90,7 +90,7 @@ def audit(
     seed: int = 0,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> xr.Dataset:
-    """Audit classifiers on noised images, per timestep, at x_t and, with a U-Net, at x0-hat.
+    """Audit classifiers on noised images, per timestep, at x_t and, with a denoiser, at x0-hat.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def audit(
         x_0, label = images[rows], labels[rows]
         noises = torch.stack([torch.randn(2, *image.shape, generator=generator) for image in x_0], dim=1).to(x_0.device)
         for g, guide in enumerate(guides):
-            denoiser = unet if guide.classifier_input == "x0" else None  # x_t needs no pass of the U-Net
+            denoiser = unet if guide.classifier_input == "x0" else None  # x_t needs no pass of the denoiser
             for k, measured in enumerate(_along(schedule, times, guide, denoiser, x_0, label, noises)):
                 for name, value in measured.items():
                     values[name][g, k, rows] = value.cpu().numpy()

@@ -1,4 +1,4 @@
-"""How a configuration names a guide: a classifier, an energy, or a weighted sum of them."""
+"""How a configuration names a guide: a classifier, an energy, a measurement, or a weighted sum of them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ class EnergyGuide(Strict):
 
     energy: Text
     """package.module:callable, which takes (x, t, x_0) or (x, t, x_0, target) and gives one number per sample. Guidance
-    ascends it. Of a class, an instance is made without arguments."""
+    ascends it. A class is instantiated without arguments."""
     target: (
         Annotated[
             Annotated[list[float], Field(min_length=1), Tag("<list>")] | Annotated[Text, Tag("<text>")],
@@ -39,10 +39,9 @@ class MeasurementGuide(Strict):
     """A measurement of the clean sample, see `gradscope.Measurement`."""
 
     measurement: Text
-    """package.module:callable, which takes x_0 and gives measurements. Of a class, an instance is made without
-    arguments."""
+    """package.module:callable, which takes x_0 and gives measurements. A class is instantiated without arguments."""
     target: Text
-    """package.module:callable, which takes no arguments and gives measurements, a tensor (k, ...). Sample i has row
+    """package.module:callable, which takes no arguments and gives measurements, a tensor (k, ...). Sample i gets row
     i % k."""
     noise_std: Annotated[float, Field(gt=0)] = 1.0
     """Standard deviation of the measurement's noise."""
@@ -59,7 +58,7 @@ class SumTerm(Strict):
         | Annotated[MeasurementGuide, Tag("<measurement>")],
         form_of(f"{_FORMS}, {{energy: ...}} or {{measurement: ...}}", form_of_mapping),
     ]
-    """A classifier, as under `classifiers`, or {energy: package.module:callable}."""
+    """A classifier, as under `classifiers`, {energy: ...} or {measurement: ...}."""
     weight: Annotated[float, AfterValidator(_not_zero)] = 1.0
     """Factor of its objective, not 0. Below 0 guidance descends: -1 for a loss."""
 

@@ -62,7 +62,7 @@ def section(model: type[Strict], path: str = "") -> dict[str, Key]:
         found[name] = Key(
             f"{path}.{name}" if path else name,
             " ".join((field.description or "").split()),
-            "" if is_section else _values(kinds[name], defined),
+            "" if is_section else _of_names(kinds[name], defined),
             None if is_section or field.is_required() else inline(field.default),
             tuple(models_in(field.annotation)),
         )
@@ -75,6 +75,14 @@ def inline(value: Any) -> str:
     yaml.default_flow_style, yaml.width = True, 10_000
     yaml.dump(value, text)
     return text.getvalue().removesuffix("...\n").strip()
+
+
+def _of_names(schema: Mapping[str, Any], defined: Mapping[str, Any]) -> str:
+    """The values of a key, which may be a mapping of a user's own names."""
+    named = schema.get("additionalProperties")
+    if isinstance(named, dict) and named and "$ref" not in named:  # options are any values, and recursive
+        return f"mapping of NAME to {_values(named, defined)}"
+    return _values(schema, defined)
 
 
 def _values(schema: Mapping[str, Any], defined: Mapping[str, Any]) -> str:

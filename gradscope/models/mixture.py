@@ -102,7 +102,7 @@ class Mixture(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """The exact epsilon, in the form of a U-Net.
+    """The exact epsilon, called as ``unet(x_t, t)``.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ def in_plane(points: Floats, numbers: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def plane_titles(axes: int, what: str) -> tuple[str, str]:
-    """Titles of the axes to the right and upwards, of so many axes; `what` has the numbers of `in_plane`."""
+    """Titles to the right and upwards, for points with a number of axes; `what` has the numbers of `in_plane`."""
     return "axis 0", what if axes == 1 else "axis 1" if axes == 2 else f"axis 1 of {axes}"
 
 

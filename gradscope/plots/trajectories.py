@@ -57,7 +57,7 @@ def trajectory_numbers(
     -------
     xarray.Dataset
         Over ``cell`` (its name) and ``timestep``: the tensors, with ``gradient`` divided by its l2 norm, and
-        ``gradient_norm``. Of images and videos: the images in [0, 1], over height, width and channel (1 or 3);
+        ``gradient_norm``. For images and videos these are images in [0, 1], over height, width and channel (1 or 3);
         ``gradient`` averaged over channels; without dimensions ``limit``, the largest magnitude of 99 % of these
         averages in all cells.
     """

@@ -188,7 +188,7 @@ def _out_of_memory(sampler: GuidedSampler, labels: list[int], config: RunConfig)
             break
         except torch.OutOfMemoryError:
             size //= 2
-    detached = "; x0_detached instead of x0 needs no backward pass through the U-Net"
+    detached = "; x0_detached instead of x0 needs no backward pass through the denoiser"
     fits = f"a step of {size} fits: --set sampling.batch_size={size}" if size else "not even one sample fits"
-    through_unet = sampler.guidance.classifier_input == "x0"
-    return f"sampling.batch_size: out of memory at {len(labels)} samples; {fits}{detached if through_unet else ''}"
+    through_denoiser = sampler.guidance.classifier_input == "x0"
+    return f"sampling.batch_size: out of memory at {len(labels)} samples; {fits}{detached if through_denoiser else ''}"

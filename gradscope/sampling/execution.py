@@ -27,12 +27,12 @@ class Deviation(NamedTuple):
 
 
 def set_up(execution: ExecutionConfig, unet: nn.Module, classifiers: Sequence[nn.Module]) -> None:
-    """Apply a configuration: compile the modules at their first call, and checkpoint the U-Net's activations.
+    """Apply a configuration: compile the modules at their first call, and checkpoint the denoiser's activations.
 
     Raises
     ------
     GradscopeError
-        The U-Net does not support gradient checkpointing.
+        The denoiser does not support gradient checkpointing.
     """
     if execution.gradient_checkpointing:
         try:

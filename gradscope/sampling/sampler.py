@@ -45,9 +45,9 @@ class GuidedSampler:
     guidance, stabilizer
         See `ClassifierGuidance` and `gradscope.stabilizers`.
     autocast
-        Lower precision of the U-Net by `torch.autocast`, bfloat16 or float16; None for none.
+        Lower precision of the denoiser by `torch.autocast`, bfloat16 or float16; None for none.
     condition
-        What a class-conditional denoiser is told, and the scale of classifier-free guidance.
+        What a class-conditional denoiser is given, and the scale of classifier-free guidance.
     eta, use_clipped_model_output
         Options of DDIM's step: the share of DDPM's noise that it adds, in [0, 1], and whether epsilon is derived from
         the clamped x0-hat.
@@ -57,7 +57,7 @@ class GuidedSampler:
     Raises
     ------
     GradscopeError
-        The steps of the scheduler or the U-Net cannot be computed exactly.
+        The steps of the scheduler or the denoiser cannot be computed exactly.
 
     Examples
     --------
@@ -233,11 +233,11 @@ class GuidedSampler:
         """The method's vector and the prediction at x_t; see `ClassifierGuidance.evaluate`."""
 
         def output(x: Tensor) -> Tensor:
-            told = label.repeat(len(x) // len(label))
+            classes = label.repeat(len(x) // len(label))
             with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
                 t = schedule.model_timesteps(times, len(x), x.device)
                 given = schedule.model_input(x, times)
-                return denoise(self.unet, given, t, told, self.condition, schedule.learns_variance)
+                return denoise(self.unet, given, t, classes, self.condition, schedule.learns_variance)
 
         return self.guidance.evaluate(x_t, label, times, schedule, output, seeds, first_sample, repeat, self._decode())
 

@@ -75,7 +75,7 @@ class Evaluation:
     passages: list[Passage] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     handles: list[RemovableHandle] = field(default_factory=list)
-    """Of the hooks on the loop's tensors."""
+    """Handles of the hooks on the loop's tensors."""
     guide_calls: list[GuideCall] = field(default_factory=list)
     step: Taken | None = None
     update: Tensor | None = None

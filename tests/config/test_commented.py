@@ -79,7 +79,7 @@ POSSIBLE = {
     "guidance.smoothgrad.std": "number >= 0; required",
     "execution.tolerance": "number > 0; default: 0.05",
     "execution.compile": "true or false; default: false",
-    "stabilizers": "mapping; default: {none: {}}",
+    "stabilizers": "mapping of NAME to mapping; default: {none: {}}",
     "recording.path": "text; required",
     "judge": "text or mapping; default: none",
     "evaluation.data.channels": "1 or 3; default: 3",

@@ -29,7 +29,7 @@ def _generators():
 
 def rows(text: str) -> list[list[str]]:
     """The cells of every table, without their markup."""
-    plain = re.sub(r"<[^>]+>", "", text)
+    plain = re.sub(r"</?[a-z][^>]*>", "", text)
     plain = re.sub(r"&#(\d+);", lambda found: chr(int(found[1])) if found[1] != "124" else "\0", plain)
     lines = [line for line in plain.splitlines() if line.startswith("| ")]
     return [[cell.strip().replace("\0", "|") for cell in line.strip("|").split(" | ")] for line in lines]
@@ -79,6 +79,8 @@ def test_every_key_of_a_configuration_is_described():
         "text or [mapping with timm](#timmclassifier) or [mapping with module](#moduleclassifier)",
         "none",
     ]
+    assert listed["classifiers"][1].startswith("mapping of NAME to text or [mapping with timm](#timmclassifier) or ")
+    assert listed["classifiers"][1].endswith("[mapping with sum](#sumguide)")
     assert listed["evaluation.data"][1] == "[mapping](#dataconfig) or null"
     assert "evaluation.data.size" not in listed  # it has the table of its section
     assert all(row[3] for row in listed.values())
@@ -158,8 +160,11 @@ def test_every_method_and_setting_is_described():
         assert all(listed[field.name][1] for field in fields(kind))
         assert all(f"<code>{code}</code>" in sections[name].replace("&#95;", "_") for code in kind.inputs)
         assert re.search(r"arxiv.org/abs/|proceedings.mlr.press|openreview.net", sections[name])
+        said = [listed[field.name][1] for field in fields(kind)]
+        assert len(set(said)) == len(said)  # each setting has an entry of its own
     assert ["draws", "4", "K, at least 1."] in rows(sections["lgd"])
     assert ["between", "null"] in [row[:2] for row in rows(sections["freedom"])]
+    assert all("that are repeated; null: all." in sections[name] for name in ("freedom", "universal", "tfg"))
 
 
 def test_every_stabiliser_and_preset_is_listed():

@@ -199,7 +199,7 @@ def test_other_samples_are_refused_by_name(stores):
             draw(stores("signal"))
     with pytest.raises(GradscopeError, match="a sample of shape 3 x 4 over row, column cannot be drawn"):
         plots.trajectories(stores("table"), [GOOD], 0)
-    with pytest.raises(GradscopeError, match="only images have spatial frequencies"):
+    with pytest.raises(GradscopeError, match="frequencies over height and width are those of images"):
         spectrum_numbers(stores("signal"), GOOD)
 
 

@@ -7,7 +7,7 @@ from own_guides import configured, content  # noqa: F401
 from small_models import SIZE, LinearClassifier
 
 import gradscope
-from gradscope import ClassifierGuidance, Energy, GuidedSampler, WeightedSum
+from gradscope import ClassifierGuidance, Energy, GuidedSampler, Measurement, WeightedSum
 from gradscope.errors import GradscopeError
 from gradscope.evaluation.evaluate import evaluate_store
 from gradscope.evaluation.evaluators import Evaluators, Settings
@@ -132,6 +132,7 @@ SUMMED = WeightedSum([(1.0, LinearClassifier())])
 FIVE = WeightedSum([(1.0, LinearClassifier()), (1.0, WeightedSum([(2.0, LinearClassifier(classes=5))]))])
 WRONG = [
     ({"probes": ["norms", "belief"]}, {"mine": Energy(squares)}, "Belief needs the logits .* but mine is an energy"),
+    ({"probes": ["belief"]}, {"mine": Measurement(torch.sin, torch.zeros(1, 3, SIZE, SIZE))}, "mine is a measurement"),
     ({"probes": ["classifier_free"]}, {"mine": Energy(squares)}, "GuidanceWeight needs classifier-free guidance, but"),
     ({}, {"mine": FIVE}, "'mine', sum.1.guide.sum.0.guide: has 5 classes, .*, sum.0.guide has 4"),
     ({"classes": ["a", "b"]}, {"mine": SUMMED}, "the 4 classes of classifier 'mine', sum.0.guide"),

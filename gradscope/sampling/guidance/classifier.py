@@ -1,16 +1,17 @@
 """Guidance by a classifier, or another guide: the gradient of log p(y | input) with respect to x_t.
 
-Equation 1 of GradCheck (arXiv 2406.17399, after arXiv 2105.05233): the posterior mean is shifted by
-``guidance_scale * weight_t * direction``. The classifier sees
+With DDPM and the method `classifier` the posterior mean is shifted by ``guidance_scale * weight_t * direction``:
+equation 1 of GradCheck (arXiv 2406.17399, after arXiv 2105.05233). For other schedulers and methods see `Entry`. The
+classifier sees
 
 - ``x_t``: the noisy sample itself;
-- ``x0``: x0-hat(x_t), differentiated through the U-Net;
+- ``x0``: x0-hat(x_t), differentiated through the denoiser;
 - ``x0_detached``: x0-hat with the predicted noise held constant: the gradient passes the clamp and the factor
-  1 / sqrt(alphas_cumprod), without a backward pass through the U-Net.
+  1 / signal_t, without a backward pass through the denoiser.
 
-A noise-aware classifier f(x, t) is asked about x_t at its timestep, and about x0-hat at t = 0, as of a clean image.
+A noise-aware classifier f(x, t) is asked about x_t at its timestep, and about x0-hat at `timestep_at_x0`.
 
-With `SmoothGrad` the gradient at the classifier's input is a mean over noised inputs. The U-Net still runs once.
+With `SmoothGrad` the gradient at the classifier's input is a mean over noised inputs. The denoiser still runs once.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,7 +56,7 @@ class Evidence:
     enters: Entry = "process"
     """How the vector enters the step."""
     defined: bool = True
-    """False for x0_detached at signal 0, where 1 / sqrt(alphas_cumprod) is infinite; the vector is then 0."""
+    """False for x0_detached at signal 0, where 1 / signal_t is infinite; the vector is then 0."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Energy(nn.Module):
 
     - ``x_t``: nothing, x_0 is constant. Only the first argument is differentiated.
     - ``x0``: all of it. x_0 is differentiated through the denoiser, x_t directly.
-    - ``x0_detached``: x_0 with the predicted noise held constant, ``1 / sqrt(alphas_cumprod)`` inside the clamp. x_t is
+    - ``x0_detached``: x_0 with the predicted noise held constant, ``1 / signal_t`` inside the clamp. x_t is
       differentiated directly.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Questions to a guide: a classifier, an `Energy`, or a `WeightedSum` of them."""
+"""Questions to a guide: a classifier, an `Energy` or `Measurement`, or a `WeightedSum` of them."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from gradscope.config import Objective
 from gradscope.errors import GradscopeError
 from gradscope.models.calls import logits_of
 from gradscope.sampling.guidance.energy import Energy
+from gradscope.sampling.guidance.measurement import Measurement
 from gradscope.sampling.guidance.objectives import Scores
 from gradscope.sampling.guidance.weighted_sum import WeightedSum
 from gradscope.text import samples_of
@@ -87,7 +88,7 @@ def without_logits(guide: nn.Module) -> str:
     'an energy'
     """
     if isinstance(guide, Energy):
-        return "an energy"
+        return "a measurement" if isinstance(guide, Measurement) else "an energy"
     return "a sum of guides" if isinstance(guide, WeightedSum) else ""
 
 

@@ -18,13 +18,7 @@ from gradscope.sampling.process import Entry
 
 @dataclass(frozen=True)
 class FreeDoM(Recurrent):
-    """Parameters
-    ----------
-    recurrence
-        How often each step is taken, at least 1.
-    between
-        Timesteps ``first <= t < end`` that are repeated; None for all.
-    """
+    """Its settings are those of `Recurrent`."""
 
     inputs: ClassVar[tuple[ClassifierInput, ...]] = ("x0",)
     enters: ClassVar[Entry] = "sample"

@@ -4,8 +4,8 @@ The guide is asked about several clean samples around x0-hat, and the objective 
 
     g = grad_{x_t} log 1/K sum_k exp(E(x0-hat(x_t) + r_t noise_k)),  r_t = noise_t / sqrt(signal_t^2 + noise_t^2)
 
-For a classifier, exp(E) is a probability, so this is the gradient of its mean. The denoiser runs once, forward and
-backward; the guide K times.
+For a classifier, exp(E) is a probability, so this is the gradient of its mean. The denoiser runs once forward, and
+at x0 once backward; the guide K times.
 """
 
 from dataclasses import dataclass
@@ -40,16 +40,17 @@ class LGD(Method):
         self.require("std", least=0)
 
     def pull(self, view: View) -> Pull:
-        answer = mean_answer(view, view.x_0, self.std * view.times.level.noise / view.times.level.scale, self.draws)
+        answer = mean_answer(view, view.x_0, self.std, self.draws)
         return pull(view.gradient(answer.scores, view.x_t), answer)
 
 
 def mean_answer(view: View, x_0: torch.Tensor | None, std: float, draws: int) -> Answer:
-    """The guide's answer, averaged as probabilities over noised clean samples; one draw without noise if std is 0."""
+    """The guide's answer, averaged as probabilities over samples with noise of std r_t; one answer if std is 0."""
     assert x_0 is not None
     if std == 0:
         return view.ask(x_0)
-    answers = [view.ask(x_0 + std * view.noise(draw)) for draw in range(draws)]
+    radius = std * view.times.level.noise / view.times.level.scale
+    answers = [view.ask(x_0 + radius * view.noise(draw)) for draw in range(draws)]
     logits = [answer.logits for answer in answers if answer.logits is not None]
     mean = torch.stack([z.detach().log_softmax(dim=1) for z in logits]).logsumexp(dim=0) if logits else None
     return Answer(objectives.log_mean_exp([answer.scores for answer in answers]), mean)

@@ -4,8 +4,8 @@ x0-hat itself is moved, and the step goes on with the same predicted noise::
 
     x0' = x0-hat + s grad_{x0-hat} E(x0-hat)
 
-For DDIM, prev_sample gains ``sqrt(alphas_cumprod)`` of the next timestep times the move; for DDPM, the coefficient of
-x_0 in the posterior mean. The denoiser runs forward only: the gradient does not pass it.
+With DDPM, prev_sample gains the move times the coefficient of x_0 in the posterior mean; with DDIM, Euler and others
+without memory, times signal at the next noise level. The denoiser runs forward only: the gradient does not pass it.
 """
 
 from dataclasses import dataclass

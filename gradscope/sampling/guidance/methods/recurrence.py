@@ -17,12 +17,18 @@ from gradscope.sampling.process import Schedule, Times
 
 @dataclass(frozen=True)
 class Recurrent(Method):
-    """Base of methods that repeat steps."""
+    """Base of methods that repeat steps.
+
+    Parameters
+    ----------
+    recurrence
+        How often each step is taken, at least 1.
+    between
+        Timesteps ``first <= t < end`` that are repeated; None for all.
+    """
 
     recurrence: int = 1
-    """How often each step is taken, at least 1."""
     between: tuple[float, float] | None = None
-    """Timesteps ``first <= t < end`` that are repeated; None for all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

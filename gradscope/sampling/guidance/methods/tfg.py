@@ -2,16 +2,13 @@
 
 E~ is the guide averaged over noised clean samples, as in LGD. With s for the next noise level::
 
-    Delta_t = rho grad_{x_t} E~(x0-hat(x_t))
-    Delta_0: `steps` times  Delta_0 += mu grad_{x_0} E~(x0-hat + Delta_0)
+    Delta_t = rho grad_{x_t} E~(x0-hat(x_t)),  `steps` times  Delta_0 += mu grad_{x_0} E~(x0-hat + Delta_0)
     x_s = Sample(x_t, x0-hat) + signal_s / signal_t Delta_t + signal_s Delta_0
 
-The whole is recorded as one vector, which prev_sample gains; take scale 1 and no normalisation for the paper's step.
-Each repetition is one forward pass of the denoiser, and one backward pass if rho is not 0.
+Scale 1 without normalisation is the paper's step. One forward pass a repetition, and one backward pass if rho is not 0.
 """
 
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 from gradscope.config import ClassifierInput
@@ -25,12 +22,16 @@ from gradscope.sampling.process import Entry
 class TFG(Recurrent):
     """Parameters
     ----------
-    rho, mu
-        Strengths of the gradients at x_t and at x0-hat.
-    steps, std, draws
-        Steps at x0-hat, factor of LGD's r_t (each at least 0), and draws, at least 1.
-    recurrence, between
-        As for `FreeDoM`.
+    rho
+        Strength of the gradient at x_t.
+    mu
+        Strength of each step at x0-hat; 0 for none.
+    steps
+        Number of steps at x0-hat, at least 0.
+    std
+        Factor of LGD's r_t, at least 0; 0 asks about x0-hat alone.
+    draws
+        Number of noised clean samples that the guide is asked about, at least 1.
     """
 
     rho: float = 1.0
@@ -43,18 +44,17 @@ class TFG(Recurrent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in {"rho": -inf, "mu": -inf, "steps": 0, "std": 0, "draws": 1}.items():
+        for name, least in {"rho": float("-inf"), "mu": float("-inf"), "steps": 0, "std": 0, "draws": 1}.items():
             self.require(name, least)
 
     def pull(self, view: View) -> Pull:
         now, following = view.times.level, view.times.following
-        std = self.std * now.noise / now.scale
-        answer = mean_answer(view, view.x_0, std, self.draws)
+        answer = mean_answer(view, view.x_0, self.std, self.draws)
         assert view.x_0 is not None
         rho = self.rho * following.signal / now.signal if now.signal > 0 else 0.0
         vector = rho * (view.gradient(answer.scores, view.x_t) if rho else view.x_t.detach().double())
         moved = view.x_0.detach()
         for _ in range(self.steps if self.mu else 0):
             at = leaf(moved)
-            moved = moved + self.mu * view.gradient(mean_answer(view, at, std, self.draws).scores, at).to(moved.dtype)
+            moved = moved + self.mu * view.gradient(mean_answer(view, at, self.std, self.draws).scores, at).to(moved)
         return pull(vector + following.signal * (moved.double() - view.x_0.detach().double()), answer)

@@ -24,10 +24,10 @@ class Universal(Recurrent):
     ----------
     forward
         Weight of forward guidance.
-    steps, rate
-        Number of steps of backward guidance, at least 0, and their size.
-    recurrence, between
-        As for `FreeDoM`.
+    steps
+        Number of steps of backward guidance, at least 0.
+    rate
+        Size of each of them.
     """
 
     forward: float = 1.0

@@ -59,7 +59,7 @@ def cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
             memory_limit=0,
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             resources={"GPU": 1},
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,  # a worker that ends between two heartbeats logs a traceback as an error
         ) as local,
         Client(local, set_as_default=False) as client,
     ):

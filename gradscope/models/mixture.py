@@ -11,6 +11,7 @@ gradscope.models.mixture:judge``. Probes and signatures on it show healthy guida
 points, trajectories and signals.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
@@ -183,22 +184,17 @@ def noise_aware(mixture: Mixture) -> NoiseAware:
     return NoiseAware(mixture, scheduler().alphas_cumprod)
 
 
+def models_of(
+    data: Callable[[], Mixture],
+) -> tuple[Callable[[], tuple[Denoiser, DDPMScheduler]], Callable[[], NoiseAware], Callable[[], Clean]]:
+    """What a configuration names of an example: its exact denoiser, its guide of noisy samples, and of clean ones."""
+    return lambda: denoiser_of(data()), lambda: noise_aware(data()), lambda: Clean(data())
+
+
 def images() -> Mixture:
     """Images of four classes, each a pattern of its own."""
     patterns = torch.randn(CLASSES, *SHAPE, generator=torch.Generator().manual_seed(0))
     return Mixture(0.4 * patterns[:, None], STD)
 
 
-def denoiser() -> tuple[Denoiser, DDPMScheduler]:
-    """The denoiser of the images, and its scheduler."""
-    return denoiser_of(images())
-
-
-def classifier() -> NoiseAware:
-    """The exact guide of noisy images."""
-    return noise_aware(images())
-
-
-def judge() -> Clean:
-    """The exact classifier of clean images."""
-    return Clean(images())
+denoiser, classifier, judge = models_of(images)

@@ -29,8 +29,9 @@ from gradscope.recording.rehearsal import rehearsed
 from gradscope.recording.resume import resumption
 from gradscope.recording.verdicts import Verdicts
 from gradscope.sampling.guidance.guides import classifiers_in
+from gradscope.sampling.inputs import class_labels, sample_seeds
 from gradscope.sampling.process import Schedule
-from gradscope.sampling.sampler import GuidedSampler, class_labels, sample_seeds
+from gradscope.sampling.sampler import GuidedSampler
 from gradscope.store import Grid
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath

@@ -27,8 +27,9 @@ from gradscope.sampling.guidance.checks import check_method
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.guidance.methods import Method
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
+from gradscope.sampling.inputs import sample_seeds
 from gradscope.sampling.process import Schedule, learns_variance
-from gradscope.sampling.sampler import GuidedSampler, sample_seeds
+from gradscope.sampling.sampler import GuidedSampler
 from gradscope.stabilizers import Stabilizer
 from gradscope.store import Grid, Schema
 from gradscope.store.creation import refuse_path, refuse_size

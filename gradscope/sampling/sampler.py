@@ -1,13 +1,11 @@
 """The guided sampling loop, which gives one `GuidedStep` per step."""
 
-import operator
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from gradscope.models.decoder import shape_of_images
 from gradscope.sampling.denoiser import UNCONDITIONAL, Condition, denoise, refuse_unfit, sample_shape
 from gradscope.sampling.guidance.classifier import ClassifierGuidance, Evidence
 from gradscope.sampling.guidance.methods import renoised
+from gradscope.sampling.inputs import class_labels, refuse_inference_tensors, sample_seeds
 from gradscope.sampling.noise import BlockNoise, own_noise
 from gradscope.sampling.process import Schedule, Times, Walk, learns_variance, refuse_inexact, refuse_options
 from gradscope.stabilizers import Identity, Stabilizer
@@ -114,8 +113,8 @@ class GuidedSampler:
         return shape_of_images(self.decoder, self.sample_shape, self.device)
 
     @property
-    def _models(self) -> list[nn.Module]:
-        return [self.unet, self.guidance.classifier, *([] if self.decoder is None else [self.decoder])]
+    def _models(self) -> dict[str, nn.Module]:
+        return self.modules | ({} if self.decoder is None else {"decoder": self.decoder})
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -197,10 +196,10 @@ class GuidedSampler:
         first_sample = whole_number(first_sample, "first_sample")
         schedule = self.schedule(num_inference_steps)
         seeds = sample_seeds(seed, range(first_sample, first_sample + len(targets))).tolist()
-        refuse_inference_tensors(self.modules)
+        refuse_inference_tensors(self._models)
         with (
             BlockNoise(seeds, self.sample_shape, self.device, ahead=schedule.is_ddpm) as noise,
-            frozen(*self._models),
+            frozen(*self._models.values()),
         ):
             with torch.inference_mode(False), torch.no_grad():
                 label = torch.tensor(targets, device=self.device)
@@ -260,7 +259,7 @@ class GuidedSampler:
         amount = 0.0 if gain is None else self.guidance.amount(times, schedule.spread(prediction, times))
         direction = _narrow(wide, x_t.dtype)
         shift = _narrow((gain or 0.0) * amount * wide, x_t.dtype)
-        prev_sample = self._moved(x_t, times, block, evidence, amount * wide, shift)
+        prev_sample = self._moved(x_t, times, block, evidence, amount, wide, shift)
         step = GuidedStep(
             step=times.step,
             timestep=times.timestep,
@@ -278,7 +277,7 @@ class GuidedSampler:
             direction=direction,
             shift=shift,
             prev_sample=prev_sample,
-            picture=self._picture(prev_sample, times, schedule),
+            picture=self._picture(prev_sample, times, schedule, repeat),
             unguided=torch.ones_like(finite) if gain is None else ~finite,
             sigma=times.sigma,
             noise_added=schedule.noise_added(prediction, times),
@@ -292,20 +291,29 @@ class GuidedSampler:
         )
         return step, state
 
-    def _picture(self, prev_sample: Tensor, times: Times, schedule: Schedule) -> Tensor | None:
-        """The decoded sample after the last step."""
-        if self.decoder is None or times is not schedule.times[-1]:
+    def _picture(self, prev_sample: Tensor, times: Times, schedule: Schedule, repeat: int) -> Tensor | None:
+        """The decoded sample after the last step's last repetition."""
+        is_last = times is schedule.times[-1] and repeat + 1 == self.guidance.repeats(times)
+        if self.decoder is None or not is_last:
             return None
         return self.decoder(prev_sample)
 
     def _moved(
-        self, x_t: Tensor, times: Times, block: "_Block", evidence: Evidence, pushed: Tensor, shift: Tensor
+        self,
+        x_t: Tensor,
+        times: Times,
+        block: "_Block",
+        evidence: Evidence,
+        amount: float | Tensor,
+        wide: Tensor,
+        shift: Tensor,
     ) -> Tensor:
         """prev_sample, guided. A solver with memory must remember the guided prediction, so it steps with that."""
         is_remembered = block.schedule.has_memory and evidence.enters in ("process", "prediction")
-        if not is_remembered or times.change is None or not bool(pushed.any()):
+        # without DDPM the amount is a number, so that asking for 0 does not wait for the device
+        if not is_remembered or times.change is None or amount == 0:
             return block.walk.step(evidence.prediction, x_t, times) + shift
-        return block.walk.step(evidence.prediction, x_t, times, _narrow(times.change * pushed, x_t.dtype))
+        return block.walk.step(evidence.prediction, x_t, times, _narrow(times.change * amount * wide, x_t.dtype))
 
 
 class _Block(NamedTuple):
@@ -323,44 +331,3 @@ def _narrow(wide: Tensor, dtype: torch.dtype) -> Tensor:
     least = torch.finfo(dtype).tiny / torch.finfo(dtype).eps
     peak = wide.abs().flatten(1).amax(dim=1).view(-1, *[1] * (wide.ndim - 1))
     return wide.where(peak >= least, 0).to(dtype)
-
-
-def class_labels(labels: Iterable[int]) -> list[int]:
-    """Target classes as integers.
-
-    Raises
-    ------
-    GradscopeError
-        There are no labels, or they are not integers.
-    """
-    values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else labels
-    if not isinstance(values, Iterable) or isinstance(values, str):
-        raise GradscopeError(f"labels: must be one class per sample, for example [0, 1, 2], got {labels!r}")
-    targets = []
-    for value in values:
-        try:
-            targets.append(operator.index(value))
-        except TypeError:
-            raise GradscopeError(f"labels: classes must be whole numbers, got {value!r}") from None
-        if not -(2**63) <= targets[-1] < 2**63:
-            raise GradscopeError(f"labels: classes must be whole numbers below 2**63 in size, got {value!r}")
-    if not targets:
-        raise GradscopeError("labels: at least one sample is needed, got none")
-    return targets
-
-
-def sample_seeds(seed: int, samples: Sequence[int]) -> np.ndarray:
-    """Seed of each sample's generator, int64 >= 0: a function of ``(seed, sample index)`` only."""
-    seed = whole_number(seed, "seed")
-    words = [np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] for i in samples]
-    return (np.array(words, dtype=np.uint64) >> np.uint64(1)).astype(np.int64)
-
-
-def refuse_inference_tensors(modules: Mapping[str, nn.Module]) -> None:
-    """Raise GradscopeError if a model was made inside `torch.inference_mode`: it cannot be differentiated."""
-    for name, module in modules.items():
-        if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
-            raise GradscopeError(
-                f"{name}: its weights were made inside torch.inference_mode() and cannot be differentiated; make or "
-                "load it outside"
-            )

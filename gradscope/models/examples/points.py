@@ -7,10 +7,9 @@ points says little there: it is the example of guidance that x0-hat misleads.
 import math
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from gradscope.models.mixture import Clean, Denoiser, Mixture, NoiseAware, denoiser_of, noise_aware
+from gradscope.models.mixture import Mixture, models_of
 
 CENTRE, STD, COMPONENTS = (-0.5, -0.25), 0.08, 48
 """Centre of the first moon, a half circle of radius 1 that opens downwards; the second is the first one times -1."""
@@ -23,19 +22,7 @@ def data() -> Mixture:
     return Mixture(torch.stack([first, -first]), STD)
 
 
-def denoiser() -> tuple[Denoiser, DDPMScheduler]:
-    """The exact denoiser, and its scheduler."""
-    return denoiser_of(data())
-
-
-def exact() -> NoiseAware:
-    """The exact p(y | x_t)."""
-    return noise_aware(data())
-
-
-def clean() -> Clean:
-    """The exact p(y | x_0)."""
-    return Clean(data())
+denoiser, exact, clean = models_of(data)
 
 
 class NearestMoon(nn.Module):

@@ -9,10 +9,9 @@ recordings apart.
 import math
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from gradscope.models.mixture import Clean, Denoiser, Mixture, NoiseAware, denoiser_of, noise_aware
+from gradscope.models.mixture import Mixture, models_of
 
 TIMES, CYCLES, HUMS, PHASES = 64, (2, 3, 5, 8), (20, 23, 26, 29), 8
 """Length of a signal; cycles of each class's tone and hum in it; number of phases, over half a turn."""
@@ -34,19 +33,7 @@ def data() -> Mixture:
     return Mixture(torch.stack(means)[:, :, None], lag[(place[:, None] - place) % TIMES])
 
 
-def denoiser() -> tuple[Denoiser, DDPMScheduler]:
-    """The exact denoiser, and its scheduler."""
-    return denoiser_of(data())
-
-
-def exact() -> NoiseAware:
-    """The exact p(y | x_t)."""
-    return noise_aware(data())
-
-
-def clean() -> Clean:
-    """The exact p(y | x_0)."""
-    return Clean(data())
+denoiser, exact, clean = models_of(data)
 
 
 class Loudest(nn.Module):

@@ -8,10 +8,9 @@ gradient is the difference of the sides divided by the covariance. In noisy path
 import math
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from gradscope.models.mixture import Clean, Denoiser, Mixture, NoiseAware, denoiser_of, noise_aware
+from gradscope.models.mixture import Mixture, models_of
 
 HORIZON, CLEARANCES, TURNS = 32, (0.35, 0.45, 0.55), (-0.2, 0.0, 0.2)
 """Number of positions; largest distances from the straight line through the obstacle, and where they are reached."""
@@ -32,19 +31,7 @@ def data() -> Mixture:
     return Mixture(torch.stack([left, right]), torch.kron(covariance, torch.eye(2, dtype=torch.float64)))
 
 
-def denoiser() -> tuple[Denoiser, DDPMScheduler]:
-    """The exact denoiser, and its scheduler."""
-    return denoiser_of(data())
-
-
-def exact() -> NoiseAware:
-    """The exact p(y | x_t)."""
-    return noise_aware(data())
-
-
-def clean() -> Clean:
-    """The exact p(y | x_0)."""
-    return Clean(data())
+denoiser, exact, clean = models_of(data)
 
 
 class Side(nn.Module):

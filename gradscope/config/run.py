@@ -102,9 +102,9 @@ class GuidanceConfig(Strict):
     """How the guide becomes a vector that shifts a step: classifier, dps, lgd, mpgd, pigdm, freedom, universal, tfg, or
     package.module:Class, alone or with settings, for example {lgd: {draws: 8}}."""
     classifier_input: Annotated[list[ClassifierInput], Field(min_length=1), AfterValidator(_distinct)] = ["x_t"]
-    """Inputs of the classifier: the noisy sample (x_t), x0-hat differentiated through the U-Net (x0), or x0-hat with
-    the predicted noise held constant (x0_detached, no backward pass through the U-Net). At x_t an energy's x0-hat is
-    constant."""
+    """Inputs of the classifier: the noisy sample (x_t), x0-hat differentiated through the denoiser (x0), or x0-hat
+    with the predicted noise held constant (x0_detached, no backward pass through the denoiser). At x_t an energy's
+    x0-hat is constant."""
     guidance_scale: Annotated[list[Scale], Field(min_length=1), AfterValidator(_distinct)]
     """Factors of the shift. 0 is an unguided control; below 0 guidance steers away from the target class."""
     objective: Objective = "log_prob"
@@ -112,7 +112,8 @@ class GuidanceConfig(Strict):
     normalize: Normalize = "l2"
     """l2 divides each sample's update by its norm, so that every stabiliser shifts by the same length."""
     weight: Weight = "one"
-    """Factor of the shift at each timestep: 1, the standard deviation (sigma) or the variance of DDPM's noise."""
+    """Factor of the shift at each timestep: 1, the standard deviation (sigma) or the variance of DDPM's noise,
+    which other schedulers do not have."""
     interval: Times | None = None
     """Timesteps [first, end) that are guided: first <= t < end. null: all."""
     smoothgrad: SmoothGradConfig | None = None
@@ -138,7 +139,8 @@ class SamplingConfig(Strict):
     classifier_free_scale: float = 1.0
     """w of classifier-free guidance, u + w (c - u), with condition label; 1: the conditional prediction alone."""
     num_inference_steps: Positive = 50
-    """Number of timesteps to sample with, at most the number that the denoiser was trained with."""
+    """Number of steps, at most the number that the denoiser was trained with. Second-order solvers evaluate it more
+    often."""
     samples: Annotated[int, Field(ge=1, le=10**7)] = 64
     """Number of samples in each cell. All cells share labels, initial noise and step noise."""
     batch_size: Positive = 32
@@ -154,11 +156,11 @@ class ExecutionConfig(Strict):
     """How the models run. Deviations from float32 in eager mode are measured before the first step."""
 
     autocast: Literal["none", "bfloat16", "float16"] = "none"
-    """Lower precision for the U-Net, by torch.autocast."""
+    """Lower precision for the denoiser, by torch.autocast."""
     compile: bool = False
-    """Compile U-Net and classifiers with torch.compile: the first step then takes minutes, later ones less time."""
+    """Compile denoiser and classifiers with torch.compile: the first step then takes minutes, later ones less time."""
     gradient_checkpointing: bool = False
-    """Let the U-Net recompute activations instead of storing them: less memory for x0 with large U-Nets."""
+    """Let the denoiser recompute activations instead of storing them: less memory for x0 with large ones."""
     tolerance: Annotated[float, Field(gt=0)] = 0.05
     """Largest deviation of a gradient from float32 in eager mode, relative to its norm. Beyond it no run starts."""
 

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from gradscope.models.schedulers import setting
 
+_KEPT = ("sample", "cur_sample", "last_sample")
+"""Names under which diffusers' solvers keep a sample to step on from later."""
+
 
 @dataclass(frozen=True)
 class Response:
@@ -61,10 +64,6 @@ def _is_memory(value: Any, shape: torch.Size) -> bool:
 def takes(scheduler: Any, name: str) -> bool:
     """Whether the scheduler's step has a parameter of this name."""
     return name in inspect.signature(scheduler.step).parameters
-
-
-_KEPT = ("sample", "cur_sample", "last_sample")
-"""Names under which diffusers' solvers keep a sample to step on from later."""
 
 
 def responses(scheduler: Any, options: dict[str, Any]) -> tuple[list[Response], bool, bool]:

@@ -58,6 +58,7 @@ HOW = {
         f"{TRAINING} --set evaluation.samples=4 --set evaluation.num_inference_steps=2"
     ),
     r"gradscope train classifier --config train/robust32.yaml": How(TRAINING + "_classifier"),
+    r"gradscope train temperature --card zoo:sportballs32/non_robust .*": How(),
     r"python runs/pictures.py .*": How(),
     r"python runs/calibration.py .*": How(elsewhere="it draws for minutes; tests/analysis looks at a few such draws"),
     r"python tests/dashboards/screenshots.py .*": How(),

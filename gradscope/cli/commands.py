@@ -18,7 +18,7 @@ from gradscope.cli.init import init
 from gradscope.cli.output import lasting
 from gradscope.cli.record import record
 from gradscope.cli.report import report
-from gradscope.cli.train import train_classifier, train_ddpm
+from gradscope.cli.train import train_classifier, train_ddpm, train_temperature
 from gradscope.cli.verify import verify
 from gradscope.errors import GradscopeError, GradscopeWarning, hidden_package, notes
 
@@ -102,6 +102,7 @@ train = typer.Typer(
 )
 train.command("ddpm")(train_ddpm)
 train.command("classifier")(train_classifier)
+train.command("temperature")(train_temperature)
 app.add_typer(train, name="train")
 
 

@@ -5,7 +5,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from gradscope.cli.interruption import interruptible
 from gradscope.cli.options import Config, Device, Overwrite, Set
@@ -35,6 +37,7 @@ def train_classifier(
     """Train a timm classifier on clean images or on x_t; an interrupted training continues from its checkpoint."""
     from gradscope.config import TrainClassifierConfig, load
     from gradscope.evaluation.cards import measure_classifier
+    from gradscope.evaluation.temperature import calibrate
     from gradscope.models import training
     from gradscope.models.device import set_device
 
@@ -45,7 +48,26 @@ def train_classifier(
             path = training.train_classifier(settings, where, overwrite)
         with _noted(lambda: _unmeasured(path)):
             card = measure_classifier(path, where)
+            if settings.calibrate is not None:
+                card = calibrate(path, settings.calibrate, where)
     _print_card(path, card)
+
+
+def train_temperature(
+    card: Annotated[str, typer.Option("--card", help="Card of a trained classifier: CARD.yaml or zoo:SET/NAME.")],
+    output: Annotated[Path, typer.Option("--output", help="New card, NAME.yaml; its weights lie beside it.")],
+    timesteps: Annotated[
+        tuple[int, int], typer.Option("--timesteps", metavar="FIRST END", help="Timesteps of the held-out x_t.")
+    ],
+    device: Device = "auto",
+) -> None:
+    """Calibrate a trained classifier: fit a temperature to held-out x_t, and write a new card."""
+    from gradscope.evaluation.temperature import calibrate
+    from gradscope.models import cards
+    from gradscope.models.device import set_device
+
+    path = output.expanduser()
+    _print_card(path, calibrate(cards.resolve(card, "--card"), timesteps, set_device(device), path))
 
 
 @contextmanager

@@ -18,9 +18,16 @@ from gradscope.config.run import (
     SamplingConfig,
     Weight,
 )
-from gradscope.config.training import DenoiserEvaluation, TrainClassifierConfig, TrainDenoiserConfig, TrainingConfig
+from gradscope.config.training import (
+    AdversarialConfig,
+    DenoiserEvaluation,
+    TrainClassifierConfig,
+    TrainDenoiserConfig,
+    TrainingConfig,
+)
 
 __all__ = [
+    "AdversarialConfig",
     "AuditConfig",
     "ClassifierInput",
     "ClassifierSpec",

@@ -1,8 +1,8 @@
 """The configurations of `gradscope train`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gradscope.config.data import DataConfig
 from gradscope.config.fields import Count, Interval, Options, PathText, Positive, Strict, Text
@@ -61,6 +61,19 @@ class TrainDenoiserConfig(Strict):
     """Path without suffix: training writes OUTPUT.safetensors and its card OUTPUT.yaml."""
 
 
+class AdversarialConfig(Strict):
+    """Training on images moved by projected gradient ascent of the loss (PGD, arXiv 1706.06083)."""
+
+    radius: Annotated[float, Field(gt=0)]
+    """Largest distance between an image, in [-1, 1], and the moved one."""
+    norm: Literal["l2", "linf"] = "l2"
+    """Norm of that distance, over all elements of the image."""
+    steps: Positive = 3
+    """Number of steps; each costs a pass forward and back."""
+    step_size: Annotated[float, Field(gt=0)] | None = None
+    """Length of a step in the same norm. null: 2.5 * radius / steps."""
+
+
 class TrainClassifierConfig(Strict):
     """The configuration of `gradscope train classifier`."""
 
@@ -74,9 +87,25 @@ class TrainClassifierConfig(Strict):
     """Clean images, or images noised by the scheduler's forward process at uniformly drawn timesteps (x_t)."""
     timesteps: Interval | None = None
     """Timesteps [first, end) that x_t is drawn from: first <= t < end. null: all."""
+    takes_timestep: bool = False
+    """Whether the classifier is noise-aware, f(x_t, t): one more input channel holds t / num_train_timesteps. Needs
+    train_on: x_t."""
     scheduler: Options = {}
     """Keyword arguments of diffusers.DDPMScheduler, which noises the images."""
+    adversarial: AdversarialConfig | None = None
+    """Training on adversarial images. Needs train_on: clean. null: on the images as they are."""
+    calibrate: Interval | None = None
+    """Timesteps [first, end) of the held-out x_t that a temperature is fitted to after training (arXiv 1706.04599);
+    [0, 1] is almost clean. null: no temperature."""
     training: TrainingConfig
     """How the model is trained."""
     output: PathText
     """Path without suffix: training writes OUTPUT.safetensors and its card OUTPUT.yaml."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.takes_timestep and self.train_on != "x_t":
+            raise ValueError("takes_timestep: clean images have no timestep; set train_on: x_t")
+        if self.adversarial is not None and self.train_on != "clean":
+            raise ValueError("adversarial: images are moved, not x_t; set train_on: clean")
+        return self

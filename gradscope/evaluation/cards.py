@@ -19,12 +19,12 @@ from gradscope.models import cards
 from gradscope.models.cards import Card, Metric
 from gradscope.models.classifiers import load_classifier
 from gradscope.models.diffusion import Denoiser, load_denoiser
-from gradscope.models.training import noised, target
+from gradscope.models.training import DEFAULT_PROCESS, noised, target
+from probes.timed import ask
 
 _BATCH = 256
 _HELD_OUT = 8192
 """Largest number of held-out images."""
-_DEFAULT_PROCESS = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 
 
 def measure_classifier(path: Path, device: torch.device) -> Card:
@@ -32,15 +32,17 @@ def measure_classifier(path: Path, device: torch.device) -> Card:
     card = cards.read(path)
     shape = (card.data.channels, card.data.size, card.data.size)
     module = load_classifier(str(path), str(path), shape, device).module
-    process = card.architecture.get("scheduler", _DEFAULT_PROCESS)
+    process = card.architecture.get("scheduler", DEFAULT_PROCESS)
     scheduler: Any = DDPMScheduler(**process)
     torch.manual_seed(card.seed)
     right = {"accuracy_clean": 0, "accuracy_x_t": 0}
     n = 0
     for images, labels in held_out(card.data, _HELD_OUT, device):
-        for name, x in {"accuracy_clean": images, "accuracy_x_t": noised(scheduler, images)[0]}.items():
+        x_t, _, t = noised(scheduler, images)
+        looks = {"accuracy_clean": (images, torch.zeros_like(t)), "accuracy_x_t": (x_t, t)}
+        for name, (x, timestep) in looks.items():
             with torch.no_grad():
-                right[name] += int((module(x).argmax(dim=1) == labels).sum())
+                right[name] += int((ask(module, x, timestep).argmax(dim=1) == labels).sum())
         n += len(labels)
     schedule = f"{scheduler.config.num_train_timesteps} timesteps, {scheduler.config.beta_schedule} betas"
     about = {"accuracy_clean": "clean images", "accuracy_x_t": f"x_t, t uniform over {schedule}"}

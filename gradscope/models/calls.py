@@ -86,16 +86,25 @@ def copied(x: Tensor, model: Callable[..., Any]) -> Tensor:
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
     """Set evaluation mode and let no parameter require a gradient; restore both on leaving."""
-    training = {m: m.training for module in modules for m in module.modules()}
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    with evaluating(*modules):
+        try:
+            for parameter in trained:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Set evaluation mode; restore the mode of each part on leaving."""
+    training = {m: m.training for module in modules for m in module.modules()}
     try:
         for module in modules:
             module.eval()
-        for parameter in trained:
-            parameter.requires_grad_(False)
         yield
     finally:
         for module, mode in training.items():
             module.training = mode
-        for parameter in trained:
-            parameter.requires_grad_(True)

@@ -4,10 +4,10 @@ import hashlib
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -35,7 +35,8 @@ class Card(Strict):
     kind: Literal["denoiser", "classifier"]
     """Denoiser or classifier."""
     architecture: Options
-    """How the model is built. Denoiser: `unet` and `scheduler`; classifier: `timm` and `options`."""
+    """How the model is built. Denoiser: `unet` and `scheduler`. Classifier: `timm` and `options`, further how its
+    training images were made (`scheduler`, `timesteps`, `adversarial`), and `num_train_timesteps` if it takes t."""
     classes: list[Text]
     """Names of the classes, in the order of the labels."""
     data: DataConfig
@@ -56,6 +57,8 @@ class Card(Strict):
     """Versions of the packages that trained the model."""
     sha256: Text
     """SHA-256 of the weights file."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Logits are divided by it at loading (arXiv 1706.04599)."""
     metrics: dict[Text, Metric] = {}
     """Measured on the weights as stored (float16), on held-out data."""
 

@@ -1,10 +1,11 @@
 """Loading classifiers: from the zoo, from a card, by timm's name, or from a user's own code."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -14,7 +15,7 @@ from gradscope.config import ModuleClassifier, TimmClassifier
 from gradscope.errors import GradscopeError, GradscopeWarning
 from gradscope.models import cards, foreign
 from gradscope.models.checkpoints import load_checkpoint
-from gradscope.models.logits import Logits, TimedLogits, as_logits, probabilities, timed
+from gradscope.models.logits import Logits, TimedLogits, as_logits, probabilities, tempered, timed
 from gradscope.models.precision import channels_last, in_float32
 from gradscope.text import samples_of
 from probes.timed import ask, takes_timestep
@@ -45,6 +46,19 @@ class Normalized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.module(((x + 1) / 2 - self.mean) / self.std)
+
+
+class NoiseAware(nn.Module):
+    """A classifier f(x, t) around one with one more input channel, which holds t / num_train_timesteps."""
+
+    def __init__(self, module: nn.Module, num_train_timesteps: int) -> None:
+        super().__init__()
+        self.module = module
+        self.num_train_timesteps = num_train_timesteps
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        time = (t.to(x.dtype) / self.num_train_timesteps).view(-1, 1, 1, 1)
+        return self.module(torch.cat([x, time.expand(-1, 1, *x.shape[2:])], dim=1))
 
 
 def load_classifier(
@@ -146,6 +160,14 @@ def build_classifier(
         raise GradscopeError(f"{where}: timm cannot build {name!r} with options {options}: {error}") from error
 
 
+def build_trained(architecture: Mapping[str, Any], num_classes: int, channels: int, where: str = "timm") -> nn.Module:
+    """Build the classifier of a card's `architecture`; one with `num_train_timesteps` takes a timestep."""
+    timesteps = architecture.get("num_train_timesteps")
+    further = 0 if timesteps is None else 1
+    net = build_classifier(architecture["timm"], num_classes, channels + further, architecture["options"], where)
+    return net if timesteps is None else NoiseAware(net, timesteps)
+
+
 def _from_module(spec: str, where: str) -> nn.Module:
     module = foreign.call(spec, where)
     if not isinstance(module, nn.Module):
@@ -163,11 +185,9 @@ def _from_card(path: Path, where: str, image_shape: tuple[int, ...]) -> tuple[nn
             f"{where}: {path.stem} was trained on {samples_of(made_for)}, but the denoiser makes "
             f"{samples_of(image_shape)}"
         )
-    module = build_classifier(
-        card.architecture["timm"], len(card.classes), card.data.channels, card.architecture["options"], where
-    )
+    module = build_trained(card.architecture, len(card.classes), card.data.channels, where)
     cards.load_weights(path, card, module, where)
-    return module, tuple(card.classes)
+    return tempered(module, card.temperature), tuple(card.classes)
 
 
 def _from_timm(spec: TimmClassifier, where: str, channels: int) -> nn.Module:

@@ -68,6 +68,34 @@ class TimedLogits(Logits):
         return as_logits(ask(self.module, x, t) if takes_timestep(self.module) else self.module(x, t))
 
 
+class Tempered(nn.Module):
+    """A classifier with its logits divided by a temperature (equation 9 of arXiv 1706.04599)."""
+
+    temperature: Tensor
+
+    def __init__(self, module: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.module = module
+        self.register_buffer("temperature", torch.tensor(temperature))  # a buffer: the weights' hash depends on it
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x) / self.temperature
+
+
+class TimedTempered(Tempered):
+    """A noise-aware classifier f(x, t) with its logits divided by a temperature."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
+        return ask(self.module, x, t) / self.temperature
+
+
+def tempered(module: nn.Module, temperature: float) -> nn.Module:
+    """The classifier with its logits divided by `temperature`; as it is for 1."""
+    if temperature == 1:
+        return module
+    return (TimedTempered if takes_timestep(module) else Tempered)(module, temperature)
+
+
 def timed(module: nn.Module, takes: bool | None) -> nn.Module:
     """The classifier, wrapped where `takes` says other than the signature whether it takes a timestep; None: as is."""
     if takes is None or takes == takes_timestep(module):

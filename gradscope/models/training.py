@@ -21,13 +21,18 @@ from gradscope.config import TrainClassifierConfig, TrainDenoiserConfig, Trainin
 from gradscope.data import datasets
 from gradscope.errors import GradscopeError, one_of
 from gradscope.models import cards
-from gradscope.models.classifiers import build_classifier
+from gradscope.models.adversarial import attacked
+from gradscope.models.classifiers import build_trained
 from gradscope.models.device import device_name
+from probes.timed import ask
 
 _RESTART = {
     "python": "or start from the beginning: overwrite=True",
     "command": "or start from the beginning: --overwrite",
 }
+
+DEFAULT_PROCESS = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+"""Arguments of the scheduler that makes x_t for a classifier trained on clean images."""
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -61,23 +66,37 @@ def train_classifier(config: TrainClassifierConfig, device: torch.device, overwr
     data = datasets.load(config.data, "train")
     if len(data.classes) < 2:
         raise GradscopeError(f"data: a classifier needs at least two classes, got {', '.join(data.classes)}")
-    torch.manual_seed(config.training.seed)
-    model = build_classifier(config.timm, len(data.classes), config.data.channels, config.options)
     scheduler = _scheduler(config.scheduler)
-
     steps = scheduler.config.num_train_timesteps
-    if config.timesteps is not None and not 0 <= config.timesteps[0] < config.timesteps[1] <= steps:
-        raise GradscopeError(f"timesteps: first and end with 0 <= first < end <= {steps}, got {config.timesteps}")
+    for key in ("timesteps", "calibrate"):
+        if (interval := getattr(config, key)) is not None:
+            refuse_timesteps(interval, steps, key)
+    architecture = _classifier_architecture(config, steps)
+    torch.manual_seed(config.training.seed)
+    model = build_trained(architecture, len(data.classes), config.data.channels)
 
     def loss(model: nn.Module, x_0: Tensor, label: Tensor) -> Tensor:
-        x = noised(scheduler, x_0, config.timesteps)[0] if config.train_on == "x_t" else x_0
-        return nn.functional.cross_entropy(model(x).float(), label)
+        if config.train_on == "x_t":
+            x_t, _, t = noised(scheduler, x_0, config.timesteps)
+            logits = ask(model, x_t, t)
+        else:
+            logits = model(x_0 if config.adversarial is None else attacked(model, x_0, label, config.adversarial))
+        return nn.functional.cross_entropy(logits.float(), label)
 
     fitted = _fit(model, loss, data, config, device, overwrite)
+    return _save(fitted, config, "classifier", architecture, data.classes, config.train_on, device)
+
+
+def _classifier_architecture(config: TrainClassifierConfig, num_train_timesteps: int) -> dict[str, Any]:
+    """The card's `architecture`: how the model is built, and how its training images are made."""
     architecture: dict[str, Any] = {"timm": config.timm, "options": config.options}
     if config.train_on == "x_t":
         architecture |= {"scheduler": config.scheduler, "timesteps": config.timesteps}
-    return _save(fitted, config, "classifier", architecture, data.classes, config.train_on, device)
+    if config.takes_timestep:
+        architecture |= {"num_train_timesteps": num_train_timesteps}
+    if config.adversarial is not None:
+        architecture |= {"adversarial": config.adversarial.model_dump()}
+    return architecture
 
 
 def _scheduler(options: dict[str, Any]) -> DDPMScheduler:
@@ -85,6 +104,12 @@ def _scheduler(options: dict[str, Any]) -> DDPMScheduler:
         return DDPMScheduler(**options)
     except Exception as error:
         raise GradscopeError(f"scheduler: diffusers refused these arguments: {error}") from error
+
+
+def refuse_timesteps(interval: Sequence[int], steps: int, where: str) -> None:
+    """Raise GradscopeError unless ``[first, end)`` lies within the `steps` training timesteps."""
+    if not 0 <= interval[0] < interval[1] <= steps:
+        raise GradscopeError(f"{where}: first and end with 0 <= first < end <= {steps}, got {list(interval)}")
 
 
 def noised(scheduler: Any, x_0: Tensor, timesteps: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -362,6 +362,24 @@ def test_train_writes_weights_with_a_measured_card(here, gradscope, monkeypatch,
     refused(gradscope, here, "output: trained/mine.yaml exists", "train", kind, "--config", "train.yaml")
 
 
+def test_a_trained_classifier_is_calibrated_after_training_or_later(here, gradscope, monkeypatch):
+    monkeypatch.setattr(evaluation, "_HELD_OUT", 64)
+    monkeypatch.setattr("gradscope.evaluation.temperature._HELD_OUT", 64)
+    steps = {"steps": 8, "batch_size": 8, "warmup_steps": 0}
+    YAML().dump(TRAINING | {"timm": "resnet10t", "training": steps, "calibrate": [0, 9]}, here / "train.yaml")
+    status, out, err = gradscope("train", "classifier", "--config", "train.yaml", "--device", "cpu")
+    assert (status, err) == (0, "")
+    assert "  nll_calibrated: " in out
+    first = YAML(typ="safe").load(here / "trained" / "mine.yaml")
+    command = ("train", "temperature", "--card", "trained/mine.yaml", "--output", "cold.yaml")
+    command += ("--timesteps", "0", "9", "--device", "cpu")
+    status, out, err = gradscope(*command)
+    assert (status, err) == (0, "")
+    assert "wrote cold.safetensors and cold.yaml" in out
+    assert YAML(typ="safe").load(here / "cold.yaml")["temperature"] == pytest.approx(first["temperature"], rel=1e-3)
+    refused(gradscope, here, "output: cold.yaml exists", *command)
+
+
 def test_a_training_whose_evaluation_cannot_be_made_does_not_start(here, gradscope):
     judges = {"judge": "zoo:sportballs32/jury", "extractor": "zoo:sportballs32/jury", "samples": 10}
     YAML().dump(TRAINING | {"unet": {}, "evaluation": judges}, here / "train.yaml")

@@ -52,6 +52,13 @@ def test_a_card_comes_back_as_it_was(tmp_path):
     assert cards.read(tmp_path / "mine.yaml") == written
 
 
+def test_a_card_of_before_temperatures_is_read(tmp_path):
+    content = card().model_dump(mode="json")
+    assert content.pop("temperature") == 1
+    YAML().dump(content, tmp_path / "old.yaml")
+    assert cards.read(tmp_path / "old.yaml") == card()
+
+
 def test_weights_are_stored_as_float16_and_come_back_as_float32(path):
     weights = path.with_suffix(".safetensors")
     assert cards.read(path).sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -107,6 +114,7 @@ def test_missing_and_left_over_layers_are_named():
         ({"kind": "classifer"}, r"kind: got 'classifer'; did you mean 'classifier'\?"),
         ({"kinds": "classifier"}, r"kinds: unknown key; did you mean 'kind'\?"),
         ({"architecture": {}}, r"architecture: a classifier has timm and options; timm and options missing"),
+        ({"temperature": 0.0}, r"temperature: must be greater than 0"),
         ({"data": {"nam": "sportballs"}}, r"data\.nam: unknown key; did you mean 'name'\?"),
         ({"metrics": {"accuracy": {"valu": 1}}}, r"metrics\.accuracy\.valu: unknown key; did you mean 'value'\?"),
     ],

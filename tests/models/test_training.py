@@ -9,12 +9,13 @@ from safetensors.torch import load_file
 from scipy.stats import binomtest, kstest
 from small_models import UNET
 
-from gradscope.config import DenoiserEvaluation, TrainClassifierConfig, TrainDenoiserConfig
+from gradscope.config import DenoiserEvaluation, TrainClassifierConfig, TrainDenoiserConfig, check
 from gradscope.data import datasets, sportballs
 from gradscope.errors import GradscopeError
 from gradscope.evaluation import cards as evaluation
 from gradscope.models import cards, training
-from gradscope.models.classifiers import build_classifier
+from gradscope.models.classifiers import build_classifier, load_classifier
+from probes.timed import ask, takes_timestep
 
 CPU = torch.device("cpu")
 DATA = {"name": "sportballs", "size": 8, "samples": 50, "seed": 3}
@@ -37,10 +38,19 @@ def train(config, overwrite=False) -> Path:
     return kind(config, CPU, overwrite)
 
 
+def adversarial(folder, **changes) -> TrainClassifierConfig:
+    return classifier(folder, adversarial={"radius": 0.3, "steps": 2}, **changes)
+
+
+def noise_aware(folder, **changes) -> TrainClassifierConfig:
+    return classifier(folder, train_on="x_t", takes_timestep=True, **changes)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Uninterrupted trainings of both kinds, by the function that makes their configuration."""
-    made = {make: train(make(tmp_path_factory.mktemp("trained"))) for make in (classifier, denoiser)}
+    """Uninterrupted trainings of every kind, by the function that makes their configuration."""
+    kinds = (classifier, adversarial, noise_aware, denoiser)
+    made = {make: train(make(tmp_path_factory.mktemp("trained"))) for make in kinds}
     return {make: load_file(path.with_suffix(".safetensors")) for make, path in made.items()}
 
 
@@ -67,7 +77,7 @@ def interrupt(monkeypatch, config, step: int) -> None:
             train(config)
 
 
-@pytest.mark.parametrize("make", [classifier, denoiser])
+@pytest.mark.parametrize("make", [classifier, adversarial, noise_aware, denoiser])
 @pytest.mark.parametrize("step", [3, 4])
 def test_a_resumed_training_ends_bit_identical(tmp_path, monkeypatch, trained, make, step):
     config = make(tmp_path)
@@ -149,6 +159,68 @@ def test_what_is_written_is_the_moving_average_of_weights_and_buffers(tmp_path):
             torch.testing.assert_close(value.double(), average[name], rtol=2e-3, atol=1e-4, msg=name)
     for name in ("conv1.weight", "bn1.running_mean"):
         assert (written[name].float() - last[name]).abs().max() > 5e-4, name
+
+
+def test_an_adversarial_training_is_one_on_attacked_images(tmp_path, monkeypatch, trained):
+    """With the attack as the identity it is the training on clean images; with the attack it is another."""
+    seen = []
+
+    def identity(model, images, labels, config):
+        seen.append((len(images), config.radius, config.norm, config.steps))
+        return images
+
+    assert not equal(trained[adversarial], trained[classifier])
+    monkeypatch.setattr(training, "attacked", identity)
+    path = train(adversarial(tmp_path))
+    assert equal(load_file(path.with_suffix(".safetensors")), trained[classifier])
+    assert seen == [(4, 0.3, "l2", 2)] * 6
+    wanted = {"radius": 0.3, "norm": "l2", "steps": 2, "step_size": None}
+    assert cards.read(path).architecture["adversarial"] == wanted
+
+
+def test_a_noise_aware_classifier_sees_the_timestep_of_its_images(tmp_path, monkeypatch):
+    """The last input channel holds t / T, of the very t that noised the image."""
+    seen, drawn = [], []
+    original = training.noised
+
+    def noting(*arguments):
+        made = original(*arguments)
+        drawn.append(made)
+        return made
+
+    monkeypatch.setattr(training, "noised", noting)
+    config = noise_aware(tmp_path, scheduler={"num_train_timesteps": 250}, timesteps=[10, 200])
+    hook = torch.nn.Conv2d.forward
+
+    def first_layer(self, x):
+        if x.shape[1] == 4:
+            seen.append(x.detach().clone())
+        return hook(self, x)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", first_layer)
+    path = train(config)
+    assert len(seen) == len(drawn) == 6
+    for x, (x_t, _, t) in zip(seen, drawn, strict=True):
+        assert torch.equal(x[:, :3], x_t)
+        torch.testing.assert_close(x[:, 3], (t / 250).view(-1, 1, 1).expand(-1, 8, 8))
+    module = load_classifier(str(path), "mine", (3, 8, 8)).module
+    assert takes_timestep(module)
+    seen.clear()
+    with torch.no_grad():
+        ask(module, torch.zeros(2, 3, 8, 8), 125)
+    assert (seen[0][:, 3] == 0.5).all()
+    assert cards.read(path).architecture["num_train_timesteps"] == 250
+
+
+def test_a_noise_aware_classifier_is_measured_at_the_timesteps_of_x_t(tmp_path, held_out, monkeypatch):
+    path = train(noise_aware(tmp_path))
+    asked, original = [], evaluation.ask
+    monkeypatch.setattr(evaluation, "ask", lambda module, x, t: (asked.append(t), original(module, x, t))[1])
+    evaluation.measure_classifier(path, CPU)
+    clean, noisy = torch.cat(asked[::2]), torch.cat(asked[1::2])
+    assert (len(clean), len(noisy)) == (90, 90)
+    assert (clean == 0).all()
+    assert 400 < float(noisy.float().mean()) < 600
 
 
 def test_the_card_says_what_the_weights_are(tmp_path):
@@ -313,6 +385,7 @@ def test_a_short_training_has_a_moving_average_too(tmp_path, held_out):
             {"timesteps": [5, 1001]},
             r"^timesteps: first and end with 0 <= first < end <= 1000, got \[5, 1001\]",
         ),
+        (classifier, {"calibrate": [0, 1001]}, r"^calibrate: first and end with 0 <= first < end <= 1000, got"),
         (denoiser, {"unet": {"layers": 1}}, r"^unet: diffusers refused these arguments: .*'layers'"),
         (
             denoiser,
@@ -326,6 +399,22 @@ def test_wrong_settings_name_the_key_and_write_nothing(tmp_path, make, changes, 
     with pytest.raises(GradscopeError, match=message):
         train(make(tmp_path, **changes))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"takes_timestep": True}, r"takes_timestep: clean images have no timestep; set train_on: x_t"),
+        ({"adversarial": {"radius": 1.0}, "train_on": "x_t"}, r"adversarial: images are moved, not x_t; set train_on:"),
+        ({"adversarial": {"radius": 0.0}}, r"adversarial\.radius: .*greater than 0"),
+        ({"adversarial": {"radius": 1.0, "norm": "l1"}}, r"adversarial\.norm: "),
+        ({"calibrate": True}, r"calibrate: "),
+    ],
+)
+def test_keys_of_a_training_that_do_not_fit_are_named(tmp_path, changes, message):
+    content = {"data": DATA, "timm": "resnet10t", "training": STEPS, "output": str(tmp_path / "mine")}
+    with pytest.raises(GradscopeError, match=message):
+        check(TrainClassifierConfig, content | changes, "train.yaml")
 
 
 def test_a_save_that_fails_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):

@@ -16,10 +16,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gradscope import open as open_store
+
 HERE = Path(__file__).parent
 ZOO = {"noisy_zoo": "zoo:sportballs32/robust", "clean_zoo": "zoo:sportballs32/non_robust"}
 CALIBRATE = (0, 100)
-"""Timesteps of the temperature: from 0 to 50 the clean guides are always right, from 200 on hardly better than chance."""
+"""Timesteps of the temperature: below 50 the clean guides are always right, above 200 hardly better than chance."""
+CONTROL = 32
+"""Samples of a control; its diagnostics are averaged over samples and timesteps."""
 
 
 class Kind(NamedTuple):
@@ -84,14 +88,40 @@ def kind_of(name: str) -> str:
     return name.rpartition("_")[0]
 
 
+def record(models: Path, stores: Path, kinds: Sequence[str]) -> None:
+    """Record a control (NAME.control.zarr) and a guided run (NAME.zarr) of every guide that is there."""
+    for name, spec in guides(models, kinds):
+        alone = f"classifiers={{{name}: '{spec}'}}"
+        for path, settings in {
+            stores / f"{name}.control.zarr": (alone, "guidance.guidance_scale=[0]", f"sampling.samples={CONTROL}"),
+            stores / f"{name}.zarr": (alone,),
+        }.items():
+            if not path.exists():
+                further = [word for setting in settings for word in ("--set", setting)]
+                gradscope("record", "--config", HERE / "population.yaml", "--store", path, *further)
+            elif not is_complete(path):
+                gradscope("record", "--resume", path)
+
+
+def is_complete(store: Path) -> bool:
+    """Whether a run ended and its samples are judged."""
+    attributes = open_store(store).attrs
+    return attributes.get("status") == "complete" and "evaluation" in attributes
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train"])
+    parser.add_argument("command", choices=["train", "record"])
     parser.add_argument("--models", type=Path, default=HERE / "models" / "population")
     parser.add_argument("--stores", type=Path)
     parser.add_argument("--kinds", nargs="+", choices=[*KINDS, "calibrated"], default=[*KINDS, "calibrated"])
     chosen = parser.parse_args(arguments)
-    train(chosen.models, chosen.kinds)
+    stores = chosen.stores or chosen.models / "stores"
+    match chosen.command:
+        case "train":
+            train(chosen.models, chosen.kinds)
+        case "record":
+            record(chosen.models, stores, chosen.kinds)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,41 @@ def wilson(
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
+def over_groups(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    r"""Mean share of groups that vary among themselves, with an interval for a further group's expected share.
+
+    For example the judge's accuracy over guides that differ by their seeds: samples vary within a guide, and guides
+    vary, too. The groups' own shares hold both kinds of variation, so the interval is Student's over groups,
+    :math:`\bar p \pm t_{k-1} s / \sqrt k`. It is widened to Wilson's for all trials together, which is right if the
+    groups do not differ; groups that happen to agree have no narrower one. Of a single group only Wilson's is known.
+
+    Parameters
+    ----------
+    successes, trials
+        Of each group, ``(groups,)``.
+    level
+        Coverage.
+
+    Returns
+    -------
+    tuple[float, float, float]
+        Mean of the groups' shares, lower and upper bound, in [0, 1].
+
+    Examples
+    --------
+    >>> [round(value, 2) for value in over_groups([90, 70, 80], [100, 100, 100])]
+    [0.8, 0.55, 1.0]
+    """
+    k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
+    shares = k / n
+    mean = float(shares.mean())
+    low, high = (float(bound) for bound in wilson(mean * n.sum(), n.sum(), level))
+    if len(shares) > 1:
+        half = float(student(level, len(shares) - 1)) * float(shares.std(ddof=1)) / len(shares) ** 0.5
+        low, high = min(low, mean - half), max(high, mean + half)
+    return mean, max(low, 0.0), min(high, 1.0)
+
+
 def exact(successes: ArrayLike, trials: ArrayLike, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Clopper and Pearson's interval of a share (doi:10.1093/biomet/26.4.404), which covers at any level.
 

@@ -1,12 +1,14 @@
-"""A population of guides: train them, record them, and tabulate how they guide.
+"""A population of guides: train them, record them, and predict which of them fail.
 
 python runs/population.py train [--kinds KIND ...]     every guide that is missing, one after the other
 python runs/population.py record [--kinds KIND ...]    a guided run and a control of every guide that is there
-python runs/population.py table                        one row per kind and input, with intervals over guides
-python runs/population.py predict                      which guide fails, from the controls alone
+python runs/population.py collect                      one row per guide and input, from these stores into the table
+python runs/population.py table                        accuracy per kind and input, with intervals over guides
+python runs/population.py predict                      a rule that says from the controls which guide fails
 
---models FOLDER (default runs/models/population) holds the cards, and --stores FOLDER (default: FOLDER/stores of the
-models) the runs. Whatever exists is skipped, and what was interrupted is continued.
+--models FOLDER (default runs/models/population) holds the cards, --stores FOLDER (default its folder stores) the runs,
+and --table FILE (default runs/results/population.csv) the rows, from which `table` and `predict` take everything. What
+exists is not made again, and what was interrupted is continued.
 """
 
 import argparse
@@ -16,7 +18,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
 from gradscope import open as open_store
+from gradscope.analysis.logistic import auc, chosen, fit_logistic, grouped_interval, leave_one_out
+from gradscope.auditing.prediction import FEATURES, RULE, VARIABLES, Rule, features, gap_closed
+from gradscope.intervals import over_groups, wilson
+from gradscope.models import cards
 
 HERE = Path(__file__).parent
 ZOO = {"noisy_zoo": "zoo:sportballs32/robust", "clean_zoo": "zoo:sportballs32/non_robust"}
@@ -73,13 +83,14 @@ def train(models: Path, kinds: Sequence[str]) -> None:
 
 
 def guides(models: Path, kinds: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Name and specification of every guide that is there, with the zoo's own."""
+    """Name and specification of every guide that is there: the zoo's own, then the first of each kind, and so on."""
     for name, spec in ZOO.items():
         if kind_of(name) in kinds:
             yield name, spec
-    for kind in (*KINDS, "calibrated"):
-        for path in sorted(models.glob(f"{kind}_?.yaml")):
-            if kind in kinds and not Path(f"{path.with_suffix('')}.checkpoint.pt").exists():
+    for seed in range(max(kind.guides for kind in KINDS.values())):
+        for kind in kinds:
+            path = models / f"{kind}_{seed}.yaml"
+            if path.exists() and not Path(f"{path.with_suffix('')}.checkpoint.pt").exists():
                 yield path.stem, str(path)
 
 
@@ -89,18 +100,25 @@ def kind_of(name: str) -> str:
 
 
 def record(models: Path, stores: Path, kinds: Sequence[str]) -> None:
-    """Record a control (NAME.control.zarr) and a guided run (NAME.zarr) of every guide that is there."""
+    """Record a control (NAME.control.zarr) and a guided run (NAME.zarr) of every guide that is there.
+
+    The judge's accuracy without guidance needs as many samples as that with it; they are the same for every guide, so
+    one run has them (unguided.zarr).
+    """
+    unguided = "guidance.guidance_scale=[0]"
+    _record(stores / "unguided.zarr", unguided, "guidance.classifier_input=[x_t]")
     for name, spec in guides(models, kinds):
         alone = f"classifiers={{{name}: '{spec}'}}"
-        for path, settings in {
-            stores / f"{name}.control.zarr": (alone, "guidance.guidance_scale=[0]", f"sampling.samples={CONTROL}"),
-            stores / f"{name}.zarr": (alone,),
-        }.items():
-            if not path.exists():
-                further = [word for setting in settings for word in ("--set", setting)]
-                gradscope("record", "--config", HERE / "population.yaml", "--store", path, *further)
-            elif not is_complete(path):
-                gradscope("record", "--resume", path)
+        _record(stores / f"{name}.control.zarr", alone, unguided, f"sampling.samples={CONTROL}")
+        _record(stores / f"{name}.zarr", alone)
+
+
+def _record(path: Path, *settings: str) -> None:
+    if not path.exists():
+        further = [word for setting in settings for word in ("--set", setting)]
+        gradscope("record", "--config", HERE / "population.yaml", "--store", path, *further)
+    elif not is_complete(path):
+        gradscope("record", "--resume", path)
 
 
 def is_complete(store: Path) -> bool:
@@ -109,19 +127,110 @@ def is_complete(store: Path) -> bool:
     return attributes.get("status") == "complete" and "evaluation" in attributes
 
 
+def collect(models: Path, stores: Path) -> pd.DataFrame:
+    """One row per guide and input: how it guides, and the features of its control."""
+    control = open_store(stores / "unguided.zarr")
+    unguided = float(control["judge_accuracy"].squeeze())
+    rows = []
+    for name, spec in guides(models, [*KINDS, "calibrated"]):
+        paths = [stores / f"{name}.zarr", stores / f"{name}.control.zarr"]
+        if not all(path.exists() and is_complete(path) for path in paths):
+            print(f"{name}: not recorded yet", file=sys.stderr)
+            continue
+        guided, alone = (open_store(path).isel(classifier=0, stabilizer=0, guidance_scale=0) for path in paths)
+        metrics = cards.read(cards.resolve(spec, name)).metrics
+        for kind in guided["classifier_input"].values:
+            n, accuracy = guided.sizes["sample"], float(guided["judge_accuracy"].sel(classifier_input=kind))
+            found = features(alone[list(VARIABLES)].sel(classifier_input=kind).load())
+            rows.append(
+                {"guide": name, "input": kind, "samples": n, "judged": round(accuracy * n)}
+                | {"unguided": unguided, "fails": gap_closed(accuracy, unguided) < 0.5}
+                | {key: metrics[key].value for key in ("accuracy_clean", "accuracy_x_t")}
+                | {key: round(value, 4) for key, value in found.items()}
+            )
+    return pd.DataFrame(rows)
+
+
+def table(rows: pd.DataFrame) -> None:
+    """Print the judge's accuracy per kind and input, with intervals over guides and over samples alone."""
+    unguided = rows["unguided"].iloc[0]
+    print(f"Unguided: {unguided:.3f}. A guide fails below {(1 + unguided) / 2:.3f}.\n")
+    print("| kind | input | guides | judge | 95 % over guides | 95 % over samples alone | lowest, highest | fail |")
+    print("|" + " --- |" * 8)
+    kinds = rows["guide"].map(kind_of)
+    for (kind, where), some in rows.groupby([kinds, "input"], sort=False):
+        mean, low, high = over_groups(some["judged"], some["samples"])
+        alone = wilson(some["judged"].sum(), some["samples"].sum())
+        share = some["judged"] / some["samples"]
+        print(f"| {kind} | {where} | {len(some)} | {mean:.3f} | {low:.3f} to {high:.3f} | {alone[0]:.3f} to "
+              f"{alone[1]:.3f} | {share.min():.3f}, {share.max():.3f} | {some['fails'].sum()} |")  # fmt: skip
+
+
+def predict(rows: pd.DataFrame) -> Rule:
+    """Fit the rule on half of the guides, print how well it does on the others, and beside what."""
+    x, fails = rows[list(FEATURES)].to_numpy(float), rows["fails"].to_numpy(bool)
+    guide = rows["guide"].to_list()
+    kind = [kind_of(name) for name in guide]
+    fitted = np.array([name[-1] in "024" for name in guide])
+    columns = chosen(x[fitted], fails[fitted], [k for k, is_in in zip(kind, fitted, strict=True) if is_in])
+    names = [list(FEATURES)[k] for k in columns]
+    rule = fit_logistic(x[fitted][:, columns], fails[fitted])
+    apart = leave_one_out(x[:, columns], fails, kind)
+    cosine = -rows["gradient_cosine"].to_numpy(float)
+    others = {
+        f"the rule: {', '.join(names)}": (rule(x[:, columns]), ~fitted),
+        "the rule's features, one kind left out at a time": (apart, np.ones_like(fitted)),
+        "gradient cosine alone": (cosine, ~fitted),
+        "accuracy on clean images alone": (-rows["accuracy_clean"].to_numpy(float), ~fitted),
+        "accuracy on x_t alone": (-rows["accuracy_x_t"].to_numpy(float), ~fitted),
+        "the input alone (x_t fails, x0 does not)": (np.where(rows["input"] == "x_t", 1.0, 0.0), ~fitted),
+    }
+    print("| score | AUC | 95 % over kinds, then guides | guides | cells | fail |\n|" + " --- |" * 6)
+    found = {}
+    for label, (score, where) in others.items():
+        groups = [[name for name, is_in in zip(level, where, strict=True) if is_in] for level in (kind, guide)]
+        found[label] = auc(score[where], fails[where]), grouped_interval(score[where], fails[where], groups)
+        value, (low, high) = found[label]
+        cells, failing = where.sum(), fails[where].sum()
+        print(f"| {label} | {value:.3f} | {low:.3f} to {high:.3f} | {len(set(groups[1]))} | {cells} | {failing} |")
+    right = (rule(x[:, columns]) > 0.5)[~fitted] == fails[~fitted]
+    low, high = wilson(right.sum(), len(right))
+    print(f"\nAt probability 0.5 the rule is right for {right.sum()} of {len(right)} cells [{low:.3f}, {high:.3f}].")
+    value, interval = next(iter(found.values()))
+    return Rule(
+        features={name: round(weight, 4) for name, weight in zip(names, rule.weights, strict=True)},
+        intercept=round(rule.intercept, 4),
+        guides=len({name for name, is_in in zip(guide, fitted, strict=True) if is_in}),
+        tested=len({name for name, is_in in zip(guide, fitted, strict=True) if not is_in}),
+        auc=round(value, 3),
+        auc_interval=[round(bound, 3) for bound in interval],
+        about="SportBalls, 32 px: l2-normalised guidance of scale 0.5, DDPM, 30 steps; control of 32 samples",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train", "record"])
+    parser.add_argument("command", choices=["train", "record", "collect", "table", "predict"])
     parser.add_argument("--models", type=Path, default=HERE / "models" / "population")
     parser.add_argument("--stores", type=Path)
+    parser.add_argument("--table", type=Path, default=HERE / "results" / "population.csv")
+    parser.add_argument("--rule", type=Path, default=RULE, help="Where `predict` writes the rule.")
     parser.add_argument("--kinds", nargs="+", choices=[*KINDS, "calibrated"], default=[*KINDS, "calibrated"])
-    chosen = parser.parse_args(arguments)
-    stores = chosen.stores or chosen.models / "stores"
-    match chosen.command:
+    given = parser.parse_args(arguments)
+    stores = given.stores or given.models / "stores"
+    match given.command:
         case "train":
-            train(chosen.models, chosen.kinds)
+            train(given.models, given.kinds)
         case "record":
-            record(chosen.models, stores, chosen.kinds)
+            record(given.models, stores, given.kinds)
+        case "collect":
+            given.table.parent.mkdir(exist_ok=True)
+            collect(given.models, stores).to_csv(given.table, index=False)
+        case "table":
+            table(pd.read_csv(given.table))
+        case "predict":
+            rule = predict(pd.read_csv(given.table))
+            YAML().dump(rule.model_dump(), given.rule)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradscope.intervals import bootstrap, exact, resampled, transfer_ratio
+from gradscope.intervals import bootstrap, exact, over_groups, resampled, transfer_ratio, wilson
 
 
 def test_resampled_counts_are_those_of_draws_with_replacement():
@@ -99,3 +99,36 @@ def test_a_bound_is_missing_where_too_many_draws_are_undefined():
     assert ratio == pytest.approx((4 / 8 - 1 / 4) / (5 / 8 - 1 / 4))
     assert np.isnan([low, high]).all()
     assert np.isfinite(transfer_ratio(guide, judge, 0.25)).all()
+
+
+@pytest.mark.parametrize("groups", [2, 3, 6, 12])
+@pytest.mark.parametrize(("mean", "spread"), [(0.5, 0.0), (0.5, 0.15), (0.8, 0.1), (0.9, 0.0), (0.95, 0.03)])
+def test_the_interval_over_groups_covers_the_groups_mean(groups, mean, spread):
+    """Guides' accuracies are drawn from a beta distribution, then their samples; Wilson's alone covers far less."""
+    rng = np.random.default_rng(groups)
+    covered, covered_by_wilson, runs = 0, 0, 2000
+    for _ in range(runs):
+        if spread:
+            size = mean * (1 - mean) / spread**2 - 1
+            p = rng.beta(mean * size, (1 - mean) * size, groups)
+        else:
+            p = np.full(groups, mean)
+        k = rng.binomial(128, p)
+        _, low, high = over_groups(k, np.full(groups, 128))
+        covered += low <= mean <= high
+        low, high = wilson(k.sum(), 128 * groups)
+        covered_by_wilson += low <= mean <= high
+    assert covered / runs > 0.93
+    if spread >= 0.1:
+        assert covered_by_wilson / runs < 0.6
+
+
+def test_the_interval_over_groups_is_students_or_wilsons():
+    shares = np.array([0.9, 0.5, 0.7])
+    mean, low, high = over_groups(shares * 100, [100] * 3)
+    wanted = stats.ttest_1samp(shares, 0).confidence_interval(0.95)
+    assert (mean, low, high) == (pytest.approx(0.7), pytest.approx(wanted.low), pytest.approx(min(wanted.high, 1)))
+    for k, n in [([70, 70], [100, 100]), ([7], [10]), ([0, 0, 0], [9, 9, 9])]:
+        _, low, high = over_groups(k, n)
+        found = stats.binomtest(sum(k), sum(n)).proportion_ci(0.95, method="wilson")
+        assert (low, high) == (pytest.approx(found.low), pytest.approx(found.high))

@@ -11,6 +11,7 @@ import xarray as xr
 from diffusers import DDPMScheduler
 
 from gradscope.auditing.audit import audit
+from gradscope.auditing.unguided import STEPS, failures
 from gradscope.config import AuditConfig
 from gradscope.data import datasets
 from gradscope.errors import GradscopeError, one_of
@@ -33,7 +34,9 @@ def run_audit(
 ) -> xr.Dataset:
     """Load the models and images of a configuration and audit them, see `gradscope.auditing.audit.audit`.
 
-    Attributes of the result hold the configuration, versions, device and hashes of the weights.
+    With a denoiser, ``failure_probability`` says for each classifier and input how probably guidance fails, see
+    `gradscope.auditing.prediction`; the features of the rule are beside it. Attributes of the result hold the
+    configuration, versions, device and hashes of the weights.
 
     Raises
     ------
@@ -52,6 +55,8 @@ def run_audit(
     images, labels = data.batch(chosen.tolist())
     modules = {name: classifier.module for name, classifier in classifiers.items()}
     scheduler = _scheduler(config) if denoiser is None else denoiser.scheduler
+    steps = min(STEPS, scheduler.config.num_train_timesteps)
+    progress = _Progress(on_step, 0 if denoiser is None else 2 * steps * len(modules))
     ds = audit(
         modules,
         images.to(where),
@@ -61,13 +66,31 @@ def run_audit(
         timesteps=config.timesteps,
         batch_size=config.batch_size,
         seed=config.seed,
-        on_step=on_step,
+        on_step=progress.audited,
     )
+    if denoiser is not None:
+        ds = ds.assign(failures(modules, denoiser, number.tolist(), steps, config.seed, progress.sampled))
     content = config.model_dump(mode="json")
     models = {f"classifiers.{name}": module for name, module in modules.items()}
     if denoiser is not None:
         models["denoiser"] = denoiser.unet
     return ds.assign_attrs(provenance(content, scheduler, models, data.classes, where, command))
+
+
+class _Progress:
+    """One count of the audit's steps and of those of the unguided trajectories after it."""
+
+    def __init__(self, on_step: Callable[[int, int], None], further: int) -> None:
+        self._on_step, self._further = on_step, further
+        self._done = self._total = 0
+
+    def audited(self, done: int, total: int) -> None:
+        self._done, self._total = done, total + self._further
+        self._on_step(self._done, self._total)
+
+    def sampled(self) -> None:
+        self._done += 1
+        self._on_step(self._done, self._total)
 
 
 def class_numbers(

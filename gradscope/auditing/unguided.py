@@ -1,6 +1,6 @@
 """Unguided trajectories of a classifier: the diagnostics of gradients that are taken and not followed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,9 @@ import torch
 import xarray as xr
 from torch import nn
 
-from gradscope.auditing.prediction import VARIABLES
+from gradscope.auditing.prediction import FEATURES, VARIABLES, predict, read_rule
 from gradscope.config import ClassifierInput
+from gradscope.models.diffusion import Denoiser
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.sampler import GuidedSampler
 from probes import Belief, Cosine, FirstCosine, GuidedStep, Probe, ScoreCosine, Spectrum
@@ -68,6 +69,49 @@ def unguided(
             blocks.append(collected.dataset())
         found.append(xr.concat(blocks, "sample", combine_attrs="override"))
     return xr.concat(found, "classifier_input", combine_attrs="override").assign_coords(classifier_input=list(inputs))
+
+
+def failures(
+    classifiers: Mapping[str, nn.Module],
+    denoiser: Denoiser,
+    targets: Sequence[int],
+    num_inference_steps: int,
+    seed: int,
+    on_step: Callable[[], None],
+) -> dict[str, xr.DataArray]:
+    """How probably each classifier fails at x_t and at x0-hat, and the features of the rule that says so.
+
+    Unguided trajectories take `targets` in turn. The arrays lie over classifier and classifier_input:
+    ``failure_probability``, and ``unguided_FEATURE`` for each feature.
+    """
+    rule = read_rule()
+    labels = [targets[i % len(targets)] for i in range(SAMPLES)]
+    rows = []
+    for name, module in classifiers.items():
+        control = unguided(
+            module,
+            denoiser.unet,
+            denoiser.scheduler,
+            labels,
+            num_inference_steps=num_inference_steps,
+            seed=seed,
+            on_step=on_step,
+        )
+        rows.append(predict(control.expand_dims(classifier=[name]), rule))
+    terms = " + ".join([f"{rule.intercept:g}", *(f"{weight:g} {key}" for key, weight in rule.features.items())])
+    about = f"probability that guidance fails, by a rule that was fitted on {rule.about}"
+    probabilities = [[p.probability for p in row] for row in rows]
+    found = {"failure_probability": _array(probabilities, about, f"1 / (1 + exp(-({terms})))")}
+    for key in rule.features:
+        values = [[p.features[key] for p in row] for row in rows]
+        drawn = f"of {SAMPLES} unguided trajectories of {num_inference_steps} steps"
+        found[f"unguided_{key}"] = _array(values, f"{FEATURES[key][0]}, {drawn}", key)
+    return found
+
+
+def _array(values: list[list[float]], long_name: str, equation: str) -> xr.DataArray:
+    attributes = {"long_name": long_name, "units": "1", "equation": equation}
+    return xr.DataArray(np.array(values), dims=("classifier", "classifier_input"), attrs=attributes)
 
 
 class _Collected:

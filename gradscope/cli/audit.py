@@ -44,5 +44,5 @@ def audit(
         console.print(f"wrote {out}")
     for table in display.audit_tables(ds):
         console.print(table)
-    for verdict in display.audit_verdicts(ds):
-        console.print(verdict, highlight=False)
+    for line in (*display.audit_verdicts(ds), *display.audit_predictions(ds)):
+        console.print(line, highlight=False)

@@ -7,12 +7,26 @@ import numpy as np
 import xarray as xr
 from rich.table import Table
 
+from gradscope.auditing.prediction import Prediction, read_rule, sentence
+
 _FEW = 64
 
 
 def audit_verdicts(ds: xr.Dataset) -> list[str]:
     """One sentence for each classifier and input of an audit: the usable timesteps, and the reason at each limit."""
     return [f"{name} at {kind}: {_verdict(part)}" for name, kind, part in _parts(ds)]
+
+
+def audit_predictions(ds: xr.Dataset) -> list[str]:
+    """One sentence for each classifier and input of an audit with a denoiser: whether guidance will probably fail."""
+    if "failure_probability" not in ds:
+        return []
+    rule = read_rule()
+    found = []
+    for name, kind, part in _parts(ds):
+        features = {key: float(part[f"unguided_{key}"]) for key in rule.features}
+        found.append(sentence(Prediction(name, kind, float(part["failure_probability"]), features), rule))
+    return found
 
 
 def audit_tables(ds: xr.Dataset) -> list[Table]:

@@ -15,14 +15,13 @@ from gradscope.analysis.statistics import holm, mcnemar
 from gradscope.intervals import wilson
 
 FOLDER = Path(__file__).parents[2] / "runs" / "results"
-SAME = ["store", "steps", "scheduler", "objective", "normalize", "weight", "guidance_scale", "classifier"]
+SAME = ["steps", "scheduler", "objective", "normalize", "weight", "guidance_scale", "classifier"]
 """What a cell shares with the cell that it is compared with."""
 
 
-def text(words: str) -> str:
-    """A table by its marker: ``cells NAME``, ``stabilizers NAME`` or ``inputs NAME``, of runs/results/NAME.csv."""
-    kind, name = words.split()
-    return {"cells": cells, "stabilizers": stabilizers, "inputs": inputs}[kind](read(name))
+def text(kind: str, name: str) -> str:
+    """The table ``cells``, ``stabilizers``, ``inputs`` or ``background`` of runs/results/NAME.csv."""
+    return {"cells": cells, "stabilizers": stabilizers, "inputs": inputs, "background": background}[kind](read(name))
 
 
 def read(name: str) -> pd.DataFrame:
@@ -51,8 +50,8 @@ def cells(rows: pd.DataFrame) -> str:
                 row["steps"],
                 f"{float(row['guidance_scale']):g}",
                 row["samples"],
-                "" if control else share(right(row, "own")),
-                share(right(row, "judge")),
+                "" if control else share(right(row, "own")[judged(row, "own")]),
+                share(right(row, "judge")[judged(row)]),
                 by_class(row),
                 between(row, "fd_extractor", ".2f"),
                 between(row, "coverage", ".2f"),
@@ -72,6 +71,21 @@ def stabilizers(rows: pd.DataFrame) -> str:
 def inputs(rows: pd.DataFrame) -> str:
     """Every input against x_t, without a stabiliser."""
     return _changes(rows[rows["stabilizer"] == "none"], SAME, "classifier_input", "x_t", "input")
+
+
+def background(rows: pd.DataFrame) -> str:
+    """The background's share of the energy of gradient and update."""
+    head = ("guide", "input", "stabiliser", "N", "background's share of the pixels", "of the gradient", "of the update")
+    names = ("background_gradient", "background_update")
+    return table(
+        head,
+        (
+            (row["classifier"], row["classifier_input"], row["stabilizer"], int(float(row["tensor_samples"])),
+             f"{float(row['background']):.2f}", *(between(row, name, ".2f") for name in names))
+            for _, row in rows.iterrows()
+            if row.get("background", "") != ""
+        ),
+    )  # fmt: skip
 
 
 def _changes(rows: pd.DataFrame, same: Sequence[str], technique: str, base: str, called: str) -> str:
@@ -99,9 +113,9 @@ def _changes(rows: pd.DataFrame, same: Sequence[str], technique: str, base: str,
     return table(head, lines)
 
 
-def judged(row: pd.Series) -> NDArray[np.bool_]:
-    """Whether the judge gave a verdict, ``(samples,)``."""
-    return np.array(list(row["judge"])) != "-"
+def judged(row: pd.Series, who: str = "judge") -> NDArray[np.bool_]:
+    """Whether the judge, or the guide, gave a verdict, ``(samples,)``."""
+    return np.array(list(row[who])) != "-"
 
 
 def share(found: Iterable[bool]) -> str:
@@ -129,4 +143,4 @@ def between(row: pd.Series, name: str, form: str) -> str:
 if __name__ == "__main__":
     import sys
 
-    print(text(" ".join(sys.argv[1:])))
+    print(text(*sys.argv[1:]))

@@ -1,11 +1,12 @@
 """Make a frozen dataclass of settings from a mapping, with an error that names the key."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from gradscope.errors import GradscopeError, one_of
 
@@ -75,11 +76,20 @@ def typed(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
         except PydanticSchemaGenerationError:  # a type that pydantic does not know, for example Tensor
             found[key] = value
         except ValidationError as error:
-            first = error.errors()[0]
+            errors = error.errors()
+            first = errors[0]
             if first["type"] in _NUMBER:
                 raise ValueError(f"{key} {_NUMBER[first['type']]}, got {value!r:.80}") from None
-            at = ".".join([key, *map(str, first["loc"])])
-            raise ValueError(
-                f"{at} {first['msg'].replace('Input should', 'must')}, got {first['input']!r:.80}"
-            ) from None
+            where, must = _what_is_wrong(errors)
+            at = ".".join([key, *map(str, where)])
+            raise ValueError(f"{at} {must}, got {first['input']!r:.80}") from None
     return found
+
+
+def _what_is_wrong(errors: Sequence[ErrorDetails]) -> tuple[tuple[int | str, ...], str]:
+    """Where the first value of another type is, and what it must be; one error for each type of a union."""
+    where = errors[0]["loc"]
+    union = [e["msg"] for e in errors if where and isinstance(where[-1], str) and e["loc"][:-1] == where[:-1]]
+    if len(union) < 2:
+        return where, errors[0]["msg"].replace("Input should", "must")
+    return where[:-1], "must be " + " or ".join(text.removeprefix("Input should be ") for text in union)

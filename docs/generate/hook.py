@@ -2,7 +2,8 @@
 
 - Pages link to files of the repository as on a code host (``../runs/both.yaml``). Those files join the site, and the
   links are shortened to lead there.
-- A line ``<!-- generated: NAME -->`` is replaced by the text that `GENERATED` makes.
+- A line ``<!-- generated: NAME -->`` is replaced by the text that `GENERATED` makes, of the
+  words after the name where there are some.
 - Equations become MathML, which browsers draw without a script.
 """
 
@@ -18,6 +19,7 @@ import mathematics
 import methods
 import needs
 import presets
+import results
 import signatures
 import stabilizers
 from mkdocs.config.defaults import MkDocsConfig
@@ -45,10 +47,11 @@ GENERATED = {
     "methods": methods.text,
     "needs": needs.text,
     "presets": presets.text,
+    "results": results.text,
     "signatures": signatures.text,
     "stabilizers": stabilizers.text,
 }
-_MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.M)
+_MARKER = re.compile(r"^<!-- generated: (\w+)((?: \w+)*) -->$", re.M)
 _LINK = re.compile(r"(\]\()((?:\.\./)+|docs/)(?=[\w.-])")
 
 
@@ -61,7 +64,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    markdown = _MARKER.sub(lambda found: GENERATED[found[1]](), markdown)
+    markdown = _MARKER.sub(lambda found: GENERATED[found[1]](*found[2].split()), markdown)
     return _LINK.sub(lambda found: found[1] + within_site(found[2], page.file.src_uri), markdown)
 
 

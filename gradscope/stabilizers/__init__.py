@@ -47,10 +47,12 @@ METHODS: Mapping[str, type[Stabilizer]] = {
 PRESETS: Mapping[str, Stabilizer] = {
     "adam_paper": Adam(),
     "adam_followup": Adam(eps=1e-4, bias_correction=False),
+    "adam_rms": Adam(eps="rms"),
     "ema_0.9": EMA(beta=0.9),
     "ema_0.99": EMA(beta=0.99),
 }
-"""Published settings: GradCheck's default ADAM (arXiv 2406.17399) and its follow-up's (arXiv 2507.00687)."""
+"""Settings by name: GradCheck's ADAM (arXiv 2406.17399), the ADAM and EMA of its follow-up (arXiv 2507.00687), and an
+ADAM whose division is floored at the sample's root mean square."""
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Stabilizer:

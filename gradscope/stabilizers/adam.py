@@ -1,13 +1,13 @@
 """ADAM over the gradients of successive timesteps (arXiv 1412.6980; as a stabiliser of guidance, arXiv 2406.17399)."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gradscope.stabilizers.base import Stabilizer
-from gradscope.stabilizers.checks import require_betas, require_eps
+from gradscope.stabilizers.checks import require_betas, require_eps_or_rms
 
 
 class AdamState(NamedTuple):
@@ -35,7 +35,9 @@ class Adam(Stabilizer):
     betas
         Decay rates of m and v, each in [0, 1).
     eps
-        Above 0, also in float32.
+        Above 0, also in float32; or ``"rms"``: the root mean square of sqrt(v_hat) over the elements of each sample.
+        Then elements whose gradients are small beside the sample's keep small updates, and the update does not depend
+        on the gradient's scale.
     bias_correction
         Divide m and v by 1 - beta^k.
 
@@ -43,15 +45,24 @@ class Adam(Stabilizer):
     ------
     ValueError
         A setting is out of range.
+
+    Examples
+    --------
+    >>> gradient = torch.tensor([[3.0, 4.0, 1e-3, 0.0]])  # of root mean square 2.5
+    >>> for stabilizer in (Adam(), Adam(eps="rms")):
+    ...     update, _ = stabilizer.update(gradient, stabilizer.init(gradient))
+    ...     print([round(value, 4) for value in update[0].tolist()])
+    [1.0, 1.0, 1.0, 0.0]
+    [0.5455, 0.6154, 0.0004, 0.0]
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    eps: float | Literal["rms"] = 1e-8
     bias_correction: bool = True
 
     def __post_init__(self) -> None:
         require_betas(self.betas)
-        require_eps(self.eps)
+        require_eps_or_rms(self.eps)
 
     def init(self, x_T: Tensor) -> Any:
         return AdamState(torch.zeros_like(x_T), torch.zeros_like(x_T), 0)
@@ -62,4 +73,8 @@ class Adam(Stabilizer):
 
     def _quotient(self, state: AdamState) -> Tensor:
         correction1, correction2 = (1 - beta**state.step if self.bias_correction else 1.0 for beta in self.betas)
-        return (state.exp_avg / correction1) / ((state.exp_avg_sq / correction2).sqrt() + self.eps)
+        mean, root = state.exp_avg / correction1, (state.exp_avg_sq / correction2).sqrt()
+        if self.eps != "rms":
+            return mean / (root + self.eps)
+        rms = root.flatten(1).square().mean(dim=1).sqrt().view(-1, *[1] * (root.ndim - 1))
+        return (mean / (root + rms)).where(rms != 0, 0.0)  # every square is 0, or too small for the dtype

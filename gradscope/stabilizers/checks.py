@@ -29,3 +29,12 @@ def require_eps(eps: float) -> None:
     """Raise ValueError unless eps is finite and above 0 also in float32: otherwise a zero gradient would give 0/0."""
     if not (math.isfinite(eps) and eps >= _LEAST):
         raise ValueError(f"eps must be finite and above 0 in float32 (at least 1.2e-38), got {eps}")
+
+
+def require_eps_or_rms(eps: float | str) -> None:
+    """Raise ValueError unless eps is "rms" or passes `require_eps`."""
+    if isinstance(eps, str):
+        if eps != "rms":
+            raise ValueError(f"eps must be a number above 0, or 'rms', got {eps!r}")
+    else:
+        require_eps(eps)

@@ -278,3 +278,42 @@ def test_each_method_runs_by_its_name_alone(method):
 def test_bad_settings_name_the_key(name, settings, message):
     with pytest.raises(GradscopeError, match=message):
         build(name, settings)
+
+
+@pytest.mark.parametrize("kind", [Adam, AMSGrad])
+@pytest.mark.parametrize("bias_correction", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (3, 5), (1, 7, 2)])
+def test_a_floor_at_the_samples_rms(kind, bias_correction, shape):
+    """By numpy, sample by sample."""
+    rng = np.random.default_rng(0)
+    sequence = rng.normal(size=(6, *shape)) * np.exp(3 * rng.normal(size=shape))
+    got = updates(kind(eps="rms", bias_correction=bias_correction), [torch.from_numpy(g) for g in sequence])
+    for i in range(shape[0]):
+        m, v, largest = np.zeros(shape[1:]), np.zeros(shape[1:]), np.zeros(shape[1:])
+        for k, gradient in enumerate(sequence[:, i], 1):
+            m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+            largest = np.maximum(largest, v) if kind is AMSGrad else v
+            m_hat = m / (1 - 0.9**k) if bias_correction else m
+            root = np.sqrt(largest / (1 - 0.999**k) if bias_correction else largest)
+            np.testing.assert_allclose(got[k - 1][i], m_hat / (root + np.sqrt(np.mean(root**2))), rtol=1e-9)
+
+
+def test_a_floor_at_the_rms_ignores_the_gradients_scale():
+    reference = updates(Adam(eps="rms"), gradients(dtype=torch.float64))
+    for scale in (1e-15, 1e-6, 1e6):
+        for a, b in zip(updates(Adam(eps="rms"), gradients(scale, torch.float64)), reference, strict=True):
+            torch.testing.assert_close(a, b)
+    zero = torch.zeros(2, 3, 4, 4)
+    got = updates(Adam(eps="rms"), [zero, *gradients(1e-42)[:3], zero, *gradients()[:2]])
+    assert all(torch.isfinite(update).all() for update in got)
+    assert not got[0].any()
+
+
+def test_a_floor_at_the_rms_by_name():
+    assert build("adam_rms", {}) == Adam(eps="rms")
+    assert build("mine", {"method": "amsgrad", "eps": "rms"}) == AMSGrad(eps="rms")
+    for bad in ("rm", "1e-8", ""):
+        with pytest.raises(GradscopeError, match=r"stabilizers.adam.eps: must be a valid number or 'rms', got '"):
+            build("adam", {"eps": bad})
+    with pytest.raises(GradscopeError, match=r"stabilizers.rmsprop.eps: must be a valid number"):
+        build("rmsprop", {"eps": "rms"})

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gradscope.analysis import compare, stability, summary
     from gradscope.analysis.signatures import signatures
     from gradscope.auditing.audit import audit
+    from gradscope.auditing.prediction import predict_failures
     from gradscope.errors import GradscopeError
     from gradscope.evaluation.from_python import evaluate
     from gradscope.models.diffusion import load_denoiser
@@ -50,6 +51,7 @@ _NAMES = {
     "load_denoiser": "gradscope.models.diffusion:load_denoiser",
     "methods": "gradscope.methods:",
     "open": "gradscope.accessor:open_store",  # which registers ds.gradscope
+    "predict_failures": "gradscope.auditing.prediction:predict_failures",
     "record": "gradscope.recording.from_python:record",
     "report": "gradscope.reporting.report:report",
     "signatures": "gradscope.analysis.signatures:signatures",
@@ -79,6 +81,7 @@ __all__ = [
     "load_denoiser",
     "methods",
     "open",
+    "predict_failures",
     "record",
     "report",
     "signatures",

@@ -151,61 +151,68 @@ def collect(models: Path, stores: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table(rows: pd.DataFrame) -> None:
-    """Print the judge's accuracy per kind and input, with intervals over guides and over samples alone."""
-    unguided = rows["unguided"].iloc[0]
-    print(f"Unguided: {unguided:.3f}. A guide fails below {(1 + unguided) / 2:.3f}.\n")
-    print("| kind | input | guides | judge | 95 % over guides | 95 % over samples alone | lowest, highest | fail |")
-    print("|" + " --- |" * 8)
+def accuracies(rows: pd.DataFrame) -> str:
+    """The judge's accuracy per kind and input, with intervals over guides and over samples alone, as Markdown."""
+    unguided, n = rows["unguided"].iloc[0], rows["samples"].iloc[0]
+    lines = [
+        f"Unguided: {unguided:.3f}; a guide fails below {(1 + unguided) / 2:.3f}. N = {n} for each guide and input.",
+        "",
+        "| kind | input | guides | judge, 95 % over guides | over samples alone | lowest, highest | fail |",
+        "|" + " --- |" * 7,
+    ]
     kinds = rows["guide"].map(kind_of)
     for (kind, where), some in rows.groupby([kinds, "input"], sort=False):
         mean, low, high = over_groups(some["judged"], some["samples"])
-        alone = wilson(some["judged"].sum(), some["samples"].sum())
+        alone, beside = wilson(some["judged"].sum(), some["samples"].sum())
         share = some["judged"] / some["samples"]
-        print(f"| {kind} | {where} | {len(some)} | {mean:.3f} | {low:.3f} to {high:.3f} | {alone[0]:.3f} to "
-              f"{alone[1]:.3f} | {share.min():.3f}, {share.max():.3f} | {some['fails'].sum()} |")  # fmt: skip
+        lines.append(
+            f"| {kind} | {where} | {len(some)} | {mean:.3f} [{low:.3f}, {high:.3f}] | [{alone:.3f}, {beside:.3f}] | "
+            f"{share.min():.3f}, {share.max():.3f} | {some['fails'].sum()} |"
+        )
+    return "\n".join(lines)
 
 
-def predict(rows: pd.DataFrame) -> Rule:
-    """Fit the rule on half of the guides, print how well it does on the others, and beside what."""
+def assess(rows: pd.DataFrame) -> tuple[Rule, str]:
+    """The rule, fitted on half of the guides; and how it does on the others, beside simpler scores, as Markdown."""
     x, fails = rows[list(FEATURES)].to_numpy(float), rows["fails"].to_numpy(bool)
-    guide = rows["guide"].to_list()
-    kind = [kind_of(name) for name in guide]
+    guide = rows["guide"].to_numpy(str)
+    kind = np.array([kind_of(name) for name in guide])
     fitted = np.array([name[-1] in "024" for name in guide])
-    columns = chosen(x[fitted], fails[fitted], [k for k, is_in in zip(kind, fitted, strict=True) if is_in])
-    names = [list(FEATURES)[k] for k in columns]
+    columns = chosen(x[fitted], fails[fitted], kind[fitted])
     rule = fit_logistic(x[fitted][:, columns], fails[fitted])
-    apart = leave_one_out(x[:, columns], fails, kind)
-    cosine = -rows["gradient_cosine"].to_numpy(float)
-    others = {
-        f"the rule: {', '.join(names)}": (rule(x[:, columns]), ~fitted),
-        "the rule's features, one kind left out at a time": (apart, np.ones_like(fitted)),
-        "gradient cosine alone": (cosine, ~fitted),
+    names = [list(FEATURES)[k] for k in columns]
+    probability = rule(x[:, columns])
+    scores = {
+        f"the rule: {', '.join(names)}": (probability, ~fitted),
+        "its features, one kind left out at a time": (leave_one_out(x[:, columns], fails, kind), fitted | ~fitted),
+        "gradient cosine alone": (-rows["gradient_cosine"].to_numpy(float), ~fitted),
         "accuracy on clean images alone": (-rows["accuracy_clean"].to_numpy(float), ~fitted),
         "accuracy on x_t alone": (-rows["accuracy_x_t"].to_numpy(float), ~fitted),
-        "the input alone (x_t fails, x0 does not)": (np.where(rows["input"] == "x_t", 1.0, 0.0), ~fitted),
+        "the input alone: x_t fails": ((rows["input"] == "x_t").to_numpy(float), ~fitted),
     }
-    print("| score | AUC | 95 % over kinds, then guides | guides | cells | fail |\n|" + " --- |" * 6)
-    found = {}
-    for label, (score, where) in others.items():
-        groups = [[name for name, is_in in zip(level, where, strict=True) if is_in] for level in (kind, guide)]
-        found[label] = auc(score[where], fails[where]), grouped_interval(score[where], fails[where], groups)
-        value, (low, high) = found[label]
-        cells, failing = where.sum(), fails[where].sum()
-        print(f"| {label} | {value:.3f} | {low:.3f} to {high:.3f} | {len(set(groups[1]))} | {cells} | {failing} |")
-    right = (rule(x[:, columns]) > 0.5)[~fitted] == fails[~fitted]
+    areas, lines = [], ["| score | AUC, 95 % over kinds and guides | guides | cells | fail |", "|" + " --- |" * 5]
+    for label, (score, where) in scores.items():
+        area = auc(score[where], fails[where])
+        low, high = grouped_interval(score[where], fails[where], [kind[where], guide[where]])
+        areas.append((area, low, high))
+        counts = f"{len(set(guide[where]))} | {where.sum()} | {fails[where].sum()}"
+        lines.append(f"| {label} | {area:.3f} [{low:.3f}, {high:.3f}] | {counts} |")
+    right = ((probability > 0.5) == fails)[~fitted]
     low, high = wilson(right.sum(), len(right))
-    print(f"\nAt probability 0.5 the rule is right for {right.sum()} of {len(right)} cells [{low:.3f}, {high:.3f}].")
-    value, interval = next(iter(found.values()))
-    return Rule(
+    lines += [
+        "",
+        f"At probability 0.5 the rule is right for {right.sum()} of {len(right)} cells [{low:.3f}, {high:.3f}].",
+    ]
+    found = Rule(
         features={name: round(weight, 4) for name, weight in zip(names, rule.weights, strict=True)},
         intercept=round(rule.intercept, 4),
-        guides=len({name for name, is_in in zip(guide, fitted, strict=True) if is_in}),
-        tested=len({name for name, is_in in zip(guide, fitted, strict=True) if not is_in}),
-        auc=round(value, 3),
-        auc_interval=[round(bound, 3) for bound in interval],
-        about="SportBalls, 32 px: l2-normalised guidance of scale 0.5, DDPM, 30 steps; control of 32 samples",
+        guides=len(set(guide[fitted])),
+        tested=len(set(guide[~fitted])),
+        auc=round(areas[0][0], 3),
+        auc_interval=[round(bound, 3) for bound in areas[0][1:]],
+        about="SportBalls of 32 px: l2-normalised guidance of scale 0.5, 30 DDPM steps, 32 unguided samples",
     )
+    return found, "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -227,10 +234,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             given.table.parent.mkdir(exist_ok=True)
             collect(given.models, stores).to_csv(given.table, index=False)
         case "table":
-            table(pd.read_csv(given.table))
+            print(accuracies(pd.read_csv(given.table)))
         case "predict":
-            rule = predict(pd.read_csv(given.table))
+            rule, text = assess(pd.read_csv(given.table))
             YAML().dump(rule.model_dump(), given.rule)
+            print(text)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ HOW = {
     r"gradscope train classifier --config train/robust32.yaml": How(TRAINING + "_classifier"),
     r"gradscope train temperature --card zoo:sportballs32/non_robust .*": How(),
     r"python runs/pictures.py .*": How(),
+    r"python runs/population.py (table|predict)": How(),
+    r"python runs/population.py (train|record|collect)": How(
+        elsewhere="it takes hours; test_population.py runs its parts"
+    ),
+    r"sh runs/paper64.sh": How(elsewhere="it needs a GPU; test_paper64.py rehearses its parts"),
     r"python runs/calibration.py .*": How(elsewhere="it draws for minutes; tests/analysis looks at a few such draws"),
     r"python tests/dashboards/screenshots.py .*": How(),
     r"python runs/examples/execute.py": How(elsewhere="test_notebooks.py executes them, and it would rewrite them"),

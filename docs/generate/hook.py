@@ -18,6 +18,7 @@ import layout
 import mathematics
 import methods
 import needs
+import population
 import presets
 import results
 import signatures
@@ -46,6 +47,7 @@ GENERATED = {
     "layout": layout.text,
     "methods": methods.text,
     "needs": needs.text,
+    "population": population.text,
     "presets": presets.text,
     "results": results.text,
     "signatures": signatures.text,

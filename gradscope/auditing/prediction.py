@@ -6,16 +6,21 @@ unguided samples and 1.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from gradscope.analysis.logistic import Logistic
 from gradscope.analysis.means import finite_mean
+from gradscope.analysis.missing import require
 from gradscope.config import Strict, check, read_yaml
+from gradscope.errors import GradscopeError
+from gradscope.store.dims import cell_dims
 
 RULE = Path(__file__).parent / "rule.yaml"
 
@@ -64,71 +69,76 @@ def gap_closed(accuracy: float, control: float) -> float:
     return (accuracy - control) / (1 - control)
 
 
-def _mean(name: str) -> Callable[[xr.Dataset], float]:
-    return lambda cell: float(finite_mean(cell[name].values.astype(np.float64).ravel(), axis=0)[0])
+Values = NDArray[Any]
+"""One variable of a cell, ``(sample, timestep)``, in sampling order."""
 
 
-def _share_of_log_classes(value: float, cell: xr.Dataset) -> float:
-    return value / math.log(len(cell.attrs["classes"]))
+class Feature(NamedTuple):
+    """A number that describes the unguided trajectories of one guide at one input."""
+
+    about: str
+    variable: str
+    """The recorded diagnostic that it is made of."""
+    of: Callable[[Values, int], float]
+    """Its value, from the variable and the number of classes."""
 
 
-def _predictions(cell: xr.Dataset) -> np.ndarray:
-    """Predicted classes ``(sample, timestep)``, in sampling order."""
-    return cell["predicted_class"].transpose("sample", "timestep").values
+def _mean(values: Values, classes: int) -> float:
+    return float(finite_mean(values.astype(np.float64).ravel(), axis=0)[0])
 
 
-def _persistence(cell: xr.Dataset) -> float:
-    classes = _predictions(cell)
-    return float((classes[:, 1:] == classes[:, :-1]).mean())
+def _relative_mean(values: Values, classes: int) -> float:
+    return _mean(values, classes) / math.log(classes)
 
 
-def _foresight(cell: xr.Dataset) -> float:
-    classes = _predictions(cell)
-    return float((classes[:, :-1] == classes[:, -1:]).mean())
+def _persistence(predicted: Values, classes: int) -> float:
+    return float((predicted[:, 1:] == predicted[:, :-1]).mean())
 
 
-def _diversity(cell: xr.Dataset) -> float:
+def _foresight(predicted: Values, classes: int) -> float:
+    return float((predicted[:, :-1] == predicted[:, -1:]).mean())
+
+
+def _diversity(predicted: Values, classes: int) -> float:
     entropies = []
-    for column in _predictions(cell).T:
+    for column in predicted.T:
         share = np.unique(column, return_counts=True)[1] / len(column)
         entropies.append(-(share * np.log(share)).sum())
-    return _share_of_log_classes(float(np.mean(entropies)), cell)
+    return float(np.mean(entropies)) / math.log(classes)
 
 
-FEATURES: dict[str, tuple[str, Callable[[xr.Dataset], float]]] = {
-    "gradient_cosine": ("cosine of successive gradients", _mean("gradient_cosine")),
-    "gradient_first_cosine": ("cosine with the first gradient", _mean("gradient_first_cosine")),
-    "score_cosine": ("cosine of the gradient with the score", _mean("score_cosine")),
-    "high_frequency_share": ("high-frequency share of the gradient", _mean("high_frequency_share")),
-    "entropy": (
-        "entropy of the prediction, in units of log(classes)",
-        lambda cell: _share_of_log_classes(_mean("entropy")(cell), cell),
+FEATURES = {
+    "gradient_cosine": Feature("cosine of successive gradients", "gradient_cosine", _mean),
+    "gradient_first_cosine": Feature("cosine with the first gradient", "gradient_first_cosine", _mean),
+    "score_cosine": Feature("cosine of the gradient with the score", "score_cosine", _mean),
+    "high_frequency_share": Feature("high-frequency share of the gradient", "high_frequency_share", _mean),
+    "entropy": Feature("entropy of a prediction, divided by log(classes)", "entropy", _relative_mean),
+    "persistence": Feature("share of steps that keep the predicted class", "predicted_class", _persistence),
+    "foresight": Feature("share of steps that predict the last step's class", "predicted_class", _foresight),
+    "diversity": Feature(
+        "entropy of the classes predicted over samples, divided by log(classes)", "predicted_class", _diversity
     ),
-    "persistence": ("share of steps that keep the predicted class", _persistence),
-    "foresight": ("share of steps that predict the last step's class", _foresight),
-    "diversity": ("entropy of the predicted classes over samples, in units of log(classes)", _diversity),
 }
-"""Candidates: what each is, and its value for one cell of unguided trajectories, a mean over samples and timesteps."""
-VARIABLES = (
-    "gradient_cosine",
-    "gradient_first_cosine",
-    "score_cosine",
-    "high_frequency_share",
-    "entropy",
-    "predicted_class",
-)
-"""The variables that the candidates are made of."""
+"""Candidates, each a mean over samples and timesteps."""
+VARIABLES = tuple(dict.fromkeys(feature.variable for feature in FEATURES.values()))
 
 
-def features(cell: xr.Dataset) -> dict[str, float]:
-    """Every candidate feature of one cell of unguided trajectories.
+def features(cell: xr.Dataset, names: Iterable[str] = FEATURES) -> dict[str, float]:
+    """Features of one cell of unguided trajectories.
 
     Parameters
     ----------
     cell
-        `VARIABLES` over sample and timestep, and the attribute ``classes``.
+        The features' variables over sample and timestep, and the attribute ``classes``.
+    names
+        Keys of `FEATURES`.
     """
-    return {name: value(cell) for name, (_, value) in FEATURES.items()}
+    found = {}
+    for name in names:
+        feature = FEATURES[name]
+        values = cell[feature.variable].transpose("sample", "timestep").values
+        found[name] = feature.of(values, len(cell.attrs["classes"]))
+    return found
 
 
 def read_rule() -> Rule:
@@ -136,36 +146,69 @@ def read_rule() -> Rule:
     return check(Rule, read_yaml(RULE, str(RULE)), str(RULE))
 
 
-def predict(control: xr.Dataset, rule: Rule | None = None) -> list[Prediction]:
+def predict(control: xr.Dataset, rule: Rule) -> list[Prediction]:
     """Which guides will fail, by unguided trajectories.
 
     Parameters
     ----------
     control
-        Unguided trajectories: `VARIABLES` over classifier, classifier_input, sample and timestep; for example the
-        cells at scale 0 of a store, ``ds.sel(guidance_scale=0).isel(stabilizer=0)``.
+        Unguided trajectories: the features' variables over classifier, classifier_input, sample and timestep.
     rule
-        Default: the committed one.
-
-    Examples
-    --------
-    >>> predictions = predict(control)  # doctest: +SKIP
+        See `read_rule`.
     """
-    used = read_rule() if rule is None else rule
     found = []
     for name in control["classifier"].values:
         for kind in control["classifier_input"].values:
-            cell = control[list(VARIABLES)].sel(classifier=name, classifier_input=kind).load()
-            values = {feature: FEATURES[feature][1](cell) for feature in used.features}
-            p = Logistic(used.intercept, tuple(used.features.values()))(list(values.values()))
+            values = features(control.sel(classifier=name, classifier_input=kind), rule.features)
+            p = Logistic(rule.intercept, tuple(rule.features.values()))(list(values.values()))
             found.append(Prediction(str(name), str(kind), float(p), values))
+    return found
+
+
+def predict_failures(ds: xr.Dataset) -> pd.DataFrame:
+    """Which guides of a store will fail, by its unguided control alone.
+
+    Parameters
+    ----------
+    ds
+        A store whose grid has scale 0, with the diagnostics of the rule's features.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per classifier and classifier_input: the probability of failure by the committed rule, and the features
+        that it looks at. The attribute ``rule`` says what the rule was fitted on, and how well it does elsewhere.
+
+    Raises
+    ------
+    GradscopeError
+        The store has no scale 0, or lacks a diagnostic.
+
+    Examples
+    --------
+    >>> gradscope.predict_failures(ds)[["classifier", "classifier_input"]].values.tolist()
+    [['robust', 'x_t'], ['robust', 'x0'], ['non_robust', 'x_t'], ['non_robust', 'x0']]
+    """
+    rule = read_rule()
+    require(ds, *(FEATURES[name].variable for name in rule.features))
+    if 0 not in ds["guidance_scale"].values:
+        scales = ", ".join(f"{scale:g}" for scale in ds["guidance_scale"].values)
+        raise GradscopeError(
+            f"guidance_scale: a prediction needs unguided trajectories, scale 0; this store has {scales}"
+        )
+    further = {dim: 0 for dim in cell_dims(ds) if dim not in ("classifier", "classifier_input", "guidance_scale")}
+    control = ds.sel(guidance_scale=0).isel(further)  # unguided trajectories are those of any stabiliser
+    keys = ("classifier", "classifier_input", "probability")
+    rows = [dict(zip(keys, p, strict=False)) | dict(p.features) for p in predict(control, rule)]
+    found = pd.DataFrame(rows)
+    found.attrs["rule"] = rule.model_dump()
     return found
 
 
 def sentence(prediction: Prediction, rule: Rule) -> str:
     """The prediction in words, with its evidence."""
     name, kind = prediction.classifier, prediction.classifier_input
-    evidence = ", ".join(f"{FEATURES[key][0]} {value:.2f}" for key, value in prediction.features.items())
+    evidence = ", ".join(f"{FEATURES[key].about} {value:.2f}" for key, value in prediction.features.items())
     if math.isnan(prediction.probability):
         return f"{name} at {kind}: no prediction: {evidence} along unguided trajectories"
     says = "will probably not guide" if prediction.fails else "will probably guide"

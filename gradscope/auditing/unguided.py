@@ -105,7 +105,7 @@ def failures(
     for key in rule.features:
         values = [[p.features[key] for p in row] for row in rows]
         drawn = f"of {SAMPLES} unguided trajectories of {num_inference_steps} steps"
-        found[f"unguided_{key}"] = _array(values, f"{FEATURES[key][0]}, {drawn}", key)
+        found[f"unguided_{key}"] = _array(values, f"{FEATURES[key].about}, {drawn}", key)
     return found
 
 

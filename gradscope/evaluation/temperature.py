@@ -51,7 +51,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     --------
     >>> z = [[4.0, 0.0]] * 4                     # 0.98 sure of class 0, and right in 3 of 4 samples
     >>> T = fit_temperature(z, [0, 0, 0, 1])
-    >>> round(1 / (1 + np.exp(-4 / T)), 3)
+    >>> round(1 / (1 + math.exp(-4 / T)), 3)
     0.75
     """
     z = np.asarray(logits, dtype=np.float64)

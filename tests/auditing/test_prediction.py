@@ -9,6 +9,7 @@ from small_store import recorded
 
 from gradscope.auditing import prediction
 from gradscope.auditing.prediction import FEATURES, VARIABLES, Prediction, Rule, features, gap_closed, predict, sentence
+from gradscope.errors import GradscopeError
 
 RULE = Rule(
     features={"gradient_cosine": -10.0, "diversity": -2.0},
@@ -91,14 +92,24 @@ def test_the_probability_is_the_logistic_of_the_features():
 
 def test_the_control_of_a_store_is_taken_as_it_is():
     ds = recorded().sel(guidance_scale=0.0, stabilizer="none")
-    rng = np.random.default_rng(0)
-    for name in VARIABLES:  # the store has fewer diagnostics
-        if name not in ds:
-            ds[name] = ds["gradient_cosine"].dims, rng.normal(size=ds["gradient_cosine"].shape)
     found = {(p.classifier, p.classifier_input): p for p in predict(ds, RULE)}
     healthy, noise = found["robust", "x_t"], found["non_robust", "x_t"]
     assert healthy.features["gradient_cosine"] > 0.5 > noise.features["gradient_cosine"]
     assert noise.probability > healthy.probability
+
+
+def test_a_store_is_asked_for_its_control(monkeypatch):
+    monkeypatch.setattr(prediction, "read_rule", lambda: RULE)
+    ds = recorded()
+    found = prediction.predict_failures(ds)
+    wanted = predict(ds.sel(guidance_scale=0.0, stabilizer="none"), RULE)
+    assert found["probability"].tolist() == [p.probability for p in wanted]
+    assert found["classifier"].tolist() == ["robust", "robust", "non_robust", "non_robust"]
+    assert found.attrs["rule"] == RULE.model_dump()
+    with pytest.raises(GradscopeError, match=r"^guidance_scale: .* needs unguided .*; this store has 0\.5$"):
+        prediction.predict_failures(ds.isel(guidance_scale=[1]))
+    with pytest.raises(GradscopeError, match="the probe `belief` records it"):
+        prediction.predict_failures(ds.drop_vars("predicted_class"))
 
 
 def test_a_feature_that_is_not_known_gives_no_prediction():
@@ -112,8 +123,8 @@ def test_a_feature_that_is_not_known_gives_no_prediction():
 def test_the_sentence_says_what_and_why():
     values = {"gradient_cosine": 0.29, "diversity": 0.11}
     assert sentence(Prediction("mine", "x_t", 0.9, values), RULE) == (
-        "mine will probably not guide at x_t: cosine of successive gradients 0.29, entropy of the predicted classes "
-        "over samples, in units of log(classes) 0.11 along unguided trajectories (probability of failure 0.90; rule "
+        "mine will probably not guide at x_t: cosine of successive gradients 0.29, entropy of the classes predicted "
+        "over samples, divided by log(classes) 0.11 along unguided trajectories (probability of failure 0.90; rule "
         "fitted on 14 guides, AUC 0.97 [0.91, 1.00] on 12 others)"
     )
     assert sentence(Prediction("mine", "x0", 0.2, values), RULE).startswith("mine will probably guide at x0: ")

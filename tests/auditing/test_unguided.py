@@ -9,7 +9,7 @@ from small_models import LinearClassifier, ZeroUNet
 import gradscope
 from gradscope import ClassifierGuidance, GuidedSampler
 from gradscope.auditing import unguided as module
-from gradscope.auditing.prediction import VARIABLES
+from gradscope.auditing.prediction import VARIABLES, features
 from gradscope.auditing.unguided import failures, unguided
 from gradscope.errors import GradscopeError
 from gradscope.models.diffusion import Denoiser
@@ -70,7 +70,7 @@ def test_failures_say_how_probable_and_by_which_features():
     labels = [2, 0] * 16
     alone = unguided(guides["other"], denoiser.unet, denoiser.scheduler, labels, num_inference_steps=5, seed=1)
     for key in rule.features:
-        wanted = [module.FEATURES[key][1](alone.sel(classifier_input=kind)) for kind in ("x_t", "x0")]
+        wanted = [features(alone.sel(classifier_input=kind))[key] for kind in ("x_t", "x0")]
         np.testing.assert_allclose(found[f"unguided_{key}"][1], wanted)
     for array in found.values():
         assert set(array.attrs) == {"long_name", "units", "equation"}

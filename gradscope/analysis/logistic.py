@@ -92,7 +92,7 @@ def leave_one_out(x: Floats, events: NDArray[np.bool_], groups: ArrayLike) -> Fl
 
 
 def chosen(x: Floats, events: NDArray[np.bool_], groups: ArrayLike, most: int = 3) -> list[int]:
-    """Columns of `x` by forward selection: each lowers the log loss when one group at a time is left out."""
+    """Columns of `x` by forward selection: each lowers by a tenth the log loss when one group at a time is left out."""
     picked: list[int] = []
     best = _log_loss(np.full(len(events), events.mean()), events)
     while len(picked) < most:
@@ -102,7 +102,7 @@ def chosen(x: Floats, events: NDArray[np.bool_], groups: ArrayLike, most: int = 
             if k not in picked
         }
         k = min(losses, key=lambda k: losses[k])
-        if losses[k] >= best:
+        if losses[k] > 0.9 * best:
             break
         picked, best = [*picked, k], losses[k]
     return picked

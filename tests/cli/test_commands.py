@@ -536,6 +536,13 @@ def test_audit_prints_and_saves_what_it_finds(here, gradscope):
     for name in ("mine at x_t", "mine at x0", "other at x_t", "other at x0"):
         assert f"\n{name}: can guide " in out
     ds = xr.open_zarr("audit.zarr").load()
+    told = " ".join(out.split())
+    for name in ("mine", "other"):
+        for kind in ("x_t", "x0"):
+            p = float(ds.failure_probability.sel(classifier=name, classifier_input=kind))
+            says = "will probably not guide" if p > 0.5 else "will probably guide"
+            assert f"{name} {says} at {kind}: " in told
+            assert f"(probability of failure {p:.2f}; rule fitted on " in told
     assert dict(ds.sizes) == {"classifier": 2, "classifier_input": 2, "timestep": 3, "sample": 20, "bound": 2}
     assert json.loads(ds.attrs["configuration"])["timesteps"] == 3
     assert ds.attrs["classes"] == ["baseball", "basketball", "soccer ball", "volleyball"]
@@ -546,7 +553,10 @@ def test_audit_prints_and_saves_what_it_finds(here, gradscope):
     status, out, _ = gradscope(*audit, "--out", "audit.zarr", "--overwrite", "--set", "denoiser=none")
     assert status == 0
     again = xr.open_zarr("audit.zarr")
-    xr.testing.assert_equal(again, ds.sel(classifier_input=["x_t"]))
+    predicted = [name for name in ds if "failure" in name or "unguided" in name]
+    assert len(predicted) > 1
+    xr.testing.assert_equal(again, ds.sel(classifier_input=["x_t"]).drop_vars(predicted))
+    assert "probability of failure" not in out
 
 
 def test_an_audit_in_other_class_numbers(here, gradscope):

@@ -8,7 +8,8 @@ python runs/population.py predict                      a rule that says from the
 
 --models FOLDER (default runs/models/population) holds the cards, --stores FOLDER (default its folder stores) the runs,
 and --table FILE (default runs/results/population.csv) the rows, from which `table` and `predict` take everything. What
-exists is not made again, and what was interrupted is continued.
+exists is not made again, and what was interrupted is continued. --rule FILE is where `predict` writes the rule;
+`gradscope audit` reads gradscope/auditing/rule.yaml.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from ruamel.yaml import YAML
 
 from gradscope import open as open_store
 from gradscope.analysis.logistic import auc, chosen, fit_logistic, grouped_interval, leave_one_out
-from gradscope.auditing.prediction import FEATURES, RULE, VARIABLES, Rule, features, gap_closed
+from gradscope.auditing.prediction import FEATURES, VARIABLES, Rule, features, gap_closed
 from gradscope.intervals import over_groups, wilson
 from gradscope.models import cards
 
@@ -221,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=Path, default=HERE / "models" / "population")
     parser.add_argument("--stores", type=Path)
     parser.add_argument("--table", type=Path, default=HERE / "results" / "population.csv")
-    parser.add_argument("--rule", type=Path, default=RULE, help="Where `predict` writes the rule.")
+    parser.add_argument("--rule", type=Path)
     parser.add_argument("--kinds", nargs="+", choices=[*KINDS, "calibrated"], default=[*KINDS, "calibrated"])
     given = parser.parse_args(arguments)
     stores = given.stores or given.models / "stores"
@@ -237,8 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(accuracies(pd.read_csv(given.table)))
         case "predict":
             rule, text = assess(pd.read_csv(given.table))
-            YAML().dump(rule.model_dump(), given.rule)
             print(text)
+            if given.rule is not None:
+                YAML().dump(rule.model_dump(), given.rule)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Which guides will fail, from unguided trajectories alone: a logistic rule of few diagnostics.
 
-The rule's numbers lie in ``rule.yaml``, which ``python runs/population.py predict`` writes; they say what the rule was
-fitted on. A guide fails at an input if guidance closes less than half of the gap between the judge's accuracy of
-unguided samples and 1.
+The rule's numbers lie in ``rule.yaml``, which ``python runs/population.py predict --rule FILE`` writes; they say what
+the rule was fitted on. A guide fails at an input if guidance closes less than half of the gap between the judge's
+accuracy of unguided samples and 1.
 """
 
 import math

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gradscope.analysis.oracle_variables import KIND, check
+from gradscope.analysis.oracle_variables import check
 from gradscope.errors import GradscopeError, one_of
 from gradscope.intervals import student, wilson
-from gradscope.store.derived import read
+from gradscope.store.derived import ORACLE, read
 from gradscope.store.locations.location import StorePath
 
 ROW = ("guide", "guidance_method", "stabilizer")
@@ -30,7 +30,7 @@ def open_leaderboard(where: StorePath) -> xr.Dataset:
     GradscopeError
         There is no store, it is damaged, or it holds no leaderboard.
     """
-    return check(read(where, KIND), str(where))
+    return check(read(where, ORACLE), str(where))
 
 
 def leaderboard_table(ds: xr.Dataset, mixture: str | None = None) -> pd.DataFrame:

@@ -6,8 +6,6 @@ import xarray as xr
 
 from gradscope.errors import GradscopeError
 
-KIND = "oracle"
-"""Attribute `kind` of the store."""
 CELL = ("mixture", "guide", "guidance_method", "stabilizer")
 ALONG_T = (*CELL, "path", "timestep")
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from gradscope.analysis.oracle_variables import KIND, VARIABLES
+from gradscope.analysis.oracle_variables import VARIABLES
 from gradscope.config import OracleConfig
 from gradscope.models.device import set_device
 from gradscope.models.schedulers import configuration_of
@@ -21,7 +21,7 @@ from gradscope.oracle.mixtures import parse
 from gradscope.oracle.parts import Parts, folder_of
 from gradscope.oracle.place import Place
 from gradscope.recording.provenance import provenance
-from gradscope.store.derived import save
+from gradscope.store.derived import ORACLE, save
 
 
 def leaderboard(
@@ -92,7 +92,7 @@ def leaderboard(
                 on_step(done, total)
     about = provenance(config.model_dump(mode="json"), first.scheduler, {}, [], torch.device("cpu"), command)
     settings_text = {key: json.dumps(entries) for key, entries in settings.items()}
-    return ds.assign_attrs(about | settings_text | {"kind": KIND})
+    return ds.assign_attrs(about | settings_text | {"kind": ORACLE})
 
 
 def save_leaderboard(ds: xr.Dataset, path: Path) -> None:

@@ -15,6 +15,8 @@ from gradscope.store.untrusted.content import check_links
 from gradscope.store.untrusted.derived import parse_derived
 from gradscope.text import short, size
 
+ORACLE = "oracle"
+"""Attribute ``kind`` of a leaderboard's store."""
 _MOST = 2**30
 """Bytes of a dataset that is read."""
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from gradscope.config import OracleConfig
 from gradscope.oracle.cell import control, guided
+from gradscope.oracle.finals import floor, kl_score
 from gradscope.oracle.guides import GUIDES, Scaled
 from gradscope.oracle.methods import load_method_at, load_stabilizers
 from gradscope.oracle.mixtures import SHAPES
@@ -200,3 +201,14 @@ def test_training_leaves_torchs_generator_alone():
     torch.manual_seed(3)
     place_of().guide("timed", 0)
     assert torch.equal(torch.rand(2), wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["points-overlapping-4", "vectors-overlapping-4"])
+def test_exact_guidance_in_many_steps_draws_from_the_true_law(name):
+    """At its own strength, without normalisation: accuracy and KL are those of exact draws."""
+    place = place_of(name, samples=200, num_inference_steps=500)
+    found, bottom = place.finals(place.reference.final), floor(place.mixture, place.label, seed=0)
+    assert found.right.mean() == pytest.approx(bottom.accuracy[0], abs=0.08)
+    assert abs(kl_score(found.divergence)[0]) < 0.3
+    assert place.finals(place.control.final).right.mean() < 0.4

@@ -27,15 +27,15 @@ def oracle_tables(ds: xr.Dataset) -> Iterator[Table]:
         "Gradients against the exact one",
         rows,
         _GRADIENTS,
-        "update: cosine of the update with the exact gradient at the x_t of the control; gradient: the same before the "
-        "stabiliser; guided: of the update along its own trajectories; bias, variance: of the gradient over replicates",
+        "update: cosine of the update with the exact gradient at the x_t of the control; grad.: the same before the "
+        "stabiliser; guided: of the update along its own trajectories; bias, var.: of the gradient over replicates",
     )
     yield _table(
         "Final samples",
         rows,
         _SAMPLES,
         "accuracy: the exact classifier sees the target; gain: accuracy minus that of none, paired; KL: nats, median "
-        f"over mixtures; coverage: of the components. {about}{cut}",
+        f"over mixtures; cov.: coverage of the components. {about}{cut}",
     )
     yield _mixtures(ds)
 
@@ -83,16 +83,14 @@ def _with_half(name: str, form: str = "z.2f") -> Callable[[Mapping[str, Any]], s
 
 _GRADIENTS: _Columns = {
     "update": _with_half("update_cosine"),
-    "gradient": lambda row: _number(row["gradient_cosine"]),
+    "grad.": lambda row: _number(row["gradient_cosine"]),
     "guided": lambda row: _number(row["guided_cosine"]),
     "bias": lambda row: _number(row["bias"]),
-    "variance": lambda row: _number(row["variance"]),
+    "var.": lambda row: _number(row["variance"]),
 }
 _SAMPLES: _Columns = {
-    "accuracy": lambda row: (
-        f"{_number(row['accuracy'])} [{_number(row['accuracy_low'])}, {_number(row['accuracy_high'])}]"
-    ),
+    "accuracy": _with_half("accuracy"),
     "gain": _with_half("gain", "+z.2f"),
     "KL": lambda row: _number(row["kl"], "z.3g"),
-    "coverage": lambda row: _number(row["coverage"]),
+    "cov.": lambda row: _number(row["coverage"]),
 }

@@ -57,6 +57,11 @@ def leaderboard_table(ds: xr.Dataset, mixture: str | None = None) -> pd.DataFram
     ------
     GradscopeError
         There is no such mixture.
+
+    Examples
+    --------
+    >>> leaderboard_table(open_leaderboard("oracle.zarr")).columns[:4].tolist()
+    ['guide', 'guidance_method', 'stabilizer', 'update_cosine']
     """
     names = ds["mixture"].values.tolist()
     if mixture is not None and mixture not in names:

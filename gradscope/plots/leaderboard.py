@@ -56,6 +56,14 @@ def oracle_curves(
     ------
     GradscopeError
         The leaderboard has no such score, row, mixture or path, or there are too many rows.
+
+    Examples
+    --------
+    >>> from gradscope.analysis.oracle import open_leaderboard
+    >>> row = {"guide": "clean", "guidance_method": "classifier@x_t", "stabilizer": "none"}
+    >>> figure = oracle_curves(open_leaderboard("oracle.zarr"), "update_cosine", [row])
+    >>> figure.data[-1].name
+    'clean, classifier@x_t, none'
     """
     return draw_oracle_curves(oracle_curves_numbers(ds, name, rows, mixture, path))
 
@@ -170,6 +178,12 @@ def oracle_table(ds: xr.Dataset, mixture: str | None = None) -> go.Figure:
     ------
     GradscopeError
         There is no such mixture.
+
+    Examples
+    --------
+    >>> from gradscope.analysis.oracle import open_leaderboard
+    >>> len(oracle_table(open_leaderboard("oracle.zarr")).data[0].x)
+    8
     """
     return draw_oracle_table(oracle_table_numbers(ds, mixture))
 

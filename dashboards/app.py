@@ -13,6 +13,8 @@ from werkzeug.exceptions import HTTPException
 
 from dashboards import pages, shell
 from dashboards.data.library import BrokenRun, Library
+from dashboards.data.open_leaderboard import OpenLeaderboard
+from dashboards.data.open_run import OpenRun
 from dashboards.images import routes
 from dashboards.security import callbacks, guard
 from dashboards.security.callbacks import CheckedDash
@@ -98,7 +100,7 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None) 
     export.register(app.server, library, prefix)
     _register_navigation(app, library)
     _register_growth(app, library)
-    for page in pages.PAGES.values():
+    for page in (*pages.PAGES.values(), pages.oracle):
         page.register(app, library)
     return app
 
@@ -132,8 +134,12 @@ def _register_navigation(app: Dash, library: Library) -> None:
     def show(address: Address | None):
         if address is None:
             return (no_update,) * 6
-        state, texts = parse(address.path, address.query, library)
         run = library.run(address.query.get("store"))
+        if isinstance(run, OpenLeaderboard):
+            run.refresh()
+            view = View(store=run.key, page="oracle", url=f"oracle?store={run.key}")
+            return pages.oracle.layout(run, address.query), [], view.model_dump(), run.key, None, True
+        state, texts = parse(address.path, address.query, library)
         notices = [messages.notice(text) for text in texts]
         if isinstance(run, BrokenRun):
             view = View(store=run.key, page="overview", url=f"overview?store={run.key}")
@@ -170,7 +176,7 @@ def _register_growth(app: Dash, library: Library) -> None:
     )
     def look(n_intervals: int | None, view: View | None, version: str | None):
         run = library.run(view.store) if view else None
-        if run is None or isinstance(run, BrokenRun):
+        if run is None or not isinstance(run, OpenRun):
             return no_update, no_update, True
         run.refresh()
         changed = run.version if run.version != version else no_update

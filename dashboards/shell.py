@@ -3,9 +3,8 @@
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from dashboards.data.library import BrokenRun, Library
-from dashboards.data.open_run import OpenRun
-from dashboards.pages import PAGES
+from dashboards.data.library import BrokenRun, Library, Opened
+from dashboards.pages import PAGES, oracle
 from dashboards.state import CURSOR, FIELDS
 
 POLL = 2000
@@ -55,7 +54,8 @@ def _header() -> list:
                     **{"data-fields": " ".join((*CURSOR, *FIELDS[name]))},
                 )
                 for name, page in PAGES.items()
-            ],
+            ]
+            + [html.A(oracle.TITLE, id="to-oracle", href="oracle", className="view-link", **{"data-fields": "store"})],
             className="nav",
             **{"aria-label": "pages"},
         ),
@@ -72,5 +72,5 @@ def _header() -> list:
     ]
 
 
-def _label(run: OpenRun | BrokenRun) -> str:
+def _label(run: Opened | BrokenRun) -> str:
     return f"{run.path.name} (cannot be opened)" if isinstance(run, BrokenRun) else run.path.name

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import small_leaderboard
 import small_store
 import tiny_pipelines
 import torch
@@ -48,7 +49,8 @@ def names() -> dict[str, Any]:
 
 
 def make_stores(folder: Path) -> None:
-    """The stores of both.yaml and quickstart.yaml, small, and one that the sampler of the examples recorded."""
+    """The stores of both.yaml and quickstart.yaml, small, a leaderboard, and one that a sampler recorded."""
+    small_leaderboard.saved(folder / "oracle.zarr")
     both = small_store.evaluated()
     (folder / "runs").mkdir()
     small_store.save(both, folder / "runs" / "both.zarr")

@@ -64,7 +64,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("gradscope.reporting", "gradscope.sampling"),
     ("dashboards", "gradscope.accessor", "gradscope.evaluation", "gradscope.methods"),
     ("gradscope.recording",),
-    ("gradscope.auditing", "gradscope.watching"),
+    ("gradscope.auditing", "gradscope.oracle", "gradscope.watching"),
     ("gradscope.cli",),
     ("gradscope.__main__",),
 )

@@ -54,6 +54,11 @@ HOW = {
     r"gradscope --install-completion": How(elsewhere="it changes the files of the user's shell"),
     r"gradscope init .*": How(),
     r"gradscope audit --config audit.yaml": How("--set samples=8 --set timesteps=2"),
+    r"gradscope oracle --methods .*my_file.*": How(elsewhere="a class of the reader's own; tests/oracle runs one"),
+    r"gradscope oracle \S+.zarr": How(),
+    r"gradscope oracle.*": How(
+        "--mixtures points-separated-2 --guides exact,clean --samples 8 --set num_inference_steps=4 --overwrite"
+    ),
     r"gradscope train ddpm --config train/ddpm32.yaml": How(
         f"{TRAINING} --set evaluation.samples=4 --set evaluation.num_inference_steps=2"
     ),

@@ -34,6 +34,7 @@ window.dash_clientside = window.dash_clientside || {};
       if (!view) return window.dash_clientside.no_update;
       settle(view);
       document.title = `${view.page} · gradscope`;
+      document.querySelector(".nav").classList.toggle("of-leaderboard", view.page === "oracle");
       for (const link of document.querySelectorAll(".nav a")) {
         if (link.id === `to-${view.page}`) link.setAttribute("aria-current", "page");
         else link.removeAttribute("aria-current");
@@ -46,7 +47,8 @@ window.dash_clientside = window.dash_clientside || {};
       if (!view || !key || key === view.store) return window.dash_clientside.no_update;
       const here = new URLSearchParams(location.search);
       const kept = ["t", "sample"].filter((name) => here.has(name)).map((name) => `&${name}=${here.get(name)}`);
-      window.gradscope.go(`${view.page}?store=${key}${kept.join("")}`);
+      const page = view.page === "oracle" ? "overview" : view.page;
+      window.gradscope.go(`${page}?store=${key}${kept.join("")}`);
       return window.dash_clientside.no_update;
     },
   };

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from dashboards.data.open_leaderboard import OpenLeaderboard
 from dashboards.data.open_run import OpenRun, short_key
 from gradscope.errors import GradscopeError
+from gradscope.store.derived import ORACLE, kind_of
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,10 @@ class BrokenRun:
     key: str
     path: Path
     reason: str
+
+
+Opened = OpenRun | OpenLeaderboard
+"""A store that can be shown."""
 
 
 class Library:
@@ -31,11 +37,11 @@ class Library:
         if not paths:
             raise GradscopeError("dashboard: which store? name at least one")
         self._unopened = list({path.absolute(): path for path in paths}.values())
-        self._runs: dict[str, OpenRun | BrokenRun] = {}
+        self._runs: dict[str, Opened | BrokenRun] = {}
         self._lock = Lock()
 
     @property
-    def runs(self) -> dict[str, OpenRun | BrokenRun]:
+    def runs(self) -> dict[str, Opened | BrokenRun]:
         """All runs by key, in the order of the paths."""
         with self._lock:
             while self._unopened:
@@ -46,7 +52,7 @@ class Library:
                 self._runs[run.key] = run
         return self._runs
 
-    def run(self, key: str | None) -> OpenRun | BrokenRun:
+    def run(self, key: str | None) -> Opened | BrokenRun:
         """Return the run of a key, or the first one where the key is unknown. A broken one is opened again."""
         run = self.runs.get(key or "") or next(iter(self.runs.values()))
         if isinstance(run, BrokenRun):
@@ -54,8 +60,10 @@ class Library:
         return run
 
 
-def _open(path: Path, key: str | None = None) -> OpenRun | BrokenRun:
+def _open(path: Path, key: str | None = None) -> Opened | BrokenRun:
     try:
+        if kind_of(path) == ORACLE:
+            return OpenLeaderboard(path, key or short_key(None, path))
         return OpenRun(path, key)
     except Exception as error:  # one broken store must not hide the others
         expected = isinstance(error, GradscopeError)

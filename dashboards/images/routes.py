@@ -73,8 +73,8 @@ def _run(library: Library, key: str) -> OpenRun:
     run = library.runs.get(key)
     if run is None:
         raise GradscopeError(f"run {key[:20]!r}: one of {', '.join(library.runs)}")
-    if isinstance(run, BrokenRun):
-        raise GradscopeError(run.reason)
+    if not isinstance(run, OpenRun):
+        raise GradscopeError(run.reason if isinstance(run, BrokenRun) else f"{run.path} holds no samples")
     return run
 
 

@@ -14,8 +14,8 @@ import xarray as xr
 from flask import Flask, Response, request
 from pydantic import TypeAdapter, ValidationError
 
-from dashboards.data.library import Library
-from dashboards.data.open_run import OpenRun
+from dashboards.data.library import BrokenRun, Library, Opened
+from dashboards.data.open_leaderboard import OpenLeaderboard
 from gradscope.errors import GradscopeError, one_of
 from gradscope.store.dims import is_tensor
 
@@ -44,7 +44,7 @@ class Call:
         """Names of the variables along t that the figure reads."""
         return _figure(self.figure).needs(self.arguments)
 
-    def numbers(self, run: OpenRun) -> pd.DataFrame:
+    def numbers(self, run: Opened) -> pd.DataFrame:
         """The numbers that the figure shows. They are cached: do not change them.
 
         Raises
@@ -52,16 +52,18 @@ class Call:
         GradscopeError
             The store does not hold what the figure needs.
         """
+        if isinstance(run, OpenLeaderboard) != _is_of_leaderboards(self.figure):
+            raise GradscopeError(f"call: {run.path.name} is no store that {self.figure} shows")
         return run.memo(
             ("numbers", self.encode()), lambda: _figure(self.figure).numbers(self._data(run), **self.arguments)
         )
 
-    def draw(self, run: OpenRun) -> "go.Figure":
+    def draw(self, run: Opened) -> "go.Figure":
         """The figure. It is cached: do not change it."""
         numbers = self.numbers(run)
         return run.memo(("figure", self.encode()), lambda: _figure(self.figure).draw(numbers))
 
-    def csv(self, run: OpenRun, view: str = "") -> str:
+    def csv(self, run: Opened, view: str = "") -> str:
         """The numbers as CSV. Its first lines start with ``#`` and state the origin.
 
         Parameters
@@ -90,15 +92,20 @@ class Call:
         table.to_csv(text, index=not isinstance(numbers.index, pd.RangeIndex))
         return text.getvalue()
 
-    def python(self, run: OpenRun) -> str:
+    def python(self, run: Opened) -> str:
         """A script that draws the figure from the store."""
+        opens, imports = (
+            ("open_leaderboard", "from gradscope.analysis.oracle import open_leaderboard")
+            if isinstance(run, OpenLeaderboard)
+            else ("gradscope.open", "import gradscope")
+        )
         lines = [
             f"# {stamp(run)}",
-            "import gradscope",
+            imports,
             f"from gradscope.plots import {self.figure}",
             "from gradscope.plots.style import PLOTLY_CONFIG",
             "",
-            f"ds = gradscope.open({str(run.path)!r})",
+            f"ds = {opens}({str(run.path)!r})",
             f"figure = {self.figure}(",
             "    ds,",
             *(f"    {name}={_code(value)}," for name, value in self.arguments.items()),
@@ -132,7 +139,7 @@ class Call:
         _check_arguments(figure, arguments)
         return cls(figure, arguments)
 
-    def _data(self, run: OpenRun) -> xr.Dataset:
+    def _data(self, run: Opened) -> xr.Dataset:
         """The data that the figure reads: scalars in memory; the whole store, lazily, where it needs tensors."""
         stored = [name for name in self.variables if name in run.ds]
         lazy = not stored or any(is_tensor(run.ds, name) for name in stored)
@@ -146,7 +153,7 @@ def harmless(value: Any) -> Any:
     return "".join(f"'{part}" if _FORMULA.match(part) else part for part in re.split("([,;\t\r\n])", value))
 
 
-def stamp(run: OpenRun) -> str:
+def stamp(run: Opened) -> str:
     """The origin of a figure in one line: run, configuration and store."""
     digest = str(run.ds.attrs.get("configuration_hash", "unknown"))[:8]
     return _one_line(f"run {run.key} · configuration {digest} · store {run.path.name}")
@@ -167,7 +174,7 @@ def register(server: Flask, library: Library, prefix: str) -> None:
     def numbers(key: str) -> Response:
         try:
             run = library.runs.get(key)
-            if not isinstance(run, OpenRun):
+            if run is None or isinstance(run, BrokenRun):
                 raise GradscopeError(run.reason if run else f"run {key[:20]!r}: one of {', '.join(library.runs)}")
             call = Call.decode(request.args.get("call", ""))
             text = call.csv(run, request.args.get("view", ""))
@@ -179,11 +186,18 @@ def register(server: Flask, library: Library, prefix: str) -> None:
 
 
 def _figure(name: str) -> "Figure":
-    from gradscope.plots import FIGURES
+    from gradscope.plots import FIGURES, ORACLE_FIGURES
 
-    if name not in FIGURES:
-        raise GradscopeError(f"call: unknown figure {name[:40]!r}; {one_of(name, FIGURES)}")
-    return FIGURES[name]
+    known = {**FIGURES, **ORACLE_FIGURES}
+    if name not in known:
+        raise GradscopeError(f"call: unknown figure {name[:40]!r}; {one_of(name, known)}")
+    return known[name]
+
+
+def _is_of_leaderboards(name: str) -> bool:
+    from gradscope.plots import ORACLE_FIGURES
+
+    return name in ORACLE_FIGURES
 
 
 def _check_arguments(figure: str, arguments: Mapping[str, Any]) -> None:

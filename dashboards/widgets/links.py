@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 import dash
 from pydantic import BaseModel
 
-from dashboards.data.library import Library
+from dashboards.data.library import BrokenRun, Library
 from dashboards.data.open_run import OpenRun
 from dashboards.state import CELLS_DEFAULT, VARIABLES_MAX, State, default, diagnostics, parse
 from gradscope.errors import GradscopeError
@@ -40,7 +40,7 @@ def shown_state(library: Library, view: View | None) -> tuple[OpenRun, State]:
     path, _, query = view.url.partition("?")
     state, _ = parse(path, dict(parse_qsl(query)), library)
     if not isinstance(run, OpenRun) or state is None:
-        raise GradscopeError(run.reason if not isinstance(run, OpenRun) else f"{run.path} cannot be opened")
+        raise GradscopeError(run.reason if isinstance(run, BrokenRun) else f"{run.path} cannot be opened as a run")
     return run, state
 
 

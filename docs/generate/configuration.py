@@ -10,6 +10,7 @@ from gradscope.config import (
     EnergyGuide,
     MeasurementGuide,
     ModuleClassifier,
+    OracleConfig,
     RunConfig,
     Strict,
     SumGuide,
@@ -23,6 +24,7 @@ from gradscope.config.reference import Key, keys
 FILES: dict[type[Strict], str] = {
     RunConfig: "A run: `gradscope record`, `gradscope evaluate`",
     AuditConfig: "An audit: `gradscope audit`",
+    OracleConfig: "A leaderboard: `gradscope oracle`",
     TrainDenoiserConfig: "Training a denoiser: `gradscope train ddpm`",
     TrainClassifierConfig: "Training a classifier: `gradscope train classifier`",
 }

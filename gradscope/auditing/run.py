@@ -1,9 +1,6 @@
 """The audit by configuration: check models and data, run the audit, save the result."""
 
-import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +18,6 @@ from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.models.schedulers import make_scheduler
 from gradscope.recording.provenance import provenance
 from gradscope.sampling.denoiser import Condition, refuse_unfit, sample_shape
-from gradscope.store.attributes import as_texts
 from gradscope.text import samples_of
 
 
@@ -162,25 +158,3 @@ def _scheduler(config: AuditConfig) -> DDPMScheduler:
         return DDPMScheduler(**config.scheduler)
     except Exception as error:
         raise GradscopeError(f"scheduler: diffusers refused these arguments: {error}") from error
-
-
-def refuse_out(path: Path, overwrite: bool) -> None:
-    """Raise GradscopeError unless an audit may be saved at `path`."""
-    if path.suffix != ".zarr":
-        raise GradscopeError(f"--out: an audit is saved as a zarr store, NAME.zarr; got {str(path)!r}")
-    if path.exists() and not overwrite:
-        raise GradscopeError(f"--out: {path} exists; choose another path, or overwrite it (--overwrite)")
-    if path.exists() and not (path / "zarr.json").is_file():
-        raise GradscopeError(f"--out: {path} is not a zarr store, it is not overwritten")
-
-
-def save(ds: xr.Dataset, path: Path) -> None:
-    """Write an audit as a zarr v3 store for plain ``xarray.open_zarr``, in place of an existing one."""
-    try:
-        if path.exists():
-            shutil.rmtree(path)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            ds.assign_attrs(as_texts(ds.attrs)).to_zarr(path, zarr_format=3)
-    except OSError as error:
-        raise GradscopeError(f"--out: {path} could not be written: {error.strerror}") from error

@@ -23,14 +23,15 @@ def audit(
     from rich.console import Console
     from rich.progress import Progress
 
-    from gradscope.auditing.run import refuse_out, run_audit, save
+    from gradscope.auditing.run import run_audit
     from gradscope.cli.display import audit as display
     from gradscope.config import AuditConfig, load
+    from gradscope.store.derived import refuse_out, save
 
     console = Console(markup=False)
     settings = load(AuditConfig, config, overrides or ())
     if out is not None:
-        refuse_out(out, overwrite)
+        refuse_out(out, overwrite, "an audit")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("auditing", total=None)
         ds = run_audit(

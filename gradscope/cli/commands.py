@@ -15,6 +15,7 @@ from gradscope.cli.dashboard import dashboard
 from gradscope.cli.evaluate import evaluate
 from gradscope.cli.info import info
 from gradscope.cli.init import init
+from gradscope.cli.oracle import oracle
 from gradscope.cli.output import lasting
 from gradscope.cli.record import record
 from gradscope.cli.report import report
@@ -63,6 +64,16 @@ Examples:
   gradscope audit --config audit.yaml --set denoiser=none
 """
 
+_ORACLE_EXAMPLES = """
+\b
+Examples:
+  gradscope oracle
+  gradscope oracle --out oracle.zarr
+  gradscope oracle oracle.zarr
+  gradscope oracle --methods classifier@x_t,mine:Method --stabilizers none,mine:Stabilizer
+  gradscope oracle --config oracle_full.yaml --out full.zarr
+"""
+
 
 class _Commands(TyperGroup):
     """Lists commands with the whole first sentence of their help, not only what fits on one line."""
@@ -96,6 +107,8 @@ app.command()(info)
 app.command(epilog=_EXAMPLES)(verify)
 app.command(epilog=_AUDIT_EXAMPLES)(audit)
 app.command("probe-classifier", hidden=True, epilog=_AUDIT_EXAMPLES, help=f"Alias of audit. {audit.__doc__}")(audit)
+
+app.command(epilog=_ORACLE_EXAMPLES)(oracle)
 
 train = typer.Typer(
     help="Train a denoiser or a classifier, and write its weights with a card.", no_args_is_help=True, cls=_Commands

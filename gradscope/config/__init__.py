@@ -8,6 +8,7 @@ from gradscope.config.fields import Options, Strict, Text
 from gradscope.config.guides import EnergyGuide, GuideSpec, MeasurementGuide, SumGuide, guide_mapping
 from gradscope.config.loading import apply, check, load, read_yaml
 from gradscope.config.messages import error_lines
+from gradscope.config.oracle import GuideKind, OracleConfig
 from gradscope.config.presets import find, preset_folder, presets
 from gradscope.config.run import (
     ClassifierInput,
@@ -36,6 +37,7 @@ __all__ = [
     "EnergyGuide",
     "EvaluationConfig",
     "ExecutionConfig",
+    "GuideKind",
     "GuideSpec",
     "Inception",
     "MeasurementGuide",
@@ -43,6 +45,7 @@ __all__ = [
     "Normalize",
     "Objective",
     "Options",
+    "OracleConfig",
     "RunConfig",
     "SamplingConfig",
     "Strict",

@@ -11,6 +11,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from gradscope.config.audit import AuditConfig
 from gradscope.config.fields import Strict
 from gradscope.config.loading import check, read_yaml
+from gradscope.config.oracle import OracleConfig
 from gradscope.config.presets import preset_folder, presets
 from gradscope.config.reference import Key, section
 from gradscope.config.run import RunConfig
@@ -21,6 +22,7 @@ _WIDTH = 120
 MODELS: dict[str, type[Strict]] = {
     "record": RunConfig,
     "audit": AuditConfig,
+    "oracle": OracleConfig,
     "train ddpm": TrainDenoiserConfig,
     "train classifier": TrainClassifierConfig,
 }
@@ -59,7 +61,7 @@ def commented_preset(preset: str) -> tuple[str, str]:
 
 def command_of(content: dict[str, Any]) -> str:
     """The command that takes this configuration, by a key that only its model requires."""
-    marks = {"recording": "record", "unet": "train ddpm", "timm": "train classifier"}
+    marks = {"recording": "record", "unet": "train ddpm", "timm": "train classifier", "mixtures": "oracle"}
     return next((command for key, command in marks.items() if key in content), "audit")
 
 

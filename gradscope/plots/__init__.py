@@ -19,6 +19,14 @@ from gradscope.plots.difference import difference, difference_numbers, draw_diff
 from gradscope.plots.finals import draw_finals, finals, finals_numbers
 from gradscope.plots.forest import draw_forest, forest, forest_numbers
 from gradscope.plots.heatmap import draw_heatmap, draw_stability, heatmap, stability, stability_numbers
+from gradscope.plots.leaderboard import (
+    draw_oracle_curves,
+    draw_oracle_table,
+    oracle_curves,
+    oracle_curves_numbers,
+    oracle_table,
+    oracle_table_numbers,
+)
 from gradscope.plots.magnitudes import draw_magnitudes, magnitudes, magnitudes_numbers
 from gradscope.plots.outcome import (
     accuracy,
@@ -40,6 +48,7 @@ from gradscope.plots.trajectories import draw_trajectories, trajectories, trajec
 __all__ = [
     "FIGURES",
     "Figure",
+    "ORACLE_FIGURES",
     "PLOTLY_CONFIG",
     "accuracy",
     "accuracy_numbers",
@@ -62,6 +71,8 @@ __all__ = [
     "forest",
     "heatmap",
     "magnitudes",
+    "oracle_curves",
+    "oracle_table",
     "pairs",
     "paths",
     "ridgelines",
@@ -110,3 +121,8 @@ FIGURES: Mapping[str, Figure] = {
     "stability": Figure(stability_numbers, draw_stability, _named),
 }
 """The two parts of each figure by name. A function of this module with the same name makes the whole figure."""
+ORACLE_FIGURES: Mapping[str, Figure] = {
+    "oracle_curves": Figure(oracle_curves_numbers, draw_oracle_curves, _always()),
+    "oracle_table": Figure(oracle_table_numbers, draw_oracle_table, _always()),
+}
+"""The same for leaderboards, of `gradscope.analysis.oracle.open_leaderboard`."""

@@ -45,7 +45,7 @@ def here(tmp_path):
     return tmp_path
 
 
-RUNS = sorted(name for name in presets() if not name.startswith("train/") and name != "audit.yaml")
+RUNS = sorted(name for name in presets() if not name.startswith(("train/", "audit", "oracle")))
 TRAININGS = sorted(name for name in presets() if name.startswith("train/"))
 
 
@@ -59,6 +59,8 @@ TRAININGS = sorted(name for name in presets() if name.startswith("train/"))
         ("gradscope record --config ", ["mine.yaml", "runs/mine_too.yaml", *RUNS]),
         ("gradscope record --config qu", ["quickstart.yaml"]),
         ("gradscope audit --config a", ["audit.yaml"]),
+        ("gradscope oracle --config o", ["oracle.yaml", "oracle_full.yaml"]),
+        ("gradscope oracle runs/b", ["runs/both.zarr"]),
         ("gradscope train ddpm --config t", TRAININGS),
         ("gradscope init qui", ["quickstart"]),
         ("gradscope report ", ["a.zarr", "runs/both.zarr"]),
@@ -112,6 +114,8 @@ def test_every_store_and_configuration_is_completed():
         for parameter in command.params
         if parameter._custom_shell_complete is not None
     }
-    configurations = {(name, "config") for name in ("record", "audit", "probe-classifier", "ddpm", "classifier")}
-    stores = {(name, "store") for name in ("evaluate", "report", "info", "verify")}
+    configurations = {
+        (name, "config") for name in ("record", "audit", "oracle", "probe-classifier", "ddpm", "classifier")
+    }
+    stores = {(name, "store") for name in ("evaluate", "oracle", "report", "info", "verify")}
     assert found == {*configurations, *stores, ("dashboard", "stores"), ("record", "resume"), ("init", "preset")}

@@ -31,6 +31,7 @@ def test_quickstart_is_the_default(here):
         ("both", "both.yaml", "record"),
         ("both.yaml", "both.yaml", "record"),
         ("audit", "audit.yaml", "audit"),
+        ("oracle", "oracle.yaml", "oracle"),
         ("train/ddpm32", "ddpm32.yaml", "train ddpm"),
         ("train/robust32", "robust32.yaml", "train classifier"),
     ],

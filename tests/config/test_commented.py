@@ -36,7 +36,7 @@ def written_keys(model: type[Strict], content: dict, path: str = ""):
                 yield from written_keys(kind, content[name], key.path)
 
 
-@pytest.mark.parametrize("preset", ["quickstart", "fashion", "audit", "train/ddpm32", "train/robust32"])
+@pytest.mark.parametrize("preset", ["quickstart", "fashion", "audit", "oracle", "train/ddpm32", "train/robust32"])
 def test_every_key_is_written_below_its_description(preset):
     """Also those that the preset leaves at their default."""
     text, command = commented_preset(preset)

@@ -17,6 +17,7 @@ from gradscope.config import (
     load,
     preset_folder,
 )
+from gradscope.config.oracle import GuideKind, OracleConfig
 from gradscope.config.run import SchedulerName
 from gradscope.errors import GradscopeError
 from gradscope.store.config_hash import config_hash
@@ -353,6 +354,7 @@ def test_a_file_that_is_nowhere_names_the_presets(tmp_path, monkeypatch):
         find("bot.yaml")
 
 
+LEADERBOARDS = sorted(RUNS.glob("oracle*.yaml"))
 TRAININGS = sorted((RUNS / "train").rglob("*.yaml"))
 
 
@@ -365,7 +367,14 @@ def test_the_shipped_audit_is_valid():
     assert all(name.startswith("zoo:") for name in (audit.denoiser, *audit.classifiers.values()))
 
 
-@pytest.mark.parametrize("path", sorted({*RUNS.glob("*.yaml")} - {RUNS / "audit.yaml"}), ids=lambda path: path.name)
+def test_the_shipped_leaderboards_are_valid():
+    for path in LEADERBOARDS:
+        assert load(OracleConfig, str(path)).guides == [*get_args(GuideKind)]
+
+
+@pytest.mark.parametrize(
+    "path", sorted({*RUNS.glob("*.yaml")} - {RUNS / "audit.yaml", *LEADERBOARDS}), ids=lambda path: path.name
+)
 def test_shipped_runs_are_valid(path):
     """Their models are the zoo's, exact mixtures, or what the shipped trainings make."""
     run = load(RunConfig, str(path))

@@ -1,0 +1,82 @@
+"""Datasets that are computed at once, saved as a zarr store: audits and leaderboards."""
+
+import shutil
+import warnings
+from math import prod
+from pathlib import Path
+
+import xarray as xr
+
+from gradscope.errors import GradscopeError
+from gradscope.store.attributes import as_texts
+from gradscope.store.locations.location import ROOT, StorePath, locate
+from gradscope.store.untrusted.bounded import Bounded
+from gradscope.store.untrusted.content import check_links
+from gradscope.store.untrusted.derived import parse_derived
+from gradscope.text import short, size
+
+ORACLE = "oracle"
+"""Attribute ``kind`` of a leaderboard's store."""
+_MOST = 2**30
+"""Bytes of a dataset that is read."""
+
+
+def kind_of(where: StorePath) -> str:
+    """The attribute ``kind`` of a store, empty for that of a run; empty, too, where there is no readable store."""
+    content = locate(where).read(ROOT)
+    try:
+        return "" if content is None else parse_derived(content, str(where)).attributes.kind
+    except GradscopeError:
+        return ""
+
+
+def read(where: StorePath, kind: str) -> xr.Dataset:
+    """Read the dataset of a store of a kind into memory.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store, it is damaged, too large, or of another kind.
+    """
+    location = locate(where)
+    content = location.read(ROOT)
+    if content is None:
+        raise GradscopeError(f"{location} is not a zarr store (no {ROOT} in it)")
+    root = parse_derived(content, str(location))
+    if root.attributes.kind != kind:
+        raise GradscopeError(f"{location}: its kind is {short(root.attributes.kind)}, wanted {kind!r}")
+    bytes_ = sum(prod(array.shape) * array.itemsize for array in root.arrays.values())
+    if bytes_ > _MOST:
+        raise GradscopeError(f"{location} claims {size(bytes_)}; at most {size(_MOST)} are read")
+    if location.path is not None:
+        check_links(location.path)
+    try:
+        opened = xr.open_zarr(Bounded(location, root), chunks=None, zarr_format=3, mask_and_scale=False,
+                              decode_times=False)  # fmt: skip
+        return opened.load()
+    except GradscopeError:
+        raise
+    except Exception as error:  # zarr and its codecs raise errors of many types
+        raise GradscopeError(f"{location} is damaged: {error}") from error
+
+
+def refuse_out(path: Path, overwrite: bool, what: str) -> None:
+    """Raise GradscopeError unless a dataset, `what` in words, may be saved at `path`."""
+    if path.suffix != ".zarr":
+        raise GradscopeError(f"--out: {what} is saved as a zarr store, NAME.zarr; got {str(path)!r}")
+    if path.exists() and not overwrite:
+        raise GradscopeError(f"--out: {path} exists; choose another path, or overwrite it (--overwrite)")
+    if path.exists() and not (path / "zarr.json").is_file():
+        raise GradscopeError(f"--out: {path} is not a zarr store, it is not overwritten")
+
+
+def save(ds: xr.Dataset, path: Path) -> None:
+    """Write a dataset as a zarr v3 store for plain ``xarray.open_zarr``, in place of an existing one."""
+    try:
+        if path.exists():
+            shutil.rmtree(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            ds.assign_attrs(as_texts(ds.attrs)).to_zarr(path, zarr_format=3)
+    except OSError as error:
+        raise GradscopeError(f"--out: {path} could not be written: {error.strerror}") from error

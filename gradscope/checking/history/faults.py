@@ -82,7 +82,7 @@ def at_mean(loop: Loop, x: Tensor, t: Time) -> Tensor:
 @planted("where", "stale_x", "Training-Free-Guidance 5, in a loop that keeps the differentiated copy")
 def stale(loop: Loop, x: Tensor, t: Time) -> Tensor:
     """The copy that requires a gradient was made before the loop, or a step ago, and not again."""
-    return loop.previous
+    return loop.before[0]
 
 
 @planted("where", "at_another_point", "jannerm/diffuser 30", _ANCESTRAL)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -84,12 +85,14 @@ class Loop:
         self.restart()
         self.right = copy.copy(self)
         self.right.right = self.right
-        if fault is not None:
-            planted = FAULTS[fault]
-            setattr(self, planted.part, lambda *arguments: planted.wrong(self, *arguments))
+        self.fault = None if fault is None else FAULTS[fault]
+        if self.fault is not None:
+            setattr(self, self.fault.part, partial(self.fault.wrong, self))
 
     def restart(self) -> None:
-        self.previous, self.state = self.x_T, self.stabilizer.init(self.x_T)
+        """Forget the steps of an earlier run."""
+        self.before: tuple[Tensor, Any] = (self.x_T, self.timesteps[0])
+        self.state = self.stabilizer.init(self.x_T)
 
     # What a loop defines.
 
@@ -212,11 +215,11 @@ class Loop:
         x = self.x_T
         for t in self.timesteps:
             yield x, t
-            self.previous, x = x, self.step(x, t)
+            self.before, x = (x, t), self.step(x, t)
         self.final = x
 
     def at(self, index: int) -> tuple[Tensor, Any]:
-        """The sample and timestep where a step starts. Memory and ``previous`` are then those of the steps before."""
+        """The sample and timestep where a step starts. Memory and ``before`` are then those of the steps before."""
         for number, (x, t) in enumerate(self.walk()):
             if number == index:
                 return x, t

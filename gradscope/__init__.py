@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gradscope.analysis import compare, stability, summary
     from gradscope.analysis.signatures import signatures
     from gradscope.auditing.audit import audit
+    from gradscope.checking.check import check
     from gradscope.errors import GradscopeError
     from gradscope.evaluation.from_python import evaluate
     from gradscope.models.diffusion import load_denoiser
@@ -44,6 +45,7 @@ _NAMES = {
     "SmoothGrad": "gradscope.sampling.guidance.smoothgrad:SmoothGrad",
     "WeightedSum": "gradscope.sampling.guidance.weighted_sum:WeightedSum",
     "audit": "gradscope.auditing.audit:audit",
+    "check": "gradscope.checking.check:check",
     "compare": "gradscope.analysis:compare",
     "evaluate": "gradscope.evaluation.from_python:evaluate",
     "load_classifier": "gradscope.models.from_python:load_classifier",
@@ -73,6 +75,7 @@ __all__ = [
     "SmoothGrad",
     "WeightedSum",
     "audit",
+    "check",
     "compare",
     "evaluate",
     "load_classifier",

@@ -1,0 +1,177 @@
+"""All that the tests of one check share: the claim, the reference, and what the user gave."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.checking.calls import Energy
+from gradscope.checking.measure import Basis, Measure, Slopes, norm, unit
+from gradscope.watching.process import Process
+
+SURE = 0.3
+"""Largest relative error at which a sample says anything."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the loop says that it does to the gradient."""
+
+    classifier_input: str | None = None
+    normalize: str = "none"
+    guidance_scale: float = 1.0
+
+
+@dataclass
+class Case:
+    """One batch, its claimed gradient and its reference."""
+
+    cond_fn: Energy
+    energy: Energy
+    x_t: Tensor
+    t: Any
+    claim: Tensor
+    """What cond_fn gave, ``(n, *sample)``."""
+    declared: Declared
+    measure: Measure
+    denoiser: nn.Module | None = None
+    guide: nn.Module | None = None
+    labels: Tensor | None = None
+    process: Process | None = None
+    previous: tuple[Tensor, Any] | None = None
+    tolerance: Tensor = field(default_factory=lambda: torch.tensor(2e-5, dtype=torch.float64))
+    """Relative rounding of the claim, ``(n,)``."""
+    basis: Basis = field(default=Basis(None))
+    truth: Slopes = field(init=False)
+    untested: dict[str, str] = field(default_factory=dict)
+    """Causes whose test failed, with the reason."""
+
+    @property
+    def x(self) -> Tensor:
+        """x_t in the type in which energies are evaluated."""
+        return self.measure.x
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.x_t)
+
+    @property
+    def timestep(self) -> float | None:
+        """The timestep, if it is one for all samples."""
+        found = torch.as_tensor(self.t).detach().double().reshape(-1)
+        return float(found[0]) if bool((found == found[0]).all()) else None
+
+    @property
+    def values(self) -> Tensor:
+        """The claim along the basis, ``(n, directions)``, in units of the gradient."""
+        return self.basis.project(self.claim) / self.declared.guidance_scale
+
+    def slopes(self, energy: Energy, x: Tensor | None = None, t: Any = None) -> Slopes | None:
+        """Derivatives of another energy, or at another point; None if they cannot be taken."""
+        return self.measure.slopes(
+            energy, self.x if x is None else self.measure.widened(x), self.t if t is None else t, self.basis
+        )
+
+    def fit(self, slopes: Slopes, values: Tensor | None = None) -> "Fit":
+        """How well slopes explain the claim."""
+        values = self.values if values is None else values
+        if self.declared.normalize == "l2":
+            size = slopes.norm.where(slopes.norm > 0, 1)[:, None]
+            slopes = Slopes(slopes.value / size, slopes.error / size)
+            values = unit(values)
+        least = torch.finfo(self.x_t.dtype).tiny * self.x_t[0].numel() ** 0.5
+        return Fit.of(values, slopes, self.tolerance, least)
+
+    def shifted(self, change: Callable[[Tensor], Tensor]) -> Any:
+        """The timesteps after a change, in the form in which the user gave them."""
+        if isinstance(self.t, Tensor):
+            return change(self.t).to(self.t.dtype)
+        changed = change(torch.as_tensor(self.t))
+        return type(self.t)(changed.item())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A claim c against a candidate s, per sample."""
+
+    deviation: Tensor
+    """``|c - s| / max(|c|, |s|)``, ``(n,)``; 0 where both are zero."""
+    allowed: Tensor
+    """The deviation that rounding explains, ``(n,)``."""
+    cosine: Tensor
+    """NaN where one is zero."""
+    ratio: Tensor
+    """``<c, s> / <s, s>``, NaN where s is zero."""
+    spread: Tensor
+    """``|c - ratio s| / |c|``: the deviation with a free factor."""
+
+    @classmethod
+    def of(cls, claim: Tensor, slopes: Slopes, tolerance: Tensor, least: float) -> "Fit":
+        """Compare them, ``(n, directions)``, up to a relative tolerance, and to the least norm of the claim's type."""
+        ours, theirs = norm(claim), slopes.norm
+        larger = torch.maximum(ours, theirs)
+        scale = larger.where(larger > 0, 1)[:, None]
+        c, s = claim / scale, slopes.value / scale
+        deviation = norm(c - s)
+        error = (3 * slopes.noise + least) / scale[:, 0]
+        allowed = tolerance + torch.where(larger > 0, error, 0.0)
+        dot, square = (c * s).sum(dim=1), s.square().sum(dim=1)
+        ratio = torch.where(square > 0, dot / square.where(square > 0, 1), torch.nan)
+        length = norm(c)
+        cosine = dot / (length * square.sqrt())
+        spread = norm(c - torch.nan_to_num(ratio)[:, None] * s) / length.where(length > 0, 1)
+        return cls(deviation, allowed, cosine, ratio, spread)
+
+    @property
+    def informative(self) -> Tensor:
+        """Samples whose reference is known well enough to say anything, ``(n,)``."""
+        return self.allowed < SURE
+
+    @property
+    def agrees(self) -> Tensor:
+        """Samples that the candidate explains within rounding, ``(n,)``."""
+        return self.deviation <= self.allowed
+
+    @property
+    def equal(self) -> bool:
+        """Whether the candidate explains every informative sample, of which there is one."""
+        known = self.informative
+        return bool(known.any()) and bool(self.agrees[known].all())
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a factor a sample makes them equal in every informative sample that is not zero."""
+        known = self.informative & self.cosine.isfinite()
+        return bool(known.any()) and bool((self.spread[known] <= 2 * self.allowed[known]).all())
+
+    @property
+    def factor(self) -> float | None:
+        """The factor of all samples; None if there is not one."""
+        known = self.informative & self.cosine.isfinite()
+        if not self.parallel:
+            return None
+        ratios = self.ratio[known]
+        middle = float(ratios.median())
+        slack = 3 * self.allowed[known] * abs(middle)
+        return middle if bool(((ratios - middle).abs() <= slack).all()) else None
+
+    @property
+    def worst(self) -> float:
+        """Largest deviation of an informative sample."""
+        known = self.deviation[self.informative]
+        return float(known.max()) if len(known) else float("nan")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What the claim would be if a cause held."""
+
+    verdict: str
+    cause: str
+    slopes: Slopes
+
+
+Hypothesis = Callable[[Case], Iterator[Candidate]]

@@ -1,0 +1,27 @@
+"""The causes that are tested, the likeliest first."""
+
+from collections.abc import Iterator
+
+from gradscope.checking import denoised, targets, timesteps
+from gradscope.checking.case import Candidate, Case, Hypothesis
+from gradscope.errors import GradscopeError
+
+CAUSES: tuple[Hypothesis, ...] = (
+    denoised.jacobian,
+    denoised.at_x0,
+    targets.objectives,
+    denoised.stale,
+    timesteps.wrong_timestep,
+    targets.targets,
+    targets.inputs,
+    denoised.points,
+)
+
+
+def candidates(case: Case) -> Iterator[Candidate]:
+    """What the claim would be by each cause. A cause whose test fails is noted and left out."""
+    for cause in CAUSES:
+        try:
+            yield from cause(case)
+        except (GradscopeError, RuntimeError, IndexError) as error:
+            case.untested[cause.__name__] = f"its test failed: {str(error).splitlines()[0]:.120}"

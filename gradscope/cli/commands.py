@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from gradscope.cli.audit import audit
+from gradscope.cli.check_history import history
 from gradscope.cli.dashboard import dashboard
 from gradscope.cli.evaluate import evaluate
 from gradscope.cli.info import info
@@ -103,6 +104,9 @@ train = typer.Typer(
 train.command("ddpm")(train_ddpm)
 train.command("classifier")(train_classifier)
 app.add_typer(train, name="train")
+checks = typer.Typer(help="Is a gradient of guidance right?", no_args_is_help=True, cls=_Commands)
+checks.command("history")(history)
+app.add_typer(checks, name="check")
 
 
 @app.callback(invoke_without_command=True)

@@ -210,6 +210,7 @@ def expected_of(fault, loop, x, t) -> Tensor:
         "swapped": lambda: -exact,
         "doubled": lambda: 2 * exact,
         "batch_mean": lambda: exact / loop.n,
+        "not_squared": lambda: derivative(lambda z: -(-2 * energy_of(loop, z, t)).sqrt(), x),
         "image_range": lambda: at(range_=lambda seen: seen / 2 + 0.5),
         "index": lambda: at(t=type(t)(loop.steps - 1 - place)),
         "off_by_one": lambda: at(t=loop.timesteps[place + 1]),

@@ -79,26 +79,26 @@ def at_mean(loop: Loop, x: Tensor, t: Time) -> Tensor:
     return loop.unguided(x, t)[0]
 
 
-@planted("where", "stale_x", "Training-Free-Guidance 5, in a loop that keeps the differentiated copy")
+@planted("where", "stale_x", "a habit: the differentiated copy is made once")
 def stale(loop: Loop, x: Tensor, t: Time) -> Tensor:
     """The copy that requires a gradient was made before the loop, or a step ago, and not again."""
     return loop.before[0]
 
 
-@planted("where", "at_another_point", "jannerm/diffuser 30", _ANCESTRAL)
+@planted("where", "at_another_point", "diffuser 30", _ANCESTRAL)
 def noise_first(loop: Loop, x: Tensor, t: Time) -> Tensor:
     """The next sample gets its noise first, and the gradient is taken there."""
     mean, noise = loop.unguided(x, t)
     return mean + noise
 
 
-@planted("scaled", "wrong_sign", "motion_guidance 7, lerobot 2511")
+@planted("scaled", "wrong_sign", "motion_guidance 7, lerobot 2511, real-time-chunking-kinetix 4")
 def sign(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     """The gradient of a loss is added, or that of a log-probability subtracted: negated once too often."""
     return -gradient
 
 
-@planted("scaled", "doubled", "a second `backward` without zeroed gradients; a square whose 1/2 is missing")
+@planted("scaled", "doubled", "a habit: `backward` without zeroed gradients")
 def doubled(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     """`x.grad` of an earlier pass was not zeroed, so the same gradient is counted twice."""
     return gradient + gradient
@@ -110,13 +110,19 @@ def batch_mean(loop: Loop, scores: Tensor) -> Tensor:
     return scores.mean()
 
 
-@planted("ranged", "wrong_range", "guides trained on [0, 1] or on standardised data", _DIFFERENTIATED)
+@planted("total", "scaled_by_sample", "diffusion-posterior-sampling 20", ("posterior", "chunking"))
+def not_squared(loop: Loop, scores: Tensor) -> Tensor:
+    """The norm of the residual where its square is declared: every gradient is divided by the norm."""
+    return -(-2 * scores).sqrt().sum()
+
+
+@planted("ranged", "wrong_range", "a habit: guides trained on [0, 1] or on standardised data", _DIFFERENTIATED)
 def image_range(loop: Loop, seen: Tensor) -> Tensor:
     """The guide was trained on [-1, 1] and gets [0, 1]."""
     return (seen + 1) / 2
 
 
-@planted("time", "wrong_timestep", "respaced timesteps of guided-diffusion")
+@planted("time", "wrong_timestep", "a habit: respaced timesteps")
 def index(loop: Loop, t: Time) -> Time:
     """The guide gets the number of the step, not the timestep that the map has for it."""
     return type(t)(len(loop.timesteps) - 1 - loop.timesteps.index(t))
@@ -129,7 +135,7 @@ def off_by_one(loop: Loop, t: Time) -> Time:
     return loop.timesteps[min(place, len(loop.timesteps) - 1)]
 
 
-@planted("target", "wrong_target", "labels that count from 1, or are in another order", _NOISY)
+@planted("target", "wrong_target", "a habit: labels in another order, or counted from 1", _NOISY)
 def label(loop: Loop, *_: Any) -> Tensor:
     """Labels that count from 1."""
     assert loop.labels is not None
@@ -143,62 +149,66 @@ def unconditional(loop: Any, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
     return conditional, conditional
 
 
-@planted("objective", "logit", "nrCG's objective, where a log-probability was meant", ("classifier",))
+@planted(
+    "objective", "logit", "a habit: the logit is the objective of nrCG, log p that of guided-diffusion", ("classifier",)
+)
 def logit(loop: Loop, logits: Tensor, target: Tensor) -> Tensor:
     """The target's logit, without log_softmax: other classes do not push back."""
     return logits[range(len(target)), target]
 
 
-@planted("scaled", "normalized", "DPS2022 6")
+@planted("scaled", "normalized", "diffusion-posterior-sampling 6")
 def normalised(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     """Divided by its norm in the code, not in the paper."""
     return normalized(gradient)
 
 
-@planted("direction", "wrong_order", "a stabiliser added in the wrong place", stabilized=True)
+@planted("direction", "wrong_order", "a habit: a stabiliser is added behind the normalisation", stabilized=True)
 def order(loop: Loop, gradient: Tensor) -> tuple[Tensor, Any]:
     """Normalised before the stabiliser, though declared after it: memory then ignores how strong a gradient was."""
     return loop.stabilizer.update(normalized(gradient), loop.state)
 
 
-@planted("scaled", "scaled", "denoising-diffusion-pytorch 276, diffusers PR 884")
+@planted("scaled", "scaled", "diffusers PR 884, Universal-Guided-Diffusion 5")
 def sigma(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     """Multiplied by sigma, which the shift already holds."""
     return loop.sigma(t) * gradient
 
 
-@planted("scaled", "scaled", "jannerm/diffuser 30")
+@planted("scaled", "scaled", "diffuser 30")
 def variance(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     """Multiplied by the variance, which the shift already holds."""
     return loop.sigma(t) ** 2 * gradient
 
 
-@planted("scaled", "scaled", "Universal-Guided-Diffusion 5", _ANCESTRAL)
+@planted("scaled", "scaled", "a habit: the step of x0-hat is used for x_t", _ANCESTRAL)
 def signal(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     """Divided by sqrt(alphas_cumprod), as an update of x0-hat would be."""
     return gradient / loop.levels(t)[0]
 
 
-@planted("pair", "wrong_sign", "labmlai 177, threestudio 289", ("classifier_free",))
+@planted("pair", "wrong_sign", "a habit: chunk(2) in another order than cat", ("classifier_free",))
 def swapped(loop: Any, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
     """The halves of the batch are split in the other order: c and u are exchanged."""
     conditional, unconditional = type(loop).pair(loop, x, t)
     return unconditional, conditional
 
 
-@planted("scaled", "scaled", "labmlai 177, denoising-diffusion-pytorch 155", ("classifier_free",))
+@planted(
+    "scaled", "scaled", "threestudio 289, labmlai 177, stable-dreamfusion 370, diffusers 5882", ("classifier_free",)
+)
 def one_more(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     """The scale counts from 0, as in the paper, where the code counts from 1: u + (1 + w) (c - u)."""
     return gradient * (1 + loop.scale) / loop.scale
 
 
-@planted("guided_clean", "clamped_twice", "a clamp of x0-hat after guidance", ("posterior",), in_the_shift=True)
+@planted("guided_clean", "clamped_twice", "a habit: clamp after guidance", ("posterior",), in_the_shift=True)
 def clamped_twice(loop: Loop, x_0: Tensor) -> Tensor:
     """x0-hat is clamped again after guidance, which cuts the push where the first clamp did."""
     return x_0.clamp(-1, 1)
 
 
-@planted("scaled", "float16_underflow", "--classifier_use_fp16 of guided-diffusion", faint=True)
+@planted("scaled", "float16_underflow", "a habit: guides in half precision", faint=True)
 def float16(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     """Half precision: numbers below 6e-8 are zero, and those below 6e-5 lose digits."""
     return torch.as_tensor(gradient.half(), dtype=gradient.dtype)

@@ -45,6 +45,8 @@ class Case:
     """Relative rounding of the claim, ``(n,)``."""
     basis: Basis = field(default=Basis(None))
     truth: Slopes = field(init=False)
+    wide_claim: Tensor | None = None
+    """What cond_fn gave in float64, if it takes that."""
     untested: dict[str, str] = field(default_factory=dict)
     """Causes whose test failed, with the reason."""
 
@@ -84,6 +86,14 @@ class Case:
             values = unit(values)
         least = torch.finfo(self.x_t.dtype).tiny * self.x_t[0].numel() ** 0.5
         return Fit.of(values, slopes, self.tolerance, least)
+
+    def fits(self, slopes: Slopes) -> "Fit":
+        """The fit of the claim; that of the claim in float64 if only that one is explained."""
+        found = self.fit(slopes)
+        if found.equal or self.wide_claim is None:
+            return found
+        wide = self.fit(slopes, self.basis.project(self.wide_claim) / self.declared.guidance_scale)
+        return wide if wide.equal or (wide.parallel and not found.parallel) else found
 
     def shifted(self, change: Callable[[Tensor], Tensor]) -> Any:
         """The timesteps after a change, in the form in which the user gave them."""

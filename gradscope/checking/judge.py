@@ -12,7 +12,7 @@ from gradscope.checking.causes import candidates
 from gradscope.checking.checked import Checked, Confidence
 from gradscope.checking.denoised import detached
 from gradscope.checking.measure import Basis, norm
-from gradscope.checking.precision import lost, on_half_grid, rounding
+from gradscope.checking.precision import lost, on_half_grid, rounding, wide_claim
 from gradscope.checking.verdicts import VERDICTS
 
 
@@ -49,9 +49,8 @@ def _right(case: Case, fit: Fit) -> Checked | None:
 
 def _precision(case: Case, fit: Fit) -> Checked | None:
     """The verdict where the same code is right in float64; None if it is not."""
+    case.wide_claim = wide_claim(case)
     fine = lost(case)
-    if fine is None:
-        return None
     known = fit.informative
     if not bool((fit.agrees | fine)[known].all()):
         return None
@@ -69,7 +68,7 @@ def _fault(case: Case, fit: Fit) -> Checked:
     order = permuted(case)
     if order is None and (mixing := mixed(case)):
         return _checked(case, fit, "batch_mixed", mixing)
-    plain = _of_factor(case, fit)
+    plain = _of_factor(case, case.fits(case.truth))
     if (
         plain is not None
         and plain.verdict in ("wrong_sign", "doubled", "batch_mean")
@@ -106,7 +105,7 @@ def _fault(case: Case, fit: Fit) -> Checked:
 
 def _tested(case: Case) -> Iterator[tuple[Candidate, Fit]]:
     for candidate in candidates(case):
-        yield candidate, case.fit(candidate.slopes)
+        yield candidate, case.fits(candidate.slopes)
 
 
 def _of_factor(case: Case, fit: Fit) -> Checked | None:

@@ -1,6 +1,6 @@
 """All that the tests of one check share: the claim, the reference, and what the user gave."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,8 @@ class Declared:
 class Case:
     """One batch, its claimed gradient and its reference."""
 
-    cond_fn: Energy
+    cond_fn: Energy | None
+    """None where only what it gave is known."""
     energy: Energy
     x_t: Tensor
     t: Any
@@ -41,6 +42,8 @@ class Case:
     labels: Tensor | None = None
     process: Process | None = None
     previous: tuple[Tensor, Any] | None = None
+    following: list[tuple[str, Tensor, Any]] = field(default_factory=list)
+    """Points after the step, each with its name and timestep, where a loop showed them."""
     tolerance: Tensor = field(default_factory=lambda: torch.tensor(2e-5, dtype=torch.float64))
     """Relative rounding of the claim, ``(n,)``."""
     basis: Basis = field(default=Basis(None))
@@ -182,6 +185,7 @@ class Candidate:
     verdict: str
     cause: str
     slopes: Slopes
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 Hypothesis = Callable[[Case], Iterator[Candidate]]

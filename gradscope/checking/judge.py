@@ -15,6 +15,8 @@ from gradscope.checking.measure import Basis, norm
 from gradscope.checking.precision import lost, on_half_grid, rounding, wide_claim
 from gradscope.checking.verdicts import VERDICTS
 
+_NEEDS = {name: f"{name}=" for name in ("denoiser", "scheduler", "guide", "previous")} | {"loop": "check_loop"}
+
 
 def judge(case: Case) -> Checked:
     """The verdict on a claim."""
@@ -84,7 +86,15 @@ def _fault(case: Case, fit: Fit) -> Checked:
         rest = [(c.verdict, c.cause) for c in near[1:] if (c.verdict, c.cause) != best_one]
         if plain is not None and plain.verdict != "scaled_by_sample" and not plain.cause.startswith("factor"):
             rest.extend({(plain.verdict, plain.cause)} - {best_one})
-        return _checked(case, fit, near[0].verdict, near[0].cause, others=tuple(dict.fromkeys(rest)))
+        return _checked(
+            case,
+            fit,
+            near[0].verdict,
+            near[0].cause,
+            others=tuple(dict.fromkeys(rest)),
+            unexplained=best,
+            **near[0].evidence,
+        )
     if plain is not None:
         return plain
     if order is not None:
@@ -96,7 +106,7 @@ def _fault(case: Case, fit: Fit) -> Checked:
         verdict, cause, _ = scale.name_factor(case, factor)
         further = "" if abs(factor - 1) < 1e-2 else cause or verdict
         text = " and ".join(filter(None, (candidate.cause, further)))
-        return _checked(case, fit, candidate.verdict, text, factor=factor)
+        return _checked(case, fit, candidate.verdict, text, factor=factor, **candidate.evidence)
     loose = next((c for c, f in tested if f.parallel), None)
     if loose is not None and scale.is_unit(case):
         return _checked(case, fit, loose.verdict, " and ".join(filter(None, (loose.cause, "normalized"))))
@@ -178,9 +188,10 @@ def _needs(case: Case) -> dict[str, str]:
         "scheduler": case.process is not None,
         "guide": case.guide is not None,
         "previous": case.previous is not None,
+        "loop": case.cond_fn is None,
     }
     found = {
-        name: "needs " + ", ".join(f"{need}=" for need in verdict.needs if not given.get(need, False))
+        name: "needs " + ", ".join(_NEEDS[need] for need in verdict.needs if not given.get(need, False))
         for name, verdict in VERDICTS.items()
         if not all(given.get(need, False) for need in verdict.needs)
     }

@@ -27,8 +27,9 @@ def rounding(case: Case) -> Tensor:
     epsilon = torch.finfo(case.x_t.dtype).eps
     size = norm(case.values)
     found = torch.zeros_like(size)
-    for _ in range(_DRAWS):
+    for _ in range(0 if case.cond_fn is None else _DRAWS):
         signs = torch.randint(0, 2, case.x_t.shape, generator=generator).to(case.x_t) * 2 - 1
+        assert case.cond_fn is not None
         moved = claimed(case.cond_fn, case.x_t + epsilon * case.x_t.abs().clamp(min=0.1) * signs, case.t)
         change = norm(case.basis.project(moved - case.claim) / abs(case.declared.guidance_scale))
         found = torch.maximum(found, change / size.where(size > 0, 1))
@@ -54,7 +55,7 @@ def on_half_grid(claim: Tensor) -> bool:
 
 def wide_claim(case: Case) -> Tensor | None:
     """What cond_fn gives in float64, ``(n, *sample)``; None if it does not take that."""
-    if not case.measure.fine:
+    if case.cond_fn is None or not case.measure.fine:
         return None
     try:
         with case.measure.wide:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gradscope.analysis.signatures import signatures
     from gradscope.auditing.audit import audit
     from gradscope.checking.check import check
+    from gradscope.checking.loop import check_loop
     from gradscope.errors import GradscopeError
     from gradscope.evaluation.from_python import evaluate
     from gradscope.models.diffusion import load_denoiser
@@ -46,6 +47,7 @@ _NAMES = {
     "WeightedSum": "gradscope.sampling.guidance.weighted_sum:WeightedSum",
     "audit": "gradscope.auditing.audit:audit",
     "check": "gradscope.checking.check:check",
+    "check_loop": "gradscope.checking.loop:check_loop",
     "compare": "gradscope.analysis:compare",
     "evaluate": "gradscope.evaluation.from_python:evaluate",
     "load_classifier": "gradscope.models.from_python:load_classifier",
@@ -76,6 +78,7 @@ __all__ = [
     "WeightedSum",
     "audit",
     "check",
+    "check_loop",
     "compare",
     "evaluate",
     "load_classifier",

@@ -14,6 +14,8 @@ _MIXED = 1e-2
 
 def is_random(case: Case) -> float | None:
     """Largest relative change of the gradient between two calls, if that is no rounding."""
+    if case.cond_fn is None:
+        return None
     again = claimed(case.cond_fn, case.x_t, case.t)
     change = _change(case.claim, again)
     worst = float(change.max())
@@ -28,7 +30,7 @@ def mixed(case: Case) -> str:
     GradscopeError
         The energy of a sample depends on others.
     """
-    if case.n < 2:
+    if case.n < 2 or case.cond_fn is None:
         return ""
     generator = torch.Generator().manual_seed(case.measure.seed + 1)
     moved = torch.zeros(case.n, device=case.x_t.device)

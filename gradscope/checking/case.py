@@ -1,6 +1,6 @@
 """All that the tests of one check share: the claim, the reference, and what the user gave."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,8 @@ class Declared:
 class Case:
     """One batch, its claimed gradient and its reference."""
 
-    cond_fn: Energy
+    cond_fn: Energy | None
+    """None where only what it gave is known."""
     energy: Energy
     x_t: Tensor
     t: Any
@@ -41,10 +42,14 @@ class Case:
     labels: Tensor | None = None
     process: Process | None = None
     previous: tuple[Tensor, Any] | None = None
+    following: list[tuple[str, Tensor, Any]] = field(default_factory=list)
+    """Points after the step, each with its name and timestep, where a loop showed them."""
     tolerance: Tensor = field(default_factory=lambda: torch.tensor(2e-5, dtype=torch.float64))
     """Relative rounding of the claim, ``(n,)``."""
     basis: Basis = field(default=Basis(None))
     truth: Slopes = field(init=False)
+    wide_claim: Tensor | None = None
+    """What cond_fn gave in float64, if it takes that."""
     untested: dict[str, str] = field(default_factory=dict)
     """Causes whose test failed, with the reason."""
 
@@ -84,6 +89,14 @@ class Case:
             values = unit(values)
         least = torch.finfo(self.x_t.dtype).tiny * self.x_t[0].numel() ** 0.5
         return Fit.of(values, slopes, self.tolerance, least)
+
+    def fits(self, slopes: Slopes) -> "Fit":
+        """The fit of the claim; that of the claim in float64 if only that one is explained."""
+        found = self.fit(slopes)
+        if found.equal or self.wide_claim is None:
+            return found
+        wide = self.fit(slopes, self.basis.project(self.wide_claim) / self.declared.guidance_scale)
+        return wide if wide.equal or (wide.parallel and not found.parallel) else found
 
     def shifted(self, change: Callable[[Tensor], Tensor]) -> Any:
         """The timesteps after a change, in the form in which the user gave them."""
@@ -172,6 +185,7 @@ class Candidate:
     verdict: str
     cause: str
     slopes: Slopes
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 Hypothesis = Callable[[Case], Iterator[Candidate]]

@@ -11,6 +11,7 @@ CAUSES: tuple[Hypothesis, ...] = (
     denoised.at_x0,
     targets.objectives,
     denoised.stale,
+    denoised.early_noise,
     timesteps.wrong_timestep,
     targets.targets,
     targets.inputs,

@@ -1,4 +1,4 @@
-"""`gradscope.check`: is a gradient of guidance that of the energy?"""
+"""`gradscope.check`: is a gradient of guidance right, that is the gradient of its energy."""
 
 from typing import Any
 

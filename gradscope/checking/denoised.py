@@ -83,7 +83,7 @@ def points(case: Case) -> Iterator[Candidate]:
     x_0 = original(case)
     if x_0 is None:
         return
-    bound = _bound(case)
+    bound = bound_of(case)
     for name, prediction in dict.fromkeys((("x0-hat", x_0), ("x0-hat, clamped", x_0.clamp(-bound, bound)))):
         yield from _at(case, "at_another_point", f"{name}, as if it were x_t", prediction)
         epsilon = (x - level.signal * prediction) / level.noise if level.noise else torch.zeros_like(x)
@@ -114,6 +114,12 @@ def stale(case: Case) -> Iterator[Candidate]:
     yield from _at(case, "wrong_timestep", "timestep of the step before", case.x, t)
 
 
+def early_noise(case: Case) -> Iterator[Candidate]:
+    """The gradient at the samples after the step, which have its noise."""
+    for name, x, t in case.following:
+        yield from _at(case, "noise_before_gradient", name, x.detach().to(case.x), t)
+
+
 def _at(case: Case, verdict: str, cause: str, x: Tensor, t: Any = None) -> Iterator[Candidate]:
     slopes = case.slopes(case.energy, x, t)
     if slopes is not None:
@@ -134,9 +140,7 @@ def original(case: Case) -> Tensor | None:
     found = level_of(case)
     if case.denoiser is None or found is None or found[0].signal == 0:
         return None
-    level, kind = found
-    x, t = case.x, torch.as_tensor(case.t, device=case.x.device)
-    t = t.expand(case.n) if t.ndim == 0 else t
+    (level, kind), x, t = found, case.x, times_of(case)
 
     def call() -> Tensor:
         with torch.no_grad():
@@ -149,7 +153,14 @@ def original(case: Case) -> Tensor | None:
     return level.original(output[:, : x.shape[1]], x, kind)
 
 
-def _bound(case: Case) -> float:
+def times_of(case: Case) -> Tensor:
+    """The timestep of each sample, ``(n,)``."""
+    t = torch.as_tensor(case.t, device=case.x.device)
+    return t.expand(case.n) if t.ndim == 0 else t
+
+
+def bound_of(case: Case) -> float:
+    """Bound of x0-hat: the scheduler's, else 1."""
     clip = None if case.process is None else case.process.clip_range
     return 1.0 if clip is None else float(clip)
 

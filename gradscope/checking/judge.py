@@ -12,8 +12,10 @@ from gradscope.checking.causes import candidates
 from gradscope.checking.checked import Checked, Confidence
 from gradscope.checking.denoised import detached
 from gradscope.checking.measure import Basis, norm
-from gradscope.checking.precision import lost, on_half_grid, rounding
+from gradscope.checking.precision import lost, on_half_grid, rounding, wide_claim
 from gradscope.checking.verdicts import VERDICTS
+
+_NEEDS = {name: f"{name}=" for name in ("denoiser", "scheduler", "guide", "previous")} | {"loop": "check_loop"}
 
 
 def judge(case: Case) -> Checked:
@@ -49,9 +51,8 @@ def _right(case: Case, fit: Fit) -> Checked | None:
 
 def _precision(case: Case, fit: Fit) -> Checked | None:
     """The verdict where the same code is right in float64; None if it is not."""
+    case.wide_claim = wide_claim(case)
     fine = lost(case)
-    if fine is None:
-        return None
     known = fit.informative
     if not bool((fit.agrees | fine)[known].all()):
         return None
@@ -69,7 +70,7 @@ def _fault(case: Case, fit: Fit) -> Checked:
     order = permuted(case)
     if order is None and (mixing := mixed(case)):
         return _checked(case, fit, "batch_mixed", mixing)
-    plain = _of_factor(case, fit)
+    plain = _of_factor(case, case.fits(case.truth))
     if (
         plain is not None
         and plain.verdict in ("wrong_sign", "doubled", "batch_mean")
@@ -85,7 +86,15 @@ def _fault(case: Case, fit: Fit) -> Checked:
         rest = [(c.verdict, c.cause) for c in near[1:] if (c.verdict, c.cause) != best_one]
         if plain is not None and plain.verdict != "scaled_by_sample" and not plain.cause.startswith("factor"):
             rest.extend({(plain.verdict, plain.cause)} - {best_one})
-        return _checked(case, fit, near[0].verdict, near[0].cause, others=tuple(dict.fromkeys(rest)))
+        return _checked(
+            case,
+            fit,
+            near[0].verdict,
+            near[0].cause,
+            others=tuple(dict.fromkeys(rest)),
+            unexplained=best,
+            **near[0].evidence,
+        )
     if plain is not None:
         return plain
     if order is not None:
@@ -97,7 +106,7 @@ def _fault(case: Case, fit: Fit) -> Checked:
         verdict, cause, _ = scale.name_factor(case, factor)
         further = "" if abs(factor - 1) < 1e-2 else cause or verdict
         text = " and ".join(filter(None, (candidate.cause, further)))
-        return _checked(case, fit, candidate.verdict, text, factor=factor)
+        return _checked(case, fit, candidate.verdict, text, factor=factor, **candidate.evidence)
     loose = next((c for c, f in tested if f.parallel), None)
     if loose is not None and scale.is_unit(case):
         return _checked(case, fit, loose.verdict, " and ".join(filter(None, (loose.cause, "normalized"))))
@@ -106,7 +115,7 @@ def _fault(case: Case, fit: Fit) -> Checked:
 
 def _tested(case: Case) -> Iterator[tuple[Candidate, Fit]]:
     for candidate in candidates(case):
-        yield candidate, case.fit(candidate.slopes)
+        yield candidate, case.fits(candidate.slopes)
 
 
 def _of_factor(case: Case, fit: Fit) -> Checked | None:
@@ -179,9 +188,10 @@ def _needs(case: Case) -> dict[str, str]:
         "scheduler": case.process is not None,
         "guide": case.guide is not None,
         "previous": case.previous is not None,
+        "loop": case.cond_fn is None,
     }
     found = {
-        name: "needs " + ", ".join(f"{need}=" for need in verdict.needs if not given.get(need, False))
+        name: "needs " + ", ".join(_NEEDS[need] for need in verdict.needs if not given.get(need, False))
         for name, verdict in VERDICTS.items()
         if not all(given.get(need, False) for need in verdict.needs)
     }

@@ -27,8 +27,9 @@ def rounding(case: Case) -> Tensor:
     epsilon = torch.finfo(case.x_t.dtype).eps
     size = norm(case.values)
     found = torch.zeros_like(size)
-    for _ in range(_DRAWS):
+    for _ in range(0 if case.cond_fn is None else _DRAWS):
         signs = torch.randint(0, 2, case.x_t.shape, generator=generator).to(case.x_t) * 2 - 1
+        assert case.cond_fn is not None
         moved = claimed(case.cond_fn, case.x_t + epsilon * case.x_t.abs().clamp(min=0.1) * signs, case.t)
         change = norm(case.basis.project(moved - case.claim) / abs(case.declared.guidance_scale))
         found = torch.maximum(found, change / size.where(size > 0, 1))
@@ -52,19 +53,26 @@ def on_half_grid(claim: Tensor) -> bool:
     return any(on_grid(claim, dtype) for dtype in _HALF)
 
 
-def lost(case: Case) -> Tensor | None:
-    """Samples whose gradient the same code gives in float64, or autograd in the claim's own type; None if unknown."""
+def wide_claim(case: Case) -> Tensor | None:
+    """What cond_fn gives in float64, ``(n, *sample)``; None if it does not take that."""
+    if case.cond_fn is None or not case.measure.fine:
+        return None
+    try:
+        with case.measure.wide:
+            wide = claimed(case.cond_fn, case.x, case.t)
+    except GradscopeError:
+        return None
+    return wide if bool(wide.isfinite().all()) else None
+
+
+def lost(case: Case) -> Tensor:
+    """Samples whose gradient the same code gives in float64, or autograd in the claim's own type, ``(n,)``."""
+    scale = case.declared.guidance_scale
     found = torch.zeros(case.n, dtype=torch.bool, device=case.x_t.device)
-    if case.measure.fine:
-        try:
-            with case.measure.wide:
-                wide = claimed(case.cond_fn, case.x, case.t)
-        except GradscopeError:
-            wide = None
-        if wide is not None and bool(wide.isfinite().all()):
-            found |= case.fit(case.truth, case.basis.project(wide) / case.declared.guidance_scale).agrees
+    if case.wide_claim is not None:
+        found |= case.fit(case.truth, case.basis.project(case.wide_claim) / scale).agrees
     narrow = gradient(case.energy, case.x_t, case.t)
     if narrow is not None and case.measure.by_autograd and case.declared.classifier_input != "x0_detached":
-        same = norm((narrow - case.claim.double() / case.declared.guidance_scale).flatten(1))
-        found |= same <= 1e-6 * norm(narrow.flatten(1))
-    return found if bool(found.any()) else None
+        difference = norm((narrow - case.claim.double() / scale).flatten(1))
+        found |= difference <= 1e-6 * norm(narrow.flatten(1))
+    return found

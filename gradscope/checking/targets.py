@@ -7,8 +7,9 @@ from torch import Tensor
 
 from gradscope.checking import variations
 from gradscope.checking.case import Candidate, Case
-from gradscope.checking.denoised import original, widely
+from gradscope.checking.denoised import bound_of, level_of, original, times_of, widely
 from gradscope.checking.measure import Slopes
+from gradscope.models.calls import output_of
 
 _MOST = 32
 """Largest number of classes that are all tried as targets."""
@@ -128,35 +129,40 @@ def inputs(case: Case) -> Iterator[Candidate]:
 
 
 def _of_x_0(case: Case) -> Iterator[Candidate]:
-    """The guide gets x0-hat, not clamped, differentiated through the denoiser."""
-    from gradscope.checking.denoised import level_of
-
+    """The guide gets x0-hat, clamped or not, differentiated through the denoiser."""
     found, x_0 = level_of(case), original(case)
     if found is None or x_0 is None:
         return
-    level, kind = found
-    denoiser = case.denoiser
+    (level, kind), denoiser, t, bound = found, case.denoiser, times_of(case), bound_of(case)
     assert denoiser is not None
-    t = torch.as_tensor(case.t, device=case.x.device)
-    t = t.expand(case.n) if t.ndim == 0 else t
+    clamped = not torch.equal(x_0, x_0.clamp(-bound, bound))
+    seen = _input(case)
+    is_clamped = clamped and seen.shape == x_0.shape and torch.allclose(seen, x_0.clamp(-bound, bound), atol=1e-4)
 
     def predicted(given: Tensor, x: Tensor) -> Tensor:
-        from gradscope.models.calls import output_of
-
         return level.original(output_of(denoiser, x, t)[:, : x.shape[1]], x, kind)
 
-    with torch.no_grad():
-        seen: list[Tensor] = []
+    def clamp(given: Tensor, x: Tensor) -> Tensor:
+        return predicted(given, x).clamp(-bound, bound)
 
-        def keep(given: Tensor, x: Tensor) -> Tensor:
-            seen.append(given)
-            return given
+    if is_clamped:
+        yield from _with_input(case, "clamp_missing", "", predicted)
+    else:
+        yield from _with_input(case, "at_another_point", "the guide gets x0-hat", predicted)
+        yield from _with_input(case, "at_another_point", "the guide gets x0-hat, clamped", clamp)
 
-        case.measure.at(variations.with_input(case.energy, case.guide, keep), case.x, case.t)
-    clamps = bool(seen) and seen[-1].shape == x_0.shape and not torch.allclose(seen[-1], x_0.to(seen[-1]), atol=1e-4)
-    is_clamped = clamps and torch.allclose(seen[-1], x_0.clamp(seen[-1].min(), seen[-1].max()).to(seen[-1]), atol=1e-4)
-    verdict = "clamp_missing" if is_clamped else "at_another_point"
-    yield from _with_input(case, verdict, "the guide gets x0-hat" + (", not clamped" if is_clamped else ""), predicted)
+
+def _input(case: Case) -> Tensor:
+    """What the guide gets from the energy."""
+    seen: list[Tensor] = []
+
+    def keep(given: Tensor, x: Tensor) -> Tensor:
+        seen.append(given)
+        return given
+
+    assert case.guide is not None
+    case.measure.at(variations.with_input(case.energy, case.guide, keep), case.x, case.t)
+    return seen[-1]
 
 
 def _with_input(

@@ -1,17 +1,18 @@
 """Causes around the timestep: another one for all, or for one module alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradscope.checking import variations
+from gradscope.checking.calls import Energy
 from gradscope.checking.case import Candidate, Case
+from gradscope.errors import GradscopeError
 
 _MOST = 64
 """Largest number of the loop's timesteps that are tried."""
-
-Change = Callable[[Tensor], Tensor]
 
 
 def other_timesteps(case: Case) -> list[tuple[str, float]]:
@@ -50,29 +51,34 @@ def other_timesteps(case: Case) -> list[tuple[str, float]]:
 
 
 def wrong_timestep(case: Case) -> Iterator[Candidate]:
-    """The energy's gradient at another timestep, of all modules, of the denoiser or of the guide alone."""
-    if not _reacts(case):
+    """The energy's gradient at another timestep: of all, of one module alone, or of all but the denoiser."""
+    others = other_timesteps(case)
+    if not _reacts(case, others):
         return
-    for words, t in other_timesteps(case):
-        if not _fits(case, t):
-            continue
-        slopes = case.slopes(case.energy, None, case.shifted(lambda now, t=t: torch.full_like(now, t)))
-        if slopes is not None:
-            yield Candidate("wrong_timestep", f"{words} ({t:g} in place of {case.timestep:g})", slopes)
+    for words, t in others:
+        if _fits(case, t):
+            yield from _at(case, words, t, case.energy, case.shifted(lambda now, t=t: torch.full_like(now, t)))
     for name, module in (("denoiser", case.denoiser), ("guide", case.guide)):
         if module is None or not _takes_time(case, module):
             continue
-        for words, t in other_timesteps(case):
-            change = _constant(t)
-            slopes = case.slopes(variations.with_time(case.energy, module, change))
-            if slopes is not None:
-                yield Candidate(
-                    "wrong_timestep", f"of the {name} alone: {words} ({t:g} in place of {case.timestep:g})", slopes
-                )
+        for words, t in others:
+            yield from _at(case, f"of the {name} alone: {words}", t, _with(case, module, t))
+    if case.denoiser is not None and _takes_time(case, case.denoiser):
+        kept = _with(case, case.denoiser, case.timestep or 0.0)
+        for words, t in others:
+            if _fits(case, t):
+                changed = case.shifted(lambda now, t=t: torch.full_like(now, t))
+                yield from _at(case, f"of all but the denoiser: {words}", t, kept, changed)
 
 
-def _constant(t: float) -> Change:
-    return lambda now: torch.full_like(now, t)
+def _at(case: Case, words: str, t: float, energy: Energy, changed: Any = None) -> Iterator[Candidate]:
+    slopes = case.slopes(energy, None, changed)
+    if slopes is not None:
+        yield Candidate("wrong_timestep", words, slopes, {"timestep_taken": t})
+
+
+def _with(case: Case, module: nn.Module, t: float) -> Energy:
+    return variations.with_time(case.energy, module, lambda now: torch.full_like(now, t))
 
 
 def _fits(case: Case, t: float) -> bool:
@@ -81,20 +87,18 @@ def _fits(case: Case, t: float) -> bool:
     return kind.is_floating_point or t == int(t)
 
 
-def _reacts(case: Case) -> bool:
+def _reacts(case: Case, others: list[tuple[str, float]]) -> bool:
     """Whether the energy depends on the timestep at all, which saves many tests."""
     here = case.measure.at(case.energy, case.x, case.t)
-    others = [t for _, t in other_timesteps(case) if _fits(case, t)]
-    for t in (others[:2] + others[-1:]) or []:
+    fitting = [t for _, t in others if _fits(case, t)]
+    for t in fitting[:2] + fitting[-1:]:
         there = case.measure.at(case.energy, case.x, case.shifted(lambda now, t=t: torch.full_like(now, t)))
         if not torch.equal(here, there):
             return True
     return False
 
 
-def _takes_time(case: Case, module: torch.nn.Module) -> bool:
-    from gradscope.errors import GradscopeError
-
+def _takes_time(case: Case, module: nn.Module) -> bool:
     try:
         case.measure.at(variations.with_time(case.energy, module, lambda now: now), case.x, case.t)
     except GradscopeError:

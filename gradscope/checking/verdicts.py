@@ -161,6 +161,22 @@ _ALL = (
         ("denoiser", "scheduler", "guide"),
     ),
     Verdict(
+        "noise_before_gradient", "fault", "c is the gradient at the samples after the step, noise included.",
+        "Take the gradient before the step adds its noise, or declare the other order.",
+        ("loop",),
+    ),
+    Verdict(
+        "shift_misdirected", "fault", "The gradients are right, but the shift of the samples is not along them.",
+        "Look between gradient and step: a clamp after guidance, a second scheduler step, a mask, a projection. "
+        "Declare a stabiliser (stabilizer=).",
+        ("loop",),
+    ),
+    Verdict(
+        "order", "fault", "The shift follows from the gradients in another order of operations; `cause` says which.",
+        "Apply the stabiliser to the raw gradients, keep its state from step to step, then normalise.",
+        ("loop",),
+    ),
+    Verdict(
         "not_the_gradient", "fault", "c is not g, and no tested cause fits.",
         "Pass denoiser=, scheduler=, guide= and previous= so that more causes are tested.",
     ),

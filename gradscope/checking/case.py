@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gradscope.checking.calls import Energy
 from gradscope.checking.measure import Basis, Measure, Slopes, norm, unit
+from gradscope.stabilizers import Stabilizer
 from gradscope.watching.process import Process
 
 SURE = 0.3
@@ -22,6 +23,9 @@ class Declared:
     classifier_input: str | None = None
     normalize: str = "none"
     guidance_scale: float = 1.0
+    stabilizer: Stabilizer | None = None
+    state: Any = None
+    """What the stabiliser holds before this step; None: what it holds before the first one."""
 
 
 @dataclass
@@ -82,7 +86,10 @@ class Case:
 
     def fit(self, slopes: Slopes, values: Tensor | None = None) -> "Fit":
         """How well slopes explain the claim."""
+        from gradscope.checking.stabilized import stabilized
+
         values = self.values if values is None else values
+        slopes = stabilized(self, slopes)
         if self.declared.normalize == "l2":
             size = slopes.norm.where(slopes.norm > 0, 1)[:, None]
             slopes = Slopes(slopes.value / size, slopes.error / size)

@@ -1,8 +1,8 @@
 """The causes that are tested, the likeliest first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from gradscope.checking import denoised, targets, timesteps
+from gradscope.checking import clamps, denoised, given, targets, timesteps
 from gradscope.checking.case import Candidate, Case, Hypothesis
 from gradscope.errors import GradscopeError
 
@@ -17,11 +17,13 @@ CAUSES: tuple[Hypothesis, ...] = (
     targets.inputs,
     denoised.points,
 )
+FURTHER: tuple[Hypothesis, ...] = (given.points, clamps.clamped_twice)
+"""Those that are tested where none of the others explains the claim."""
 
 
-def candidates(case: Case) -> Iterator[Candidate]:
+def candidates(case: Case, causes: Sequence[Hypothesis] = CAUSES) -> Iterator[Candidate]:
     """What the claim would be by each cause. A cause whose test fails is noted and left out."""
-    for cause in CAUSES:
+    for cause in causes:
         try:
             yield from cause(case)
         except (GradscopeError, RuntimeError, IndexError) as error:

@@ -12,6 +12,7 @@ from gradscope.checking.judge import judge
 from gradscope.checking.measure import Measure
 from gradscope.checking.untouched import Wide, untouched
 from gradscope.errors import GradscopeError, one_of, whole_number
+from gradscope.stabilizers import Stabilizer
 from gradscope.watching.process import Process
 from gradscope.watching.watched import checked_labels
 
@@ -32,6 +33,8 @@ def check(
     previous: tuple[Tensor, Any] | None = None,
     classifier_input: str | None = None,
     normalize: str = "none",
+    stabilizer: Stabilizer | None = None,
+    state: Any = None,
     guidance_scale: float = 1.0,
     alphas_cumprod: Any = None,
     prediction_type: str | None = None,
@@ -65,6 +68,9 @@ def check(
         is that of the energy.
     normalize
         ``l2`` if cond_fn is declared to normalise each sample's gradient, else ``none``.
+    stabilizer, state
+        The stabiliser that cond_fn is declared to apply before it normalises, one of `gradscope.stabilizers`, and what
+        it holds before this step. Default: no stabiliser; the state before the first step.
     guidance_scale
         Factor that cond_fn is declared to multiply by.
     alphas_cumprod, prediction_type
@@ -107,6 +113,8 @@ def check(
         raise GradscopeError(f"normalize: got {normalize!r}; {one_of(normalize, NORMS)}")
     if not isinstance(guidance_scale, int | float) or not guidance_scale:
         raise GradscopeError(f"guidance_scale: takes a number other than 0, got {guidance_scale!r:.80}")
+    if stabilizer is not None and not isinstance(stabilizer, Stabilizer):
+        raise GradscopeError(f"stabilizer: takes one of gradscope.stabilizers, got {type(stabilizer).__name__}")
     if classifier_input == "x0_detached" and denoiser is None:
         raise GradscopeError("denoiser: x0_detached holds its output constant, so it is needed")
     if previous is not None and (not isinstance(previous, tuple) or len(previous) != 2):
@@ -129,7 +137,7 @@ def check(
             x_t=x_t,
             t=t,
             claim=claim,
-            declared=Declared(classifier_input, normalize, float(guidance_scale)),
+            declared=Declared(classifier_input, normalize, float(guidance_scale), stabilizer, state),
             measure=measure,
             denoiser=denoiser,
             guide=guide,

@@ -65,6 +65,11 @@ def at_x0(case: Case) -> Iterator[Candidate]:
     slopes = case.slopes(energy)
     if slopes is not None:
         yield Candidate("at_x0", "", slopes)
+    if case.guide is not None and (x_0 := original(case)) is not None:
+        bound = bound_of(case)
+        slopes = case.slopes(variations.displaced_input(case.energy, case.guide, case.x, x_0.clamp(-bound, bound)))
+        if slopes is not None:
+            yield Candidate("at_x0", "after the clamp", slopes)
 
 
 def points(case: Case) -> Iterator[Candidate]:
@@ -87,20 +92,38 @@ def points(case: Case) -> Iterator[Candidate]:
     for name, prediction in dict.fromkeys((("x0-hat", x_0), ("x0-hat, clamped", x_0.clamp(-bound, bound)))):
         yield from _at(case, "at_another_point", f"{name}, as if it were x_t", prediction)
         epsilon = (x - level.signal * prediction) / level.noise if level.noise else torch.zeros_like(x)
-        for before in following(case):
-            assert case.process is not None
-            after = case.process.level(before, None)
-            if after is None or not level.alphas_cumprod < after.alphas_cumprod:
-                continue
-            means = {
+        for before, after in _levels_after(case, level):
+            of_kinds = {
                 "DDPM": _mean(level, after, x, prediction),
                 "DDIM": after.signal * prediction + after.noise * epsilon,
             }
-            for kind, mean in means.items():
+            for kind, mean in of_kinds.items():
                 words = f"{kind}'s mean at timestep {before:g}"
                 yield from _at(case, "at_mean", words, mean)
                 earlier = case.shifted(lambda t, b=before: torch.full_like(t, b))
                 yield from _at(case, "at_mean", f"{words}, with that timestep", mean, earlier)
+
+
+def means(case: Case) -> Iterator[tuple[str, Tensor, float]]:
+    """Predicted means of a DDPM's steps from here, each with its name and the standard deviation of its noise."""
+    found, x_0 = level_of(case), original(case)
+    if found is None or x_0 is None:
+        return
+    (level, _), bound = found, bound_of(case)
+    for before, after in _levels_after(case, level):
+        share, next_share = level.alphas_cumprod, after.alphas_cumprod
+        sigma = ((1 - share / next_share) * (1 - next_share) / (1 - share)) ** 0.5
+        for prediction in (x_0, x_0.clamp(-bound, bound)):
+            yield f"the mean at timestep {before:g}", _mean(level, after, case.x, prediction), sigma
+
+
+def _levels_after(case: Case, level: Level) -> Iterator[tuple[float, Level]]:
+    """The timesteps that may follow, with their levels, which have less noise."""
+    for before in following(case):
+        assert case.process is not None
+        after = case.process.level(before, None)
+        if after is not None and level.alphas_cumprod < after.alphas_cumprod:
+            yield before, after
 
 
 def stale(case: Case) -> Iterator[Candidate]:

@@ -1,21 +1,25 @@
 """Find the verdict: right, a loss of precision, a factor, or the cause that explains the claim."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from gradscope.checking import scale
 from gradscope.checking.batch import is_random, mixed, permuted
-from gradscope.checking.case import Candidate, Case, Fit
-from gradscope.checking.causes import candidates
+from gradscope.checking.case import Candidate, Case, Fit, Hypothesis
+from gradscope.checking.causes import CAUSES, FURTHER, candidates
 from gradscope.checking.checked import Checked, Confidence
 from gradscope.checking.denoised import detached
 from gradscope.checking.measure import Basis, norm
-from gradscope.checking.precision import lost, on_half_grid, rounding, wide_claim
+from gradscope.checking.precision import lost, on_half_grid, rounding, underflown, wide_claim
+from gradscope.checking.stabilized import orders
 from gradscope.checking.verdicts import VERDICTS
+from gradscope.errors import GradscopeError
 
-_NEEDS = {name: f"{name}=" for name in ("denoiser", "scheduler", "guide", "previous")} | {"loop": "check_loop"}
+_NEEDS = {name: f"{name}=" for name in ("denoiser", "scheduler", "guide", "previous", "stabilizer")} | {
+    "loop": "check_loop"
+}
 
 
 def judge(case: Case) -> Checked:
@@ -27,6 +31,8 @@ def judge(case: Case) -> Checked:
     if (change := is_random(case)) is not None:
         return Checked("random", "", {"change": change, "samples": case.n})
     case.basis, case.truth = case.measure.reference(case.energy, case.x, case.t, case.claim)
+    if case.declared.stabilizer is not None and not case.basis.whole:
+        raise GradscopeError("stabilizer: it acts on elements, so the energy must be differentiable by autograd")
     if case.declared.classifier_input == "x0_detached":
         case.truth = detached(case)
     fit = case.fit(case.truth)
@@ -50,7 +56,9 @@ def _right(case: Case, fit: Fit) -> Checked | None:
 
 
 def _precision(case: Case, fit: Fit) -> Checked | None:
-    """The verdict where the same code is right in float64; None if it is not."""
+    """The verdict where the same code is right in float64, or up to float16's grid; None if it is neither."""
+    if underflown(case):
+        return _checked(case, fit, "float16_underflow")
     case.wide_claim = wide_claim(case)
     fine = lost(case)
     known = fit.informative
@@ -70,6 +78,8 @@ def _fault(case: Case, fit: Fit) -> Checked:
     order = permuted(case)
     if order is None and (mixing := mixed(case)):
         return _checked(case, fit, "batch_mixed", mixing)
+    if (sequence := orders(case)) is not None:
+        return _checked(case, fit, "order", sequence)
     plain = _of_factor(case, case.fits(case.truth))
     if (
         plain is not None
@@ -79,6 +89,8 @@ def _fault(case: Case, fit: Fit) -> Checked:
         return plain
     tested = list(_tested(case))
     exact = [(c, f) for c, f in tested if f.equal]
+    if not exact and plain is None:
+        exact = [(c, f) for c, f in _tested(case, FURTHER) if f.equal]
     if exact:
         best = min(exact, key=lambda one: one[1].worst)[1].worst
         near = [c for c, f in exact if f.worst <= 10 * best + 1e-9] or [exact[0][0]]
@@ -113,8 +125,8 @@ def _fault(case: Case, fit: Fit) -> Checked:
     return _checked(case, fit, "not_the_gradient")
 
 
-def _tested(case: Case) -> Iterator[tuple[Candidate, Fit]]:
-    for candidate in candidates(case):
+def _tested(case: Case, causes: Sequence[Hypothesis] = CAUSES) -> Iterator[tuple[Candidate, Fit]]:
+    for candidate in candidates(case, causes):
         yield candidate, case.fits(candidate.slopes)
 
 
@@ -188,6 +200,7 @@ def _needs(case: Case) -> dict[str, str]:
         "scheduler": case.process is not None,
         "guide": case.guide is not None,
         "previous": case.previous is not None,
+        "stabilizer": case.declared.stabilizer is not None,
         "loop": case.cond_fn is None,
     }
     found = {

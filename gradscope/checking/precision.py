@@ -53,6 +53,16 @@ def on_half_grid(claim: Tensor) -> bool:
     return any(on_grid(claim, dtype) for dtype in _HALF)
 
 
+def underflown(case: Case) -> bool:
+    """Whether every element is the gradient's as a float16 number, and that loses more than the last digits."""
+    if not case.basis.whole or not on_grid(case.claim, torch.float16) or case.declared.normalize == "l2":
+        return False
+    exact = case.truth.value * case.declared.guidance_scale
+    off = (case.claim.flatten(1).double() - exact).abs()
+    grid = torch.maximum(exact.abs() * 2**-11, torch.tensor(2**-25, dtype=exact.dtype, device=exact.device))
+    return bool((off <= 2 * grid + case.truth.error).all()) and bool((off > 2**-10 * exact.abs()).any())
+
+
 def wide_claim(case: Case) -> Tensor | None:
     """What cond_fn gives in float64, ``(n, *sample)``; None if it does not take that."""
     if case.cond_fn is None or not case.measure.fine:

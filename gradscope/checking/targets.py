@@ -62,7 +62,7 @@ def targets(case: Case) -> Iterator[Candidate]:
     label = None if z is None else target(case, z)
     if z is None or label is None:
         return
-    classes = z.shape[1]
+    classes, raw = z.shape[1], _is_raw(case, z, label)
     usual = {
         "labels in reversed order": label.flip(0),
         "label + 1: off by one": (label + 1) % classes,
@@ -74,12 +74,12 @@ def targets(case: Case) -> Iterator[Candidate]:
         "the class that the guide predicts": z.argmax(dim=1),
     }
     for cause, other in usual.items():
-        slopes = None if torch.equal(other, label) else _slopes(case, other)
+        slopes = None if torch.equal(other, label) else _slopes(case, other, raw)
         if slopes is not None:
             yield Candidate("wrong_target", cause, slopes)
     if classes > _MOST:
         return
-    known = [one for k in range(classes) if (one := _slopes(case, torch.full_like(label, k))) is not None]
+    known = [one for k in range(classes) if (one := _slopes(case, torch.full_like(label, k), raw)) is not None]
     if len(known) < classes:
         return
     fits = [case.fit(one) for one in known]
@@ -92,13 +92,21 @@ def targets(case: Case) -> Iterator[Candidate]:
     yield Candidate("wrong_target", "the mean over all classes", mean)
 
 
-def _slopes(case: Case, label: Tensor) -> Slopes | None:
-    """The derivative of the log-probability of other labels."""
+def _slopes(case: Case, label: Tensor, raw: bool) -> Slopes | None:
+    """The derivative of the log-probability of other labels, or of their logits."""
 
     def of(out: Tensor) -> Tensor:
-        return out.log_softmax(dim=1).gather(1, label[:, None])[:, 0]
+        return (out if raw else out.log_softmax(dim=1)).gather(1, label[:, None])[:, 0]
 
     return case.slopes(variations.of_output(case.energy, case.guide, of))
+
+
+def _is_raw(case: Case, z: Tensor, label: Tensor) -> bool:
+    """Whether the energy is the target's logit or value itself, not its log-probability."""
+    value = case.measure.at(case.energy, case.x, case.t).to(z)
+    return bool(
+        torch.isclose(z.gather(1, label[:, None])[:, 0], value, rtol=1e-4, atol=1e-6 * float(z.abs().max())).all()
+    )
 
 
 def inputs(case: Case) -> Iterator[Candidate]:

@@ -149,6 +149,17 @@ def replayed(energy: Energy, module: nn.Module, outputs: Sequence[Tensor]) -> En
     return changed
 
 
+def displaced_input(energy: Energy, module: nn.Module, x: Tensor, fixed: Tensor) -> Energy:
+    """The energy at a fixed x as a function of z: the module gets ``fixed + z - x``."""
+    at = x.detach()
+
+    def changed(z: Tensor, t: Any) -> Any:
+        with input_as(module, lambda given: fixed.to(z) + (z - at)):
+            return energy(at.to(z.dtype), t)
+
+    return changed
+
+
 def displaced(energy: Energy, module: nn.Module, x: Tensor, factor: float) -> Energy:
     """The energy at a fixed x as a function of z: the module's output is displaced by ``factor (z - x)``."""
     at = x.detach()

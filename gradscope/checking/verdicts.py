@@ -163,7 +163,7 @@ _ALL = (
     Verdict(
         "noise_before_gradient", "fault", "c is the gradient at the samples after the step, noise included.",
         "Take the gradient before the step adds its noise, or declare the other order.",
-        ("loop",),
+        ("denoiser", "scheduler"),
     ),
     Verdict(
         "shift_misdirected", "fault", "The gradients are right, but the shift of the samples is not along them.",
@@ -174,7 +174,13 @@ _ALL = (
     Verdict(
         "order", "fault", "The shift follows from the gradients in another order of operations; `cause` says which.",
         "Apply the stabiliser to the raw gradients, keep its state from step to step, then normalise.",
-        ("loop",),
+        ("stabilizer",),
+    ),
+    Verdict(
+        "clamped_twice", "fault", "c is what a clamp of x0-hat after guidance leaves of g.",
+        "Clamp x0-hat before guidance only: where it is at the bound, a second clamp takes the push away, and in an "
+        "epsilon step it can turn it.",
+        ("denoiser", "scheduler"),
     ),
     Verdict(
         "not_the_gradient", "fault", "c is not g, and no tested cause fits.",

@@ -40,7 +40,7 @@ class Chunking(Loop):
         self.scheduler.set_timesteps(self.steps)
         self.timesteps: list[Any] = self.scheduler.timesteps.tolist()
         self.denoiser = Denoiser(self.shape, self.levels, self.prediction, generator)
-        self.guide = Join(self.shape, self.n, 1e-6 if self.faint else 1.0, generator)
+        self.guide = Join(self.shape, self.n, 1e-7 if self.faint else 1.0, generator)
 
     def levels(self, t: Time) -> tuple[float, float]:
         return 1 - float(t) / 1000, float(t) / 1000

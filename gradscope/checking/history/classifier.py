@@ -17,7 +17,7 @@ class Classifier(Ancestral):
 
     def build(self, generator: torch.Generator) -> None:
         super().build(generator)
-        self.guide = Network(32, self.classes, generator, gain=1e-6 if self.faint else 1.0)
+        self.guide = Network(32, self.classes, generator, gain=1e-7 if self.faint else 1.0)
         self.labels = torch.randint(self.classes, (self.n,), generator=generator)
 
     def score(self, seen: Tensor, t: Time, target: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def stale(loop: Loop, x: Tensor, t: Time) -> Tensor:
     return loop.before[0]
 
 
-@planted("where", "at_another_point", "diffuser 30", _ANCESTRAL)
+@planted("where", "noise_before_gradient", "diffuser 30", _ANCESTRAL)
 def noise_first(loop: Loop, x: Tensor, t: Time) -> Tensor:
     """The next sample gets its noise first, and the gradient is taken there."""
     mean, noise = loop.unguided(x, t)
@@ -149,9 +149,7 @@ def unconditional(loop: Any, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
     return conditional, conditional
 
 
-@planted(
-    "objective", "logit", "a habit: the logit is the objective of nrCG, log p that of guided-diffusion", ("classifier",)
-)
+@planted("objective", "logit", "a habit: log p in guided-diffusion, the logit in nrCG", ("classifier",))
 def logit(loop: Loop, logits: Tensor, target: Tensor) -> Tensor:
     """The target's logit, without log_softmax: other classes do not push back."""
     return logits[range(len(target)), target]
@@ -163,7 +161,7 @@ def normalised(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     return normalized(gradient)
 
 
-@planted("direction", "wrong_order", "a habit: a stabiliser is added behind the normalisation", stabilized=True)
+@planted("direction", "order", "a habit: a stabiliser is added behind the normalisation", stabilized=True)
 def order(loop: Loop, gradient: Tensor) -> tuple[Tensor, Any]:
     """Normalised before the stabiliser, though declared after it: memory then ignores how strong a gradient was."""
     return loop.stabilizer.update(normalized(gradient), loop.state)
@@ -194,9 +192,7 @@ def swapped(loop: Any, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
     return unconditional, conditional
 
 
-@planted(
-    "scaled", "scaled", "threestudio 289, labmlai 177, stable-dreamfusion 370, diffusers 5882", ("classifier_free",)
-)
+@planted("scaled", "scaled", "threestudio 289, stable-dreamfusion 370, diffusers 5882", ("classifier_free",))
 def one_more(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     """The scale counts from 0, as in the paper, where the code counts from 1: u + (1 + w) (c - u)."""
     return gradient * (1 + loop.scale) / loop.scale

@@ -18,7 +18,7 @@ class Planner(Ancestral):
 
     def build(self, generator: torch.Generator) -> None:
         super().build(generator)
-        self.guide = Network(18, self.classes, generator, gain=1e-6 if self.faint else 1.0)
+        self.guide = Network(18, self.classes, generator, gain=1e-7 if self.faint else 1.0)
         self.labels = torch.randint(self.classes, (self.n,), generator=generator)
         self.first = torch.randn(self.n, 3, generator=generator).to(self.dtype)
 

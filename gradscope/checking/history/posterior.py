@@ -35,7 +35,7 @@ class Posterior(ThroughEpsilon):
 
     def build(self, generator: torch.Generator) -> None:
         super().build(generator)
-        self.guide = Measurement(32, self.n, 1e3 if self.faint else 1.0, generator)
+        self.guide = Measurement(32, self.n, 3e3 if self.faint else 1.0, generator)
 
     def score(self, seen: Tensor, t: Time, target: object) -> Tensor:
         return self.guide(seen)

@@ -57,6 +57,8 @@ def ask(loop: Loop, place: int) -> Checked:
         labels=loop.labels,
         previous=loop.before,
         normalize="l2" if loop.stabilized else "none",
+        stabilizer=loop.stabilizer if loop.stabilized else None,
+        state=loop.state,
     )
 
 

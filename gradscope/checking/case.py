@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gradscope.checking.calls import Energy
 from gradscope.checking.measure import Basis, Measure, Slopes, norm, unit
+from gradscope.errors import GradscopeError
 from gradscope.watching.process import Process
 
 SURE = 0.3
@@ -76,9 +77,11 @@ class Case:
 
     def slopes(self, energy: Energy, x: Tensor | None = None, t: Any = None) -> Slopes | None:
         """Derivatives of another energy, or at another point; None if they cannot be taken."""
-        return self.measure.slopes(
-            energy, self.x if x is None else self.measure.widened(x), self.t if t is None else t, self.basis
-        )
+        at, time = self.x if x is None else self.measure.widened(x), self.t if t is None else t
+        try:
+            return self.measure.slopes(energy, at, time, self.basis)
+        except GradscopeError:  # for example a timestep beyond the energy's table
+            return None
 
     def fit(self, slopes: Slopes, values: Tensor | None = None) -> "Fit":
         """How well slopes explain the claim."""
@@ -98,12 +101,11 @@ class Case:
         wide = self.fit(slopes, self.basis.project(self.wide_claim) / self.declared.guidance_scale)
         return wide if wide.equal or (wide.parallel and not found.parallel) else found
 
-    def shifted(self, change: Callable[[Tensor], Tensor]) -> Any:
-        """The timesteps after a change, in the form in which the user gave them."""
+    def timed(self, t: float) -> Any:
+        """A timestep in the form in which the user gave it."""
         if isinstance(self.t, Tensor):
-            return change(self.t).to(self.t.dtype)
-        changed = change(torch.as_tensor(self.t))
-        return type(self.t)(changed.item())
+            return torch.full_like(self.t, t)
+        return type(self.t)(t)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from gradscope.checking.measure import Basis, Measure, Slopes, norm, unit
 from gradscope.errors import GradscopeError
 from gradscope.watching.process import Process
 
+_MOST = 0.9
+"""Share of the samples that a candidate must explain, where kinks may spoil finite differences."""
 SURE = 0.3
 """Largest relative error at which a sample says anything."""
 
@@ -75,6 +77,11 @@ class Case:
         """The claim along the basis, ``(n, directions)``, in units of the gradient."""
         return self.basis.project(self.claim) / self.declared.guidance_scale
 
+    @property
+    def least(self) -> float:
+        """Norm below which gradients underflow in the type of x_t."""
+        return torch.finfo(self.x_t.dtype).tiny * self.x_t[0].numel() ** 0.5
+
     def slopes(self, energy: Energy, x: Tensor | None = None, t: Any = None) -> Slopes | None:
         """Derivatives of another energy, or at another point; None if they cannot be taken."""
         at, time = self.x if x is None else self.measure.widened(x), self.t if t is None else t
@@ -85,13 +92,12 @@ class Case:
 
     def fit(self, slopes: Slopes, values: Tensor | None = None) -> "Fit":
         """How well slopes explain the claim."""
-        values = self.values if values is None else values
+        values, least = self.values if values is None else values, torch.full_like(self.tolerance, self.least)
         if self.declared.normalize == "l2":
-            size = slopes.norm.where(slopes.norm > 0, 1)[:, None]
-            slopes = Slopes(slopes.value / size, slopes.error / size)
+            size = slopes.norm.where(slopes.norm > 0, 1)
+            slopes, least = Slopes(slopes.value / size[:, None], slopes.error / size[:, None]), least / size
             values = unit(values)
-        least = torch.finfo(self.x_t.dtype).tiny * self.x_t[0].numel() ** 0.5
-        return Fit.of(values, slopes, self.tolerance, least)
+        return Fit.of(values, slopes, self.tolerance, least, 1.0 if self.measure.by_autograd else _MOST)
 
     def fits(self, slopes: Slopes) -> "Fit":
         """The fit of the claim; that of the claim in float64 if only that one is explained."""
@@ -122,9 +128,11 @@ class Fit:
     """``<c, s> / <s, s>``, NaN where s is zero."""
     spread: Tensor
     """``|c - ratio s| / |c|``: the deviation with a free factor."""
+    share: float = 1.0
+    """Share of the samples that must agree."""
 
     @classmethod
-    def of(cls, claim: Tensor, slopes: Slopes, tolerance: Tensor, least: float) -> "Fit":
+    def of(cls, claim: Tensor, slopes: Slopes, tolerance: Tensor, least: Tensor, share: float) -> "Fit":
         """Compare them, ``(n, directions)``, up to a relative tolerance, and to the least norm of the claim's type."""
         ours, theirs = norm(claim), slopes.norm
         larger = torch.maximum(ours, theirs)
@@ -138,7 +146,7 @@ class Fit:
         length = norm(c)
         cosine = dot / (length * square.sqrt())
         spread = norm(c - torch.nan_to_num(ratio)[:, None] * s) / length.where(length > 0, 1)
-        return cls(deviation, allowed, cosine, ratio, spread)
+        return cls(deviation, allowed, cosine, ratio, spread, share)
 
     @property
     def informative(self) -> Tensor:
@@ -154,13 +162,16 @@ class Fit:
     def equal(self) -> bool:
         """Whether the candidate explains every informative sample, of which there is one."""
         known = self.informative
-        return bool(known.any()) and bool(self.agrees[known].all())
+        return bool(known.any()) and self._most(self.agrees[known])
 
     @property
     def parallel(self) -> bool:
         """Whether a factor a sample makes them equal in every informative sample that is not zero."""
         known = self.informative & self.cosine.isfinite()
-        return bool(known.any()) and bool((self.spread[known] <= 2 * self.allowed[known]).all())
+        return bool(known.any()) and self._most(self.spread[known] <= 2 * self.allowed[known])
+
+    def _most(self, which: Tensor) -> bool:
+        return float(which.double().mean()) >= self.share
 
     @property
     def factor(self) -> float | None:
@@ -171,7 +182,7 @@ class Fit:
         ratios = self.ratio[known]
         middle = float(ratios.median())
         slack = 3 * self.allowed[known] * abs(middle)
-        return middle if bool(((ratios - middle).abs() <= slack).all()) else None
+        return middle if self._most((ratios - middle).abs() <= slack) else None
 
     @property
     def worst(self) -> float:

@@ -15,6 +15,8 @@ from gradscope.checking.measure import Basis, norm
 from gradscope.checking.precision import lost, on_half_grid, rounding, wide_claim
 from gradscope.checking.verdicts import VERDICTS
 
+_LOST = 0.05
+"""Relative change from which on rounding is a loss."""
 _NEEDS = {name: f"{name}=" for name in ("denoiser", "scheduler", "guide", "previous")} | {"loop": "check_loop"}
 
 
@@ -40,7 +42,7 @@ def _right(case: Case, fit: Fit) -> Checked | None:
     """The verdict where nothing contradicts the claim; None if something does."""
     compared = fit.informative & (torch.maximum(norm(case.values), case.truth.norm) > 0)
     if not bool(compared.any()):
-        quiet = torch.maximum(norm(case.values), case.truth.norm) <= 3 * case.truth.noise
+        quiet = torch.maximum(norm(case.values), case.truth.norm) <= 3 * case.truth.noise + case.least
         return _checked(case, fit, "flat" if bool(quiet.all()) else "undecided")
     if not fit.equal:
         return None
@@ -56,10 +58,12 @@ def _precision(case: Case, fit: Fit) -> Checked | None:
     known = fit.informative
     if not bool((fit.agrees | fine)[known].all()):
         return None
-    worse = known & ~fit.agrees
+    worse = known & ~fit.agrees & (fit.deviation > _LOST)
     name = "float16_underflow" if on_half_grid(case.claim) else "saturated"
     if int(worse.sum()) * 2 > int(known.sum()):
         return _checked(case, fit, name)
+    if not bool(worse.any()):
+        return _checked(case, fit, "right", remarks=(f"rounding changes the gradient by up to {fit.worst:.2g}",))
     remark = f"{int(worse.sum())} of {case.n} samples lose their gradient in rounding ({name}); the code is right"
     return _checked(case, fit, "right", remarks=(remark,))
 

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from gradscope.checking.calls import Energy
 from gradscope.checking.measure import Basis, Measure, Slopes, norm, unit
+from gradscope.errors import GradscopeError
 from gradscope.stabilizers import Stabilizer
 from gradscope.watching.process import Process
 
+_MOST = 0.9
+"""Share of the samples that a candidate must explain, where kinks may spoil finite differences."""
 SURE = 0.3
 """Largest relative error at which a sample says anything."""
 
@@ -26,6 +29,13 @@ class Declared:
     stabilizer: Stabilizer | None = None
     state: Any = None
     """What the stabiliser holds before this step; None: what it holds before the first one."""
+
+    def update(self, gradient: Tensor, x: Tensor, state: Any) -> Tensor:
+        """The stabiliser's update for a gradient, ``(n, elements)`` both, float64."""
+        assert self.stabilizer is not None
+        state = self.stabilizer.init(x) if state is None else state
+        update, _ = self.stabilizer.update(gradient.reshape(x.shape).to(x.dtype), state)
+        return update.flatten(1).double()
 
 
 @dataclass
@@ -78,24 +88,36 @@ class Case:
         """The claim along the basis, ``(n, directions)``, in units of the gradient."""
         return self.basis.project(self.claim) / self.declared.guidance_scale
 
+    @property
+    def least(self) -> float:
+        """Norm below which gradients underflow in the type of x_t."""
+        return torch.finfo(self.x_t.dtype).tiny * self.x_t[0].numel() ** 0.5
+
     def slopes(self, energy: Energy, x: Tensor | None = None, t: Any = None) -> Slopes | None:
         """Derivatives of another energy, or at another point; None if they cannot be taken."""
-        return self.measure.slopes(
-            energy, self.x if x is None else self.measure.widened(x), self.t if t is None else t, self.basis
-        )
+        at, time = self.x if x is None else self.measure.widened(x), self.t if t is None else t
+        try:
+            return self.measure.slopes(energy, at, time, self.basis)
+        except GradscopeError:  # for example a timestep beyond the energy's table
+            return None
 
     def fit(self, slopes: Slopes, values: Tensor | None = None) -> "Fit":
         """How well slopes explain the claim."""
-        from gradscope.checking.stabilized import stabilized
-
-        values = self.values if values is None else values
-        slopes = stabilized(self, slopes)
+        values, least = self.values if values is None else values, torch.full_like(self.tolerance, self.least)
+        slopes = self.stabilized(slopes)
         if self.declared.normalize == "l2":
-            size = slopes.norm.where(slopes.norm > 0, 1)[:, None]
-            slopes = Slopes(slopes.value / size, slopes.error / size)
+            size = slopes.norm.where(slopes.norm > 0, 1)
+            slopes, least = Slopes(slopes.value / size[:, None], slopes.error / size[:, None]), least / size
             values = unit(values)
-        least = torch.finfo(self.x_t.dtype).tiny * self.x_t[0].numel() ** 0.5
-        return Fit.of(values, slopes, self.tolerance, least)
+        return Fit.of(values, slopes, self.tolerance, least, 1.0 if self.measure.by_autograd else _MOST)
+
+    def stabilized(self, slopes: Slopes) -> Slopes:
+        """The declared update for a gradient. Its error is relatively that of the gradient's elements."""
+        if self.declared.stabilizer is None:
+            return slopes
+        update = self.declared.update(slopes.value, self.x_t, self.declared.state)
+        relative = slopes.error / slopes.value.abs()
+        return Slopes(update, update.abs() * torch.nan_to_num(relative, nan=0.0, posinf=2.0).clamp(max=2.0))
 
     def fits(self, slopes: Slopes) -> "Fit":
         """The fit of the claim; that of the claim in float64 if only that one is explained."""
@@ -105,12 +127,11 @@ class Case:
         wide = self.fit(slopes, self.basis.project(self.wide_claim) / self.declared.guidance_scale)
         return wide if wide.equal or (wide.parallel and not found.parallel) else found
 
-    def shifted(self, change: Callable[[Tensor], Tensor]) -> Any:
-        """The timesteps after a change, in the form in which the user gave them."""
+    def timed(self, t: float) -> Any:
+        """A timestep in the form in which the user gave it."""
         if isinstance(self.t, Tensor):
-            return change(self.t).to(self.t.dtype)
-        changed = change(torch.as_tensor(self.t))
-        return type(self.t)(changed.item())
+            return torch.full_like(self.t, t)
+        return type(self.t)(t)
 
 
 @dataclass(frozen=True)
@@ -127,9 +148,11 @@ class Fit:
     """``<c, s> / <s, s>``, NaN where s is zero."""
     spread: Tensor
     """``|c - ratio s| / |c|``: the deviation with a free factor."""
+    share: float = 1.0
+    """Share of the samples that must agree."""
 
     @classmethod
-    def of(cls, claim: Tensor, slopes: Slopes, tolerance: Tensor, least: float) -> "Fit":
+    def of(cls, claim: Tensor, slopes: Slopes, tolerance: Tensor, least: Tensor, share: float) -> "Fit":
         """Compare them, ``(n, directions)``, up to a relative tolerance, and to the least norm of the claim's type."""
         ours, theirs = norm(claim), slopes.norm
         larger = torch.maximum(ours, theirs)
@@ -143,7 +166,7 @@ class Fit:
         length = norm(c)
         cosine = dot / (length * square.sqrt())
         spread = norm(c - torch.nan_to_num(ratio)[:, None] * s) / length.where(length > 0, 1)
-        return cls(deviation, allowed, cosine, ratio, spread)
+        return cls(deviation, allowed, cosine, ratio, spread, share)
 
     @property
     def informative(self) -> Tensor:
@@ -159,13 +182,16 @@ class Fit:
     def equal(self) -> bool:
         """Whether the candidate explains every informative sample, of which there is one."""
         known = self.informative
-        return bool(known.any()) and bool(self.agrees[known].all())
+        return bool(known.any()) and self._most(self.agrees[known])
 
     @property
     def parallel(self) -> bool:
         """Whether a factor a sample makes them equal in every informative sample that is not zero."""
         known = self.informative & self.cosine.isfinite()
-        return bool(known.any()) and bool((self.spread[known] <= 2 * self.allowed[known]).all())
+        return bool(known.any()) and self._most(self.spread[known] <= 2 * self.allowed[known])
+
+    def _most(self, which: Tensor) -> bool:
+        return float(which.double().mean()) >= self.share
 
     @property
     def factor(self) -> float | None:
@@ -176,7 +202,7 @@ class Fit:
         ratios = self.ratio[known]
         middle = float(ratios.median())
         slack = 3 * self.allowed[known] * abs(middle)
-        return middle if bool(((ratios - middle).abs() <= slack).all()) else None
+        return middle if self._most((ratios - middle).abs() <= slack) else None
 
     @property
     def worst(self) -> float:

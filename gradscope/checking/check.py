@@ -10,6 +10,7 @@ from gradscope.checking.case import Case, Declared
 from gradscope.checking.checked import Checked
 from gradscope.checking.judge import judge
 from gradscope.checking.measure import Measure
+from gradscope.checking.modules import modules_of
 from gradscope.checking.untouched import Wide, untouched
 from gradscope.errors import GradscopeError, one_of, whole_number
 from gradscope.stabilizers import Stabilizer
@@ -127,7 +128,7 @@ def check(
     whole_number(seed, "seed")
     known = scheduler is not None or alphas_cumprod is not None
     x_t = x_t.detach()
-    modules = [module for module in (denoiser, guide) if module is not None]
+    modules = [*modules_of([cond_fn, energy]), *(module for module in (denoiser, guide) if module is not None)]
     with untouched(modules):
         claim = claimed(cond_fn, x_t, t)
         measure = Measure(energy, x_t, t, Wide(modules), seed)

@@ -100,8 +100,7 @@ def points(case: Case) -> Iterator[Candidate]:
             for kind, mean in of_kinds.items():
                 words = f"{kind}'s mean at timestep {before:g}"
                 yield from _at(case, "at_mean", words, mean)
-                earlier = case.shifted(lambda t, b=before: torch.full_like(t, b))
-                yield from _at(case, "at_mean", f"{words}, with that timestep", mean, earlier)
+                yield from _at(case, "at_mean", f"{words}, with that timestep", mean, case.timed(before))
 
 
 def means(case: Case) -> Iterator[tuple[str, Tensor, float]]:
@@ -160,14 +159,14 @@ def level_of(case: Case) -> tuple[Level, str] | None:
 
 def original(case: Case) -> Tensor | None:
     """x0-hat at x_t, not clamped, from the denoiser."""
-    found = level_of(case)
-    if case.denoiser is None or found is None or found[0].signal == 0:
+    found, denoiser = level_of(case), case.denoiser
+    if denoiser is None or found is None or found[0].signal == 0:
         return None
     (level, kind), x, t = found, case.x, times_of(case)
 
     def call() -> Tensor:
         with torch.no_grad():
-            return output_of(case.denoiser, x, t)
+            return output_of(denoiser, x, t)
 
     try:
         output = widely(case, call)

@@ -1,9 +1,8 @@
 """Directional derivatives of a black box by central differences and Richardson's extrapolation, with error estimates.
 
 With D(h) = (f(x + h u) - f(x - h u)) / 2h and a second step h / r, the value (r^2 D(h / r) - D(h)) / (r^2 - 1) is exact
-to the fourth order. Its error is estimated by the change from one step size to the next and by the rounding of f. For
-each sample the step size with the smallest estimate counts, since kinks (ReLU, clamps) spoil long steps and rounding
-short ones.
+to the fourth order. Its error is estimated by the spread of three successive ones and by the rounding of f. For each
+sample those with the smallest estimate count, since kinks (ReLU, clamps) spoil long steps and rounding short ones.
 """
 
 from collections.abc import Callable
@@ -13,8 +12,10 @@ from torch import Tensor
 
 _FINE = (1e-2, 4.0, 8)
 """Longest step, ratio of two steps, and largest number of steps in float64."""
-_COARSE = (0.3, 2.0, 7)
+_COARSE = (0.2, 2.0, 8)
 """The same in float32 and narrower types."""
+_WINDOW = 3
+"""Number of extrapolated values that must agree."""
 UNKNOWN = 1e100
 """The error of a derivative that could not be taken."""
 _ENOUGH = 1e-6
@@ -54,23 +55,25 @@ def derivative(
     longest, ratio, count = _FINE if fine else _COARSE
     best = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     least = torch.full_like(best, torch.inf)
-    before = last = None
     noise = noise.double()
+    slopes: list[Tensor] = []
+    values: list[Tensor] = []
     for k in range(count):
         h = longest / ratio**k
         difference = f(x + h * direction).detach().double() - f(x - h * direction).detach().double()
-        slope = difference / (2 * h)
-        if before is not None:
-            value = (ratio**2 * slope - before) / (ratio**2 - 1)
-            rounding = noise * (ratio**2 + 1 / ratio) / (ratio**2 - 1) / h
-            change = (value - slope).abs() if last is None else torch.maximum((value - last).abs(), rounding)
-            error = torch.where(value.isfinite(), change + rounding, torch.inf)
-            better = error < least
-            best, least = torch.where(better, value, best), torch.where(better, error, least)
-            last = value
-            if k >= 2 and bool((least <= _ENOUGH * best.abs()).all()):
-                break
-        before = slope
+        slopes.append(difference / (2 * h))
+        if k:
+            values.append((ratio**2 * slopes[-1] - slopes[-2]) / (ratio**2 - 1))
+        if len(values) < _WINDOW:
+            continue
+        window = torch.stack(values[-_WINDOW:])
+        value = window.median(dim=0).values
+        error = window.amax(dim=0) - window.amin(dim=0) + noise / h
+        error = torch.where(value.isfinite(), error, torch.inf)
+        better = error < least
+        best, least = torch.where(better, value, best), torch.where(better, error, least)
+        if bool((least <= _ENOUGH * best.abs()).all()):
+            break
     return best, least.clamp(max=UNKNOWN)
 
 

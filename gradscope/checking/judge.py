@@ -17,6 +17,8 @@ from gradscope.checking.stabilized import orders
 from gradscope.checking.verdicts import VERDICTS
 from gradscope.errors import GradscopeError
 
+_LOST = 0.05
+"""Relative change from which on rounding is a loss."""
 _NEEDS = {name: f"{name}=" for name in ("denoiser", "scheduler", "guide", "previous", "stabilizer")} | {
     "loop": "check_loop"
 }
@@ -46,7 +48,7 @@ def _right(case: Case, fit: Fit) -> Checked | None:
     """The verdict where nothing contradicts the claim; None if something does."""
     compared = fit.informative & (torch.maximum(norm(case.values), case.truth.norm) > 0)
     if not bool(compared.any()):
-        quiet = torch.maximum(norm(case.values), case.truth.norm) <= 3 * case.truth.noise
+        quiet = torch.maximum(norm(case.values), case.truth.norm) <= 3 * case.truth.noise + case.least
         return _checked(case, fit, "flat" if bool(quiet.all()) else "undecided")
     if not fit.equal:
         return None
@@ -64,10 +66,12 @@ def _precision(case: Case, fit: Fit) -> Checked | None:
     known = fit.informative
     if not bool((fit.agrees | fine)[known].all()):
         return None
-    worse = known & ~fit.agrees
+    worse = known & ~fit.agrees & (fit.deviation > _LOST)
     name = "float16_underflow" if on_half_grid(case.claim) else "saturated"
     if int(worse.sum()) * 2 > int(known.sum()):
         return _checked(case, fit, name)
+    if not bool(worse.any()):
+        return _checked(case, fit, "right", remarks=(f"rounding changes the gradient by up to {fit.worst:.2g}",))
     remark = f"{int(worse.sum())} of {case.n} samples lose their gradient in rounding ({name}); the code is right"
     return _checked(case, fit, "right", remarks=(remark,))
 

@@ -18,6 +18,7 @@ from gradscope.checking.check import INPUTS, NORMS
 from gradscope.checking.checked import Checked, shown
 from gradscope.checking.judge import judge
 from gradscope.checking.measure import Measure
+from gradscope.checking.modules import modules_of
 from gradscope.checking.shifts import shift_verdicts, turned
 from gradscope.checking.steps import KeptSteps
 from gradscope.checking.untouched import Wide, untouched
@@ -130,7 +131,7 @@ def check_loop(
         why = "; ".join(watched.problems) or "no gradient was seen"
         raise GradscopeError(f"loop: {why}")
     seen, where = kept.blocks[0].steps, kept.blocks[0].where
-    modules = [module for module in (denoiser, guide) if module is not None]
+    modules = [*modules_of([energy]), *(module for module in (denoiser, guide) if module is not None)]
     chosen = sorted({round(i) for i in np.linspace(0, len(seen) - 1, min(steps, len(seen)))})
     sign = turned(seen)
     found: list[tuple[float, Checked]] = []

@@ -28,8 +28,7 @@ class Slopes:
 
     def times(self, factor: float | Tensor) -> "Slopes":
         """The slopes times one factor, or one a sample, ``(n, 1)``."""
-        size = abs(factor)
-        return Slopes(self.value * factor, self.error * size)
+        return Slopes(self.value * factor, (self.error * factor).abs())
 
     @property
     def norm(self) -> Tensor:

@@ -121,7 +121,8 @@ def of_samples(case: Case, fit: Fit) -> tuple[str, str]:
 def is_unit(case: Case) -> str:
     """Which norm the claim has, if that is 1 or a usual number, and proportional for any energy; else empty."""
     size = norm(case.values)
-    return _which_norm(case, float(size.median())) if _near(size, size.median()) else ""
+    size = size[size > 0]
+    return _which_norm(case, float(size.median())) if len(size) and _near(size, size.median()) else ""
 
 
 def _which_norm(case: Case, size: float) -> str:

@@ -1,6 +1,7 @@
 """Causes around the guide: its target, its objective, and its input."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -38,9 +39,9 @@ def target(case: Case, z: Tensor) -> Tensor | None:
 
 def objectives(case: Case) -> Iterator[Candidate]:
     """Another function of the target's logits."""
-    z = logits(case)
+    guide, z = case.guide, logits(case)
     label = None if z is None else target(case, z)
-    if z is None or label is None:
+    if guide is None or label is None:
         return
 
     def pick(of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -51,7 +52,7 @@ def objectives(case: Case) -> Iterator[Candidate]:
         ("probability", "", lambda out: out.softmax(dim=1)),
         ("logit", "log_softmax is applied twice over the batch", lambda out: out.log_softmax(dim=0)),
     ):
-        slopes = case.slopes(variations.of_output(case.energy, case.guide, pick(of)))
+        slopes = case.slopes(variations.of_output(case.energy, guide, pick(of)))
         if slopes is not None:
             yield Candidate(verdict, cause, slopes)
 
@@ -98,6 +99,7 @@ def _slopes(case: Case, label: Tensor, raw: bool) -> Slopes | None:
     def of(out: Tensor) -> Tensor:
         return (out if raw else out.log_softmax(dim=1)).gather(1, label[:, None])[:, 0]
 
+    assert case.guide is not None
     return case.slopes(variations.of_output(case.energy, case.guide, of))
 
 
@@ -124,7 +126,7 @@ def inputs(case: Case) -> Iterator[Candidate]:
     for cause, change in ranges.items():
         yield from _with_input(case, "wrong_range", cause, _only(change))
     for low, high in ((-1.0, 1.0), (0.0, 1.0)):
-        clamp = _only(lambda x, low=low, high=high: x.clamp(low, high))
+        clamp = _only(partial(torch.clamp, min=low, max=high))
         yield from _with_input(case, "dead_by_clamping", f"the guide's input is clamped to [{low:g}, {high:g}]", clamp)
     yield from _with_input(case, "at_another_point", "the guide gets x_t", lambda given, x: x)
     level = None if case.process is None or case.timestep is None else case.process.level(case.timestep, None)
@@ -176,6 +178,7 @@ def _input(case: Case) -> Tensor:
 def _with_input(
     case: Case, verdict: str, cause: str, change: Callable[[Tensor, Tensor], Tensor]
 ) -> Iterator[Candidate]:
+    assert case.guide is not None
     slopes = case.slopes(variations.with_input(case.energy, case.guide, change))
     if slopes is not None:
         yield Candidate(verdict, cause, slopes)

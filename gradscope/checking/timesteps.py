@@ -57,7 +57,7 @@ def wrong_timestep(case: Case) -> Iterator[Candidate]:
         return
     for words, t in others:
         if _fits(case, t):
-            yield from _at(case, words, t, case.energy, case.shifted(lambda now, t=t: torch.full_like(now, t)))
+            yield from _at(case, words, t, case.energy, case.timed(t))
     for name, module in (("denoiser", case.denoiser), ("guide", case.guide)):
         if module is None or not _takes_time(case, module):
             continue
@@ -67,8 +67,7 @@ def wrong_timestep(case: Case) -> Iterator[Candidate]:
         kept = _with(case, case.denoiser, case.timestep or 0.0)
         for words, t in others:
             if _fits(case, t):
-                changed = case.shifted(lambda now, t=t: torch.full_like(now, t))
-                yield from _at(case, f"of all but the denoiser: {words}", t, kept, changed)
+                yield from _at(case, f"of all but the denoiser: {words}", t, kept, case.timed(t))
 
 
 def _at(case: Case, words: str, t: float, energy: Energy, changed: Any = None) -> Iterator[Candidate]:
@@ -92,7 +91,7 @@ def _reacts(case: Case, others: list[tuple[str, float]]) -> bool:
     here = case.measure.at(case.energy, case.x, case.t)
     fitting = [t for _, t in others if _fits(case, t)]
     for t in fitting[:2] + fitting[-1:]:
-        there = case.measure.at(case.energy, case.x, case.shifted(lambda now, t=t: torch.full_like(now, t)))
+        there = case.measure.at(case.energy, case.x, case.timed(t))
         if not torch.equal(here, there):
             return True
     return False

@@ -49,7 +49,7 @@ class ClassifierFree(ThroughEpsilon):
         super().build(generator)
         common = torch.randn(1, 1, *self.shape, generator=generator, dtype=torch.float64)
         own = torch.randn(self.classes, 2, *self.shape, generator=generator, dtype=torch.float64)
-        self.denoiser = Conditional(common + (1e-7 if self.faint else 0.7) * own, 0.8, self.levels)
+        self.denoiser = Conditional(common + (1e-7 if self.faint else 0.5) * own, 1.0, self.levels)
         self.guide = Implied(self.denoiser.of_all, self.levels)
         self.labels = torch.randint(self.classes, (self.n,), generator=generator)
 

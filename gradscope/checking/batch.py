@@ -67,10 +67,12 @@ def permuted(case: Case) -> str | None:
         distance = torch.cdist(case.values, case.truth.value)
         orders["other rows"] = distance.argmin(dim=0).cpu()
     scale = case.declared.guidance_scale
-    for name, order in orders.items():
-        values = case.basis.project(case.claim[order.to(case.claim.device)]) / scale
-        if case.fit(case.truth, values).equal:
-            return name
+    for claim in (case.claim, case.wide_claim):
+        if claim is None:
+            continue
+        for name, order in orders.items():
+            if case.fit(case.truth, case.basis.project(claim[order.to(claim.device)]) / scale).equal:
+                return name
     return None
 
 

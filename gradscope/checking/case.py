@@ -106,7 +106,8 @@ class Case:
         values, least = self.values if values is None else values, torch.full_like(self.tolerance, self.least)
         slopes = self.stabilized(slopes)
         if self.declared.normalize == "l2":
-            size = slopes.norm.where(slopes.norm > 0, 1)
+            size = torch.maximum(slopes.norm, 3 * slopes.noise)
+            size = size.where(size > 0, 1)
             slopes, least = Slopes(slopes.value / size[:, None], slopes.error / size[:, None]), least / size
             values = unit(values)
         return Fit.of(values, slopes, self.tolerance, least, 1.0 if self.measure.by_autograd else _MOST)

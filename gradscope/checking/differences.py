@@ -16,6 +16,8 @@ _COARSE = (0.2, 2.0, 8)
 """The same in float32 and narrower types."""
 _WINDOW = 3
 """Number of extrapolated values that must agree."""
+_CANCELLED, _TERMS = 1e-3, 32.0
+"""A smaller value may be a difference of terms of this size, and has their rounding: log p near 0 is one of logits."""
 UNKNOWN = 1e100
 """The error of a derivative that could not be taken."""
 _ENOUGH = 1e-6
@@ -82,7 +84,8 @@ def rounding(f: Callable[[Tensor], Tensor], x: Tensor, *, fine: bool, seed: int)
     generator = torch.Generator().manual_seed(seed)
     epsilon = torch.finfo(torch.float64 if fine else x.dtype).eps
     here = f(x).detach().double()
-    found = epsilon * here.abs().where(here != 0, 1)  # a log-probability of 0 is a rounded one
+    terms = here.abs().where(here.abs() > _CANCELLED, _TERMS)
+    found = epsilon * terms
     for _ in range(2):
         signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
         there = f(x + epsilon * x.abs().clamp(min=0.1) * signs).detach().double()

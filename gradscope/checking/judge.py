@@ -11,7 +11,7 @@ from gradscope.checking.case import Candidate, Case, Fit, Hypothesis
 from gradscope.checking.causes import CAUSES, FURTHER, candidates
 from gradscope.checking.checked import Checked, Confidence
 from gradscope.checking.denoised import detached
-from gradscope.checking.measure import Basis, norm
+from gradscope.checking.measure import norm
 from gradscope.checking.precision import lost, on_half_grid, rounding, underflown, wide_claim
 from gradscope.checking.stabilized import orders
 from gradscope.checking.verdicts import VERDICTS
@@ -48,7 +48,8 @@ def _right(case: Case, fit: Fit) -> Checked | None:
     """The verdict where nothing contradicts the claim; None if something does."""
     compared = fit.informative & (torch.maximum(norm(case.values), case.truth.norm) > 0)
     if not bool(compared.any()):
-        quiet = torch.maximum(norm(case.values), case.truth.norm) <= 3 * case.truth.noise + case.least
+        claimed = torch.zeros(1) if case.declared.normalize == "l2" else norm(case.values)
+        quiet = torch.maximum(claimed.to(case.truth.norm), case.truth.norm) <= 3 * case.truth.noise + case.least
         return _checked(case, fit, "flat" if bool(quiet.all()) else "undecided")
     if not fit.equal:
         return None
@@ -79,6 +80,8 @@ def _precision(case: Case, fit: Fit) -> Checked | None:
 def _fault(case: Case, fit: Fit) -> Checked:
     if not bool(case.claim.any()):
         return _zero(case, fit)
+    if scale.only_signs(case):
+        return _checked(case, fit, "sign_only")
     order = permuted(case)
     if order is None and (mixing := mixed(case)):
         return _checked(case, fit, "batch_mixed", mixing)
@@ -186,7 +189,7 @@ def _checked(
         **further,
     }
     kind = VERDICTS[verdict].kind
-    confidence = "none" if verdict in ("flat", "undecided") else _confidence(case.basis, fit)
+    confidence: Confidence = "none" if verdict in ("flat", "undecided") else _confidence(case, fit)
     return Checked(
         verdict,
         cause,
@@ -218,16 +221,17 @@ def _needs(case: Case) -> dict[str, str]:
 def _reference(case: Case) -> str:
     kind = "float64" if case.measure.fine else str(case.x.dtype).removeprefix("torch.")
     if case.measure.by_autograd:
-        return f"autograd in {kind}, confirmed by finite differences"
+        confirmed = "confirmed by finite differences" if case.measure.confirmed else "finite differences are too coarse"
+        return f"autograd in {kind}, {confirmed}"
     along = "every element" if case.basis.whole else f"{case.truth.value.shape[1]} directions"
     return f"finite differences in {kind} along {along}"
 
 
-def _confidence(basis: Basis, fit: Fit) -> Confidence:
+def _confidence(case: Case, fit: Fit) -> Confidence:
     allowed = float(fit.allowed[fit.informative].median())
-    if allowed > 0.1:
+    if allowed > 0.1 or not case.measure.confirmed:
         return "low"
-    return "high" if basis.whole and allowed <= 0.01 else "medium"
+    return "high" if case.basis.whole and allowed <= 0.01 else "medium"
 
 
 def _worst(cosine: torch.Tensor) -> float:

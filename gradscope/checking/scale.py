@@ -86,7 +86,7 @@ def name_factor(case: Case, factor: float) -> tuple[str, str, list[tuple[str, st
              for verdict, cause, v in fitting]  # fmt: skip
     named = list(dict.fromkeys(named))
     if not named:
-        return ("wrong_sign" if factor < 0 else "scaled"), f"factor {factor:.6g}", []
+        return ("wrong_sign" if factor < 0 else "scaled"), f"factor {factor:.4g}", []
     verdict, cause = named[0]
     return verdict, cause, named[1:]
 
@@ -116,6 +116,17 @@ def of_samples(case: Case, fit: Fit) -> tuple[str, str]:
     if _near(ratio, p):
         return "probability", ""
     return "scaled_by_sample", f"from {float(ratio.min()):.4g} to {float(ratio.max()):.4g}"
+
+
+def only_signs(case: Case) -> bool:
+    """Whether the claim holds the signs of the gradient, times one magnitude."""
+    flat, truth = case.claim.flatten(1).double(), case.truth.value
+    largest = flat.abs().amax(dim=1, keepdim=True)
+    if not case.basis.whole or not bool((largest > 0).all()):
+        return False
+    known = truth.abs() > 1e-3 * truth.abs().amax(dim=1, keepdim=True) + 3 * case.truth.error
+    alike = (flat - largest * truth.sign()).abs() <= _NEAR * largest
+    return flat.shape[1] > 1 and bool(alike[known].all()) and float(known.double().mean()) > 0.5
 
 
 def is_unit(case: Case) -> str:

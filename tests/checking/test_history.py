@@ -1,5 +1,8 @@
 """The planted faults are faults, and the correct loops are correct: shown by plain autograd and finite differences."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -252,3 +255,20 @@ def test_a_planted_fault_leaves_the_declared_energy_and_the_models_alone(fault, 
 def test_twelve_faults_and_more_are_planted_in_each_loop():
     for name in LOOPS:
         assert sum(loop == name for _, loop in CELLS) >= 12
+
+
+def story_of(fault):
+    """The section of the page about a fault."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "wrong-gradients.md").read_text(encoding="utf-8")
+    return page.partition(f"{{ #{fault} }}")[2].partition("\n#")[0]
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)
+def test_the_page_tells_the_story_of_each_fault(fault):
+    """Its symptom, the line, the verdict that is expected, and each thread where it was seen."""
+    story = story_of(fault.name)
+    for part in ("*Symptom.*", "```diff", "\n- ", "*Cause.*", f"*Verdict.* `{fault.verdict}`"):
+        assert part in story
+    threads = [] if fault.seen.startswith("a habit") else re.findall(r"([\w-]+) (?:PR )?(\d+)", fault.seen)
+    for repository, number in threads:
+        assert re.search(rf"github\.com/[\w-]+/{repository}[\w-]*/(issues|pull)/{number}\)", story), repository

@@ -73,7 +73,7 @@ def jacobian(loop: Loop, x: Tensor, t: Time) -> Tensor:
     return type(loop).output(loop, x, t).detach()
 
 
-@planted("where", "at_mean", "guided-diffusion 51", _ANCESTRAL)
+@planted("where", "at_mean", "guided-diffusion 51, denoising-diffusion-pytorch 276 and PR 277", _ANCESTRAL)
 def at_mean(loop: Loop, x: Tensor, t: Time) -> Tensor:
     """The gradient is taken at the mean of the next sample and declared at x_t; guided-diffusion has the reverse."""
     return loop.unguided(x, t)[0]
@@ -104,7 +104,7 @@ def doubled(loop: Loop, gradient: Tensor, t: Time) -> Tensor:
     return gradient + gradient
 
 
-@planted("total", "batch_mean", "denoising-diffusion-pytorch 276 and PR 277, guided-diffusion 51", _DIFFERENTIATED)
+@planted("total", "batch_mean", "guided-diffusion 51", _DIFFERENTIATED)
 def batch_mean(loop: Loop, scores: Tensor) -> Tensor:
     """A mean over the batch: every gradient is divided by the number of samples."""
     return scores.mean()

@@ -10,7 +10,7 @@ from gradscope.checking.history import FAULTS, LOOPS, Fault, Loop
 
 PLACES = (5, 3, 7, 9)
 """Steps at which the loops are checked, one after the other over the seeds."""
-_CORRECT: tuple[Mapping[str, Any], ...] = ({}, {"stabilized": True}, {"faint": True})
+CORRECT: tuple[Mapping[str, Any], ...] = ({}, {"stabilized": True}, {"faint": True})
 """Settings in which the correct loops are checked: those in which faults are."""
 
 
@@ -65,7 +65,7 @@ def ask(loop: Loop, place: int) -> Checked:
 def answers(seeds: int) -> Iterator[Answer]:
     """Answers about the correct loops, then about each fault in each of its loops, over seeds 0, 1, ..."""
     asked: list[tuple[str, Fault | None, Mapping[str, Any]]] = [
-        (name, None, settings) for name in LOOPS for settings in _CORRECT
+        (name, None, settings) for name in LOOPS for settings in CORRECT
     ]
     asked += [(name, fault, fault.settings) for fault in FAULTS.values() for name in fault.loops]
     for name, fault, settings in asked:
@@ -76,4 +76,4 @@ def answers(seeds: int) -> Iterator[Answer]:
 
 def count(seeds: int) -> int:
     """How many answers `answers` gives."""
-    return seeds * (len(LOOPS) * len(_CORRECT) + sum(len(fault.loops) for fault in FAULTS.values()))
+    return seeds * (len(LOOPS) * len(CORRECT) + sum(len(fault.loops) for fault in FAULTS.values()))

@@ -73,7 +73,12 @@ def jacobian(loop: Loop, x: Tensor, t: Time) -> Tensor:
     return type(loop).output(loop, x, t).detach()
 
 
-@planted("where", "at_mean", "guided-diffusion 51, denoising-diffusion-pytorch 276 and PR 277", _ANCESTRAL)
+@planted(
+    "where",
+    "at_mean",
+    "guided-diffusion 51, denoising-diffusion-pytorch 276, denoising-diffusion-pytorch PR 277",
+    _ANCESTRAL,
+)
 def at_mean(loop: Loop, x: Tensor, t: Time) -> Tensor:
     """The gradient is taken at the mean of the next sample and declared at x_t; guided-diffusion has the reverse."""
     return loop.unguided(x, t)[0]

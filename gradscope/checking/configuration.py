@@ -41,7 +41,7 @@ class CheckedCell:
 
 
 def check_configuration(
-    config: RunConfig, device: str = "auto", *, timesteps: int = 3, samples: int = 2
+    config: RunConfig, device: str = "auto", *, timesteps: int = 2, samples: int = 2
 ) -> Iterator[CheckedCell]:
     """Check every guide and input of a configuration at a few timesteps, one after the other.
 

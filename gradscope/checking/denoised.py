@@ -63,8 +63,9 @@ def at_x0(case: Case) -> Iterator[Candidate]:
         return
     energy = variations.displaced(case.energy, case.denoiser, case.x, 1 / by_output)
     slopes = case.slopes(energy)
-    if slopes is not None:
-        yield Candidate("at_x0", "", slopes)
+    if slopes is None:  # the energy does not call the denoiser
+        return
+    yield Candidate("at_x0", "", slopes)
     if case.guide is not None and (x_0 := original(case)) is not None:
         bound = bound_of(case)
         slopes = case.slopes(variations.displaced_input(case.energy, case.guide, case.x, x_0.clamp(-bound, bound)))

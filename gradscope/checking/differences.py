@@ -25,7 +25,13 @@ _ENOUGH = 1e-6
 
 
 def derivative(
-    f: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor, noise: Tensor, *, fine: bool
+    f: Callable[[Tensor], Tensor],
+    x: Tensor,
+    direction: Tensor,
+    noise: Tensor,
+    *,
+    fine: bool,
+    enough: Tensor | float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Derivative of f at x along a direction.
 
@@ -39,6 +45,8 @@ def derivative(
         Standard deviation of the rounding of f, ``(n,)``.
     fine
         Whether f computes in float64.
+    enough
+        Error at which no further step sizes are tried, one number or ``(n,)``.
 
     Returns
     -------
@@ -74,7 +82,7 @@ def derivative(
         error = torch.where(value.isfinite(), error, torch.inf)
         better = error < least
         best, least = torch.where(better, value, best), torch.where(better, error, least)
-        if bool((least <= _ENOUGH * best.abs()).all()):
+        if bool((least <= torch.maximum(_ENOUGH * best.abs(), torch.as_tensor(enough))).all()):
             break
     return best, least.clamp(max=UNKNOWN)
 

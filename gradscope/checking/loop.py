@@ -30,6 +30,11 @@ from gradscope.watching.watch import watch
 from gradscope.watching.watched import Watched, checked_labels
 from probes import GuidedStep
 
+_UNSEEN = (
+    "only the gradients were checked, since no scheduler stepped: the sign, size and order of the push are open; "
+    "give gradscope.check what the loop adds"
+)
+
 
 @dataclass(frozen=True)
 class CheckedLoop(Checked):
@@ -164,7 +169,12 @@ def check_loop(
         if shifts is not None:
             name, cause, evidence = shifts
             answer = Checked(name, cause, {**answer.evidence, **evidence}, answer.confidence)
-    remarks = [*answer.remarks, *(problem for problem in watched.problems if "cell" not in problem)]
+    unseen = all(step.shift is None and step.update is None for step in seen)
+    remarks = [
+        *answer.remarks,
+        *([_UNSEEN] if answer.right and unseen else []),
+        *(problem for problem in watched.problems if "cell" not in problem),
+    ]
     if where in ("at_x0", "elsewhere"):
         remarks.append(f"hooks saw the gradient at {'x0-hat' if where == 'at_x0' else 'a tensor other than x_t'}")
     return CheckedLoop(

@@ -95,7 +95,8 @@ class Measure:
         self.fine = self._takes_float64(energy, x, t)
         self.x = self.widened(x)
         self.by_autograd = False
-        self.confirmed = True
+        self.confirmed = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        """Samples in which finite differences could confirm autograd, ``(n,)``."""
 
     def _takes_float64(self, energy: Energy, x: Tensor, t: Any) -> bool:
         """Whether the energy computes in float64, not only returns it."""
@@ -132,7 +133,7 @@ class Measure:
                 return gradient(energy, x, t)
         return gradient(energy, x, t)
 
-    def along(self, energy: Energy, x: Tensor, t: Any, directions: Tensor) -> Slopes:
+    def along(self, energy: Energy, x: Tensor, t: Any, directions: Tensor, enough: Tensor | float = 0.0) -> Slopes:
         """Finite differences along unit directions ``(directions, n, elements)``."""
 
         def f(moved: Tensor) -> Tensor:
@@ -140,7 +141,7 @@ class Measure:
 
         noise = differences.rounding(f, x, fine=self.fine, seed=self.seed)
         found = [
-            differences.derivative(f, x, direction.reshape(x.shape).to(x), noise, fine=self.fine)
+            differences.derivative(f, x, direction.reshape(x.shape).to(x), noise, fine=self.fine, enough=enough)
             for direction in directions
         ]
         return Slopes(torch.stack([v for v, _ in found], dim=1), torch.stack([e for _, e in found], dim=1))
@@ -156,13 +157,13 @@ class Measure:
             ours, theirs = unit(claim.flatten(1)), unit(auto.flatten(1))
             differ = [theirs[None]] if bool(((ours * theirs).sum(dim=1) < 0.99).any()) else []
             tested = torch.cat([ours[None], *differ, self._random(x, 1)])
-            slopes = self.along(energy, x, t, tested)
+            slopes = self.along(energy, x, t, tested, 1e-4 * norm(auto.flatten(1)))
             predicted = torch.einsum("kne,ne->nk", tested, auto.flatten(1))
             size = norm(auto.flatten(1))[:, None]
             seen = 5 * slopes.error < 0.5 * size  # where rounding leaves something to compare
             agrees = (slopes.value - predicted).abs() <= 5 * slopes.error + (1e-4 if self.fine else 1e-2) * size
-            self.confirmed = bool(seen.any())
-            if not self.confirmed or float(agrees[seen].double().mean()) >= _CONFIRMED:
+            self.confirmed = seen.any(dim=1)
+            if not bool(self.confirmed.any()) or float(agrees[seen].double().mean()) >= _CONFIRMED:
                 self.by_autograd = True
                 return Basis(None), self._with_error(energy, x, t, auto)
         basis = self._basis(x, claim)

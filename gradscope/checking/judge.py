@@ -12,7 +12,7 @@ from gradscope.checking.causes import candidates
 from gradscope.checking.checked import Checked, Confidence
 from gradscope.checking.denoised import detached
 from gradscope.checking.measure import norm
-from gradscope.checking.precision import lost, on_half_grid, rounding, wide_claim
+from gradscope.checking.precision import lost, on_half_grid, rounding, underflows, wide_claim
 from gradscope.checking.verdicts import VERDICTS
 
 _LOST = 0.05
@@ -67,6 +67,7 @@ def _precision(case: Case, fit: Fit) -> Checked | None:
         return _checked(case, fit, name)
     if not bool(worse.any()):
         return _checked(case, fit, "right", remarks=(f"rounding changes the gradient by up to {fit.worst:.2g}",))
+    fit = fit.without(worse)
     remark = f"{int(worse.sum())} of {case.n} samples lose their gradient in rounding ({name}); the code is right"
     return _checked(case, fit, "right", remarks=(remark,))
 
@@ -82,7 +83,7 @@ def _below_rounding(case: Case, fit: Fit) -> Checked | None:
         return None
     if bool((known & ~wrong).any()):
         remark = f"{int(wrong.sum())} of {case.n} samples have gradients below the rounding of the energy"
-        return _checked(case, fit, "right", remarks=(remark,))
+        return _checked(case, fit.without(wrong), "right", remarks=(remark,))
     found = _fault(case, fit)
     return _checked(case, fit, "undecided") if found.verdict in _VAGUE else found
 
@@ -90,6 +91,8 @@ def _below_rounding(case: Case, fit: Fit) -> Checked | None:
 def _fault(case: Case, fit: Fit) -> Checked:
     if not bool(case.claim.any()):
         return _zero(case, fit)
+    if underflows(case):
+        return _checked(case, fit, "float16_underflow")
     if scale.only_signs(case):
         return _checked(case, fit, "sign_only")
     order = permuted(case)

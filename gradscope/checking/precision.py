@@ -15,6 +15,8 @@ _SATURATED = 1e-2
 """Relative difference between the energy's gradients in two types from which on it is no usual rounding."""
 _HALF = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Relative rounding of a gradient computed in these types."""
+_SUBNORMAL = 6e-8
+"""Smallest number above 0 in float16."""
 
 
 def rounding(case: Case) -> Tensor:
@@ -51,6 +53,16 @@ def on_grid(claim: Tensor, dtype: torch.dtype) -> bool:
 def on_half_grid(claim: Tensor) -> bool:
     """Whether the claim holds float16 or bfloat16 numbers."""
     return any(on_grid(claim, dtype) for dtype in _HALF)
+
+
+def underflows(case: Case) -> bool:
+    """Whether the claim is the gradient as float16 holds it, with zeros below 6e-8."""
+    if not case.basis.whole or not on_grid(case.claim, torch.float16):
+        return False
+    claim, truth = case.values, case.truth.value
+    step = _SUBNORMAL / abs(case.declared.guidance_scale)
+    alike = (claim - truth).abs() <= _HALF[torch.float16] * truth.abs() + step + 3 * case.truth.error
+    return bool(alike.all()) and bool(((claim == 0) & (truth.abs() > 3 * case.truth.error)).any())
 
 
 def wide_claim(case: Case) -> Tensor | None:

@@ -1,7 +1,7 @@
 """All that the tests of one check share: the claim, the reference, and what the user gave."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -168,6 +168,10 @@ class Fit:
         cosine = dot / (length * square.sqrt())
         spread = norm(c - torch.nan_to_num(ratio)[:, None] * s) / length.where(length > 0, 1)
         return cls(deviation, allowed, cosine, ratio, spread, share)
+
+    def without(self, samples: Tensor) -> "Fit":
+        """The same, where these samples, ``(n,)``, say nothing."""
+        return replace(self, allowed=self.allowed.where(~samples, torch.inf))
 
     @property
     def informative(self) -> Tensor:

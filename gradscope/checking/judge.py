@@ -12,7 +12,7 @@ from gradscope.checking.causes import CAUSES, FURTHER, candidates
 from gradscope.checking.checked import Checked, Confidence
 from gradscope.checking.denoised import detached
 from gradscope.checking.measure import norm
-from gradscope.checking.precision import lost, on_half_grid, rounding, underflown, wide_claim
+from gradscope.checking.precision import lost, on_half_grid, rounding, underflows, wide_claim
 from gradscope.checking.stabilized import orders
 from gradscope.checking.verdicts import VERDICTS
 from gradscope.errors import GradscopeError
@@ -61,9 +61,7 @@ def _right(case: Case, fit: Fit) -> Checked | None:
 
 
 def _precision(case: Case, fit: Fit) -> Checked | None:
-    """The verdict where the same code is right in float64, or up to float16's grid; None if it is neither."""
-    if underflown(case):
-        return _checked(case, fit, "float16_underflow")
+    """The verdict where the same code is right in float64; None if it is not."""
     case.wide_claim = wide_claim(case)
     fine = lost(case)
     known = fit.informative
@@ -75,6 +73,7 @@ def _precision(case: Case, fit: Fit) -> Checked | None:
         return _checked(case, fit, name)
     if not bool(worse.any()):
         return _checked(case, fit, "right", remarks=(f"rounding changes the gradient by up to {fit.worst:.2g}",))
+    fit = fit.without(worse)
     remark = f"{int(worse.sum())} of {case.n} samples lose their gradient in rounding ({name}); the code is right"
     return _checked(case, fit, "right", remarks=(remark,))
 
@@ -90,7 +89,7 @@ def _below_rounding(case: Case, fit: Fit) -> Checked | None:
         return None
     if bool((known & ~wrong).any()):
         remark = f"{int(wrong.sum())} of {case.n} samples have gradients below the rounding of the energy"
-        return _checked(case, fit, "right", remarks=(remark,))
+        return _checked(case, fit.without(wrong), "right", remarks=(remark,))
     found = _fault(case, fit)
     return _checked(case, fit, "undecided") if found.verdict in _VAGUE else found
 
@@ -98,13 +97,15 @@ def _below_rounding(case: Case, fit: Fit) -> Checked | None:
 def _fault(case: Case, fit: Fit) -> Checked:
     if not bool(case.claim.any()):
         return _zero(case, fit)
+    if underflows(case):
+        return _checked(case, fit, "float16_underflow")
+    if (sequence := orders(case)) is not None:
+        return _checked(case, fit, "order", sequence)
     if scale.only_signs(case):
         return _checked(case, fit, "sign_only")
     order = permuted(case)
     if order is None and (mixing := mixed(case)):
         return _checked(case, fit, "batch_mixed", mixing)
-    if (sequence := orders(case)) is not None:
-        return _checked(case, fit, "order", sequence)
     plain = _of_factor(case, case.fits(case.truth))
     if (
         plain is not None

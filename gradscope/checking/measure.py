@@ -149,14 +149,14 @@ class Measure:
     def reference(self, energy: Energy, x: Tensor, t: Any, claim: Tensor) -> tuple[Basis, Slopes]:
         """The gradient of the declared energy, and the directions in which it is known.
 
-        Autograd's gradient is taken if finite differences along the claimed gradient, along a random direction, and
-        along autograd's own where it differs, confirm it.
+        Autograd's gradient is taken if finite differences confirm it, along a direction between the claimed gradient
+        and a random one, and along autograd's own where it differs from the claim.
         """
         auto = self.autograd(energy, x, t)
         if auto is not None and bool(auto.isfinite().all()):
             ours, theirs = unit(claim.flatten(1)), unit(auto.flatten(1))
             differ = [theirs[None]] if bool(((ours * theirs).sum(dim=1) < 0.99).any()) else []
-            tested = torch.cat([ours[None], *differ, self._random(x, 1)])
+            tested = torch.cat([unit(ours + self._random(x, 1)), *differ])
             slopes = self.along(energy, x, t, tested, 1e-4 * norm(auto.flatten(1)))
             predicted = torch.einsum("kne,ne->nk", tested, auto.flatten(1))
             size = norm(auto.flatten(1))[:, None]

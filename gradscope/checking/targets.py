@@ -145,9 +145,9 @@ def _of_x_0(case: Case) -> Iterator[Candidate]:
         return
     (level, kind), denoiser, t, bound = found, case.denoiser, times_of(case), bound_of(case)
     assert denoiser is not None
-    clamped = not torch.equal(x_0, x_0.clamp(-bound, bound))
     seen = _input(case)
-    is_clamped = clamped and seen.shape == x_0.shape and torch.allclose(seen, x_0.clamp(-bound, bound), atol=1e-4)
+    is_clamped = seen.shape == x_0.shape and not torch.allclose(seen, x_0, atol=1e-4)
+    is_clamped = is_clamped and torch.allclose(seen, x_0.clamp(seen.min(), seen.max()), atol=1e-4)
 
     def predicted(given: Tensor, x: Tensor) -> Tensor:
         return level.original(output_of(denoiser, x, t)[:, : x.shape[1]], x, kind)

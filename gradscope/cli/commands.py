@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from gradscope.cli.audit import audit
-from gradscope.cli.check_history import history
+from gradscope.cli.check import check
 from gradscope.cli.dashboard import dashboard
 from gradscope.cli.evaluate import evaluate
 from gradscope.cli.info import info
@@ -65,6 +65,16 @@ Examples:
 """
 
 
+_CHECK_EXAMPLES = """
+\b
+Examples:
+  gradscope check mine:guidance
+  gradscope check history
+  gradscope check --config both.yaml
+  gradscope check --config both.yaml --set guidance.classifier_input=[x0_detached]
+"""
+
+
 class _Commands(TyperGroup):
     """Lists commands with the whole first sentence of their help, not only what fits on one line."""
 
@@ -96,6 +106,7 @@ app.command(epilog=_DASHBOARD_EXAMPLES)(dashboard)
 app.command()(info)
 app.command(epilog=_EXAMPLES)(verify)
 app.command(epilog=_AUDIT_EXAMPLES)(audit)
+app.command(epilog=_CHECK_EXAMPLES)(check)
 app.command("probe-classifier", hidden=True, epilog=_AUDIT_EXAMPLES, help=f"Alias of audit. {audit.__doc__}")(audit)
 
 train = typer.Typer(
@@ -104,9 +115,6 @@ train = typer.Typer(
 train.command("ddpm")(train_ddpm)
 train.command("classifier")(train_classifier)
 app.add_typer(train, name="train")
-checks = typer.Typer(help="Is a gradient of guidance right?", no_args_is_help=True, cls=_Commands)
-checks.command("history")(history)
-app.add_typer(checks, name="check")
 
 
 @app.callback(invoke_without_command=True)

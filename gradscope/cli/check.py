@@ -11,7 +11,7 @@ def check(
     code: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODULE:FUNCTION|history]",
+            metavar="MODULE:FUNCTION|history",
             help="A function without arguments that returns the arguments of gradscope.check or check_loop, by name; "
             "history: small loops in which the faults of public code are planted.",
         ),

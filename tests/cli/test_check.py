@@ -78,7 +78,7 @@ def test_status_of_code(name, status, text):
         (
             [
                 "--config",
-                "points.yaml",
+                "mixture.yaml",
                 "--set",
                 "guidance.method=mpgd",
                 "--set",

@@ -30,6 +30,9 @@ from gradscope.watching.watch import watch
 from gradscope.watching.watched import Watched, checked_labels
 from probes import GuidedStep
 
+_OF_NUMBERS = ("saturated", "float16_underflow")
+"""Verdicts on the type of numbers, not on formulas."""
+
 
 @dataclass(frozen=True)
 class CheckedLoop(Checked):
@@ -188,7 +191,9 @@ def _of_most(found: Sequence[tuple[float, Checked]]) -> Checked:
     if not decided:
         return next((one for _, one in found if one.verdict == "undecided"), found[0][1])
     right = [one for _, one in decided if one.right]
-    if not faulty or (len(faulty) == 1 and len(right) > 2):
+    # Certain guides lose their numbers at some steps of any loop.
+    lost = all(one.verdict in _OF_NUMBERS for _, one in faulty) and len(faulty) <= len(right)
+    if not faulty or lost or (len(faulty) == 1 and len(right) > 2):
         notes = tuple(f"at timestep {t:g}: {one.title}" for t, one in faulty)
         return replace(right[0], remarks=right[0].remarks + notes)
     counts: Counter[tuple[str, str]] = Counter()

@@ -75,7 +75,17 @@ def test_status_of_code(name, status, text):
         (["checked_code"], "takes package.module:function, got 'checked_code'"),
         ([], "takes your code, as package.module:function, or --config"),
         (["checked_code:right", "--set", "a=1"], "it goes with --config"),
-        (["--config", "mixture.yaml", "--set", "guidance.method=mpgd"], "only the method classifier"),
+        (
+            [
+                "--config",
+                "mixture.yaml",
+                "--set",
+                "guidance.method=mpgd",
+                "--set",
+                "guidance.classifier_input=[x0_detached]",
+            ],
+            "only the method classifier",
+        ),
     ],
 )
 def test_bad_input(arguments, text):
@@ -92,11 +102,11 @@ def test_bad_input(arguments, text):
         "guidance.objective=logit",
         "sampling.scheduler=ddim",
         "sampling.scheduler=euler",
-        "sampling.scheduler=dpmsolver++",
+        "sampling.scheduler=dpm_solver_multistep",
     ],
 )
 def test_a_configuration_is_checked_cell_by_cell(changes):
-    found = run("--config", "mixture.yaml", "--timesteps", "2", "--set", changes)
+    found = run("--config", "points.yaml", "--timesteps", "2", "--set", changes)
     assert found.exit_code == 0, found.output
     assert "all are right" in found.output
 
@@ -113,6 +123,6 @@ def test_a_sampler_with_a_fault_is_found(monkeypatch):
         return replace(found, gradient=2 * found.gradient)
 
     monkeypatch.setattr(ClassifierGuidance, "evaluate", doubled)
-    found = run("--config", "mixture.yaml", "--timesteps", "1")
+    found = run("--config", "points.yaml", "--timesteps", "1")
     assert found.exit_code == 1
     assert "doubled" in found.output

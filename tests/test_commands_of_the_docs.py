@@ -55,6 +55,10 @@ HOW = {
     r"gradscope init .*": How(),
     r"gradscope check history": How(),
     r"gradscope check history --seeds 50": How(elsewhere="test_named.py checks the same, in parts"),
+    r"gradscope check mine:guidance": How(
+        elsewhere="it checks the reader's own code; tests/cli checks such a function"
+    ),
+    r"gradscope check --config both.yaml": How("--timesteps 1 --set guidance.classifier_input=[x_t]"),
     r"gradscope audit --config audit.yaml": How("--set samples=8 --set timesteps=2"),
     r"gradscope train ddpm --config train/ddpm32.yaml": How(
         f"{TRAINING} --set evaluation.samples=4 --set evaluation.num_inference_steps=2"

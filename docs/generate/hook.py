@@ -20,6 +20,7 @@ import needs
 import presets
 import signatures
 import stabilizers
+import verdicts
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -47,6 +48,7 @@ GENERATED = {
     "presets": presets.text,
     "signatures": signatures.text,
     "stabilizers": stabilizers.text,
+    "verdicts": verdicts.text,
 }
 _MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.M)
 _LINK = re.compile(r"(\]\()((?:\.\./)+|docs/)(?=[\w.-])")

@@ -149,8 +149,10 @@ def plain_energy(
             return torch.stack([w * value(part, x, x_0) for w, part in zip(weights, guide, strict=True)]).sum(dim=0)
         if isinstance(guide, Energy):
             return guide(x, times.timestep, x_0_hat(x) if x_0 is None else x_0, range(len(x)))
-        seen, t = (x, times.timestep) if form == "x_t" or x_0 is None else (x_0, guidance.timestep_at_x0)
-        logits = ask(guide, seen, t)
+        seen: tuple[Tensor, float] = schedule.model_input(x, times), times.timestep
+        if form != "x_t" and x_0 is not None:
+            seen = x_0, guidance.timestep_at_x0
+        logits = ask(guide, *seen)
         logits = logits if logits.ndim == 2 and logits.shape[1] > 1 else _two(logits)
         rows = torch.arange(len(logits))
         return (logits if guidance.objective == "logit" else logits.log_softmax(dim=1))[rows, label]

@@ -97,6 +97,8 @@ def check_loop(
 
     Examples
     --------
+    >>> def energy(x, t):
+    ...     return classifier(x).log_softmax(dim=1)[range(4), range(4)]
     >>> found = gradscope.check_loop(my_loop, energy, denoiser=unet, guide=classifier, scheduler=scheduler)
     >>> found.verdict
     'right'
@@ -240,6 +242,3 @@ def _following(step: GuidedStep, after: GuidedStep | None, t: Any) -> list[tuple
         points = {"x after the noise, before the shift": step.prev_sample - step.shift} | points
     return [(f"{name}, at timestep {shown(time)}" if i else name, x, time)
             for name, x in points.items() for i, time in enumerate(times)]  # fmt: skip
-
-
-__all__ = ["CheckedLoop", "check_loop"]

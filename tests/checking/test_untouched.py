@@ -76,7 +76,7 @@ def test_modules_are_unchanged_also_after_exceptions(fails):
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(1))
     with suppress(gradscope.GradscopeError):
         gradscope.check(cond_fn, energy, x, 3, guide=net, labels=[1, 1, 1, 1])
-    assert net.calls >= fails
+    assert net.calls >= min(fails, 20)
     same(before, state(net))
     assert torch.equal(shadow, torch.random.get_rng_state())
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gradscope.analysis.signatures import signatures
     from gradscope.auditing.audit import audit
     from gradscope.auditing.prediction import predict_failures
+    from gradscope.checking.check import check
+    from gradscope.checking.loop import check_loop
     from gradscope.errors import GradscopeError
     from gradscope.evaluation.from_python import evaluate
     from gradscope.models.diffusion import load_denoiser
@@ -45,6 +47,8 @@ _NAMES = {
     "SmoothGrad": "gradscope.sampling.guidance.smoothgrad:SmoothGrad",
     "WeightedSum": "gradscope.sampling.guidance.weighted_sum:WeightedSum",
     "audit": "gradscope.auditing.audit:audit",
+    "check": "gradscope.checking.check:check",
+    "check_loop": "gradscope.checking.loop:check_loop",
     "compare": "gradscope.analysis:compare",
     "evaluate": "gradscope.evaluation.from_python:evaluate",
     "load_classifier": "gradscope.models.from_python:load_classifier",
@@ -75,6 +79,8 @@ __all__ = [
     "SmoothGrad",
     "WeightedSum",
     "audit",
+    "check",
+    "check_loop",
     "compare",
     "evaluate",
     "load_classifier",

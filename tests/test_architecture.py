@@ -65,6 +65,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("dashboards", "gradscope.accessor", "gradscope.evaluation", "gradscope.methods"),
     ("gradscope.recording",),
     ("gradscope.auditing", "gradscope.oracle", "gradscope.watching"),
+    ("gradscope.checking",),
     ("gradscope.cli",),
     ("gradscope.__main__",),
 )

@@ -53,6 +53,12 @@ HOW = {
     r"gradscope (record )?--help|gradscope --version": How(),
     r"gradscope --install-completion": How(elsewhere="it changes the files of the user's shell"),
     r"gradscope init .*": How(),
+    r"gradscope check history": How(),
+    r"gradscope check history --seeds 50": How(elsewhere="test_named.py checks the same, in parts"),
+    r"gradscope check mine:guidance": How(
+        elsewhere="it checks the reader's own code; tests/cli checks such a function"
+    ),
+    r"gradscope check --config both.yaml": How("--timesteps 1 --set guidance.classifier_input=[x_t]"),
     r"gradscope audit --config audit.yaml": How("--set samples=8 --set timesteps=2"),
     r"gradscope oracle --methods .*my_file.*": How(elsewhere="a class of the reader's own; tests/oracle runs one"),
     r"gradscope oracle \S+.zarr": How(),

@@ -23,6 +23,7 @@ import presets
 import results
 import signatures
 import stabilizers
+import verdicts
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -52,6 +53,7 @@ GENERATED = {
     "results": results.text,
     "signatures": signatures.text,
     "stabilizers": stabilizers.text,
+    "verdicts": verdicts.text,
 }
 _MARKER = re.compile(r"^<!-- generated: (\w+)((?: \w+)*) -->$", re.M)
 _LINK = re.compile(r"(\]\()((?:\.\./)+|docs/)(?=[\w.-])")

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from gradscope.cli.audit import audit
+from gradscope.cli.check import check
 from gradscope.cli.dashboard import dashboard
 from gradscope.cli.evaluate import evaluate
 from gradscope.cli.info import info
@@ -75,6 +76,16 @@ Examples:
 """
 
 
+_CHECK_EXAMPLES = """
+\b
+Examples:
+  gradscope check mine:guidance
+  gradscope check history
+  gradscope check --config both.yaml
+  gradscope check --config both.yaml --set guidance.classifier_input=[x0_detached]
+"""
+
+
 class _Commands(TyperGroup):
     """Lists commands with the whole first sentence of their help, not only what fits on one line."""
 
@@ -106,6 +117,7 @@ app.command(epilog=_DASHBOARD_EXAMPLES)(dashboard)
 app.command()(info)
 app.command(epilog=_EXAMPLES)(verify)
 app.command(epilog=_AUDIT_EXAMPLES)(audit)
+app.command(epilog=_CHECK_EXAMPLES)(check)
 app.command("probe-classifier", hidden=True, epilog=_AUDIT_EXAMPLES, help=f"Alias of audit. {audit.__doc__}")(audit)
 
 app.command(epilog=_ORACLE_EXAMPLES)(oracle)

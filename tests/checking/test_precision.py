@@ -1,0 +1,156 @@
+"""What is told apart from a wrong formula: rounding, float16, saturation, flat energies, and black boxes."""
+
+import numpy as np
+import pytest
+import torch
+from planted import SHAPES, Problem, derivative
+from torch import nn
+
+import gradscope
+
+BLACK_BOX = {
+    "sign": "wrong_sign",
+    "doubled": "doubled",
+    "batch mean": "batch_mean",
+    "probability": "probability",
+    "normalised": "normalized",
+    "off by one": "wrong_timestep",
+    "reversed rows": "rows_permuted",
+    "detached": "not_the_gradient",
+}
+"""Faults that show without models, and one that does not."""
+
+
+def without_graph(energy, as_array):
+    """The energy as a black box."""
+
+    def values(x, t):
+        with torch.no_grad():
+            found = energy(x, t)
+        return found.numpy() if as_array else found
+
+    return values
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("as_array", [False, True])
+def test_a_black_box_is_enough(kind, as_array):
+    problem = Problem(seed=3, kind=kind, t=400)
+    energy = without_graph(problem.energy, as_array)
+    faults = problem.faults()
+    for name, verdict in BLACK_BOX.items():
+        found = gradscope.check(faults[name][0], energy, problem.x, problem.t)
+        assert found.verdict == verdict, f"{name}: {found}"
+        assert "finite differences in float64" in found.evidence["reference"]
+    found = gradscope.check(problem.right, energy, problem.x, problem.t)
+    assert found.right
+    assert found.confidence == ("medium" if kind == "image" else "high")
+
+
+def test_a_black_box_in_float32_says_how_sure_it_is():
+    problem = Problem(kind="points", t=400)
+
+    def energy(x, t):
+        return problem.energy(x.float(), t).detach().numpy().astype(np.float32)
+
+    found = gradscope.check(problem.right, energy, problem.x, problem.t)
+    assert found.right
+    assert 1e-4 < found.evidence["allowed"] < 0.3
+    assert gradscope.check(lambda x, t: 2 * problem.right(x, t), energy, problem.x, problem.t).verdict == "doubled"
+
+
+def test_an_energy_that_detaches_is_differentiated_by_differences():
+    problem = Problem(kind="points")
+
+    def energy(x, t):
+        return problem.log_prob(problem.guide(problem.x_0(x, t, problem.denoiser(x, t).detach())))
+
+    found = gradscope.check(problem.right, energy, problem.x, problem.t)
+    assert found.right
+    assert found.evidence["reference"].startswith("finite differences")
+    assert gradscope.check(derivative(energy), energy, problem.x, problem.t, denoiser=problem.denoiser).verdict in (
+        "jacobian_missing",
+        "not_the_gradient",
+    )
+
+
+def test_float16_underflow():
+    problem = Problem(seed=2)
+    scale = 1e-7
+
+    def energy(x, t):
+        return scale * problem.energy(x, t)
+
+    found = gradscope.check(lambda x, t: derivative(energy)(x, t).half().float(), energy, problem.x, problem.t)
+    assert found.verdict == "float16_underflow", str(found)
+
+
+def test_float16_without_underflow_is_right():
+    problem = Problem(seed=2)
+    found = gradscope.check(lambda x, t: problem.right(x, t).half(), problem.energy, problem.x, problem.t)
+    assert found.right, str(found)
+
+
+def certain(gap):
+    """A linear classifier of points that is certain by exp(-gap)."""
+    guide = nn.Linear(2, 3)
+    with torch.no_grad():
+        guide.weight.copy_(torch.tensor([[1.0, 0.5], [-0.3, 0.2], [0.1, -1.0]]))
+        guide.bias.copy_(torch.tensor([gap, 0.0, 0.0]))
+    return guide
+
+
+def test_saturation_is_not_a_wrong_formula():
+    guide = certain(19.0)
+
+    def energy(x, t):
+        return guide(x).log_softmax(dim=1)[:, 0]
+
+    x = 0.1 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    found = gradscope.check(derivative(energy), energy, x, 10)
+    assert found.verdict == "saturated", str(found)
+    assert not found.right
+    guide = certain(3.0)
+    assert gradscope.check(derivative(energy), energy, x, 10).right
+
+
+def test_a_zero_gradient_of_a_flat_energy_is_flat():
+    found = gradscope.check(lambda x, t: torch.zeros_like(x), lambda x, t: (0 * x).sum(dim=1) - 1, torch.ones(3, 2), 10)
+    assert (found.verdict, found.right, found.confidence) == ("flat", True, "none")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("n", [1, 3, 200])
+def test_types_and_batches(dtype, n):
+    problem = Problem(kind="trajectory", n=n, seed=n)
+    problem.denoiser.to(dtype)
+    problem.guide.to(dtype)
+    x = problem.x.to(dtype)
+    assert gradscope.check(problem.right, problem.energy, x, problem.t).right
+    assert gradscope.check(lambda x, t: -problem.right(x, t), problem.energy, x, problem.t).verdict == "wrong_sign"
+
+
+def test_timesteps_of_each_sample():
+    problem = Problem(kind="points", n=5)
+    alphas = problem.alphas
+
+    def energy(x, t):
+        return -(x / alphas[t].sqrt()[:, None]).square().sum(dim=1)
+
+    t = torch.tensor([10, 200, 300, 40, 900])
+    assert gradscope.check(derivative(energy), energy, problem.x, t, scheduler=problem.scheduler).right
+    found = gradscope.check(lambda x, t: 2 * derivative(energy)(x, t), energy, problem.x, t)
+    assert found.verdict == "doubled"
+
+
+def test_kinks_are_no_fault():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+
+    def energy(x, t):
+        return net(x.clamp(-1, 1)).log_softmax(dim=1)[:, 0]
+
+    for seed in range(30):
+        x = torch.randn(16, 2, generator=torch.Generator().manual_seed(seed))
+        found = gradscope.check(derivative(energy), without_graph(energy, seed % 2 == 0), x, 10, seed=seed)
+        assert found.right, str(found)

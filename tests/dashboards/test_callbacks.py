@@ -33,6 +33,10 @@ GOOD = {
     '{"key":"cells","type":"control"}.value': ["1", "3"],
     '{"key":"variables","type":"control"}.value': "gradient_cosine",
     '{"key":"only","type":"control"}.value': "all",
+    '{"key":"mixture","type":"control"}.value': "all mixtures",
+    '{"key":"rows","type":"control"}.value': ["0", "1"],
+    '{"key":"score","type":"control"}.value': "update_cosine",
+    '{"key":"xt","type":"control"}.value': "control",
 }
 WRONG = (
     None, True, -1, 3, 1.5, 10**30, "", "x", "-1", "999999999", "1" * 5000, "../../etc/passwd", "<b>", "\x00", "é",

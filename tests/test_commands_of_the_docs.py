@@ -44,7 +44,11 @@ HOW = {
     r"gradscope record --config both.yaml": How(f"{SMALL} --overwrite"),
     r"gradscope record --config (control|mixture|quickstart).yaml": How(f"{SMALL} --overwrite"),
     r"gradscope record --config (points|trajectories|signals).yaml.*": How(f"{SMALL} --overwrite"),
-    r"gradscope record --config stabilizers.yaml": How(f"{FEWER} --overwrite"),
+    r"gradscope record --config (table|steps|frontier|stabilizers|scales|interval).yaml( .*)?": How(
+        f"{SMALL} --overwrite"
+    ),
+    r"python runs/(collect|results).py .*": How(),
+    r"python runs/matched_strength.py .*": How(elsewhere="it searches for an hour"),
     r"gradscope record --config (mine|run).yaml": How(elsewhere="a configuration of the reader's own"),
     r"gradscope record --resume .*": How(),
     r"gradscope (report|verify|info) .*": How(),
@@ -72,7 +76,7 @@ HOW = {
     r"gradscope train temperature --card zoo:sportballs32/non_robust .*": How(),
     r"python runs/pictures.py .*": How(),
     r"python runs/population.py (table|predict)": How(),
-    r"python runs/population.py (train|record|collect)": How(
+    r"python runs/population.py (train|record|collect|predict --rule .*)": How(
         elsewhere="it takes hours; test_population.py runs its parts"
     ),
     r"sh runs/paper64.sh": How(elsewhere="it needs a GPU; test_paper64.py rehearses its parts"),
@@ -93,7 +97,7 @@ def commands() -> list[str]:
         line[2:]
         for page in PAGES
         for block in blocks(page, "console")
-        for line in block.splitlines()
+        for line in re.sub(r"\\\n *", "", block).splitlines()
         if line.startswith("$ ")
     ]
     inline = [

@@ -30,9 +30,6 @@ from gradscope.watching.watch import watch
 from gradscope.watching.watched import Watched, checked_labels
 from probes import GuidedStep
 
-_OF_NUMBERS = ("saturated", "float16_underflow")
-"""Verdicts on the type of numbers, not on formulas."""
-
 
 @dataclass(frozen=True)
 class CheckedLoop(Checked):
@@ -182,6 +179,10 @@ def check_loop(
         answer.needs,
         tuple(found),
     )
+
+
+_OF_NUMBERS = ("saturated", "float16_underflow")
+"""Verdicts on the type of numbers, not on formulas."""
 
 
 def _of_most(found: Sequence[tuple[float, Checked]]) -> Checked:

@@ -156,7 +156,7 @@ def test_every_command_and_option_is_listed():
     options = set(re.findall(r"--[\w-]+", done.stdout.split("Examples:")[0])) - {"--help"}
     section = text.split("record</code>")[1].split("## ")[0]
     assert options == {row[0].split()[0] for row in rows(section)[2:]}
-    assert len(re.findall(r"^## ", text, re.M)) == 10
+    assert len(re.findall(r"^## ", text, re.M)) == 11
 
 
 def test_every_method_and_setting_is_described():

@@ -191,6 +191,10 @@ def check_loop(
     )
 
 
+_OF_NUMBERS = ("saturated", "float16_underflow")
+"""Verdicts on the type of numbers, not on formulas."""
+
+
 def _of_most(found: Sequence[tuple[float, Checked]]) -> Checked:
     """The answer of a loop: the fault and cause that explain most steps, if a fault shows in more than a stray step."""
     decided = [(t, one) for t, one in found if one.verdict not in ("flat", "undecided")]
@@ -198,7 +202,9 @@ def _of_most(found: Sequence[tuple[float, Checked]]) -> Checked:
     if not decided:
         return next((one for _, one in found if one.verdict == "undecided"), found[0][1])
     right = [one for _, one in decided if one.right]
-    if not faulty or (len(faulty) == 1 and len(right) > 2):
+    # Certain guides lose their numbers at some steps of any loop.
+    lost = all(one.verdict in _OF_NUMBERS for _, one in faulty) and len(faulty) <= len(right)
+    if not faulty or lost or (len(faulty) == 1 and len(right) > 2):
         notes = tuple(f"at timestep {t:g}: {one.title}" for t, one in faulty)
         return replace(right[0], remarks=right[0].remarks + notes)
     counts: Counter[tuple[str, str]] = Counter()

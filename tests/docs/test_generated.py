@@ -52,6 +52,17 @@ def test_every_diagnostic_is_in_the_table_with_the_probe_that_records_it():
     assert "unstable" in shown["gradient_lag_cosine"][6]
 
 
+def test_every_verdict_is_in_the_table():
+    import verdicts
+
+    from gradscope.checking.verdicts import VERDICTS
+
+    found = rows(verdicts.text())[2:]
+    assert [row[0] for row in found] == list(VERDICTS)
+    assert all(row[1] and row[2] for row in found)
+    assert next(row for row in found if row[0] == "at_x0")[3] == "denoiser=, scheduler="
+
+
 def test_every_signature_has_its_threshold_advice_and_an_example():
     import signatures
 
@@ -145,7 +156,7 @@ def test_every_command_and_option_is_listed():
     options = set(re.findall(r"--[\w-]+", done.stdout.split("Examples:")[0])) - {"--help"}
     section = text.split("record</code>")[1].split("## ")[0]
     assert options == {row[0].split()[0] for row in rows(section)[2:]}
-    assert len(re.findall(r"^## ", text, re.M)) == 10
+    assert len(re.findall(r"^## ", text, re.M)) == 11
 
 
 def test_every_method_and_setting_is_described():

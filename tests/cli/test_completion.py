@@ -115,7 +115,7 @@ def test_every_store_and_configuration_is_completed():
         if parameter._custom_shell_complete is not None
     }
     configurations = {
-        (name, "config") for name in ("record", "audit", "oracle", "probe-classifier", "ddpm", "classifier")
+        (name, "config") for name in ("record", "audit", "check", "oracle", "probe-classifier", "ddpm", "classifier")
     }
     stores = {(name, "store") for name in ("evaluate", "oracle", "report", "info", "verify")}
     assert found == {*configurations, *stores, ("dashboard", "stores"), ("record", "resume"), ("init", "preset")}

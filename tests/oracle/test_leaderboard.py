@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
-from gradscope.analysis.oracle import ROW, leaderboard_table, open_leaderboard
+from gradscope.analysis.oracle import ROW, leaderboard_table, open_leaderboard, stabilizer_gains
 from gradscope.analysis.oracle_variables import VARIABLES
 from gradscope.config import OracleConfig, load
 from gradscope.errors import GradscopeError
@@ -196,8 +197,6 @@ def test_the_table_is_sorted_and_its_numbers_are_those_of_the_store(small):
     cell = small.sel(guide="clean_exact", guidance_method="mpgd@x0_detached", stabilizer="ema")
     none = small.sel(guide="clean_exact", guidance_method="mpgd@x0_detached", stabilizer="none")
     by_sample = cell.mean_update_cosine.sel(path="control").mean("mixture").values
-    from scipy import stats
-
     low, high = stats.t.interval(0.95, 15, by_sample.mean(), stats.sem(by_sample))
     assert row["update_cosine"] == pytest.approx(by_sample.mean())
     assert (row["update_cosine_low"], row["update_cosine_high"]) == (pytest.approx(low), pytest.approx(high))
@@ -213,8 +212,24 @@ def test_the_table_is_sorted_and_its_numbers_are_those_of_the_store(small):
         leaderboard_table(small, "lines")
 
 
+def test_gains_are_paired_differences_to_none(small):
+    table = stabilizer_gains(small).set_index(["guidance_method", "stabilizer"])
+    assert list(table.index) == [("classifier@x_t", "ema"), ("mpgd@x0_detached", "ema")]
+    row = table.loc[("mpgd@x0_detached", "ema")]
+    cells = small.sel(guidance_method="mpgd@x0_detached")
+    for name, values, over in (
+        ("cosine", cells.mean_update_cosine.sel(path="control").astype(float), ["mixture", "guide"]),
+        ("accuracy", cells.right.astype(float), ["mixture", "guide", "replicate"]),
+    ):
+        change = (values.sel(stabilizer="ema") - values.sel(stabilizer="none")).mean(over).values
+        assert row[name] == pytest.approx(change.mean(), rel=1e-4)
+        assert row[f"{name}_high"] - row[name] == pytest.approx(stats.t.ppf(0.975, 15) * stats.sem(change), rel=1e-4)
+
+
 def test_without_none_there_is_no_gain(small):
-    assert leaderboard_table(small.sel(stabilizer=["ema"]))["gain"].isna().all()
+    alone = small.sel(stabilizer=["ema"])
+    assert leaderboard_table(alone)["gain"].isna().all()
+    assert stabilizer_gains(alone).empty
 
 
 def test_a_store_of_another_kind_is_refused(small, tmp_path):

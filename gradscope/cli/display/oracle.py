@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 from rich.table import Table
 
-from gradscope.analysis.oracle import ROW, leaderboard_table
+from gradscope.analysis.oracle import ROW, leaderboard_table, stabilizer_gains
 
 _ROWS = 100
 """Rows that are printed; the store has them all."""
@@ -16,7 +16,7 @@ _Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
 
 
 def oracle_tables(ds: xr.Dataset) -> Iterator[Table]:
-    """The leaderboard in two parts, and what exact guidance and exact draws reach on each mixture."""
+    """The leaderboard in two parts, the stabilisers against none, and what can be reached on each mixture."""
     rows = leaderboard_table(ds)
     about = (
         f"N = {ds.sizes['sample']} samples, {ds.sizes['replicate']} replicates, {ds.sizes['timestep']} steps, mean "
@@ -37,6 +37,9 @@ def oracle_tables(ds: xr.Dataset) -> Iterator[Table]:
         "accuracy: the exact classifier sees the target; gain: accuracy minus that of none, paired; KL: nats, median "
         f"over mixtures; cov.: coverage of the components. {about}{cut}",
     )
+    gains = stabilizer_gains(ds)
+    if len(gains):
+        yield _gains(gains)
     yield _mixtures(ds)
 
 
@@ -49,6 +52,20 @@ def _table(title: str, rows: pd.DataFrame, columns: _Columns, caption: str) -> T
     for row in rows.head(_ROWS).to_dict("records"):
         table.add_row(*(row[name] for name in ROW), *(column(row) for column in columns.values()))
     table.caption = caption
+    return table
+
+
+def _gains(gains: pd.DataFrame) -> Table:
+    table = Table(title="Stabilisers against none", title_justify="left", caption_justify="left", box=None,
+                  padding=(0, 1, 0, 0))  # fmt: skip
+    for head in ("method", "stabiliser"):
+        table.add_column(head, overflow="fold")
+    for head in ("update's cosine", "accuracy"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in gains.to_dict("records"):
+        changes = (_with_half(name, "+z.3f")(row) for name in ("cosine", "accuracy"))
+        table.add_row(row["guidance_method"], row["stabilizer"], *changes)
+    table.caption = "changes, mean over mixtures and guides, paired over samples"
     return table
 
 
@@ -75,7 +92,7 @@ def _number(value: float, form: str = "z.2f") -> str:
 def _with_half(name: str, form: str = "z.2f") -> Callable[[Mapping[str, Any]], str]:
     """A mean with the half width of its interval."""
     return lambda row: (
-        f"{_number(row[name], form)} ±{_number((row[f'{name}_high'] - row[f'{name}_low']) / 2)}"
+        f"{_number(row[name], form)} ±{_number((row[f'{name}_high'] - row[f'{name}_low']) / 2, form.lstrip('+'))}"
         if np.isfinite(row[name])
         else "-"
     )

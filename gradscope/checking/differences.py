@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_FINE = (1e-2, 4.0, 8)
+_FINE = (4e-3, 4.0, 7)
 """Longest step, ratio of two steps, and largest number of steps in float64."""
 _COARSE = (0.2, 2.0, 8)
 """The same in float32 and narrower types."""

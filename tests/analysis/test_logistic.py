@@ -88,6 +88,15 @@ def test_selection_takes_the_feature_that_decides_and_no_noise():
     assert len(pure) < 2
 
 
+def test_selection_ends_where_the_scores_separate():
+    """Both columns separate, and both together would have a lower loss: the penalty shrinks each alone."""
+    events = np.arange(40) % 2 == 0
+    x = np.where(events, 1.0, -1.0)[:, None] + 0.1 * np.random.default_rng(0).normal(size=(40, 2))
+    groups = [str(i // 10) for i in range(40)]
+    assert len(chosen(x, events, groups)) == 1
+    assert auc(leave_one_out(x[:, :1], events, groups), events) == 1
+
+
 def test_the_interval_draws_kinds_then_guides():
     """With one kind it is that over guides; cases of a guide stay together, so doubling them changes nothing."""
     rng = np.random.default_rng(1)

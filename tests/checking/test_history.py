@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradscope.checking.history import FAULTS, LOOPS
+from gradscope.errors import GradscopeError
 
 CELLS = [(fault.name, loop) for fault in FAULTS.values() for loop in fault.loops]
 PLACE = 7
@@ -255,6 +256,12 @@ def test_a_planted_fault_leaves_the_declared_energy_and_the_models_alone(fault, 
 def test_twelve_faults_and_more_are_planted_in_each_loop():
     for name in LOOPS:
         assert sum(loop == name for _, loop in CELLS) >= 12
+
+
+@pytest.mark.parametrize("fault", ["swaped", "swapped"])
+def test_a_fault_that_a_loop_does_not_have_is_refused(fault):
+    with pytest.raises(GradscopeError, match=f"fault: the loop classifier has no '{fault}'.*one of: at_mean"):
+        LOOPS["classifier"](fault)
 
 
 def story_of(fault):

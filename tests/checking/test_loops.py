@@ -1,7 +1,11 @@
 """Loops that are watched: right ones are right, and what only a loop can show is named."""
 
+import re
+
+import docs_names
 import pytest
 import torch
+from documentation import ROOT, blocks
 from watched_loops import DPS, LABELS, GuidedDiffusion, Plain
 
 import gradscope
@@ -162,3 +166,14 @@ def test_a_loop_without_a_gradient():
         gradscope.check_loop(lambda: 1 / 0, declared(loop), **loop.watched)
     assert not loop.unet._forward_hooks
     assert "step" not in vars(loop.scheduler)
+
+
+def test_the_page_says_what_its_examples_give():
+    """Each `found.verdict` of the page, with the verdict in its comment."""
+    names, said = docs_names.names(), []
+    for block in blocks(ROOT / "docs" / "how-to" / "is-my-gradient-right.md", "python"):
+        exec(compile(block, "page", "exec"), names)
+        for wanted in re.findall(r'^found\.verdict  # "(\w+)"', block, re.M):
+            said.append((names["found"].verdict, wanted))
+    assert [found for found, _ in said] == ["batch_mean", "at_x0", "wrong_sign"]
+    assert all(found == wanted for found, wanted in said)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.checking.history.networks import Time, clean
+from gradscope.errors import GradscopeError, one_of
 from gradscope.stabilizers import Adam
 
 
@@ -38,6 +39,11 @@ class Loop:
         Declare ADAM and, after it, l2 normalisation of every sample. Otherwise the gradient is used as it is.
     faint
         A guide that is almost sure, or weak: gradients of about 1e-7.
+
+    Raises
+    ------
+    GradscopeError
+        The fault is not one of this loop's.
     """
 
     name: ClassVar[str]
@@ -71,6 +77,9 @@ class Loop:
     ) -> None:
         from gradscope.checking.history.faults import FAULTS
 
+        here = [name for name, one in FAULTS.items() if self.name in one.loops]
+        if fault is not None and fault not in here:
+            raise GradscopeError(f"fault: the loop {self.name} has no {fault!r}; {one_of(fault, here)}")
         self.n, self.dtype, self.steps, self.clamp = n, dtype, steps, clamp
         self.stabilized, self.faint = stabilized, faint
         self.prediction = prediction or self.prediction

@@ -1,4 +1,4 @@
-"""Make the tables and plots of RESULTS.md from evaluated stores (needs matplotlib).
+"""Make tables and plots of docs/results from evaluated stores (needs matplotlib).
 
 python runs/results.py cells STORE ...            one row per cell: verdicts, distance, coverage, gradients
 python runs/results.py techniques STORE ...       the effect of each technique, paired, against the guide alone
@@ -160,17 +160,18 @@ def curves(out: str, stores: list[str]) -> None:
 
 
 def scales(out: str, stores: list[str]) -> None:
-    """Plot the judge's accuracy against coverage, one point per guidance scale."""
+    """Plot the judge's accuracy against coverage, one point per guidance scale, one line per stabiliser."""
     figure, axis = plt.subplots(figsize=(7, 5), layout="constrained")
     found = list(every_cell(stores))
-    lines = list(dict.fromkeys((w["classifier"], w["classifier_input"]) for w, _ in found))
+    dims = ("classifier", "classifier_input", "stabilizer")
+    lines = list(dict.fromkeys(tuple(w[dim] for dim in dims) for w, _ in found))
     for colour, line in zip(COLOURS, lines, strict=False):
-        chosen = [(w, c) for w, c in found if (w["classifier"], w["classifier_input"]) == line]
+        chosen = [(w, c) for w, c in found if tuple(w[dim] for dim in dims) == line]
         x = [float(c["coverage"]) for _, c in chosen]
         y = [float(c["judge_accuracy"]) for _, c in chosen]
         spread = [np.abs(np.array([c[f"{n}_interval"].values for _, c in chosen]).T - v)
                   for n, v in (("coverage", x), ("judge_accuracy", y))]  # fmt: skip
-        axis.errorbar(x, y, spread[1], spread[0], fmt="o-", color=colour, label=" at ".join(map(str, line)), alpha=0.8)
+        axis.errorbar(x, y, spread[1], spread[0], fmt="o-", color=colour, label="{} at {}, {}".format(*line), alpha=0.8)
         for where, a, b in zip((w for w, _ in chosen), x, y, strict=True):
             axis.annotate(f"{where['guidance_scale']:g}", (a, b), textcoords="offset points", xytext=(5, 5), fontsize=8)
     axis.set(xlabel="coverage", ylabel="judge's accuracy")

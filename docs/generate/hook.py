@@ -56,7 +56,7 @@ GENERATED = {
     "verdicts": verdicts.text,
 }
 _MARKER = re.compile(r"^<!-- generated: (\w+)((?: \w+)*) -->$", re.M)
-_LINK = re.compile(r"(\]\()((?:\.\./)+|docs/)(?=[\w.-])")
+_LINK = re.compile(r"(\]\()((?:\.\./)*docs/|(?:\.\./)+)(?=[\w.-])")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -74,8 +74,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def within_site(climb: str, page: str) -> str:
     """The beginning of a link without the step that leaves docs/ or enters it: docs/ is the root of the site."""
-    if climb == "docs/":
-        return ""
+    if climb.endswith("docs/"):
+        return climb.removesuffix("docs/")
     return climb[3:] if climb.count("../") > page.count("/") else climb
 
 

@@ -1,5 +1,6 @@
 """The stabilisers with their settings, from their classes."""
 
+import re
 from dataclasses import fields
 from inspect import getdoc
 
@@ -13,9 +14,17 @@ def text() -> str:
     rows = []
     for name, method in METHODS.items():
         settings = ", ".join(f"{field.name}: {_yaml(field.default)}" for field in fields(method))
-        rows.append((code(name), code(settings) if settings else "none", " ".join((getdoc(method) or "").split())))
+        rows.append((code(name), code(settings) if settings else "none", _update(getdoc(method) or "")))
     presets = [(code(name), code(repr(preset))) for name, preset in PRESETS.items()]
     return "\n".join([table(("method", "settings and defaults", "update"), rows), table(("preset", "is"), presets)])
+
+
+def _update(doc: str) -> str:
+    """A docstring's first part, and its parameters; the sections after them are on the page of the classes."""
+    about, _, further = doc.partition("\nParameters\n----------\n")
+    parameters = further.partition("\nRaises\n")[0]
+    settings = re.sub(r"^(\w+)\n", r"<br>`\1`: ", parameters, flags=re.M)
+    return " ".join(f"{about} {settings}".split())
 
 
 def _yaml(value: object) -> str:

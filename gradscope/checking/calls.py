@@ -55,7 +55,10 @@ def values(energy: Energy, x: Tensor, t: Any) -> Tensor:
     except Exception as error:
         raise GradscopeError(f"energy: it raised {type(error).__name__}: {error}") from error
     if isinstance(found, np.ndarray | np.generic | list | tuple | float):
-        found = torch.as_tensor(np.asarray(found))
+        array = np.asarray(found)
+        if array.dtype.kind not in "biuf":
+            raise GradscopeError(f"energy: it must return one number for each sample, got {type(found).__name__}")
+        found = torch.as_tensor(array)
     if not isinstance(found, Tensor):
         raise GradscopeError(f"energy: it must return one number for each sample, got {type(found).__name__}")
     if found.ndim > 2 or found.numel() != len(x) or not found.is_floating_point():

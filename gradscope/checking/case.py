@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,8 @@ from gradscope.watching.process import Process
 
 _MOST = 0.9
 """Share of the samples that a candidate must explain, where kinks may spoil finite differences."""
+_KINKS_FINE, _KINKS = 0.05, 0.4
+"""Largest deviation of the other samples, in float64 and in narrower types: three times what was seen for ReLU."""
 SURE = 0.3
 """Largest relative error at which a sample says anything."""
 
@@ -79,7 +82,9 @@ class Case:
 
     @property
     def timestep(self) -> float | None:
-        """The timestep, if it is one for all samples."""
+        """The timestep, if it is one number, the same for all samples."""
+        if not isinstance(self.t, Tensor | int | float | np.number):
+            return None
         found = torch.as_tensor(self.t).detach().double().reshape(-1)
         return float(found[0]) if bool((found == found[0]).all()) else None
 
@@ -110,7 +115,10 @@ class Case:
             size = size.where(size > 0, 1)
             slopes, least = Slopes(slopes.value / size[:, None], slopes.error / size[:, None]), least / size
             values = unit(values)
-        return Fit.of(values, slopes, self.tolerance, least, 1.0 if self.measure.by_autograd else _MOST)
+        found = Fit.of(values, slopes, self.tolerance, least)
+        if self.measure.by_autograd:
+            return found
+        return replace(found, share=_MOST, excused=_KINKS_FINE if self.measure.fine else _KINKS)
 
     def stabilized(self, slopes: Slopes) -> Slopes:
         """The declared update for a gradient. Its error is relatively that of the gradient's elements."""
@@ -151,9 +159,11 @@ class Fit:
     """``|c - ratio s| / |c|``: the deviation with a free factor."""
     share: float = 1.0
     """Share of the samples that must agree."""
+    excused: float = 0.0
+    """Largest deviation of the other samples."""
 
     @classmethod
-    def of(cls, claim: Tensor, slopes: Slopes, tolerance: Tensor, least: Tensor, share: float) -> "Fit":
+    def of(cls, claim: Tensor, slopes: Slopes, tolerance: Tensor, least: Tensor) -> "Fit":
         """Compare them, ``(n, directions)``, up to a relative tolerance, and to the least norm of the claim's type."""
         ours, theirs = norm(claim), slopes.norm
         larger = torch.maximum(ours, theirs)
@@ -167,7 +177,7 @@ class Fit:
         length = norm(c)
         cosine = dot / (length * square.sqrt())
         spread = norm(c - torch.nan_to_num(ratio)[:, None] * s) / length.where(length > 0, 1)
-        return cls(deviation, allowed, cosine, ratio, spread, share)
+        return cls(deviation, allowed, cosine, ratio, spread)
 
     def without(self, samples: Tensor) -> "Fit":
         """The same, where these samples, ``(n,)``, say nothing."""
@@ -187,7 +197,12 @@ class Fit:
     def equal(self) -> bool:
         """Whether the candidate explains every informative sample, of which there is one."""
         known = self.informative
-        return bool(known.any()) and self._most(self.agrees[known])
+        return bool(known.any()) and self._most(self.agrees[known]) and self.near
+
+    @property
+    def near(self) -> bool:
+        """Whether every informative sample agrees, or deviates no more than kinks may explain."""
+        return bool((self.agrees | (self.deviation <= self.excused))[self.informative].all())
 
     @property
     def parallel(self) -> bool:

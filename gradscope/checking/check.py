@@ -1,10 +1,12 @@
 """`gradscope.check`: is a gradient of guidance right, that is the gradient of its energy."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gradscope.checking.arguments import require_process, require_state
 from gradscope.checking.calls import Energy, claimed
 from gradscope.checking.case import Case, Declared
 from gradscope.checking.checked import Checked
@@ -112,13 +114,15 @@ def check(
         raise GradscopeError(f"classifier_input: got {classifier_input!r}; {one_of(classifier_input, INPUTS)}")
     if normalize not in NORMS:
         raise GradscopeError(f"normalize: got {normalize!r}; {one_of(normalize, NORMS)}")
-    if not isinstance(guidance_scale, int | float) or not guidance_scale:
-        raise GradscopeError(f"guidance_scale: takes a number other than 0, got {guidance_scale!r:.80}")
+    if not isinstance(guidance_scale, int | float) or not guidance_scale or not math.isfinite(guidance_scale):
+        raise GradscopeError(f"guidance_scale: takes a finite number other than 0, got {guidance_scale!r:.80}")
     if stabilizer is not None and not isinstance(stabilizer, Stabilizer):
         raise GradscopeError(f"stabilizer: takes one of gradscope.stabilizers, got {type(stabilizer).__name__}")
     if classifier_input == "x0_detached" and denoiser is None:
         raise GradscopeError("denoiser: x0_detached holds its output constant, so it is needed")
-    if previous is not None and (not isinstance(previous, tuple) or len(previous) != 2):
+    if previous is not None and not (
+        isinstance(previous, tuple) and len(previous) == 2 and isinstance(previous[0], Tensor)
+    ):
         raise GradscopeError("previous: takes (x, t) of the step before")
     if previous is not None and previous[0].shape != x_t.shape:
         raise GradscopeError(f"previous: x must have the shape {tuple(x_t.shape)}, got {tuple(previous[0].shape)}")
@@ -126,6 +130,8 @@ def check(
     if label is not None and len(label) != len(x_t):
         raise GradscopeError(f"labels: got {len(label)} for {len(x_t)} samples")
     whole_number(seed, "seed")
+    require_process(scheduler, alphas_cumprod, prediction_type)
+    require_state(stabilizer, state, x_t)
     known = scheduler is not None or alphas_cumprod is not None
     x_t = x_t.detach()
     modules = [*modules_of([cond_fn, energy]), *(module for module in (denoiser, guide) if module is not None)]

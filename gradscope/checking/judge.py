@@ -19,6 +19,8 @@ from gradscope.errors import GradscopeError
 
 _LOST = 0.05
 """Relative change from which on rounding is a loss."""
+_FAINT = 1e-2
+"""Norm beside the largest gradient of the batch above which a claim is no rounding."""
 _VAGUE = ("not_the_gradient", "scaled_by_sample", "saturated")
 """Verdicts that rounding may feign."""
 _NEEDS = {name: f"{name}=" for name in ("denoiser", "scheduler", "guide", "previous", "stabilizer")} | {
@@ -51,13 +53,21 @@ def _right(case: Case, fit: Fit) -> Checked | None:
     compared = fit.informative & (torch.maximum(norm(case.values), case.truth.norm) > 0)
     if not bool(compared.any()):
         claimed = torch.zeros(1) if case.declared.normalize == "l2" else norm(case.values)
-        quiet = torch.maximum(claimed.to(case.truth.norm), case.truth.norm) <= 3 * case.truth.noise + case.least
+        noise = 3 * case.truth.noise if case.measure.by_autograd else torch.zeros_like(case.truth.noise)
+        quiet = (claimed.to(noise) <= noise + case.least) & (case.truth.norm <= 3 * case.truth.noise + case.least)
         return _checked(case, fit, "flat" if bool(quiet.all()) else "undecided")
     if not fit.equal:
         return None
     if case.declared.normalize == "l2" and not scale.is_unit(case):
         return _checked(case, fit, "not_normalized")
-    return _checked(case, fit, "right")
+    return _checked(case, fit, "right", remarks=_excused(fit))
+
+
+def _excused(fit: Fit) -> tuple[str, ...]:
+    """What is said of samples that deviate, though no more than kinks may explain."""
+    others = int((fit.informative & ~fit.agrees).sum())
+    text = f"{others} samples deviate by up to {fit.worst:.2g}, as kinks of the energy may make finite differences"
+    return (text,) if others else ()
 
 
 def _precision(case: Case, fit: Fit) -> Checked | None:
@@ -85,8 +95,12 @@ def _below_rounding(case: Case, fit: Fit) -> Checked | None:
     """
     known = fit.informative
     wrong = known & ~fit.agrees
-    if bool((wrong & case.measure.confirmed).any()):
+    confirmed = case.measure.confirmed
+    if bool((wrong & confirmed).any()):
         return None
+    if case.declared.normalize == "none" and case.declared.stabilizer is None and bool(confirmed.any()):
+        if bool((norm(case.values) > _FAINT * case.truth.norm[confirmed].max())[wrong].any()):
+            return None
     if bool((known & ~wrong).any()):
         remark = f"{int(wrong.sum())} of {case.n} samples have gradients below the rounding of the energy"
         return _checked(case, fit.without(wrong), "right", remarks=(remark,))
@@ -163,12 +177,22 @@ def _of_factor(case: Case, fit: Fit) -> Checked | None:
     factor = fit.factor
     if factor is None:
         return _checked(case, fit, *scale.of_samples(case, fit))
+    if abs(factor - 1) <= float(fit.allowed[fit.informative].median()):
+        return _of_factor_one(case, fit)
     known = int((fit.informative & fit.cosine.isfinite()).sum())
     unit = scale.is_unit(case) if factor > 0 else ""
     verdict, cause, others = scale.name_factor(case, factor)
     if unit and (known == 1 or unit == "norm 1 over the batch") and cause.startswith("factor"):
         verdict, cause = "normalized", unit
     return _checked(case, fit, verdict, cause, others=tuple(others), factor=factor)
+
+
+def _of_factor_one(case: Case, fit: Fit) -> Checked | None:
+    """The verdict of a claim that equals the gradient, but for samples where it is zero or that kinks explain."""
+    zero = fit.informative & ~fit.agrees & (norm(case.values) == 0)
+    if bool(zero.any()):
+        return _checked(case, fit, "zero", f"samples {_some(zero.nonzero().flatten().tolist())}")
+    return _checked(case, fit, "right", remarks=_excused(fit)) if fit.near else None
 
 
 def _zero(case: Case, fit: Fit) -> Checked:

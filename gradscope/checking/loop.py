@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradscope.checking.arguments import require_process
 from gradscope.checking.calls import Energy, values
 from gradscope.checking.case import Case, Declared
 from gradscope.checking.check import INPUTS, NORMS
@@ -22,7 +23,6 @@ from gradscope.checking.modules import modules_of
 from gradscope.checking.shifts import shift_verdicts, turned
 from gradscope.checking.steps import KeptSteps
 from gradscope.checking.untouched import Wide, untouched
-from gradscope.checking.verdicts import VERDICTS
 from gradscope.errors import GradscopeError, GradscopeWarning, one_of, whole_number
 from gradscope.stabilizers import Stabilizer
 from gradscope.watching.process import Process
@@ -105,6 +105,9 @@ def check_loop(
     >>> found.verdict
     'right'
     """
+    for name, function in (("loop", loop), ("energy", energy)):
+        if not callable(function):
+            raise GradscopeError(f"{name}: takes a function, got {type(function).__name__}")
     if classifier_input not in (None, *INPUTS):
         raise GradscopeError(f"classifier_input: got {classifier_input!r}; {one_of(classifier_input, INPUTS)}")
     if normalize not in NORMS:
@@ -112,6 +115,11 @@ def check_loop(
     if stabilizer is not None and not isinstance(stabilizer, Stabilizer):
         raise GradscopeError(f"stabilizer: takes one of gradscope.stabilizers, got {type(stabilizer).__name__}")
     whole_number(steps, "steps", least=1)
+    require_process(scheduler, alphas_cumprod, prediction_type)
+    if scheduler is None and timesteps is None and alphas_cumprod is None:
+        raise GradscopeError(
+            "timesteps: those of the loop are not known; give timesteps=, alphas_cumprod= or scheduler="
+        )
     label = None if labels is None else checked_labels(labels)
     if timesteps is None and scheduler is None and alphas_cumprod is not None:
         timesteps = range(len(alphas_cumprod) - 1, -1, -1)
@@ -209,7 +217,9 @@ def _of_most(found: Sequence[tuple[float, Checked]]) -> Checked:
     for _, one in faulty:
         counts.update({(one.verdict, one.cause), *one.others})
     own = Counter((one.verdict, one.cause) for _, one in faulty)
-    best = max(counts, key=lambda key: (VERDICTS[key[0]].name != "not_the_gradient", counts[key], own[key]))
+    # A cause that explains few of the steps is one by chance.
+    named = [key for key in counts if key[0] != "not_the_gradient" and 2 * counts[key] >= len(faulty)]
+    best = max(named or counts, key=lambda key: (counts[key], own[key]))
     example = next((one for _, one in faulty if (one.verdict, one.cause) == best), faulty[0][1])
     others = tuple(key for key in counts if key != best and counts[key] == counts[best])
     note = f"{counts[best]} of {len(decided)} steps that say anything show it"

@@ -23,20 +23,19 @@ def modules_of(functions: Iterable[Callable[..., Any]]) -> list[nn.Module]:
     """
     found: dict[int, nn.Module] = {}
     seen: set[int] = set()
-    for function in functions:
-        _search(function, found, seen, _DEEP)
+    level: list[Any] = list(functions)
+    for _ in range(_DEEP + 1):  # by breadth: what is seen first is seen by the shortest way
+        new = [value for value in level if _is_new(value, seen)]
+        found.update({id(value): value for value in new if isinstance(value, nn.Module)})
+        level = [part for value in new if not isinstance(value, nn.Module) for part in _parts(value)]
     return list(found.values())
 
 
-def _search(value: Any, found: dict[int, nn.Module], seen: set[int], depth: int) -> None:
-    if id(value) in seen or depth < 0 or inspect.ismodule(value) or isinstance(value, type | str | int | float):
-        return
+def _is_new(value: Any, seen: set[int]) -> bool:
+    if id(value) in seen or inspect.ismodule(value) or isinstance(value, type | str | int | float):
+        return False
     seen.add(id(value))
-    if isinstance(value, nn.Module):
-        found[id(value)] = value
-        return
-    for part in _parts(value):
-        _search(part, found, seen, depth - 1)
+    return True
 
 
 def _parts(value: Any) -> Iterator[Any]:

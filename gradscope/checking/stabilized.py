@@ -17,7 +17,7 @@ def orders(case: Case) -> str | None:
     relative = case.truth.error / case.truth.norm.where(case.truth.norm > 0, 1)[:, None]
     least = torch.zeros_like(case.tolerance)
     for cause, value in _directions(case):
-        if Fit.of(claim, Slopes(unit(value), relative), case.tolerance, least, 1.0).equal:
+        if Fit.of(claim, Slopes(unit(value), relative), case.tolerance, least).equal:
             return cause
     return None
 

@@ -10,6 +10,7 @@ from gradscope.checking import variations
 from gradscope.checking.case import Candidate, Case
 from gradscope.checking.denoised import bound_of, level_of, original, times_of, widely
 from gradscope.checking.measure import Slopes
+from gradscope.errors import GradscopeError
 from gradscope.models.calls import output_of
 
 _MOST = 32
@@ -28,6 +29,9 @@ def logits(case: Case) -> Tensor | None:
 def target(case: Case, z: Tensor) -> Tensor | None:
     """The energy's target classes, ``(n,)``: given, or those whose log-probability or logit is the energy's value."""
     if case.labels is not None:
+        outside = case.labels[(case.labels < 0) | (case.labels >= z.shape[1])]
+        if len(outside):
+            raise GradscopeError(f"labels: got {int(outside[0])}, and the guide has {z.shape[1]} classes")
         return case.labels
     value = case.measure.at(case.energy, case.x, case.t).to(z)[:, None]
     for table in (z.log_softmax(dim=1), z):

@@ -12,9 +12,10 @@ _MOST = 200_000_000
 
 @contextmanager
 def untouched(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Restore buffers and gradients, and torch's random state, on leaving: code in training mode changes them."""
+    """Restore buffers, gradients, modes, `requires_grad` and torch's random state on leaving: code may change them."""
     buffers = [(buffer, buffer.detach().clone()) for module in modules for buffer in module.buffers()]
     grads = [(p, None if p.grad is None else (p.grad, p.grad.clone())) for m in modules for p in m.parameters()]
+    required = [(p, p.requires_grad) for m in modules for p in m.parameters()]
     modes = [(part, part.training) for module in modules for part in module.modules()]
     state = torch.random.get_rng_state()
     devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())] if _uses_cuda(modules) else []
@@ -31,6 +32,8 @@ def untouched(modules: Sequence[nn.Module]) -> Iterator[None]:
                 else:
                     parameter.grad = kept[0]
                     kept[0].copy_(kept[1])
+        for parameter, is_required in required:
+            parameter.requires_grad_(is_required)
         for part, mode in modes:
             part.training = mode
         torch.random.set_rng_state(state)

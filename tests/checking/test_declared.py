@@ -73,7 +73,7 @@ def test_verdicts_that_could_not_be_tested_say_what_they_need():
         ({"normalize": "l1"}, "normalize: got 'l1'"),
         ({"classifier_input": "x_0"}, "classifier_input: got 'x_0'; did you mean 'x0'?"),
         ({"classifier_input": "x0_detached", "denoiser": None}, "denoiser: x0_detached holds its output constant"),
-        ({"guidance_scale": 0}, "guidance_scale: takes a number other than 0"),
+        ({"guidance_scale": 0}, "guidance_scale: takes a finite number other than 0"),
         ({"labels": [0, 1]}, "labels: got 2 for 4 samples"),
         ({"guide": len}, "guide: takes a torch.nn.Module"),
         ({"previous": torch.ones(2)}, "previous: takes (x, t)"),

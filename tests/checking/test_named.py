@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gradscope.checking.checked import Checked
 from gradscope.checking.history import FAULTS, LOOPS
 from gradscope.checking.history.trial import CORRECT, PLACES, Answer, answers, ask, count
 from gradscope.cli.display.history import false_alarms, history_sentence, history_table
@@ -76,8 +77,6 @@ def test_a_correct_loop_is_right_however_it_is_set(name):
 
 def test_the_command_counts_what_is_named(monkeypatch):
     """One answer is turned into a wrong one, and so is one about a correct loop."""
-    from gradscope.checking.checked import Checked
-
     right, wrong = Checked("right"), Checked("doubled")
     given = [
         Answer("classifier", None, 0, right),
@@ -88,10 +87,30 @@ def test_the_command_counts_what_is_named(monkeypatch):
     assert false_alarms(given) == 1
     assert history_sentence(given, 1) == "1 of 2 named, 1 false alarms in 2 checks of correct loops (1 seed)"
     table = history_table(given)
-    assert [list(column.cells)[:3] for column in table.columns[:2]] == [
-        ["no fault", "doubled", "sign"],
-        ["right", "doubled", "[red]doubled[/red]"],
+    assert [list(column.cells) for column in table.columns[:4]] == [
+        ["no fault", "no fault", "doubled", "sign"],
+        ["right", "[red]doubled[/red]", "doubled", "[red]doubled[/red]"],
+        ["1/1", "", "1/1", "1/1"],
+        ["", "1/1", "", ""],
     ]
+
+
+def test_the_table_fits_80_columns():
+    from rich.console import Console
+
+    every = [
+        Answer(loop, fault, 0, Checked("right" if fault is None else fault.verdict))
+        for fault in (None, *FAULTS.values())
+        for loop in LOOPS
+    ]
+    console = Console(width=80, color_system=None)
+    with console.capture() as shown:
+        console.print(history_table(every))
+    lines = shown.get().splitlines()
+    for fault in FAULTS.values():
+        assert any(line.split()[:2] == [fault.name, fault.verdict] for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
 
 
 def test_the_count_is_that_of_the_answers():

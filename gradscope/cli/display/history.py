@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from gradscope.checking.history import LOOPS
@@ -11,14 +12,21 @@ from gradscope.checking.history.trial import Answer
 
 
 def history_table(answers: Sequence[Answer]) -> Table:
-    """One row for each fault, one column for each loop, with the verdicts got; those that are wrong are in red."""
-    table = Table(title="Planted faults: the verdicts of gradscope check", title_justify="left")
-    table.add_column("fault")
+    """One row for each fault and verdict got, with how often each loop got it; verdicts that are wrong are in red."""
+    title = "Planted faults: the verdicts of gradscope check"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    for head in ("fault", "verdict"):
+        table.add_column(head, no_wrap=True)
     for loop in LOOPS:
-        table.add_column(loop, overflow="fold")
+        table.add_column(loop.replace("classifier", "classi-\nfier").replace("_", "-\n"), justify="right", no_wrap=True)
     for name, row in groupby(answers, key=_name):
-        of_loop = {loop: list(few) for loop, few in groupby(row, key=lambda answer: answer.loop)}
-        table.add_row(name, *(_cell(of_loop.get(loop, [])) for loop in LOOPS))
+        of_fault = list(row)
+        asked = Counter(answer.loop for answer in of_fault)
+        verdicts = dict.fromkeys((answer.checked.verdict, answer.correct) for answer in of_fault)
+        for verdict, correct in verdicts:
+            got = Counter(answer.loop for answer in of_fault if answer.checked.verdict == verdict)
+            cells = (f"{got[loop]}/{asked[loop]}" if got[loop] else "" for loop in LOOPS)
+            table.add_row(name, verdict if correct else f"[red]{verdict}[/red]", *cells)
     return table
 
 
@@ -40,13 +48,3 @@ def false_alarms(answers: Iterable[Answer]) -> int:
 
 def _name(answer: Answer) -> str:
     return "no fault" if answer.fault is None else answer.fault.name
-
-
-def _cell(answers: Sequence[Answer]) -> str:
-    """The verdicts, the most frequent first, with their numbers where they differ."""
-    got = Counter((answer.checked.verdict, answer.correct) for answer in answers).most_common()
-    return ", ".join(
-        f"{'' if correct else '[red]'}{verdict}{'' if correct else '[/red]'}"
-        + (f" {number}/{len(answers)}" if len(got) > 1 else "")
-        for (verdict, correct), number in got
-    )

@@ -202,7 +202,7 @@ def check_loop(
 
 
 def _of_most(found: Sequence[tuple[float, Checked]]) -> Checked:
-    """The answer of a loop: the fault and cause that explain most steps, if a fault shows in more than a stray step."""
+    """The answer of a loop: the fault and cause that explain most of the faulty steps."""
     decided = [(t, one) for t, one in found if one.verdict not in ("flat", "undecided")]
     faulty = [(t, one) for t, one in decided if not one.right]
     if not decided:
@@ -210,7 +210,7 @@ def _of_most(found: Sequence[tuple[float, Checked]]) -> Checked:
     right = [one for _, one in decided if one.right]
     # Certain guides lose their numbers at some steps of any loop.
     lost = all(one.verdict in _OF_NUMBERS for _, one in faulty) and len(faulty) <= len(right)
-    if not faulty or lost or (len(faulty) == 1 and len(right) > 2):
+    if not faulty or lost:
         notes = tuple(f"at timestep {t:g}: {one.title}" for t, one in faulty)
         return replace(right[0], remarks=right[0].remarks + notes)
     counts: Counter[tuple[str, str]] = Counter()

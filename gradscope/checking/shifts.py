@@ -47,7 +47,7 @@ def shift_verdicts(
         if fitting:
             return "order", fitting[0], evidence | {"other_order_cosine": scores[fitting[0]]}
         return "shift_misdirected", "", evidence
-    return _size(steps, orders["declared"], normalize, factor)
+    return _against(steps, orders["declared"]) or _size(steps, orders["declared"], normalize, factor)
 
 
 def _orders(
@@ -79,15 +79,30 @@ def _stabilized(stabilizer: Stabilizer, gradients: Sequence[Tensor]) -> list[Ten
 
 def _agreement(steps: Sequence[GuidedStep], directions: Sequence[Tensor]) -> float | None:
     """Lower quartile of the cosine between what steps did and a direction; None if rounding hides it everywhere."""
-    found = []
+    cosines = [cosine for _, cosine in _cosines(steps, directions)]
+    known = torch.cat(cosines) if cosines else torch.zeros(0)
+    return float(known.quantile(0.25)) if len(known) else None
+
+
+def _against(steps: Sequence[GuidedStep], directions: Sequence[Tensor]) -> Found | None:
+    """The verdict on steps that go against a direction that the others follow."""
+    turned = [(step.timestep, float(c.median())) for step, c in _cosines(steps, directions) if float(c.median()) < 0]
+    if not turned:
+        return None
+    times = ", ".join(f"{t:g}" for t, _ in turned[:8])
+    return "shift_misdirected", f"it is against them at timestep {times}", {"shift_cosine": min(c for _, c in turned)}
+
+
+def _cosines(steps: Sequence[GuidedStep], directions: Sequence[Tensor]) -> Iterator[tuple[GuidedStep, Tensor]]:
+    """Steps with the cosine of what they did with a direction, for the samples where rounding does not hide it."""
     for step, direction in zip(steps, directions, strict=True):
         done = step.shift if step.shift is not None else step.update
         if done is None:
             continue
         cosine = _cosine(done, direction)
-        found.append(cosine[cosine.isfinite() & (_rounding(step) < 0.05)])
-    known = torch.cat(found) if found else torch.zeros(0)
-    return float(known.quantile(0.25)) if len(known) else None
+        cosine = cosine[cosine.isfinite() & (_rounding(step) < 0.05)]
+        if len(cosine):
+            yield step, cosine
 
 
 def _rounding(step: GuidedStep) -> Tensor:

@@ -77,7 +77,7 @@ class Faulty(Plain):
         x = torch.randn(4, 3, 8, 8, generator=generator)
         self.scheduler.set_timesteps(self.steps)
         earlier, total = x, torch.zeros_like(x)
-        for t in self.scheduler.timesteps:
+        for i, t in enumerate(self.scheduler.timesteps):
             stepped = self.scheduler.step(self.unet(x, t).sample, t, x, generator=generator)
             at = {"stale": earlier, "noise first": stepped.prev_sample}.get(self.fault, x)
             with torch.enable_grad():
@@ -85,6 +85,8 @@ class Faulty(Plain):
                 value = log_prob(self.guide(at))
                 if self.fault == "wrong label":
                     value = self.guide(at).log_softmax(dim=1)[:, 1]
+                if self.fault == "wrong label once" and i == 2:
+                    value = self.guide(at).log_softmax(dim=1).flip(1).gather(1, LABELS[:, None])[:, 0]
                 if self.fault == "mean":
                     value = value / len(x)
                 gradient = torch.autograd.grad(value.sum(), at)[0]
@@ -96,6 +98,7 @@ class Faulty(Plain):
                 "doubled": 2 * gradient,
                 "normalised": unit,
                 "flipped": gradient.flip(3),
+                "turned once": -gradient if i == 2 else gradient,
             }.get(self.fault, gradient)
             x = stepped.prev_sample + 0.15 * shift
             if self.fault == "clamped":
@@ -120,6 +123,8 @@ class Faulty(Plain):
         ("normalised", "right", {"normalize": "l2"}),
         ("none", "not_normalized", {"normalize": "l2"}),
         ("momentum", "shift_misdirected", {}),
+        ("wrong label once", "wrong_target", {"steps": 6}),
+        ("turned once", "shift_misdirected", {}),
     ],
 )
 def test_faults_that_only_a_loop_shows(fault, verdict, settings):

@@ -46,8 +46,9 @@ class Parts:
         if known.is_file():
             if known.read_text() != text:
                 raise GradscopeError(
-                    f"--out: {self.folder} holds part of a leaderboard of another configuration; remove it, or choose "
-                    "another path"
+                    f"{self.folder} holds part of a leaderboard of another configuration; remove it, or choose another "
+                    "path",
+                    key="--out",
                 )
             return
         self.folder.mkdir(parents=True, exist_ok=True)

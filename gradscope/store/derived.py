@@ -63,11 +63,13 @@ def read(where: StorePath, kind: str) -> xr.Dataset:
 def refuse_out(path: Path, overwrite: bool, what: str) -> None:
     """Raise GradscopeError unless a dataset, `what` in words, may be saved at `path`."""
     if path.suffix != ".zarr":
-        raise GradscopeError(f"--out: {what} is saved as a zarr store, NAME.zarr; got {str(path)!r}")
+        raise GradscopeError(f"{what} is saved as a zarr store, NAME.zarr; got {str(path)!r}", key="--out")
     if path.exists() and not overwrite:
-        raise GradscopeError(f"--out: {path} exists; choose another path, or overwrite it (--overwrite)")
+        raise GradscopeError(
+            f"{path} exists; choose another path", key="--out", command="or overwrite it (--overwrite)"
+        )
     if path.exists() and not (path / "zarr.json").is_file():
-        raise GradscopeError(f"--out: {path} is not a zarr store, it is not overwritten")
+        raise GradscopeError(f"{path} is not a zarr store, it is not overwritten", key="--out")
 
 
 def save(ds: xr.Dataset, path: Path) -> None:
@@ -79,4 +81,4 @@ def save(ds: xr.Dataset, path: Path) -> None:
             warnings.filterwarnings("ignore", message="Consolidated metadata")
             ds.assign_attrs(as_texts(ds.attrs)).to_zarr(path, zarr_format=3)
     except OSError as error:
-        raise GradscopeError(f"--out: {path} could not be written: {error.strerror}") from error
+        raise GradscopeError(f"{path} could not be written: {error.strerror}", key="--out") from error

@@ -90,7 +90,7 @@ def _background(cell: xr.Dataset | None) -> dict[str, Any]:
     cell = cell.isel(sample=(cell["written"] == 3).any("timestep").values).load()
     white = (cell["image"] > WHITE).all("channel")
     found: dict[str, Any] = {"tensor_samples": cell.sizes["sample"], "background": float(white.mean())}
-    for name in ("gradient", "update"):
+    for name in [name for name in ("gradient", "update") if name in cell]:
         wide = cell[name].astype(np.float64)
         square = (wide / abs(wide).max(["channel", *white.dims[1:]])) ** 2  # squares of small gradients underflow
         share = square.where(white).sum(["channel", *white.dims[1:]]) / square.sum(["channel", *white.dims[1:]])

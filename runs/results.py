@@ -1,7 +1,5 @@
-"""Make tables and plots of docs/results from evaluated stores (needs matplotlib).
+"""Make plots of docs/results, and the table of other samples, from evaluated stores (needs matplotlib).
 
-python runs/results.py cells STORE ...            one row per cell: verdicts, distance, coverage, gradients
-python runs/results.py techniques STORE ...       the effect of each technique, paired, against the guide alone
 python runs/results.py curves out.png STORE ...   how the gradients behave over timesteps
 python runs/results.py scales out.png STORE ...   accuracy against coverage, one point per guidance scale
 python runs/results.py guides STORE ...           one row per cell: verdicts, and the gradient against a reference
@@ -20,8 +18,6 @@ import xarray as xr
 import gradscope
 from gradscope.analysis.cells import Cell, cells, place
 from gradscope.analysis.means import mean_interval
-from gradscope.analysis.paired_cells import accuracy_change
-from gradscope.analysis.statistics import holm
 from gradscope.analysis.written import finished
 from gradscope.store.dims import is_tensor
 
@@ -43,61 +39,11 @@ def every_cell(stores: list[str]) -> Iterator[Named]:
                 yield where, cell
 
 
-def rows(stores: list[str]) -> None:
-    """Print a Markdown table with one row per cell."""
-    print("| guide | input | stabiliser | scale | N | own | judge | by class | transfer ratio | FD | coverage |"
-          " gradient cosine | update cosine | strength |")  # fmt: skip
-    print("|" + " --- |" * 14)
-    for where, cell in every_cell(stores):
-        done = finished(cell)
-        values = [
-            where["classifier"] if where["guidance_scale"] else "(unguided)",
-            where["classifier_input"] if where["guidance_scale"] else "",
-            where["stabilizer"],
-            f"{where['guidance_scale']:g}",
-            int(done.sum()),
-            number(cell, "own_accuracy") if where["guidance_scale"] else "",
-            number(cell, "judge_accuracy"),
-            " ".join(f"{share:.2f}" for share in cell["class_accuracy"].values) if "class_accuracy" in cell else "",
-            number(cell, "transfer_ratio"),
-            number(cell, "fd_extractor"),
-            number(cell, "coverage"),
-            *(f"{mean(cell, name):.3f}" for name in ("gradient_cosine", "update_cosine", "effective_strength")),
-        ]
-        print("| " + " | ".join(map(str, values)) + " |")
-
-
 def number(cell: xr.Dataset, name: str) -> str:
     if name not in cell or np.isnan(cell[name]):
         return "-"
     low, high = cell[f"{name}_interval"].values
     return f"{float(cell[name]):.3f} [{low:.3f}, {high:.3f}]"
-
-
-def mean(cell: xr.Dataset, name: str) -> float:
-    """Mean over samples of each trajectory's mean."""
-    return float(cell[name].mean("timestep").mean("sample")) if name in cell else np.nan
-
-
-def techniques(stores: list[str]) -> None:
-    """Print a Markdown table: every cell against its guide at x_t (or its first input) without a stabiliser, paired."""
-    found = list(every_cell(stores))
-    tests = []
-    for where, cell in found:
-        same = [c for w, c in found if all(w[dim] == where[dim] for dim in ("classifier", "guidance_scale"))]
-        base = next((cell for cell in same if str(cell["stabilizer"].values) == "none"), None)
-        if base is None or base is cell:
-            continue
-        tests.append((where, accuracy_change(base, cell)))
-    print("| guide | input | stabiliser | N | change of the judge's accuracy | Cohen's g | Holm's p |")
-    print("|" + " --- |" * 7)
-    for (where, test), p in zip(tests, holm([test.p for _, test in tests]), strict=True):
-        change = f"{test.estimate:+.3f} [{test.low:+.3f}, {test.high:+.3f}]"
-        adjusted = f"{p:.2g}" if np.isfinite(p) else test.note
-        print(
-            f"| {where['classifier']} | {where['classifier_input']} | {where['stabilizer']} | {test.n} | {change} | "
-            f"{test.effect:+.2f} | {adjusted} |"
-        )
 
 
 def guides(stores: list[str]) -> None:
@@ -182,7 +128,7 @@ def scales(out: str, stores: list[str]) -> None:
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    if command in ("cells", "techniques", "guides"):
-        {"cells": rows, "techniques": techniques, "guides": guides}[command](arguments)
+    if command == "guides":
+        guides(arguments)
     else:
         {"curves": curves, "scales": scales}[command](arguments[0], arguments[1:])

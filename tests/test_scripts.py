@@ -9,7 +9,6 @@ import pytest
 from small_store import SAMPLES, TIMESTEPS, evaluated, recorded, save
 from statsmodels.stats.proportion import proportion_confint
 
-from gradscope.analysis import compare_all
 from gradscope.errors import GradscopeError
 
 RUNS = Path(__file__).parent.parent / "runs"
@@ -97,25 +96,6 @@ def test_does_x0_help_gives_a_verdict_and_p_with_enough_samples(ds):
     assert verdict(row) == "harms"
     assert verdict(row | {"p_holm": 0.06}) == "undecided"
     assert verdict(row | {"accuracy_high": 0.01}) == "undecided"
-
-
-def test_results_compares_techniques_across_stores(ds, tmp_path, capsys):
-    """The result equals the analysis of a single store; a sample without a verdict in one cell does not count."""
-    guided = ds.isel(guidance_scale=[1])
-    guided["judge_prediction"][0, 0, 0, 0, 3] = -1
-    stores = [str(save(guided.isel(classifier_input=[i]), tmp_path / f"{i}.zarr")) for i in (0, 1)]
-    script("results")["techniques"](stores)
-    printed = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    table = compare_all(guided)
-    names = ["classifier", "classifier_input", "stabilizer"]
-    table = table[(table["against"] != "x_t") | (table["stabilizer"] == "none")]
-    table = table[(table["against"] != "none") | (table["classifier_input"] == "x_t")].set_index(names)
-    assert len(printed) == len(table) == 6
-    for guide, given, stabilizer, n, change, g, note in printed:
-        row = table.loc[(guide, given, stabilizer)]
-        assert int(n) == row["n"] == SAMPLES - (guide == "robust")
-        assert change == f"{row['accuracy']:+.3f} [{row['accuracy_low']:+.3f}, {row['accuracy_high']:+.3f}]"
-        assert (float(g), note) == (pytest.approx(row["cohens_g"], abs=0.006), row["note"])
 
 
 def test_a_class_is_decided_when_it_no_longer_changes():

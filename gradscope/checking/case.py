@@ -61,14 +61,17 @@ class Case:
     previous: tuple[Tensor, Any] | None = None
     following: list[tuple[str, Tensor, Any]] = field(default_factory=list)
     """Points after the step, each with its name and timestep, where a loop showed them."""
-    tolerance: Tensor = field(default_factory=lambda: torch.tensor(2e-5, dtype=torch.float64))
-    """Relative rounding of the claim, ``(n,)``."""
+    tolerance: Tensor = field(init=False)
+    """Relative rounding of the claim, ``(n,)``; more only where `judge` measured more."""
     basis: Basis = field(default=Basis(None))
     truth: Slopes = field(init=False)
     wide_claim: Tensor | None = None
     """What cond_fn gave in float64, if it takes that."""
     untested: dict[str, str] = field(default_factory=dict)
     """Causes whose test failed, with the reason."""
+
+    def __post_init__(self) -> None:
+        self.tolerance = torch.full((self.n,), 2e-5, dtype=torch.float64, device=self.x_t.device)
 
     @property
     def x(self) -> Tensor:

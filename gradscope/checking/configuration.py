@@ -1,8 +1,7 @@
 """Check the gradients of gradscope's own sampler, cell by cell, against an energy that is written plainly."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from gradscope.checking.untouched import Wide, untouched
 from gradscope.config import RunConfig
 from gradscope.errors import GradscopeError
 from gradscope.models.calls import frozen
+from gradscope.models.device import few_threads
 from gradscope.recording.prepare import Run, prepare
 from gradscope.sampling.guidance.energy import Energy
 from gradscope.sampling.guidance.methods import ClassifierGradient
@@ -28,8 +28,6 @@ from probes.timed import ask
 
 _FEWEST = 0.05
 """Share of signal below which x0-hat is no start for a noisy sample."""
-_SMALL = 20_000_000
-"""Number of parameters below which threads wait for each other longer than they compute."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +81,9 @@ def check_configuration(
             schedule = sampler.schedule(config.sampling.num_inference_steps)
             count = len(schedule.times)
             chosen = sorted({round((k + 0.5) * count / timesteps - 0.5) for k in range(min(timesteps, count))})
-            with frozen(*run.models.values()), _few_threads(run.models.values()):
+            with frozen(*run.models.values()), few_threads(*run.models.values()):
                 for k in chosen:
                     yield _checked(run, sampler, schedule, schedule.times[k], label, (i, j))
-
-
-@contextmanager
-def _few_threads(models: Iterable[nn.Module]) -> Iterator[None]:
-    """One thread for small models: of a batch of two samples each thread has too little to do."""
-    threads = torch.get_num_threads()
-    if sum(p.numel() for model in models for p in model.parameters()) < _SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _checked(
@@ -127,7 +113,6 @@ def _checked(
             labels=label if is_classifier else None,
             process=Process(schedule.scheduler),
         )
-        case.tolerance = torch.full((len(x_t),), 2e-5, dtype=torch.float64, device=x_t.device)
         answer = judge(case)
     seconds = time.perf_counter() - begun
     return CheckedCell(name, guidance.classifier_input, times.timestep, answer, seconds)

@@ -90,7 +90,7 @@ def check_loop(
     Returns
     -------
     CheckedLoop
-        The verdict of most steps, and ``steps``.
+        The verdict of most faulty steps, and ``steps``.
 
     Raises
     ------
@@ -105,15 +105,7 @@ def check_loop(
     >>> found.verdict
     'right'
     """
-    for name, function in (("loop", loop), ("energy", energy)):
-        if not callable(function):
-            raise GradscopeError(f"{name}: takes a function, got {type(function).__name__}")
-    if classifier_input not in (None, *INPUTS):
-        raise GradscopeError(f"classifier_input: got {classifier_input!r}; {one_of(classifier_input, INPUTS)}")
-    if normalize not in NORMS:
-        raise GradscopeError(f"normalize: got {normalize!r}; {one_of(normalize, NORMS)}")
-    if stabilizer is not None and not isinstance(stabilizer, Stabilizer):
-        raise GradscopeError(f"stabilizer: takes one of gradscope.stabilizers, got {type(stabilizer).__name__}")
+    _require(loop, energy, classifier_input, normalize, stabilizer)
     whole_number(steps, "steps", least=1)
     require_process(scheduler, alphas_cumprod, prediction_type)
     if scheduler is None and timesteps is None and alphas_cumprod is None:
@@ -148,39 +140,23 @@ def check_loop(
         why = "; ".join(watched.problems) or "no gradient was seen"
         raise GradscopeError(f"loop: {why}")
     seen, where = kept.blocks[0].steps, kept.blocks[0].where
-    modules = [*modules_of([energy]), *(module for module in (denoiser, guide) if module is not None)]
-    chosen = sorted({round(i) for i in np.linspace(0, len(seen) - 1, min(steps, len(seen)))})
     sign = turned(seen)
-    found: list[tuple[float, Checked]] = []
-    declared = Declared("x0_detached" if classifier_input == "x0_detached" else None)
-    for i in chosen:
-        step, before = seen[i], seen[i - 1] if i else None
-        with untouched(modules):
-            t = _time(energy, step)
-            measure = Measure(energy, step.x_t, t, Wide(modules), seed)
-            case = Case(
-                cond_fn=None,
-                energy=energy,
-                x_t=step.x_t,
-                t=t,
-                claim=sign * step.gradient,
-                declared=declared,
-                measure=measure,
-                denoiser=denoiser,
-                guide=guide,
-                labels=step.label if label is None else label.to(step.x_t.device),
-                process=process if scheduler is not None or alphas_cumprod is not None else None,
-                previous=None if before is None else (before.x_t, _like(t, before.timestep)),
-                following=_following(step, seen[i + 1] if i + 1 < len(seen) else None, t),
-            )
-            case.tolerance = torch.full((len(step.x_t),), 2e-5, dtype=torch.float64, device=step.x_t.device)
-            found.append((step.timestep, judge(case)))
+    chosen = sorted({round(i) for i in np.linspace(0, len(seen) - 1, min(steps, len(seen)))})
+    make = _Cases(
+        energy,
+        Declared("x0_detached" if classifier_input == "x0_detached" else None),
+        denoiser,
+        guide,
+        label,
+        process if scheduler is not None or alphas_cumprod is not None else None,
+        sign,
+        seed,
+    )
+    found = [(seen[i].timestep, make.judged(seen, i)) for i in chosen]
     answer = _of_most(found)
-    if answer.right:
-        shifts = shift_verdicts(seen, normalize, stabilizer, factor, sign)
-        if shifts is not None:
-            name, cause, evidence = shifts
-            answer = Checked(name, cause, {**answer.evidence, **evidence}, answer.confidence)
+    if answer.right and (shifts := shift_verdicts(seen, normalize, stabilizer, factor, sign)) is not None:
+        name, cause, evidence = shifts
+        answer = Checked(name, cause, {**answer.evidence, **evidence}, answer.confidence)
     unseen = all(step.shift is None and step.update is None for step in seen)
     remarks = [
         *answer.remarks,
@@ -199,6 +175,58 @@ def check_loop(
         answer.needs,
         tuple(found),
     )
+
+
+def _require(
+    loop: object, energy: object, classifier_input: str | None, normalize: str, stabilizer: Stabilizer | None
+) -> None:
+    for name, function in (("loop", loop), ("energy", energy)):
+        if not callable(function):
+            raise GradscopeError(f"{name}: takes a function, got {type(function).__name__}")
+    if classifier_input not in (None, *INPUTS):
+        raise GradscopeError(f"classifier_input: got {classifier_input!r}; {one_of(classifier_input, INPUTS)}")
+    if normalize not in NORMS:
+        raise GradscopeError(f"normalize: got {normalize!r}; {one_of(normalize, NORMS)}")
+    if stabilizer is not None and not isinstance(stabilizer, Stabilizer):
+        raise GradscopeError(f"stabilizer: takes one of gradscope.stabilizers, got {type(stabilizer).__name__}")
+
+
+@dataclass(frozen=True)
+class _Cases:
+    """What the cases of a loop's steps have in common."""
+
+    energy: Energy
+    declared: Declared
+    denoiser: nn.Module
+    guide: nn.Module | None
+    label: Tensor | None
+    process: Process | None
+    sign: float
+    seed: int
+
+    def judged(self, seen: Sequence[GuidedStep], i: int) -> Checked:
+        """The answer of the step with this index."""
+        step, before = seen[i], seen[i - 1] if i else None
+        modules = [*modules_of([self.energy]), *(one for one in (self.denoiser, self.guide) if one is not None)]
+        with untouched(modules):
+            t = _time(self.energy, step)
+            return judge(
+                Case(
+                    cond_fn=None,
+                    energy=self.energy,
+                    x_t=step.x_t,
+                    t=t,
+                    claim=self.sign * step.gradient,
+                    declared=self.declared,
+                    measure=Measure(self.energy, step.x_t, t, Wide(modules), self.seed),
+                    denoiser=self.denoiser,
+                    guide=self.guide,
+                    labels=step.label if self.label is None else self.label.to(step.x_t.device),
+                    process=self.process,
+                    previous=None if before is None else (before.x_t, _like(t, before.timestep)),
+                    following=_following(step, seen[i + 1] if i + 1 < len(seen) else None, t),
+                )
+            )
 
 
 def _of_most(found: Sequence[tuple[float, Checked]]) -> Checked:

@@ -3,10 +3,16 @@
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from gradscope.errors import GradscopeError
+
+_SMALL = 20_000_000
+"""Number of parameters below which threads wait for each other longer than they compute, at few samples."""
 
 
 def set_device(name: str) -> torch.device:
@@ -42,6 +48,18 @@ def _keep_freed_memory() -> None:
     libc, mmap_threshold, trim_threshold = ctypes.CDLL(None), -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     if libc.mallopt(mmap_threshold, 2**30):
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+@contextmanager
+def few_threads(*models: nn.Module) -> Iterator[None]:
+    """One thread while small models run on few samples, and the number of threads as before afterwards."""
+    threads = torch.get_num_threads()
+    if sum(p.numel() for model in models for p in model.parameters()) < _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def device_name(device: torch.device) -> str:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from gradscope.analysis.oracle_variables import VARIABLES
 from gradscope.config import OracleConfig
-from gradscope.models.device import set_device
+from gradscope.models.device import few_threads, set_device
 from gradscope.models.schedulers import configuration_of
 from gradscope.oracle.group import PATHS, Values, cells, of_guide, of_mixture
 from gradscope.oracle.methods import load_method_at, load_stabilizers
@@ -81,15 +81,16 @@ def leaderboard(
     ds = _empty(config, list(methods), list(stabilizers), first)
     done, total = 0, len(config.mixtures) * len(config.guides) * len(methods)
     for i, mixture in enumerate(config.mixtures):
-        place = Place(mixture, config)  # one after the other: the paths of images take memory
-        _fill(ds, (i,), parts.once(partial(of_mixture, place), mixture))
-        for j, kind in enumerate(config.guides):
-            _fill(ds, (i, j), parts.once(partial(of_guide, place, kind), mixture, kind))
-            for k, (name, at) in enumerate(methods.items()):
-                make = partial(cells, place, kind, at, stabilizers)
-                _fill(ds, (i, j, k), parts.once(make, mixture, kind, name))
-                done += 1
-                on_step(done, total)
+        with few_threads():
+            place = Place(mixture, config)  # one after the other: the paths of images take memory
+            _fill(ds, (i,), parts.once(partial(of_mixture, place), mixture))
+            for j, kind in enumerate(config.guides):
+                _fill(ds, (i, j), parts.once(partial(of_guide, place, kind), mixture, kind))
+                for k, (name, at) in enumerate(methods.items()):
+                    make = partial(cells, place, kind, at, stabilizers)
+                    _fill(ds, (i, j, k), parts.once(make, mixture, kind, name))
+                    done += 1
+                    on_step(done, total)
     about = provenance(config.model_dump(mode="json"), first.scheduler, {}, [], torch.device("cpu"), command)
     settings_text = {key: json.dumps(entries) for key, entries in settings.items()}
     return ds.assign_attrs(about | settings_text | {"kind": ORACLE})

@@ -1,4 +1,4 @@
-"""What is told apart from a wrong formula: rounding, float16, saturation, flat energies, and black boxes."""
+"""Rounding, float16, saturation, flat energies and black boxes do not count as wrong formulas."""
 
 import numpy as np
 import pytest

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from gradscope.errors import GradscopeError
-from gradscope.store.locations.files import MAX_METADATA_BYTES
 from gradscope.store.untrusted.attributes import Attributes
-from gradscope.store.untrusted.checks import Text, parsed, refusal
-from gradscope.store.untrusted.root import Root
+from gradscope.store.untrusted.checks import Text
+from gradscope.store.untrusted.root import Root, validated
 
 
 class _Attributes(Attributes):
@@ -30,11 +28,4 @@ def parse_derived(content: bytes, where: str) -> DerivedRoot:
     GradscopeError
         The metadata are too large, not JSON, or not those of a store that can be read safely.
     """
-    if len(content) > MAX_METADATA_BYTES:
-        raise GradscopeError(f"{where}: its metadata take {len(content)} bytes, at most {MAX_METADATA_BYTES} are read")
-    try:
-        return DerivedRoot.model_validate(parsed(content, "its zarr.json"))
-    except ValidationError as error:
-        raise refusal(error, where) from None
-    except ValueError as error:
-        raise GradscopeError(f"{where}: {error}") from None
+    return validated(DerivedRoot, content, where)

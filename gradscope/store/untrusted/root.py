@@ -1,6 +1,6 @@
 """Model of a store's root: read before zarr or xarray interpret the store, which may come from a stranger."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -45,6 +45,9 @@ class Root(Strict):
         return self.consolidated_metadata.metadata
 
 
+AnyRoot = TypeVar("AnyRoot", bound=Root)
+
+
 def parse(content: bytes, where: str) -> Root:
     """Parse and check the metadata of a store's root.
 
@@ -53,13 +56,18 @@ def parse(content: bytes, where: str) -> Root:
     GradscopeError
         The metadata are too large, not JSON, or not those of a store that can be read safely.
     """
+    root = validated(Root, content, where)
+    known.check(root.arrays, root.attributes.cell_dims, root.attributes.sample_dims, where)
+    return root
+
+
+def validated(model: type[AnyRoot], content: bytes, where: str) -> AnyRoot:
+    """The metadata as a model; errors as those of `parse`."""
     if len(content) > MAX_METADATA_BYTES:
         raise GradscopeError(f"{where}: its metadata take {len(content)} bytes, at most {MAX_METADATA_BYTES} are read")
     try:
-        root = Root.model_validate(parsed(content, "its zarr.json"))
+        return model.model_validate(parsed(content, "its zarr.json"))
     except ValidationError as error:
         raise refusal(error, where) from None
     except ValueError as error:
         raise GradscopeError(f"{where}: {error}") from None
-    known.check(root.arrays, root.attributes.cell_dims, root.attributes.sample_dims, where)
-    return root

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import xarray as xr
 
-from gradscope.analysis import comparison, signatures, stability, technique_effects
+from gradscope.analysis import comparison, signatures, stability, technique_effects, vectors
+from gradscope.analysis.samples import samples
 from gradscope.analysis.selections import restore_dims
 from gradscope.analysis.summary import summary
 from gradscope.store import open_store
@@ -68,6 +69,18 @@ class Accessor:
     def compare_all(self, baseline: str = "none") -> pd.DataFrame:
         """Compare stabilisers with `baseline`, and x0 with x_t, see `gradscope.analysis.compare_all`."""
         return technique_effects.compare_all(self._ds, baseline)
+
+    def samples(self, early: float = 0.25, names: str | Sequence[str] | None = None) -> pd.DataFrame:
+        """Join each sample's verdicts with means over its first timesteps, see `gradscope.analysis.samples`."""
+        return samples(self._ds, early, names)
+
+    def norm(self, a: vectors.Tensor) -> xr.DataArray:
+        """The l2 norm of each sample's tensor, right for any size, see `gradscope.analysis.norm`."""
+        return vectors.norm(self._selected, a)
+
+    def cosine(self, a: vectors.Tensor, b: vectors.Tensor) -> xr.DataArray:
+        """The cosine of two tensors of each sample, right for any size, see `gradscope.analysis.cosine`."""
+        return vectors.cosine(self._selected, a, b)
 
     def report(self) -> "Report":
         """Collect all of these, see `gradscope.report`."""

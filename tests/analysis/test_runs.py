@@ -67,7 +67,8 @@ def test_analyses_take_runs_as_cells(paths):
     assert across.accuracy.estimate == pytest.approx(expected)
     within = runs.sel(run="a").gradscope.compare(GOOD, BAD).accuracy
     assert within.estimate == compare(gradscope.open(paths[0]), GOOD, BAD).accuracy.estimate
-    assert set(runs.gradscope.signatures().run) == {"a", "b"}
+    some = runs.sel(classifier_input=["x_t"], stabilizer=["none"], guidance_scale=[0.5])
+    assert set(some.gradscope.signatures().run) == {"a", "b"}
 
 
 def test_equal_seeds_stay_one_coordinate(paths):

@@ -70,6 +70,7 @@ class View {
     this.maps = make("div", { className: "gs-maps" });
     this.note = make("p", { className: "gs-note" });
     this.curves = make("div", { className: "gs-curves" });
+    for (const control of [this.cell, this.sample, this.step]) control.dataset.lmSuppressShortcuts = "true"; // JupyterLab's
     const bar = make("div", { className: "gs-bar" });
     bar.append(labelled("cell", this.cell), labelled("sample", this.sample), labelled("timestep", this.step), this.where);
     const root = make("div", { className: "gradscope-view" });

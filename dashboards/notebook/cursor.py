@@ -94,7 +94,7 @@ def _start(source: Source, number: int, finding: Finding | None) -> tuple[int, i
     if finding is not None:
         elements = int(np.prod(sample_shape(source.ds))) if source.tensors else 1
         shown = shown_sample(source.ds, finding, elements)
-        return shown.sample, int(np.flatnonzero(timestep == shown.timestep)[0]), shown.why
+        return shown.sample, int(np.abs(np.trunc(timestep) - shown.timestep).argmin()), shown.why
     kept = source.written[number] >= 3
     if not kept.any():
         return 0, len(timestep) // 2, ""

@@ -13,7 +13,7 @@ ADDRESS = "http://127.0.0.1:8050/"
 """Where `gradscope dashboard` listens."""
 
 
-def dashboard_link(path: str, cell: Mapping[str, Any], sample: int, timestep: float, address: str) -> str:
+def dashboard_link(path: str, cell: Mapping[str, Any], at: Mapping[str, Any], address: str) -> str:
     """The address of a position on the dashboard's page of trajectories.
 
     Parameters
@@ -22,8 +22,8 @@ def dashboard_link(path: str, cell: Mapping[str, Any], sample: int, timestep: fl
         The store, as the dataset's encoding names it.
     cell
         The names along all dimensions of the cell.
-    sample
-        Number of the sample, a value of its coordinate.
+    at
+        The values of the coordinates ``sample``, ``timestep`` and, where the store has it, ``step``.
     address
         Where the dashboard of this store listens.
 
@@ -40,7 +40,10 @@ def dashboard_link(path: str, cell: Mapping[str, Any], sample: int, timestep: fl
     cells = [dict(each) for each in run.cells]
     state = default(run, "trajectory")
     number = cells.index(dict(cell))
-    at = run.ds["sample"].values.tolist().index(sample)
+    sample = run.ds["sample"].values.tolist().index(at["sample"])
+    # Timesteps that are not whole have other numbers in the dashboard: the step says which it is.
+    along = "step" if "step" in at else "timestep"
+    step = run.ds[along].values.tolist().index(at[along])
     shown = state.cells if number in state.cells else (number,)
-    moved = replace(state, cell=number, sample=at, timestep=int(timestep), cells=shown)
+    moved = replace(state, cell=number, sample=sample, timestep=int(run.ds["timestep"].values[step]), cells=shown)
     return f"{address.rstrip('/')}/{moved.url()}"

@@ -111,7 +111,11 @@ class View(anywidget.AnyWidget):
         GradscopeError
             The data were not opened from one store on this machine.
         """
-        return dashboard_link(self._source.path, self.cell, self.sample, self.timestep, address)
+        ds = self._source.ds
+        at = {"sample": self.sample} | {
+            name: ds[name].values[self._step].item() for name in ("timestep", "step") if name in ds.coords
+        }
+        return dashboard_link(self._source.path, self.cell, at, address)
 
     @traitlets.validate("_cell", "_sample", "_step")
     def _check(self, proposal: Mapping[str, Any]) -> int:

@@ -1,6 +1,6 @@
 """Every sample of every cell in one table: its verdicts, joined with means of its diagnostics over the first steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 import numpy as np
@@ -9,7 +9,7 @@ import xarray as xr
 
 from gradscope.analysis.cells import Cell, cells, place
 from gradscope.analysis.findings import Finding
-from gradscope.analysis.means import row_means
+from gradscope.analysis.means import Floats, finite_mean
 from gradscope.analysis.missing import require
 from gradscope.analysis.selections import restore_dims
 from gradscope.analysis.signatures import find
@@ -69,15 +69,20 @@ def samples(ds: xr.Dataset, early: float = 0.25, names: str | Sequence[str] | No
         raise GradscopeError(f"{other[0]} is not a number over cells, samples and timesteps")
     steps = max(1, ceil(early * ds.sizes["timestep"] - 1e-9))  # 0.1 of 30 is 3, whatever the rounding
     small = [name for name in ("own_prediction", "judge_prediction") if name in ds]
-    first = ds[[*names, "written"]].isel(timestep=slice(steps)).drop_vars("written")
-    ds, first = ds.assign(ds[[*small, "written"]].compute()), first.compute()
+    ds = ds.assign(ds[[*small, "written"]].compute())
+    means = {name: _early_means(ds[name].isel(timestep=slice(steps)).transpose(*over(ds))) for name in names}
     found = [finding for finding in find(ds) if finding.severity != "remark"]
-    parts = [_rows(ds, first, cell, found) for cell in cells(ds)]
+    parts = [_rows(ds, means, cell, found) for cell in cells(ds)]
     return pd.concat(parts, ignore_index=True)
 
 
-def _rows(ds: xr.Dataset, first: xr.Dataset, cell: Cell, findings: Sequence[Finding]) -> pd.DataFrame:
-    """The rows of one cell; `first` holds the diagnostics of the first timesteps."""
+def _early_means(first: xr.DataArray) -> Floats:
+    """Means of the finite values over the last dimension, the first timesteps; one variable at a time is read."""
+    return finite_mean(first.values.astype(np.float64), axis=-1)[0]
+
+
+def _rows(ds: xr.Dataset, means: Mapping[str, Floats], cell: Cell, findings: Sequence[Finding]) -> pd.DataFrame:
+    """The rows of one cell; `means` are over cells and samples."""
     at, classes, label = place(ds, cell), class_names(ds), ds["label"].values
     done = finished(ds[["written"]].isel(at))
     target = [class_name(classes, number) for number in label.tolist()]
@@ -94,9 +99,7 @@ def _rows(ds: xr.Dataset, first: xr.Dataset, cell: Cell, findings: Sequence[Find
     columns["findings"] = [
         ", ".join(dict.fromkeys(f.signature for f in here if f.target_class in ("", name))) for name in target
     ]
-    for name in first.data_vars:
-        values = first[name].isel(at).transpose("sample", "timestep").values.astype(np.float64)
-        columns[f"{EARLY}{name}"] = row_means(values)
+    columns |= {f"{EARLY}{name}": values[tuple(at.values())] for name, values in means.items()}
     return pd.DataFrame(columns)
 
 

@@ -211,3 +211,18 @@ def test_without_anywidget_the_error_names_the_extra():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.splitlines() == ["show: anywidget is not installed: pip install 'gradscope[notebook]'", "False"]
+
+
+def test_timesteps_that_are_not_whole(tmp_path):
+    """As those of flow matching: the dashboard rounds them, and the link still leads to the same step."""
+    ds = evaluated()
+    ds = ds.assign_coords(timestep=ds.timestep + 0.75, step=("timestep", np.arange(10)))
+    path = save(ds, tmp_path / "flow.zarr")
+    view = gradscope.open(path).isel(timestep=slice(2, None)).gradscope.show(finding=0)
+    assert view.timestep in (ds.timestep.values[2:]).tolist()
+    view._step = 3
+    assert view.timestep == ds.timestep.values[5]
+    library = Library([path])
+    state, notices = parse("trajectory", dict(parse_qsl(urlsplit(view.link()).query)), library)
+    assert notices == []
+    assert library.run(None).ds["timestep"].values.tolist().index(state.timestep) == 5

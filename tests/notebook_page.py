@@ -12,7 +12,7 @@ from dashboards.notebook.view import View
 
 ADDRESS = "http://view.test/"
 TRAITS = ("_cell", "_sample", "_step", "_about", "_frame", "_figures")
-_PAGE = """<!doctype html><meta charset="utf-8"><title>view</title>
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>view</title>
 <style>body {{ font-family: sans-serif; margin: 12px; color: {ink}; background: {paper}; }} {css}</style>
 <main id="el"></main>
 <script type="module">

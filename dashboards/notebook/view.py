@@ -61,6 +61,9 @@ class View(anywidget.AnyWidget):
         self.observe(lambda change: self._refresh(), names=["_step"])
         self.on_msg(_send_plotly)
 
+    def __repr__(self) -> str:
+        return f"View({cell_name(self.cell)}; sample {self.sample}; t = {self.timestep:g})"
+
     @property
     def finding(self) -> Finding | None:
         """The finding that is shown."""

@@ -57,6 +57,7 @@ def test_tiles_are_the_stored_tensors(ds):
     view = ds.gradscope.show(cell=GOOD, sample=2, timestep=300)
     at = ds.sel(view.cursor).load()
     assert view.cursor == {**GOOD, "sample": 2, "timestep": 300}
+    assert repr(view) == "View(robust, x_t, none, 0.5; sample 2; t = 300)"
     assert [tile.tensor for tile in view.tiles()] == ["gradient", "update", "x_t", "pred_original_sample"]
     for tile in view.tiles():
         tensor = at[tile.tensor].values

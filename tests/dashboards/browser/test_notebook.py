@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from chromium import differs
 from notebook_page import ADDRESS, show
 from playwright.sync_api import Page
@@ -91,3 +92,11 @@ def test_cells_samples_and_curves_move_it(page, ds):
     assert view.cell["stabilizer"] == "adam"
     page.evaluate("window.close()")
     assert page.evaluate("window.model.listeners.length") == 0
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_is_accessible(page, ds, dark):
+    show(page, ds.gradscope.show(finding=0), dark)
+    page.wait_for_selector(".gs-curve .marks", state="attached")
+    found = Axe().run(page).response["violations"]
+    assert [(each["id"], each["impact"]) for each in found if each["impact"] in ("serious", "critical")] == []

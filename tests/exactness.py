@@ -123,7 +123,7 @@ def measured(name: str, prediction: str = "", method: str = "classifier", guide:
     chosen = METHODS[method]
     given = "x0" if guide and "x0" in chosen.inputs else chosen.inputs[0]
     make = GUIDES[guide or ("measurement" if method == "pigdm" else "classifier f(x)")]
-    with patch("gradscope.sampling.sampler.BlockNoise", WideNoise):
+    with patch("gradscope.sampling.trajectory.BlockNoise", WideNoise):
         try:
             steps = list(sampler(name, prediction, make(), chosen, given, SCALE).steps(LABELS, STEPS))
         except GradscopeError as error:

@@ -20,8 +20,8 @@ from torch import nn
 from gradscope import ClassifierGuidance, Energy, GuidedSampler, Measurement, WeightedSum, methods
 from gradscope.errors import GradscopeError
 from gradscope.models.schedulers import SCHEDULERS
-from gradscope.sampling.inputs import sample_seeds
 from gradscope.sampling.noise import BlockNoise
+from gradscope.sampling.seeds import sample_seeds
 
 TABLE = Path(__file__).parent / "exactness.json"
 SHAPE, LABELS, STEPS, SCALE = (3, 4, 4), [0, 1, 2], 5, 0.3

@@ -30,9 +30,10 @@ from gradscope.recording.resume import resumption
 from gradscope.recording.units import record_unit, units
 from gradscope.recording.verdicts import Verdicts
 from gradscope.sampling.guidance.guides import classifiers_in
-from gradscope.sampling.inputs import class_labels, sample_seeds
+from gradscope.sampling.inputs import class_labels
 from gradscope.sampling.process import Schedule
 from gradscope.sampling.sampler import GuidedSampler
+from gradscope.sampling.seeds import sample_seeds
 from gradscope.store import Grid
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath

@@ -10,9 +10,10 @@ from torch import Tensor
 from gradscope.errors import whole_number
 from gradscope.models.calls import frozen
 from gradscope.sampling.guidance.methods import renoised
-from gradscope.sampling.inputs import class_labels, refuse_inference_tensors, sample_seeds
+from gradscope.sampling.inputs import class_labels, refuse_inference_tensors
 from gradscope.sampling.noise import BlockNoise, own_noise
 from gradscope.sampling.process import Schedule, Walk
+from gradscope.sampling.seeds import sample_seeds
 from gradscope.sampling.shared import SharedPass, SharedWalk
 from probes import GuidedStep
 

@@ -12,7 +12,7 @@
 
   functions.significant = (value) => (known(value) ? String(Number(value.toPrecision(3))) : NONE);
 
-  functions.digits = (value, count) => (known(value) ? value.toFixed(count) : NONE);
+  functions.digits = (value, count) => (known(value) ? value.toFixed(count).replace(/^-(0\.?0*)$/, "$1") : NONE);
 
   functions.interval = function (value, low, high, count) {
     const write = (each) => (count ? functions.digits(each, count) : functions.significant(each));

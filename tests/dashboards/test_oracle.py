@@ -40,7 +40,7 @@ def client(library):
 
 
 def view(board):
-    return ("view", "data", {"store": board.key, "page": "oracle", "url": f"oracle?store={board.key}"})
+    return ("view", "data", {"store": board.key, "page": "oracle", "url": f"oracle?store={board.key}", "pages": ["oracle"]})
 
 
 def control(key, value):
@@ -63,7 +63,7 @@ def test_a_leaderboard_has_its_page_at_any_path(client, board, path):
     assert answer["view"]["data"] == view(board)[2]
     assert answer["notices"]["children"] == []
     said = texts(answer["page"]["children"])
-    assert "8 cells on 2 mixtures, with 12 samples, 2 replicates and 5 steps each" in said
+    assert "8 rows on 2 mixtures, with 12 samples, 2 replicates and 5 steps each" in said
     assert answer["poll"]["disabled"] is True
 
 

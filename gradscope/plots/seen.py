@@ -10,7 +10,8 @@ import xarray as xr
 from gradscope.analysis.cells import place
 from gradscope.analysis.seen import FIELDS, seen
 from gradscope.plots.figure_numbers import full_cell
-from gradscope.plots.layout import along_t, finish
+from gradscope.plots.layout import along_t, finish, title_line
+from gradscope.plots.style import cell_name, escaped
 
 NEEDS = ("written", *(name for names in FIELDS.values() for name in names))
 """Variables along t that the figure reads, as far as the store has them."""
@@ -63,7 +64,9 @@ def what_was_seen_numbers(ds: xr.Dataset, cell: Mapping[str, str | float]) -> pd
         )
         for name, values in seen(ds).isel(place(ds, full)).data_vars.items()
     ]
-    return pd.concat(parts, ignore_index=True)
+    numbers = pd.concat(parts, ignore_index=True)
+    numbers.attrs = {"cell": cell_name(full)}
+    return numbers
 
 
 def draw_what_was_seen(numbers: pd.DataFrame) -> go.Figure:
@@ -88,4 +91,5 @@ def draw_what_was_seen(numbers: pd.DataFrame) -> go.Figure:
     )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, zeroline=False)
-    return finish(along_t(figure, timestep), 90 + 26 * len(groups)).update_layout(margin_t=10)
+    title_line(figure, escaped(numbers.attrs["cell"]))
+    return finish(along_t(figure, timestep), 110 + 26 * len(groups)).update_layout(margin_t=30)

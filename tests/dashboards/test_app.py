@@ -9,7 +9,6 @@ from dash_client import ask, show, texts
 from dashboards import create_app
 from dashboards.state import PAGES
 
-
 NOT_OF_IT = ("guidance", "loop")
 """Pages that the small store has nothing for."""
 

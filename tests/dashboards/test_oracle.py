@@ -40,7 +40,11 @@ def client(library):
 
 
 def view(board):
-    return ("view", "data", {"store": board.key, "page": "oracle", "url": f"oracle?store={board.key}", "pages": ["oracle"]})
+    return (
+        "view",
+        "data",
+        {"store": board.key, "page": "oracle", "url": f"oracle?store={board.key}", "pages": ["oracle"]},
+    )
 
 
 def control(key, value):

@@ -15,7 +15,6 @@ from dashboards.widgets.grid import height_of, table
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
 from dashboards.widgets.messages import empty
 from gradscope.analysis.seen import counted, is_watched, problems, unseen
-from gradscope.plots.style import cell_name
 
 TITLE = "Loop"
 SHOWN = 8
@@ -74,8 +73,9 @@ def register(app: Dash, library: Library) -> None:
     @app.callback(*slot_outputs("what-was-seen"), Input(control_id("cell"), "value"), VERSION, VIEW)
     def draw(cell: NumberText, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
-        chosen = dict(run.cell(cell))
-        return filled("what-was-seen", Call("what_was_seen", {"cell": chosen}), run, f"Seen in {cell_name(chosen)}")
+        return filled(
+            "what-was-seen", Call("what_was_seen", {"cell": dict(run.cell(cell))}), run, "What was seen along t"
+        )
 
 
 def headline(run: OpenRun, state: State) -> str:

@@ -4,7 +4,6 @@ import chromium
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-
 WIDE = {"width": 3840, "height": 2160}
 READABLE = 4.5
 """Contrast of small text by WCAG 2.2 AA."""

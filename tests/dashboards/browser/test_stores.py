@@ -6,7 +6,6 @@ import chromium
 import pytest
 import small_store
 
-
 SAMPLES, TIMESTEPS = 8, 20
 
 

@@ -36,11 +36,12 @@ _ADVICE = {
     "further gradients": "Nothing: the store has the last gradient of each step. A loop that adds them up can "
     "differentiate the sum.",
 }
+FINAL = "final samples"
 _WORDS = {
     "label": "target classes",
     "pred_original_sample": "x0-hat",
     "num_train_timesteps": "range of timesteps",
-    "image": "final samples",
+    "image": FINAL,
 }
 _COUNTED = {
     "evaluations": "evaluations",

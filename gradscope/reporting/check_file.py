@@ -10,8 +10,8 @@ from gradscope.errors import GradscopeError
 from gradscope.store.untrusted.checks import Strict, parsed, refusal, wanted
 from gradscope.text import size
 
-KIND = "gradscope check"
-VERSION = 1
+KIND: Literal["gradscope check"] = "gradscope check"
+VERSION: Literal[1] = 1
 BYTES = 8 * 2**20
 """Size of the largest file that is read."""
 _ANSWERS = 10_000

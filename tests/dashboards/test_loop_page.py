@@ -1,18 +1,22 @@
 """The Loop page against counts by hand, and against a loop that is watched here."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import watched_store
 from dash_client import ask, parts, show, texts
+from PIL import Image
 
 import gradscope
 from dashboards.app import app_of
 from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
+from dashboards.images.tiles import Tiles
 from dashboards.pages.loop import page
 from dashboards.pages.loop.rows import columns, rows
+from dashboards.pages.samples import page as samples
 from dashboards.state import default
 from gradscope.analysis.seen import counted, problems, seen, unseen
 from gradscope.plots.seen import what_was_seen_numbers
@@ -135,8 +139,8 @@ def test_a_loop_that_is_watched_here(tmp_path):
 
     loop, path = Plain(), tmp_path / "plain.zarr"
     with gradscope.watch(path, **loop.watched) as watched:
-        samples, _ = loop()
-        watched.final(samples)
+        final, _ = loop()
+        watched.final(final)
         loop(seed=6)
     run = OpenRun(path)
     (row,) = rows(run, default(run, "loop"))
@@ -145,3 +149,36 @@ def test_a_loop_that_is_watched_here(tmp_path):
     assert row["shift"] == 2 * batch * steps - batch
     assert counted(run.ds)["evaluations"] == 2 * steps
     assert {"update", "shift", "final samples"} == {each.what for each in unseen(run.ds)}
+
+
+def test_a_final_sample_is_drawn_where_the_last_step_has_no_gradient(opened):
+    ds = watched_store.classifier()
+    ds["image"] = ds["image"].fillna(0.5)
+    ds["written"] = ds["written"].where(ds["timestep"] != ds["timestep"][-1], 0)
+    ds["written"][0, 0, 0, 0, 3] = 0
+    ds["written"] = ds["written"].astype(np.uint8)
+    for watched, there in ((1, 15), (0, 0)):
+        run = opened(ds.assign_attrs(watched=watched), f"{watched}.zarr")
+        picture = np.asarray(Image.open(io.BytesIO(Tiles().thumbnails(run, 0, 0, 15).png)).convert("RGBA"))
+        height, width = ds["image"].shape[-2:]
+        opaque = [
+            bool(picture[row * height, column * width, 3])
+            for row in range(picture.shape[0] // height)
+            for column in range(picture.shape[1] // width)
+        ]
+        assert sum(opaque) == there
+        assert not opaque[3]
+
+
+def test_final_samples_that_were_not_seen_are_blank_and_it_is_said_why(opened):
+    ds = watched_store.classifier()
+    ds["image"][..., 4:, :, :, :] = np.nan
+    ds["image"][0, 0, 0, 0, 0, 0, 0, 0] = np.nan
+    reason = "the loop's final samples were not seen; call watched.final(x)"
+    run = opened(ds.assign_attrs(unseen=json.dumps({"image": reason})))
+    picture = np.asarray(Image.open(io.BytesIO(Tiles().thumbnails(run, 0, 0, 7).png)).convert("RGBA"))
+    height, width = ds["image"].shape[-2:]
+    assert picture.shape[:2] == (height, 8 * width)
+    assert [bool(picture[0, i * width, 3]) for i in range(8)] == [True] * 4 + [False] * 4
+    said = texts(samples.layout(run, default(run, "samples")))
+    assert "Blank: the loop's final samples were not seen. Call watched.final(x) right after the loop." in said

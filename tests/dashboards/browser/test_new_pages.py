@@ -89,17 +89,17 @@ def test_a_click_on_a_row_of_the_leaderboard_draws_its_curve_or_removes_it(serve
     page = visit(serve(stores["oracle"]))
     legend = page.locator("#oracle-curves .legend .legendtext")
     legend.first.wait_for()
-    before = legend.all_inner_texts()
+    before = legend.all_text_contents()
     new = page.locator("#oracle-rows .ag-row", has_text="mine").first
     name = ", ".join(new.locator(f"[col-id={key}]").inner_text() for key in ("guide", "guidance_method", "stabilizer"))
     assert name not in before
     new.locator("[col-id=coverage]").click()
     legend.filter(has_text=name).wait_for()
-    assert legend.all_inner_texts() == [*before, name]
+    assert legend.all_text_contents() == [*before, name]
     assert len(chromium.query(page)["rows"].split(",")) == len(before) + 1
     new.locator("[col-id=coverage]").click()
     legend.filter(has_text=name).wait_for(state="detached")
-    assert legend.all_inner_texts() == before
+    assert legend.all_text_contents() == before
 
 
 def test_a_click_on_a_cell_opens_its_trajectory_with_the_parts(serve, visit, stores):

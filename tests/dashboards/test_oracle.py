@@ -77,6 +77,8 @@ def test_rows_are_those_of_the_table_best_first(client, board):
     assert [row["guide"] for row in grid["rowData"]] == table["guide"].tolist()
     assert [row["update_cosine"] for row in grid["rowData"]] == table["update_cosine"].tolist()
     assert len({row["id"] for row in grid["rowData"]}) == 8
+    for row, gain in zip(grid["rowData"], table["gain"], strict=True):  # the stabiliser none is compared with itself
+        assert row["gain"] == (None if row["stabilizer"] == "none" else gain)
 
 
 def test_a_link_restores_controls_and_impossible_values_are_replaced(client, board):

@@ -78,10 +78,9 @@ def headline(found: CheckFile) -> str:
     """
     if found.answers[0].timestep is None:
         return f"The gradient is {'right' if found.right else 'not right'}: {found.answers[0].verdict}"
-    wrong = sum(answer.kind != "right" for answer in found.answers)
-    count = len(found.answers)
-    noun = "gradient" if count == 1 else "gradients"
-    return f"{wrong} of {count} {noun} not right" if wrong else f"{count} {noun} checked: right"
+    count, wrong = len(found.answers), sum(answer.kind != "right" for answer in found.answers)
+    shown = wrong or count
+    return f"{shown} of {count} gradients {'is' if shown == 1 else 'are'} {'not right' if wrong else 'right'}"
 
 
 def _part(name: str, heading: str):

@@ -22,6 +22,7 @@ def columns(found: CheckFile) -> list[Column]:
         "classifier_input": text_column("classifier_input", "input", 90, headerTooltip="classifier_input"),
         "timestep": number_column("timestep", "timestep", 90, "text(params.data.at)"),
     }
+    wrong = any(each.kind != "right" for each in found.answers)
     known = [name for name in places if any(getattr(each, name) not in ("", None) for each in found.answers)]
     return [
         *(places[name] for name in known),
@@ -31,7 +32,7 @@ def columns(found: CheckFile) -> list[Column]:
         number_column("deviation", "deviation", 86, headerTooltip=_DEVIATION),
         number_column("allowed", "allowed", 80, headerTooltip=_ALLOWED),
         text_column("confidence", "confidence", 90, headerTooltip=_CONFIDENCE),
-        text_column("advice", "what to change", 250),
+        *([text_column("advice", "what to change", 250)] if wrong else []),
     ]  # fmt: skip
 
 

@@ -112,6 +112,18 @@ def test_a_click_on_a_cell_opens_its_trajectory_with_the_parts(serve, visit, sto
     assert query["variables"] == "gradient_parallel_norm,gradient_perpendicular_norm,prediction_change"
 
 
+def test_numbers_of_tables_are_short(serve, visit, stores):
+    page = visit(serve(stores["check"]))
+    shown = page.evaluate(
+        """() => {
+            const { significant, digits } = window.dashAgGridFunctions;
+            const small = [1.05e-6, -2e-7, 1.2e-4, 0, 12345, 0.1 + 0.2];
+            return [...small.map(significant), digits(-0.001, 2), digits(-0.006, 2), digits(0, 1), digits(null, 1)];
+        }"""
+    )
+    assert shown == ["1.05e-6", "-2e-7", "0.00012", "0", "12300", "0.3", "0.00", "-0.01", "0.0", "–"]
+
+
 def links(page) -> list[str]:
     """Texts of the navigation."""
     return [link.inner_text() for link in page.locator(".nav a").all() if link.is_visible()]

@@ -118,7 +118,7 @@ class Tiles:
 def _finished(run: OpenRun, cell: int, first: int, last: int) -> NDArray[np.bool_]:
     """Which samples have their final sample. A watched loop may take no gradient at its last step."""
     written = np.stack([run.written(cell, sample) > 0 for sample in range(first, last + 1)])
-    return written.any(axis=1) if run.ds.attrs.get("watched") else written[:, -1]
+    return np.asarray(written.any(axis=1)) if run.ds.attrs.get("watched") else written[:, -1]
 
 
 def _sprite(tiles: Pixels, written: NDArray[np.bool_]) -> bytes:

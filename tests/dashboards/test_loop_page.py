@@ -47,6 +47,7 @@ def test_counts_are_those_of_a_loop_over_steps(run):
         assert row["gradient"] == by_hand(ds, None, at)
         assert row["shift"] == by_hand(ds, "effective_strength", at)
         assert row["target classes"] == by_hand(ds, "log_prob", at)
+        assert row["shift"] == seen(ds)["shift"].values[at].sum()
         assert (row["update"], row["x0-hat"]) == (0, 0)
         assert "two predictions" not in row
     assert len({row["shift"] for row in made}) > 5

@@ -15,13 +15,14 @@ ROW, HEADER = 26, 30
 """Heights in pixels."""
 SEVERITIES = {"alarm": "▲", "warning": "●", "remark": "○"}
 """A symbol for each severity, for readers who cannot distinguish the colours."""
+_SELECTION = {"rowSelection": {"mode": "singleRow", "checkboxes": False, "enableClickSelection": True}}
 
 Row = Mapping[str, Any]
 Column = dict[str, Any]
 
 
 def table(
-    id: str, columns: Sequence[Column], rows: Sequence[Row], label: str, height: str = "100%", store: str | None = None
+    id: str, columns: Sequence[Column], rows: Sequence[Row], label: str, height: str = "100%", selects: bool = False
 ) -> html.Div:
     """A table; a callback may set its ``rowData``.
 
@@ -33,10 +34,9 @@ def table(
         Name of the table for screen readers.
     height
         In CSS; `height_of` gives the height of some rows.
-    store
-        Id of a dcc.Store that receives the row under the mouse or the focus.
+    selects
+        Whether a click or the focus selects a row, which is in ``selectedRows``; then only Enter opens its view.
     """
-    focused = ["focusRow(params)"] if store else []
     return html.Div(
         AgGrid(
             id=id,
@@ -51,13 +51,12 @@ def table(
                 "ensureDomOrder": True,
                 "tooltipShowDelay": 400,
                 "suppressDragLeaveHidesColumns": True,
-                "context": {"store": store},
+                **(_SELECTION if selects else {}),
             },
             eventListeners={
-                "rowClicked": ["openRow(params)"],
+                "rowClicked": [] if selects else ["openRow(params)"],
                 "cellKeyDown": ["openRow(params)"],
-                "cellFocused": focused,
-                "cellMouseOver": focused,
+                "cellFocused": ["selectRow(params)"] if selects else [],
             },
             style={"height": "100%", "width": "100%"},
         ),

@@ -82,6 +82,8 @@ def sampling(device: str, extent: Extent) -> Iterator[Result]:
             yield _steps(f"recorded in {dtype} / not recorded: {name}", kept, ours, rounds, "<=", _RECORDED[dtype])
         goal = 2.5 if device.startswith("cuda") else {"x0": 1.8, "x_t": 1.3}[options["classifier_input"]]
         yield _steps(f"plain loop / recorded: {name}", plain, recorded, rounds, ">=", goal)
+        flushing = Case("sampling:plain", {**options, "flush_denormals": True})
+        yield _steps(f"plain loop that flushes denormals / recorded: {name}", flushing, recorded, rounds, ">=", goal)
         watched = Case("sampling:watched", options)
         yield _steps(f"watched / not watched, the plain loop: {name}", watched, plain, rounds, "<=", 1.05)
         yield _steps(f"not recorded / the models' own passes: {name}", ours, floor, rounds, "<=", 1.1)
@@ -91,6 +93,14 @@ def _steps(what: str, a: Case, b: Case, rounds: int, side: Side, bound: float) -
     found = interleaved(a, b, rounds)
     first, second = (1e3 * sum(times) / len(times) / STEPS_A_ROUND for times in found)
     return judged(what, ratios(*found), side, bound, detail=f"{first:.1f} / {second:.1f} ms a step")
+
+
+def controls(device: str, extent: Extent) -> Iterator[Result]:
+    """A whole run, whose cells at scale 0 share one trajectory."""
+    options = {"samples": extent.samples // 2, "steps": extent.timesteps // 50, "device": device}
+    cases = [Case("controls:both", {**options, "together": together}) for together in (True, False)]
+    found = interleaved(*cases, max(1, extent.rounds // 4))
+    yield judged("both.yaml, its controls together / cell after cell", ratios(*found), "<=", 0.6)
 
 
 def memory(device: str, extent: Extent) -> Iterator[Result]:
@@ -156,6 +166,7 @@ def startup(device: str, extent: Extent) -> Iterator[Result]:
 
 PARTS: dict[str, Callable[[str, Extent], Iterator[Result]]] = {
     "sampling": sampling,
+    "controls": controls,
     "memory": memory,
     "long_runs": long_runs,
     "storing": storing,

@@ -22,7 +22,12 @@ Column = dict[str, Any]
 
 
 def table(
-    id: str, columns: Sequence[Column], rows: Sequence[Row], label: str, height: str = "100%", selects: bool = False
+    id: str,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    label: str,
+    height: str = "100%",
+    selected: Sequence[Row] | None = None,
 ) -> html.Div:
     """A table; a callback may set its ``rowData``.
 
@@ -34,9 +39,11 @@ def table(
         Name of the table for screen readers.
     height
         In CSS; `height_of` gives the height of some rows.
-    selects
-        Whether a click or the focus selects a row, which is in ``selectedRows``; then only Enter opens its view.
+    selected
+        The row that is selected at first, if any: a click or the focus selects another one, which is in
+        ``selectedRows``, and only Enter opens its view. Rows of a table without it are not selected.
     """
+    selects = selected is not None
     return html.Div(
         AgGrid(
             id=id,
@@ -59,6 +66,7 @@ def table(
                 "cellFocused": ["selectRow(params)"] if selects else [],
             },
             style={"height": "100%", "width": "100%"},
+            **({"selectedRows": list(selected)} if selected else {}),
         ),
         id=f"{id}-frame",
         role="group",

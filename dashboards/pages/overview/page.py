@@ -64,7 +64,7 @@ def _findings(run: OpenRun) -> list:
                 [
                     table(
                         "findings-table", COLUMNS, [], "findings, most severe first; Enter opens one",
-                        height=height_of(FINDINGS_SHOWN, FINDINGS_SHOWN), selects=True,
+                        height=height_of(FINDINGS_SHOWN, FINDINGS_SHOWN), selected=[],
                     ),
                     _finding(),
                 ],

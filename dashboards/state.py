@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeVar, get_args
 from urllib.parse import urlencode
 
+from dashboards.data.finding_key import KEY
 from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
 from probes.catalogue import CATALOGUE
@@ -15,7 +16,7 @@ CURSOR = ("store", "cell", "t", "sample")
 """Parameters of every page's URL."""
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "overview": ("variables",),
-    "trajectory": ("cells", "variables", "limits"),
+    "trajectory": ("cells", "variables", "limits", "scale", "channel", "zoom", "finding"),
     "compare": ("other", "variables"),
     "distributions": ("cells", "variables"),
     "guidance": ("cells",),
@@ -24,6 +25,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "run": (),
 }
 """Further parameters, by page."""
+OMITTED: Mapping[str, str] = {"scale": "linear", "channel": "mean", "zoom": "", "finding": ""}
+"""Parameters with the values at which a URL leaves them out."""
 CELLS_DEFAULT = 8
 """Cells that are shown together at first."""
 CELLS_MAX = 16
@@ -33,7 +36,8 @@ PAGE_MAX: Mapping[str, Mapping[str, int]] = {
     "variables": {"overview": 1, "compare": 1, "distributions": 1},
 }
 """Lower maxima of some pages. A link from another page may have more; the first ones are shown."""
-LIMITS = ("shared", "cell")
+LIMITS = ("cell", "shared", "fixed")
+SCALES = ("linear", "log")
 SampleFilter = Literal["all", "wrong", "fooled", "right", "nonfinite"]
 SAMPLE_FILTERS: tuple[SampleFilter, ...] = get_args(SampleFilter)
 T = TypeVar("T")
@@ -60,8 +64,16 @@ class State:
     """Cells that are shown together, ascending."""
     variables: tuple[str, ...]
     """Diagnostics that are shown."""
-    limits: str = "shared"
-    """Colour limits of maps: shared by the cells, or of each cell."""
+    limits: str = "cell"
+    """Limits of maps: of each map (``cell``), shared by the cells, or fixed over t."""
+    scale: str = "linear"
+    """Scale of the maps' colours: linear, or symmetric logarithmic (``log``)."""
+    channel: str = "mean"
+    """The channel that maps show: their mean, or a number."""
+    zoom: str = ""
+    """The tensor of the focused cell that is enlarged; none where empty."""
+    finding: str = ""
+    """Key of the finding that the page explains, see `dashboards.data.finding_key`; none where empty."""
     only: SampleFilter = "all"
     """Samples that are shown."""
 
@@ -80,9 +92,14 @@ class State:
             "cells": mask(self.cells),
             "variables": ",".join(self.variables),
             "limits": self.limits,
+            "scale": self.scale,
+            "channel": self.channel,
+            "zoom": self.zoom,
+            "finding": self.finding,
             "only": self.only,
         }
-        return f"{self.page}?" + urlencode({k: parameters[k] for k in (*CURSOR, *FIELDS[self.page])}, safe=",")
+        shown = {key: parameters[key] for key in (*CURSOR, *FIELDS[self.page])}
+        return f"{self.page}?" + urlencode({k: v for k, v in shown.items() if OMITTED.get(k) != v}, safe=",")
 
 
 def mask(cells: tuple[int, ...]) -> str:
@@ -128,6 +145,13 @@ def diagnostics(run: OpenRun) -> list[str]:
     return [str(name) for name, v in run.ds.variables.items() if set(v.dims) == dims and v.dtype.kind == "f"]
 
 
+def channels(run: OpenRun) -> tuple[str, ...]:
+    """What `State.channel` can be: the mean, and the number of each channel of samples that are images or videos."""
+    has_channels = run.tensors and run.kind.name in ("image", "video")
+    count = run.sample_shape[run.kind.dims.index("channel")] if has_channels else 0
+    return ("mean", *(map(str, range(count)) if count > 1 else ()))
+
+
 def parse(path: str, query: Mapping[str, str], library: Library) -> tuple[State | None, list[str]]:
     """Read the state from a URL. Impossible values are replaced by possible ones, each with a notice.
 
@@ -168,6 +192,10 @@ class _QueryReader:
             cells=self._cells(start.cells)[: PAGE_MAX["cells"].get(page, CELLS_MAX)],
             variables=self._variables(start.variables)[: PAGE_MAX["variables"].get(page, VARIABLES_MAX)],
             limits=self._choice("limits", LIMITS),
+            scale=self._choice("scale", SCALES),
+            channel=self._choice("channel", channels(run)),
+            zoom=self._choice("zoom", ("", *run.tensors)),
+            finding=self._finding(),
             only=self._choice("only", SAMPLE_FILTERS),
         )
 
@@ -218,10 +246,17 @@ class _QueryReader:
         text = self.query.get(key, choices[0])
         if text in choices:
             return choices[choices.index(text)]
-        return self._replaced(key, str(text), f"one of {', '.join(map(str, choices))}", choices[0])
+        return self._replaced(key, str(text), f"one of {', '.join(filter(None, map(str, choices)))}", choices[0])
+
+    def _finding(self) -> str:
+        """The key of a finding. The page looks for it later: finding them takes a moment."""
+        text = self.query.get("finding", "")
+        if not text or re.fullmatch(KEY, text):
+            return text
+        return self._replaced("finding", text, "a cell and a signature, such as 3.unstable", "")
 
     def _replaced(self, key: str, got: str, possible: str, value: T) -> T:
-        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value if value != "" else "none"
         self.notices.append(f"{key}={got[:40]}: not {possible}; shown: {shown}")
         return value
 

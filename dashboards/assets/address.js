@@ -2,6 +2,8 @@
 window.gradscope = window.gradscope || {};
 
 (function (gradscope) {
+  const OMITTED = { scale: "linear", channel: "mean", zoom: "", finding: "" }; // see dashboards/state.py
+
   let pending = {};
   let timer = null;
 
@@ -11,7 +13,10 @@ window.gradscope = window.gradscope || {};
 
   function write(params, push) {
     const url = new URL(location.href);
-    for (const [key, value] of Object.entries(params)) url.searchParams.set(key, value);
+    for (const [key, value] of Object.entries(params)) {
+      if (value === OMITTED[key]) url.searchParams.delete(key);
+      else url.searchParams.set(key, value);
+    }
     url.search = url.search.replaceAll("%2C", ",");
     if (url.href === location.href) return;
     if (push) history.pushState(null, "", url);

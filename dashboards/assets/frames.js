@@ -5,7 +5,7 @@ window.gradscope = window.gradscope || {};
   const KEPT = 64;
   const AT_ONCE = 2; // frames that are loaded ahead together; the wanted frame comes before them
 
-  // A position is {sample, step, cells, limits}; cells ascend, as the rows of the picture do.
+  // A position is {sample, step, cells, limits, scale, channel}; cells ascend, as the rows of the picture do.
   gradscope.Frames = class {
     constructor(run) {
       this.run = run;
@@ -16,8 +16,9 @@ window.gradscope = window.gradscope || {};
     }
 
     url(position) {
-      const query = `cells=${gradscope.mask(position.cells)}&limits=${position.limits}&v=${this.run.version}`;
-      return `frames/${this.run.key}/${position.sample}/${position.step}.png?${query}`;
+      const { sample, step, cells, limits, scale, channel } = position;
+      const drawn = `limits=${limits}&scale=${scale}&channel=${channel}`;
+      return `frames/${this.run.key}/${sample}/${step}.png?cells=${gradscope.mask(cells)}&${drawn}&v=${this.run.version}`;
     }
 
     // The frame where it is loaded already.
@@ -98,8 +99,8 @@ window.gradscope = window.gradscope || {};
         URL.revokeObjectURL(source);
         throw error;
       }
-      const { sample, step, cells } = position;
-      const frame = { ...about, sample, step, cells, source, image, complete: about.written.every(Boolean) };
+      const { sample, step, cells, channel } = position;
+      const frame = { ...about, sample, step, cells, channel, source, image, complete: about.written.every(Boolean) };
       this.kept.set(url, frame);
       for (const oldest of this.kept.keys()) {
         if (this.kept.size <= KEPT) break;

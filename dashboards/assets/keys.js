@@ -36,7 +36,7 @@ window.dash_clientside = window.dash_clientside || {};
 
   // After a click on a segmented control, the arrow keys move the cursor again.
   document.addEventListener("pointerup", function (event) {
-    if (!page || !event.target.closest(".cursor-bar .mantine-SegmentedControl-root")) return;
+    if (!page || !event.target.closest(".map-switches .mantine-SegmentedControl-root")) return;
     setTimeout(() => document.activeElement.matches("input[type=radio]") && document.activeElement.blur());
   });
 
@@ -44,6 +44,7 @@ window.dash_clientside = window.dash_clientside || {};
     if (!page || !page.root.isConnected || isTaken(event)) return;
     if (event.key === " ") page.play(!page.playing);
     else if (event.key === "?") document.getElementById("keys").showModal();
+    else if (event.key === "z") page.zoom.open();
     else if (event.key in KEYS) page.move(KEYS[event.key](page.at, event.shiftKey ? STRIDE : 1), event.timeStamp);
     else return;
     event.preventDefault();
@@ -53,14 +54,20 @@ window.dash_clientside = window.dash_clientside || {};
     document.addEventListener(name, touch, { capture: true });
 
   function touch({ target, timeStamp }) {
-    if (target.closest?.(".choices, [role=listbox]")) touched = timeStamp;
+    if (target.closest?.(".choices, .map-switches, [role=listbox]")) touched = timeStamp;
   }
 
   document.addEventListener("click", function (event) {
     const dialog = document.getElementById("keys");
     if (event.target.closest("#keys-button")) dialog.showModal();
     else if (event.target.closest("#keys button") || event.target === dialog) dialog.close();
+    else if (event.target.closest("#finding-close")) closeFinding();
   });
+
+  function closeFinding() {
+    dash_clientside.set_props("trajectory-finding", { data: "" });
+    gradscope.update({ finding: "" }, true);
+  }
 
   // The cursor rests: the controls show its position, and the server sends curves and numbers.
   function cursorRested({ cell, sample, cells, variables }) {
@@ -81,9 +88,9 @@ window.dash_clientside = window.dash_clientside || {};
     // A page was opened, or a control changed: the cursor follows. On slow machines Mantine's controls may report
     // their old value after the cursor set them. Such a report, without a touch by the user, is not followed: the
     // control is set again.
-    move: function (run, cell, sample, cells, variables, limits) {
+    move: function (run, cell, sample, cells, variables, limits, scale, channel) {
       const root = document.getElementById("trajectory");
-      const values = { cell, sample, cells, variables, limits };
+      const values = { cell, sample, cells, variables, limits, scale, channel };
       if (!page || page.run !== run || page.root !== root) {
         if (page) page.close();
         page = new gradscope.Trajectory(run, root, cursorRested);
@@ -106,6 +113,11 @@ window.dash_clientside = window.dash_clientside || {};
 
     show_numbers: function (numbers) {
       if (page && numbers) page.setNumbers(numbers);
+      return window.dash_clientside.no_update;
+    },
+
+    show_span: function (span) {
+      if (page) page.setSpan(span);
       return window.dash_clientside.no_update;
     },
 

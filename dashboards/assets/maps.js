@@ -21,8 +21,10 @@ window.gradscope = window.gradscope || {};
       this.run = run;
       this.root = root;
       this.cells = [];
+      this.frame = null;
+      this.row = -1; // of the focused cell in the frame
       this.cards = new Map();
-      this.large = [...root.querySelectorAll(".focus-maps .map")];
+      this.large = [...root.querySelectorAll("#focus .map")];
       const part = (id) => root.querySelector(`#${id}`);
       this.grid = part("cells");
       this.focus = part("focus");
@@ -45,13 +47,21 @@ window.gradscope = window.gradscope || {};
       this.root.style.setProperty("--frame", `url("${frame.source}")`);
       this.root.dataset.timestep = this.run.timesteps[frame.step];
       this.root.dataset.sample = frame.sample;
+      this.root.dataset.colours = this.isInColours();
       frame.cells.forEach((cell, row) => {
         this.setState(cell, frame.written[row], "not recorded yet");
-        for (const map of this.cards.get(cell).querySelectorAll(".map")) this.markZero(map, row);
+        for (const map of this.cards.get(cell).querySelectorAll(".map")) {
+          this.markZero(map, row);
+          map.nextSibling.textContent = frame.written[row] ? this.brief(map.dataset.tensor, row) : "";
+        }
       });
       this.showFocus(at);
       this.setNote(note);
+      this.shown();
     }
+
+    // Called after each change; the enlarged map follows.
+    shown() {}
 
     // No frame: `word` is on every map, `note` says why.
     blank(at, word, note) {
@@ -63,17 +73,27 @@ window.gradscope = window.gradscope || {};
       for (const cell of at.cells) this.setState(cell, false, word);
       this.showFocus(at);
       this.setNote(note);
+      this.shown();
+    }
+
+    // Norm and largest magnitude of a tile, in two short lines.
+    brief(tensor, row) {
+      const { norms, low, high } = this.frame;
+      if (low[tensor][row] === null) return "";
+      const most = Math.max(Math.abs(low[tensor][row]), Math.abs(high[tensor][row]));
+      return `${brief(norms[tensor][row])}\n±${brief(most)}`;
     }
 
     setState(cell, written, word) {
       const card = this.cards.get(cell);
+      if (!written) for (const text of card.querySelectorAll(".brief")) text.textContent = "";
       card.dataset.written = written;
       card.querySelector(".missing").textContent = written ? "" : word;
     }
 
-    // A map of zeros looks empty: the style sheet labels it.
+    // A map of zeros looks empty, and one that is nearly zero like any other: the style sheet labels both.
     markZero(map, row) {
-      map.dataset.zero = this.frame.written[row] && this.frame.norms[map.dataset.tensor][row] === 0;
+      map.dataset.zero = this.frame.written[row] ? this.frame.zero[map.dataset.tensor][row] : "";
     }
 
     // Mark the card of the focused cell, and show its row of the picture large.
@@ -86,20 +106,33 @@ window.gradscope = window.gradscope || {};
       focus.dataset.cell = at.cell;
       focus.dataset.written = written;
       if (written) focus.style.setProperty("--y", share(row, frame.cells.length));
-      for (const map of this.large) {
-        const tensor = map.dataset.tensor;
-        const text = run.tensors.find(({ name }) => name === tensor).limit; // not of images: they have a bar of colours
-        const set = (which, text) => (map.parentElement.querySelector(which).textContent = written ? text() : "");
-        if (written) this.markZero(map, row);
-        const limit = () => gradscope.significant(frame.limits[tensor][row]);
-        set(".low", () => (text ? text.replace("{}", limit()) : limit() === "0" ? "0" : `−${limit()}`));
-        set(".middle", () => (text ? "" : "0"));
-        set(".high", () => (text ? "" : limit()));
-        set(".norm", () => {
-          const norm = frame.norms[tensor][row];
-          return norm === null ? "norm not finite" : `norm ${gradscope.significant(norm)}`;
-        });
-      }
+      this.row = written ? row : -1;
+      for (const map of this.large) this.describeLarge(map);
+    }
+
+    // Whether images are shown in red, green and blue.
+    isInColours() {
+      return this.run.channels === 3 && this.frame !== null && this.frame.channel === "mean";
+    }
+
+    // The texts of a large map: what the ends of its colours mean, its norm and its range.
+    describeLarge(map) {
+      const { frame, row, run } = this;
+      const tensor = map.dataset.tensor;
+      const figure = map.closest("figure");
+      const { limit: text, diverging } = run.tensors.find(({ name }) => name === tensor);
+      const set = (which, make) => (figure.querySelector(which).textContent = row < 0 ? "" : make());
+      if (row >= 0) this.markZero(map, row);
+      const value = (key) => gradscope.significant(frame[key][tensor][row]);
+      const limit = () => value("limits");
+      const hasBar = !text && (diverging || !this.isInColours()); // images in their colours need none
+      set(".low", () => (text ? text.replace("{}", limit()) : hasBar ? (limit() === "0" ? "0" : `−${limit()}`) : ""));
+      set(".middle", () => (hasBar ? "0" : ""));
+      set(".high", () => (hasBar ? limit() : ""));
+      set(".norm", () => {
+        const norm = frame.norms[tensor][row] === null ? "norm not finite" : `norm ${value("norms")}`;
+        return frame.low[tensor][row] === null ? norm : `${norm}\n${minus(value("low"))} to ${minus(value("high"))}`;
+      });
     }
 
     setNote(note) {
@@ -161,7 +194,9 @@ window.gradscope = window.gradscope || {};
         map.setAttribute("role", "img");
         map.dataset.tensor = tensor;
         this.column(map, tensor);
-        maps.append(map);
+        const tile = make("div", { className: "tile" });
+        tile.append(map, make("span", { className: "brief", title: "norm; largest magnitude that is shown" }));
+        maps.append(tile);
       }
       maps.append(make("span", { className: "missing" }));
       card.append(button, maps);
@@ -173,6 +208,18 @@ window.gradscope = window.gradscope || {};
       map.style.setProperty("--x", share(tensors.findIndex(({ name }) => name === tensor), tensors.length));
     }
   };
+
+  // A number with two digits.
+  function brief(value) {
+    if (value === null) return "not finite";
+    const size = Math.abs(value);
+    if (size === 0) return "0";
+    return size >= 1e4 || size < 1e-2 ? value.toExponential(0).replace("e+", "e") : String(Number(value.toPrecision(2)));
+  }
+
+  function minus(text) {
+    return String(text).replace(/^-/, "−");
+  }
 
   // Position of part i of n, as CSS wants it for a background picture.
   function share(i, n) {

@@ -1,13 +1,15 @@
-// Callbacks of the Overview page: the text of the finding under the mouse, and clicks on the heat map.
+// Callbacks of the Overview page: the text of the selected finding, and clicks on the heat map.
 window.dash_clientside = window.dash_clientside || {};
 
 (function () {
   const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
   window.dash_clientside.gradscope_overview = {
-    describe: function (row) {
-      if (!row) return Array(5).fill(window.dash_clientside.no_update);
-      return [row.name, row.evidence, row.advice, `Open the tensor: ${row.position}`, row.href];
+    describe: function (selected, rows) {
+      const id = selected && selected.length ? selected[0].id : null;
+      const row = (rows || []).find((each) => each.id === id) || (rows || [])[0];
+      if (!row) return Array(6).fill(window.dash_clientside.no_update);
+      return [row.name, `Open ${row.position}`, row.href, row.evidence, row.advice, row.why];
     },
 
     // Each row of the heat map is a cell; the table of cells has its link.

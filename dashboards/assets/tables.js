@@ -4,10 +4,6 @@
   const functions = (window.dashAgGridFunctions = window.dashAgGridFunctions || {});
   const components = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
 
-  const REST = 250; // milliseconds that the mouse has to rest on a row
-  const focused = {}; // the latest row, by the id of its dcc.Store
-  let waiting = null;
-
   const known = (value) => typeof value === "number" && Number.isFinite(value);
 
   const shortest = (value) => String(Number(value.toPrecision(3)));
@@ -45,21 +41,11 @@
     else window.gradscope.go(params.data.href);
   };
 
-  // Put the row under the mouse or the focus into a dcc.Store, for the text beside the table.
-  functions.focusRow = function (params) {
-    const { store } = params.context;
-    const row = params.node || params.api.getDisplayedRowAtIndex(params.rowIndex);
-    if (!row || !row.data) return;
-    const over = params.event && params.event.type === "mouseover" ? params.event.target : null;
-    clearTimeout(waiting);
-    waiting = setTimeout(() => show(store, row.data, over), over ? REST : 0);
+  // Select the row of the focus.
+  functions.selectRow = function (params) {
+    const row = params.api.getDisplayedRowAtIndex(params.rowIndex);
+    if (row) row.setSelected(true);
   };
-
-  function show(store, data, over) {
-    if (focused[store] === data || (over && !over.matches(":hover"))) return;
-    focused[store] = data;
-    dash_clientside.set_props(store, { data });
-  }
 
   components.Badges = function (props) {
     const React = window.React;

@@ -23,6 +23,8 @@ window.gradscope = window.gradscope || {};
       this.readouts = [...root.querySelectorAll("#readout [data-variable]")];
       this.frames = new gradscope.Frames(run);
       this.maps = new gradscope.Maps(run, root.querySelector("#maps"), (cell) => this.move({ cell }));
+      this.values = new gradscope.MapValues(run, this.maps);
+      this.zoom = new gradscope.MapZoom(this.maps, this.values, (by) => this.move({ step: this.at.step + by }));
       this.marks = new gradscope.Marks(root.querySelector("#curves"), ({ timestep, cell }) =>
         this.move({ step: this.nearest(timestep), cell }),
       );
@@ -30,6 +32,7 @@ window.gradscope = window.gradscope || {};
       root.querySelector("#play").onclick = () => this.play(!this.playing);
       this.play(false);
       this.presentSoon(performance.now());
+      if (run.zoom) this.zoom.open(run.zoom);
     }
 
     close() {
@@ -37,6 +40,7 @@ window.gradscope = window.gradscope || {};
       clearTimeout(this.next);
       clearTimeout(this.resting);
       this.marks.close();
+      this.values.close();
       this.frames.close();
     }
 
@@ -46,7 +50,20 @@ window.gradscope = window.gradscope || {};
       Object.assign(this.range, { type: "range", id: "timestep", min: 0, max: last, step: 1 });
       this.range.setAttribute("aria-label", "timestep, in sampling order");
       this.range.oninput = (event) => this.move({ step: Number(this.range.value) }, event.timeStamp);
-      this.root.querySelector("#scrubber").replaceChildren(this.range);
+      this.root.querySelector("#range").replaceChildren(this.range);
+    }
+
+    // Mark the timesteps of a finding, from the first to the last, on curves and slider; null for none.
+    setSpan(span) {
+      this.marks.setSpan(span);
+      const strip = this.root.querySelector("#scrubber-span");
+      strip.hidden = !span;
+      if (!span) return;
+      const last = Math.max(this.run.timesteps.length - 1, 1);
+      const [from, to] = span.map((timestep) => this.nearest(timestep) / last);
+      strip.style.setProperty("--from", from);
+      strip.style.setProperty("--to", to);
+      strip.title = `the finding: timesteps ${span[0]} to ${span[1]}`;
     }
 
     nearest(timestep) {
@@ -110,10 +127,10 @@ window.gradscope = window.gradscope || {};
     // Position of the frame to show, at the nearest step with tensors; null where the sample has no tensors.
     framePosition() {
       const { tensor_samples: samples, tensor_every: every, timesteps } = this.run;
-      const { sample, step, cells, limits } = this.at;
+      const { sample, step, cells, limits, scale, channel } = this.at;
       if (sample >= samples) return null;
       const last = Math.floor((timesteps.length - 1) / every);
-      return { sample, step: every * Math.min(Math.round(step / every), last), cells, limits };
+      return { sample, step: every * Math.min(Math.round(step / every), last), cells, limits, scale, channel };
     }
 
     // Load one frame at a time. Where the cursor moves on meanwhile, its latest position is next.
@@ -164,6 +181,7 @@ window.gradscope = window.gradscope || {};
     // The whole page is at the cursor: send an event once it is painted.
     moved() {
       this.maps.root.setAttribute("aria-busy", "false");
+      this.values.refresh();
       const { at, since } = this;
       const detail = { t: this.run.timesteps[at.step], sample: at.sample, cell: at.cell };
       const send = () => {

@@ -1,9 +1,10 @@
 """Signals and trajectories as curves: a line for each channel or action, over time or horizon."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dashboards.images.canvas import Canvas
-from dashboards.images.tensors import MAGENTA, Drawn, Floats, Pixels, Tensors, largest, of_limit
+from dashboards.images.tensors import MAGENTA, Drawn, Floats, Pixels, Tensors, largest, of_limit, own
 from gradscope.plots.style import PALETTE
 
 LINES = (*PALETTE[:6], "#000000")
@@ -19,9 +20,14 @@ def tiles(tensors: Tensors) -> dict[str, Drawn]:
     found = {}
     for name, stored in tensors.values.items():
         lines = _shown(stored)
-        ends = tensors.ends(lines, largest)
+        ends = tensors.ends(name, lines, largest)
         found[name] = np.stack([_tile(row, end) for row, end in zip(lines, ends, strict=True)]), ends
     return found
+
+
+def limits(name: str, stored: Floats, channel: int | None = None) -> NDArray[np.float64]:
+    """The limit of each row by its own values."""
+    return own(_shown(stored), largest)
 
 
 def finals(samples: Floats) -> Pixels:

@@ -1,28 +1,69 @@
 """Images, and the frames of videos in a row: one pixel of the tensor is one pixel of the tile."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from plotly.colors import hex_to_rgb, sample_colorscale, unlabel_rgb
 
-from dashboards.images.tensors import MAGENTA, MAPS, Drawn, Floats, Pixels, Tensors
+from dashboards.images.tensors import MAGENTA, MAPS, Drawn, Floats, Pixels, Tensors, own
 
 FRAMES = 8
 """Frames of a video in a row."""
 _QUANTILE = 0.995
+_SPREAD = 1000.0
+"""Ratio of the limit to the value at which a logarithmic scale turns linear."""
 
 
 def tiles(tensors: Tensors) -> dict[str, Drawn]:
     """Tiles of images, by tensor: maps in red and blue, others as images in [-1, 1]."""
-    ones = np.ones(len(tensors.written))
-    return {name: _map(x, tensors) if name in MAPS else (image(x), ones) for name, x in tensors.values.items()}
+    found = {}
+    for name, x in tensors.values.items():
+        if name in MAPS:
+            found[name] = _map(name, x, tensors)
+        else:
+            found[name] = image(shown_values(name, x, tensors.channel)), limits(name, x)
+    return found
+
+
+def shown_values(name: str, tensor: Floats, channel: int | None) -> Floats:
+    """What is drawn of ``(n, channel, ...)``: one channel; else the mean of a map, and all channels of an image."""
+    if channel is not None:
+        return tensor[:, channel : channel + 1]
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return tensor.mean(axis=1, keepdims=True, dtype=np.float64) if name in MAPS else tensor
+
+
+def limits(name: str, tensor: Floats, channel: int | None = None) -> NDArray[np.float64]:
+    """The limit of each row by its own values: the `_QUANTILE` quantile of a map's magnitudes; 1 for images."""
+    return own(shown_values(name, tensor, channel), _limit) if name in MAPS else np.ones(len(tensor))
+
+
+def video_limits(name: str, tensor: Floats, channel: int | None = None) -> NDArray[np.float64]:
+    """See `limits`; of the shown frames."""
+    return limits(name, _in_a_row(tensor), channel)
+
+
+def shown_of_video(name: str, tensor: Floats, channel: int | None) -> Floats:
+    """See `shown_values`; of the shown frames."""
+    return shown_values(name, _in_a_row(tensor), channel)
+
+
+def scaled(values: Floats, end: Floats, log: bool) -> Floats:
+    """Values as shares of their limits, in [-1, 1]; 0 for a limit of 0.
+
+    The logarithmic scale is symmetric: ``sign(v) log(1 + 1000 |v| / end) / log(1001)``. It is nearly linear below a
+    thousandth of the limit.
+    """
+    shares = (values / np.where(end > 0, end, np.inf)).clip(-1, 1)
+    return np.sign(shares) * np.log1p(_SPREAD * np.abs(shares)) / np.log1p(_SPREAD) if log else shares
 
 
 def video_tiles(tensors: Tensors) -> dict[str, Drawn]:
     """Tiles of videos, by tensor: see `tiles` and `video`."""
     rows = {name: _in_a_row(x) for name, x in tensors.values.items()}
-    drawn = tiles(Tensors(rows, tensors.written, tensors.shared))
+    drawn = tiles(replace(tensors, values=rows))
     return {name: (_with_gaps(pixels, tensors.values[name]), ends) for name, (pixels, ends) in drawn.items()}
 
 
@@ -52,15 +93,15 @@ def video(tensor: Floats) -> Pixels:
     return _with_gaps(image(_in_a_row(tensor)), tensor)
 
 
-def _map(tensor: Floats, tensors: Tensors) -> Drawn:
-    """Means over channels as colours, ``(rows, height, width, 3)``, and the colour limit of each row."""
-    with np.errstate(invalid="ignore"):  # inf - inf
-        values = tensor.mean(axis=1, dtype=np.float64)
-    ends = tensors.ends(values, _limit)
+def _map(name: str, tensor: Floats, tensors: Tensors) -> Drawn:
+    """A map as colours, ``(rows, height, width, 3)``, and the colour limit of each row."""
+    values = shown_values(name, tensor, tensors.channel)[:, 0].astype(np.float64)
+    ends = tensors.ends(name, values, _limit)
     finite = np.isfinite(values)
-    scaled = np.where(finite, values, 0) / np.where(ends > 0, ends, 1)[:, None, None]
+    known = np.where(finite, values, 0)
+    shares = scaled(known, ends[:, None, None], tensors.log)
     middle = len(_colors()) // 2
-    pixels = _colors()[middle + np.rint(middle * scaled.clip(-1, 1)).astype(int)]
+    pixels = _colors()[middle + np.rint(middle * shares).astype(int)]
     pixels[~finite] = hex_to_rgb(MAGENTA)
     return pixels, ends
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboards.images.canvas import Canvas
-from dashboards.images.tensors import MAGENTA, MAPS, Drawn, Floats, Pixels, Tensors, largest, of_limit
+from dashboards.images.tensors import MAGENTA, MAPS, Drawn, Floats, Pixels, Tensors, largest, of_limit, own
 from gradscope.plots.style import PALETTE
 
 SIZE = 160
@@ -41,6 +41,12 @@ def tiles(tensors: Tensors) -> dict[str, Drawn]:
     return found
 
 
+def limits(name: str, stored: Floats, channel: int | None = None) -> NDArray[np.float64]:
+    """The limit of each row by its own values, without the points around it."""
+    sets = _as_sets(stored)
+    return own(_lengths(sets) if name in MAPS else sets[..., :2], largest)
+
+
 def finals(samples: Floats, first: int = 0, crowd: Floats | None = None) -> Pixels:
     """Tiles of final samples, which share one limit: points among the crowd, or sets of points.
 
@@ -72,8 +78,12 @@ def _as_sets(values: Floats) -> Floats:
 def _ends(tensors: Tensors, name: str, sets: Floats, crowd: Floats) -> NDArray[np.float64]:
     """The limit of each row, of positions or of the lengths of arrows."""
     if name in MAPS:
-        return tensors.ends(np.hypot.reduce(sets[..., :2], axis=-1), largest)
-    return tensors.ends(np.concatenate([sets, crowd], axis=1)[..., :2], largest)
+        return tensors.ends(name, _lengths(sets), largest)
+    return tensors.ends(name, np.concatenate([sets, crowd], axis=1)[..., :2], largest)
+
+
+def _lengths(sets: Floats) -> Floats:
+    return np.asarray(np.hypot.reduce(sets[..., :2], axis=-1))
 
 
 class _Plane:

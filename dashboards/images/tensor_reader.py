@@ -1,6 +1,6 @@
 """Reads the tensors of a picture; the chunks that it read last stay in memory (96 MiB)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -35,6 +35,16 @@ class TensorReader:
             for cell, there in zip(cells, written, strict=True)
         ]
         return _ordered(run, np.stack(stored))
+
+    def along_t(self, run: OpenRun, name: str, cell: int, sample: int) -> Iterator[Floats]:
+        """The written tensors of one sample along t, ``(steps, *sample)``, a part of the timesteps at a time."""
+        chunks, index, last = run.chunks(name), (*cell_index(run, cell), sample), run.ds.sizes["timestep"]
+        check_picture(last // run.tensor_every * prod(run.sample_shape))
+        written = run.written(cell, sample) >= 3
+        for first in range(0, last, chunks.size[len(index)]):
+            part = slice(first, min(first + chunks.size[len(index)], last))
+            if (kept := written[part]).any():
+                yield _ordered(run, _scaled(run, name, chunks.select((*index, part)), (*index, part))[kept])
 
     def finals(self, run: OpenRun, cell: int, first: int, last: int) -> Floats:
         """Final samples of a cell, ``(samples, *sample)``; decoded where the store has pictures."""
@@ -93,7 +103,7 @@ def _scaled(run: OpenRun, name: str, tensor: Floats, index: Any) -> Floats:
     if f"{name}_exponent" not in run.ds:
         return tensor
     exponent = run.values(f"{name}_exponent")[index].astype(int)
-    return np.ldexp(tensor.astype(np.float32), exponent[..., None] if exponent.ndim else exponent)
+    return np.ldexp(tensor.astype(np.float32), exponent.reshape(exponent.shape + (1,) * (tensor.ndim - exponent.ndim)))
 
 
 def _ordered(run: OpenRun, tensors: Floats) -> Floats:

@@ -20,22 +20,35 @@ MAGENTA = "#FF00FF"
 
 @dataclass(frozen=True)
 class Tensors:
-    """Tensors of one sample at one step in some cells, a row for each."""
+    """Tensors of one sample at one step in some cells, a row for each, and how they are drawn."""
 
     values: Mapping[str, Floats]
     """By name, ``(rows, *sample)``; zeros where a row is not written."""
     written: NDArray[np.bool_]
-    shared: bool
+    shared: bool = False
     """Whether all rows of a tensor have the same limit."""
     sample: int = 0
     crowd: Mapping[str, Floats] = field(default_factory=dict)
     """For points, the other samples at this step, ``(rows, samples, axes)``; NaN where they are not written."""
+    fixed: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Limits that are given, by tensor, ``(rows,)``."""
+    log: bool = False
+    """Whether the colours of maps are on a symmetric logarithmic scale."""
+    channel: int | None = None
+    """The channel that maps and images show; None for the mean of maps and the colours of images."""
 
-    def ends(self, values: Floats, measure: Callable[[Floats], float]) -> NDArray[np.float64]:
-        """The limit of each row: that of its own values, or that of all rows that are written."""
+    def ends(self, name: str, values: Floats, measure: Callable[[Floats], float]) -> NDArray[np.float64]:
+        """The limit of each row: that of its own values, that of all rows that are written, or the given one."""
+        if name in self.fixed:
+            return self.fixed[name]
         if self.shared:
             return np.full(len(values), measure(values[self.written]))
-        return np.array([measure(row) for row in values])
+        return own(values, measure)
+
+
+def own(values: Floats, measure: Callable[[Floats], float]) -> NDArray[np.float64]:
+    """The limit of each row by its own values."""
+    return np.array([measure(row) for row in values])
 
 
 def largest(values: Floats) -> float:

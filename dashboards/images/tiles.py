@@ -4,23 +4,26 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dashboards.data.cache import Cache
 from dashboards.data.limits import check_picture
 from dashboards.data.open_run import OpenRun
 from dashboards.images import png
-from dashboards.images.kinds import draw, draw_finals
+from dashboards.images.description import described
+from dashboards.images.kinds import draw, draw_finals, limits
 from dashboards.images.tensor_reader import CROWD, TensorReader
-from dashboards.images.tensors import Pixels, Tensors
+from dashboards.images.tensors import MAPS, Floats, Pixels, Tensors
+from dashboards.state import channels
 from gradscope.errors import GradscopeError
 
 COLUMNS = 8
 """Thumbnails in a row."""
 THUMBNAILS_MAX = 256
-_DIGITS = 5
+_LIMITS_KEPT = 4096
+"""Limits over t that are kept."""
 
 
 @dataclass(frozen=True)
@@ -39,46 +42,66 @@ class Tiles:
 
     def __init__(self) -> None:
         self._reader = TensorReader()
+        self._limits = Cache(_LIMITS_KEPT)
 
-    def frame(self, run: OpenRun, sample: int, step: int, cells: Sequence[int], limits: str) -> Picture:
+    def frame(
+        self,
+        run: OpenRun,
+        sample: int,
+        step: int,
+        cells: Sequence[int],
+        limits: str = "cell",
+        scale: str = "linear",
+        channel: int | None = None,
+    ) -> Picture:
         """Draw the tensors of one sample at one step: one row per cell, one column per tensor, without gaps.
 
-        Gradients, updates and directions are means over channels in red and blue, white at 0; their colour limit is
-        the 99.5 % quantile of the magnitudes. Samples that are no images are drawn as `dashboards.images.words` says;
-        their limit is the largest magnitude. A limit is that of one tile (``cell``) or of all tiles of that tensor
-        (``shared``). Values that are not finite are magenta, tiles that are not written are transparent. The
-        description has by tensor and row these ``limits`` and the l2 ``norms``, and by row whether it is ``written``
-        and the number of ``nonfinite`` elements in all its tensors; null where there is no number.
+        Gradients, updates and directions are maps in red and blue, white at 0: means over channels, or one `channel`.
+        Their colour limit is the 99.5 % quantile of the magnitudes. Images are shown in their colours, or one channel
+        in grey. Samples that are no images are drawn as `dashboards.images.words` says; their limit is the largest
+        magnitude. A limit is that of one tile (`limits` is ``cell``), of all tiles of that tensor (``shared``), or the
+        largest of the tile's own limits over all timesteps (``fixed``). `scale` is that of maps' colours, see
+        `dashboards.images.pixels.scaled`. Values that are not finite are magenta, tiles that are not written are
+        transparent.
+
+        The description is that of `dashboards.images.description`.
 
         Raises
         ------
         GradscopeError
             There is no such sample, step or cell, or it has no tensors.
         """
-        _check_index("sample", sample, run.tensor_samples, "samples with tensors")
-        _check_index("step", step, run.ds.sizes["timestep"], "steps")
-        for cell in cells:
-            _check_index("cell", cell, len(run.cells), "cells")
-        if run.not_drawn:
-            raise GradscopeError(run.not_drawn)
-        if step % run.tensor_every:
-            raise GradscopeError(f"step {step}: tensors are kept every {run.tensor_every} steps, from step 0")
+        self._check(run, sample, step, cells)
+        if channel is not None and str(channel) not in channels(run):
+            raise GradscopeError(f"channel {channel}: one of {', '.join(channels(run))}")
         check_picture(len(cells) * len(run.tensors) * prod(run.sample_shape))
         written = np.array([run.written(cell, sample)[step] >= 3 for cell in cells])
         values = {name: self._reader.rows(run, name, cells, sample, step, written) for name in run.tensors}
         crowd, complete = self._reader.crowd(run, cells, step)
-        drawn = draw(run.kind, Tensors(values, written, limits == "shared", sample, crowd))
-        nonfinite = np.zeros(len(cells), dtype=int)
-        about: dict[str, Any] = {"limits": {}, "norms": {}, "written": written.tolist()}
-        for name, tensor in values.items():
-            flat = tensor.reshape(len(cells), -1).astype(np.float64)
-            nonfinite += (~np.isfinite(flat)).sum(axis=1)
-            about["limits"][name] = _rounded(drawn[name][1], written)
-            about["norms"][name] = _rounded(np.sqrt((flat**2).sum(axis=1)), written)
-        about["nonfinite"] = nonfinite.tolist()
+        fixed = self._fixed(run, sample, cells, channel) if limits == "fixed" else {}
+        if limits == "fixed":  # they may grow with the run
+            complete &= all(bool((run.written(cell, sample)[:: run.tensor_every] >= 3).all()) for cell in cells)
+        tensors = Tensors(values, written, limits == "shared", sample, crowd, fixed, scale == "log", channel)
+        drawn = draw(run.kind, tensors)
+        about = described(run, cells, tensors, {name: ends for name, (_, ends) in drawn.items()})
         columns = [pixels for pixels, _ in drawn.values()]
         sprite = _sprite(np.stack(columns, axis=1), np.repeat(written[:, None], len(columns), axis=1))
         return Picture(sprite, bool(written.all()) and complete, json.dumps(about, separators=(",", ":")))
+
+    def values(self, run: OpenRun, name: str, cell: int, sample: int, step: int) -> Floats:
+        """One tensor of a sample, cell and step, with the dimensions of `OpenRun.kind`.
+
+        Raises
+        ------
+        GradscopeError
+            There is no such tensor, cell, sample or step, or it is not written.
+        """
+        self._check(run, sample, step, (cell,))
+        if name not in run.tensors:
+            raise GradscopeError(f"tensor {name[:40]!r}: one of {', '.join(run.tensors)}")
+        if run.written(cell, sample)[step] < 3:
+            raise GradscopeError(f"step {step} of sample {sample} is not recorded yet")
+        return self._reader.rows(run, name, (cell,), sample, step, np.ones(1, dtype=bool))[0]
 
     def thumbnails(self, run: OpenRun, cell: int, first: int, last: int) -> Picture:
         """Draw the final samples from `first` to `last` of one cell, `COLUMNS` in a row.
@@ -114,6 +137,33 @@ class Tiles:
         sprite = _sprite(tiles.reshape(rows, columns, *tiles.shape[1:]), filled)
         return Picture(sprite, bool(finished.all()) and complete)
 
+    def _check(self, run: OpenRun, sample: int, step: int, cells: Sequence[int]) -> None:
+        _check_index("sample", sample, run.tensor_samples, "samples with tensors")
+        _check_index("step", step, run.ds.sizes["timestep"], "steps")
+        for cell in cells:
+            _check_index("cell", cell, len(run.cells), "cells")
+        if run.not_drawn:
+            raise GradscopeError(run.not_drawn)
+        if step % run.tensor_every:
+            raise GradscopeError(f"step {step}: tensors are kept every {run.tensor_every} steps, from step 0")
+
+    def _fixed(
+        self, run: OpenRun, sample: int, cells: Sequence[int], channel: int | None
+    ) -> dict[str, NDArray[np.float64]]:
+        """By tensor, the largest limit of each cell over all written timesteps. It is computed once for each cell."""
+
+        def largest(name: str, cell: int) -> float:
+            parts = [limits(run.kind, name, part, channel) for part in self._reader.along_t(run, name, cell, sample)]
+            return float(np.concatenate(parts).max()) if parts else 0.0
+
+        def kept(name: str, cell: int) -> float:
+            key = (run.key, run.version, name, cell, sample, channel)
+            return float(self._limits.get(key, lambda: largest(name, cell)))
+
+        pixels = run.kind.name in ("image", "video")  # images of samples have no limits
+        names = [name for name in run.tensors if name in MAPS or not pixels]
+        return {name: np.array([kept(name, cell) for cell in cells]) for name in names}
+
 
 def _finished(run: OpenRun, cell: int, first: int, last: int) -> NDArray[np.bool_]:
     """Which samples have their final sample. A watched loop may take no gradient at its last step."""
@@ -128,12 +178,6 @@ def _sprite(tiles: Pixels, written: NDArray[np.bool_]) -> bytes:
         tiles = np.concatenate([np.where(opacity, tiles, 0), 255 * opacity], axis=-1).astype(np.uint8)
     rows, columns, height, width, channels = tiles.shape
     return png.encode(tiles.swapaxes(1, 2).reshape(rows * height, columns * width, channels))
-
-
-def _rounded(values: NDArray[np.floating[Any]], written: NDArray[np.bool_]) -> list[float | None]:
-    """As JSON can hold them, with a few digits."""
-    known = written & np.isfinite(values)
-    return [float(f"{value:.{_DIGITS}g}") if k else None for value, k in zip(values, known, strict=True)]
 
 
 def _check_index(name: str, number: int, count: int, items: str) -> None:

@@ -15,13 +15,19 @@ ROW, HEADER = 26, 30
 """Heights in pixels."""
 SEVERITIES = {"alarm": "▲", "warning": "●", "remark": "○"}
 """A symbol for each severity, for readers who cannot distinguish the colours."""
+_SELECTION = {"rowSelection": {"mode": "singleRow", "checkboxes": False, "enableClickSelection": True}}
 
 Row = Mapping[str, Any]
 Column = dict[str, Any]
 
 
 def table(
-    id: str, columns: Sequence[Column], rows: Sequence[Row], label: str, height: str = "100%", store: str | None = None
+    id: str,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    label: str,
+    height: str = "100%",
+    selected: Sequence[Row] | None = None,
 ) -> html.Div:
     """A table; a callback may set its ``rowData``.
 
@@ -33,10 +39,11 @@ def table(
         Name of the table for screen readers.
     height
         In CSS; `height_of` gives the height of some rows.
-    store
-        Id of a dcc.Store that receives the row under the mouse or the focus.
+    selected
+        The row that is selected at first, if any: a click or the focus selects another one, which is in
+        ``selectedRows``, and only Enter opens its view. Rows of a table without it are not selected.
     """
-    focused = ["focusRow(params)"] if store else []
+    selects = selected is not None
     return html.Div(
         AgGrid(
             id=id,
@@ -51,15 +58,15 @@ def table(
                 "ensureDomOrder": True,
                 "tooltipShowDelay": 400,
                 "suppressDragLeaveHidesColumns": True,
-                "context": {"store": store},
+                **(_SELECTION if selects else {}),
             },
             eventListeners={
-                "rowClicked": ["openRow(params)"],
+                "rowClicked": [] if selects else ["openRow(params)"],
                 "cellKeyDown": ["openRow(params)"],
-                "cellFocused": focused,
-                "cellMouseOver": focused,
+                "cellFocused": ["selectRow(params)"] if selects else [],
             },
             style={"height": "100%", "width": "100%"},
+            **({"selectedRows": list(selected)} if selected else {}),
         ),
         id=f"{id}-frame",
         role="group",

@@ -19,12 +19,9 @@ def main(store: Path, folder: Path) -> None:
             page.goto(url)
             page.locator("#findings-table .ag-row").first.wait_for()
             save(page, folder / "dashboard-overview.png")
-            page.locator("#findings-table .ag-row").first.click()
+            page.locator("#finding-link").click()
             page.locator("#maps[data-timestep]").wait_for()
             chromium.settle(page)
-            page.get_by_text("limits of each cell").click()
-            for _ in range(8):
-                page.keyboard.press("ArrowRight")
             save(page, folder / "dashboard-trajectory.png")
 
 

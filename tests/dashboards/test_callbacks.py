@@ -27,6 +27,7 @@ GOOD = {
     "samples-table.columnDefs": [],
     "samples-page.value": 1,
     "trajectory-cursor.data": {"cell": 1, "sample": 0, "cells": [1, 3], "variables": ["gradient_cosine"]},
+    "trajectory-finding.data": "9.unstable",
     "compare-samples.value": ["1", "3"],
     '{"key":"cell","type":"control"}.value': "1",
     '{"key":"other","type":"control"}.value': "3",

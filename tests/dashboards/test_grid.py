@@ -41,8 +41,8 @@ def test_every_column_has_a_name_and_no_field_is_a_path(columns):
 
 
 def test_the_script_has_the_functions_that_columns_name(columns):
-    grid = table("t", columns, [], "a table", store="store").children.to_plotly_json()["props"]
-    for called in re.findall(r'"function": "(\w+)\(', json.dumps(grid)) + ["openRow", "focusRow"]:
+    grid = table("t", columns, [], "a table", selected=[]).children.to_plotly_json()["props"]
+    for called in re.findall(r'"function": "(\w+)\(', json.dumps(grid)) + ["openRow", "selectRow"]:
         assert f"functions.{called} =" in SCRIPT
     for component in re.findall(r'"cellRenderer": "(\w+)"', json.dumps(grid)):
         assert f"components.{component} =" in SCRIPT
@@ -62,9 +62,10 @@ def test_a_row_reacts_to_mouse_and_keyboard():
     listens = table("t", [], [], "a table").children.eventListeners
     assert listens["rowClicked"] == listens["cellKeyDown"] == ["openRow(params)"]
     assert listens["cellFocused"] == []
-    watched = table("t", [], [], "a table", store="row").children
-    assert watched.eventListeners["cellFocused"] == watched.eventListeners["cellMouseOver"] == ["focusRow(params)"]
-    assert watched.dashGridOptions["context"] == {"store": "row"}
+    selects = table("t", [], [], "a table", selected=[]).children
+    assert selects.eventListeners["cellFocused"] == ["selectRow(params)"]
+    assert selects.eventListeners["rowClicked"] == []
+    assert selects.dashGridOptions["rowSelection"]["mode"] == "singleRow"
 
 
 def test_a_table_has_a_name_for_screen_readers():

@@ -45,7 +45,7 @@ class Client:
             while time.monotonic() < until:
                 sample, cells = rng.randrange(small_store.TENSORS), rng.randrange(1, 1 << 16)
                 for step in range(small_store.TIMESTEPS):
-                    self._ask(connection, "GET", f"/frames/5f0c/{sample}/{step}.png?cells={cells:x}&limits=shared")
+                    self._ask(connection, "GET", f"/frames/5f0c/{sample}/{step}.png?cells={cells:x}&limits=cell")
                 numbers = [i for i in range(16) if cells >> i & 1]
                 at = {"cell": numbers[0], "sample": sample, "cells": numbers, "variables": ["gradient_cosine"]}
                 inputs, states = (

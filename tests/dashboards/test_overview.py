@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import small_store
 
+from dashboards.data.finding_key import finding_key
 from dashboards.data.open_run import OpenRun
+from dashboards.data.shown_sample import needed, shown_sample
 from dashboards.pages.overview import page as overview
 from dashboards.pages.overview.cells_table import cell_badges, cell_columns, cell_rows
 from dashboards.pages.overview.findings_table import finding_rows
@@ -71,20 +73,17 @@ def test_findings_keep_their_order_and_numbers(run):
     json.dumps(rows, allow_nan=False)
 
 
-def test_an_unstable_cell_opens_the_sample_that_turns_most(run, evaluated, state_of):
-    unstable = [(f, r) for f, r in zip(run.findings(), finding_rows(run, run.findings()), strict=True)
-                if f.signature == "unstable"]  # fmt: skip
-    assert unstable
-    for finding, row in unstable:
-        cosine = evaluated["gradient_lag_cosine"].sel(finding.cell)
-        within = [t for t in evaluated["timestep"].values if finding.last_timestep <= t <= finding.first_timestep]
-        means = [float(cosine.sel(sample=i, timestep=within).mean()) for i in range(small_store.TENSORS)]
+def test_a_row_of_a_finding_opens_what_shows_it(run, state_of):
+    rows = finding_rows(run, run.findings())
+    for finding, row in zip(run.findings(), rows, strict=True):
+        shown = shown_sample(needed(run), finding, 3 * 8 * 8)
         state = state_of(row["href"])
-        assert state.sample == int(np.argmin(means))
-        assert state.timestep == finding.first_timestep
+        assert (state.page, state.sample, state.timestep) == ("trajectory", shown.sample, shown.timestep)
         assert dict(run.cells[state.cell]) == dict(finding.cell)
-        assert state.variables[0] == "gradient_lag_cosine"
-        assert row["position"] == f"sample {state.sample} at t = {state.timestep}"
+        assert state.finding == row["id"] == finding_key(run, finding)
+        assert (row["position"], row["why"]) == (shown.place, shown.why)
+        if finding.signature == "unstable":
+            assert state.variables[0] == "gradient_lag_cosine"
 
 
 def partly(cells=0, steps=0, status="complete"):
@@ -154,13 +153,18 @@ def test_unknown_values_of_a_cell_are_left_out(opened):
 
 
 def test_a_callback_sends_the_findings_once(client, run):
-    outputs = ["headline.children", "findings-table.rowData", "findings-table-frame.style", "finding-row.data"]
+    outputs = [
+        "headline.children",
+        "findings-table.rowData",
+        "findings-table-frame.style",
+        "findings-table.selectedRows",
+    ]
     outputs += ["findings-body.style", "findings-wait.visible", "untested.children", "overview-found.data"]
     view = ("view", "data", {"store": run.key, "page": "overview", "url": default(run).url()})
     states = [view, ("overview-found", "data", None)]
     found = dash_client.ask(client, outputs, [("version", "data", None)], states)
     assert found["findings-table"]["rowData"] == [dict(row) for row in finding_rows(run, run.findings())]
-    assert found["finding-row"]["data"] == found["findings-table"]["rowData"][0]
+    assert found["findings-table"]["selectedRows"] == found["findings-table"]["rowData"][:1]
     assert found["findings-wait"]["visible"] is False
     states = [view, ("overview-found", "data", found["overview-found"]["data"])]
     again = dash_client.body(outputs, [("version", "data", "x")], states)

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small_store
 from flask import Flask
@@ -40,8 +41,14 @@ def test_a_frame_is_the_picture_with_its_description(library):
     assert json.loads(got.headers["Gradscope-Frame"]) == json.loads(picture.description)
     with Image.open(io.BytesIO(got.data)) as image:
         assert image.size == (4 * 8, 3 * 8)
-    shared = client(library).get("/frames/5f0c/2/4.png?cells=205")
-    assert shared.data == Tiles().frame(run, 2, 4, [0, 2, 9], "shared").png != got.data
+    for query, drawn in {
+        "": ("cell",),
+        "&limits=shared": ("shared",),
+        "&limits=fixed&scale=log&channel=2": ("fixed", "log", 2),
+    }.items():
+        other = client(library).get(f"/frames/5f0c/2/4.png?cells=205{query}")
+        assert other.data == Tiles().frame(run, 2, 4, [0, 2, 9], *drawn).png
+        assert (other.data == got.data) is (query == "")
 
 
 def test_browsers_keep_only_complete_pictures(library):
@@ -53,6 +60,15 @@ def test_browsers_keep_only_complete_pictures(library):
     assert browser.get("/thumbnails/5f0c/0.png?samples=0-15").headers["Cache-Control"] == FOREVER
     assert browser.get("/thumbnails/5f0c/1.png?samples=0-15").headers["Cache-Control"] == "no-store"
     assert browser.get("/thumbnails/5f0c/1.png?samples=3-15").headers["Cache-Control"] == FOREVER
+
+
+def test_the_values_of_a_tensor_are_its_bytes(library):
+    got = client(library).get("/values/5f0c/2/4/9/update?v=abc")
+    about = json.loads(got.headers["Gradscope-Tensor"])
+    stored = small_store.evaluated()["update"].values.reshape(16, 16, 10, 3, 8, 8)[9, 2, 4]
+    assert about == {"shape": [3, 8, 8], "dtype": "<f4" if stored.dtype == "f4" else "<f8"}
+    np.testing.assert_array_equal(np.frombuffer(got.data, about["dtype"]).reshape(about["shape"]), stored)
+    assert got.headers["Cache-Control"] == FOREVER
 
 
 def test_thumbnails_are_the_picture(library):
@@ -83,7 +99,15 @@ def test_addresses_begin_with_the_prefix(library, prefix):
         ("frames/5f0c/0/0.png?cells=1ffff", "cells '1ffff': a hexadecimal"),
         ("frames/5f0c/0/0.png?cells=" + "f" * 5000, "cells 'ffffffffffffffffffff': a hexadecimal"),
         ("frames/5f0c/0/0.png?cells=robust", "cells 'robust': a hexadecimal"),
-        ("frames/5f0c/0/0.png?cells=1&limits=all", "limits 'all': one of shared, cell"),
+        ("frames/5f0c/0/0.png?cells=1&limits=all", "limits 'all': one of cell, shared, fixed"),
+        ("frames/5f0c/0/0.png?cells=1&scale=sqrt", "scale 'sqrt': one of linear, log"),
+        ("frames/5f0c/0/0.png?cells=1&channel=3", "channel '3': one of mean, 0, 1, 2"),
+        ("values/nothing/0/0/0/gradient", "run 'nothing': one of 5f0c, "),
+        ("values/5f0c/4/0/0/gradient", "sample 4: there are 4 samples with tensors, from 0"),
+        ("values/5f0c/0/10/0/gradient", "step 10: there are 10 steps, from 0"),
+        ("values/5f0c/0/0/16/gradient", "cell 16: there are 16 cells, from 0"),
+        ("values/5f0c/0/0/0/log_prob", "tensor 'log_prob': one of gradient, update, x_t, pred_original_sample"),
+        ("values/5f0c/2/5/1/gradient", "step 5 of sample 2 is not recorded yet"),
         ("thumbnails/nothing/0.png?samples=0-3", "run 'nothing': one of 5f0c, "),
         ("thumbnails/5f0c/16.png?samples=0-3", "cell 16: there are 16 cells, from 0"),
         ("thumbnails/5f0c/0.png?samples=0-16", "sample 16: there are 16 samples, from 0"),

@@ -12,7 +12,9 @@ from dashboards.state import (
     PAGE_MAX,
     PAGES,
     SAMPLE_FILTERS,
+    SCALES,
     State,
+    channels,
     default,
     diagnostics,
     mask,
@@ -43,6 +45,10 @@ def test_a_url_restores_the_state_of_its_page(library, data, page):
             data.draw(st.lists(names, min_size=1, max_size=PAGE_MAX["variables"].get(page, 3), unique=True))
         ),
         limits=data.draw(st.sampled_from(LIMITS)),
+        scale=data.draw(st.sampled_from(SCALES)),
+        channel=data.draw(st.sampled_from(channels(run))),
+        zoom=data.draw(st.sampled_from(("", *run.tensors))),
+        finding=data.draw(st.sampled_from(("", "3.unstable", "15.class_failure.2"))),
         only=data.draw(st.sampled_from(SAMPLE_FILTERS)),
     )
     restored, notices = read(state.url(), library)
@@ -51,13 +57,30 @@ def test_a_url_restores_the_state_of_its_page(library, data, page):
     expected = replace(state, **{f: getattr(usual, f) for f in State.__dataclass_fields__ if f not in kept})
     assert notices == []
     assert restored == expected
-    assert len(f"http://127.0.0.1:8050/{state.url()}") < 200
+    assert len(f"http://127.0.0.1:8050/{state.url()}") < 250
 
 
 @given(
     path=st.text(max_size=300),
     query=st.dictionaries(
-        st.sampled_from(["store", "cell", "other", "t", "sample", "cells", "variables", "limits", "only", "x"]),
+        st.sampled_from(
+            [
+                "store",
+                "cell",
+                "other",
+                "t",
+                "sample",
+                "cells",
+                "variables",
+                "limits",
+                "scale",
+                "channel",
+                "zoom",
+                "finding",
+                "only",
+                "x",
+            ]
+        ),
         st.text(max_size=400) | st.integers().map(str) | st.sampled_from(["nan", "1e9", "-1", "９", "0x1", "1_0", ""]),
     ),
 )
@@ -78,7 +101,7 @@ def test_any_url_gives_a_state_that_exists(library, path, query):
 def test_impossible_values_are_replaced_with_notices(library):
     run = library.run(None)
     state, notices = read("trajectory?store=gone&cell=99&t=500&sample=-3&variables=nothing&limits=wide", library)
-    assert (state.cell, state.sample, state.limits) == (15, 0, "shared")
+    assert (state.cell, state.sample, state.limits) == (15, 0, "cell")
     assert state.timestep == min(run.ds["timestep"].values.tolist(), key=lambda t: abs(t - 500))
     text = " | ".join(notices)
     for part in (
@@ -111,3 +134,21 @@ def test_masks_of_cells(cells):
     chosen = tuple(sorted(cells))
     assert unmask(mask(chosen)) == chosen
     assert int(mask(chosen), 16) == sum(2**number for number in cells)
+
+
+def test_values_of_a_map_that_are_usual_are_left_out(library):
+    run = library.run(None)
+    state = default(run, "trajectory")
+    assert "limits=cell" in state.url()
+    for key in ("scale", "channel", "zoom", "finding"):
+        assert f"{key}=" not in state.url()
+    assert channels(run) == ("mean", "0", "1", "2")
+    changed = state.to("trajectory", scale="log", channel="1", zoom="gradient", finding="3.unstable")
+    assert changed.url().endswith("&limits=cell&scale=log&channel=1&zoom=gradient&finding=3.unstable")
+    _, notices = read("trajectory?channel=3&scale=sqrt&zoom=nothing&finding=<b>", library)
+    assert notices == [
+        "scale=sqrt: not one of linear, log; shown: linear",
+        "channel=3: not one of mean, 0, 1, 2; shown: mean",
+        "zoom=nothing: not one of gradient, update, x_t, pred_original_sample; shown: none",
+        "finding=<b>: not a cell and a signature, such as 3.unstable; shown: none",
+    ]

@@ -10,7 +10,9 @@ import pytest
 import small_store
 from dash_client import ask, parts, texts
 
+from dashboards.data.finding_key import finding_key
 from dashboards.data.open_run import OpenRun
+from dashboards.data.shown_sample import needed, shown_sample
 from dashboards.pages.trajectory import page
 from dashboards.pages.trajectory.browser_data import description, readout_names, sample_numbers, with_focus
 from dashboards.pages.trajectory.figures import figures
@@ -109,13 +111,26 @@ def test_each_figure_is_of_the_shown_cells_and_of_the_sample(gap):
 
 def test_the_page_has_an_element_for_each_part(run):
     made = parts(page.layout(run, default(run, "trajectory")))
-    expected = {"play", "scrubber", "where", "cells", "focus", "readout", "keys", "maps-note", "nonfinite"}
+    expected = {
+        "finding-banner",
+        "zoom",
+        "map-value",
+        "play",
+        "scrubber",
+        "where",
+        "cells",
+        "focus",
+        "readout",
+        "keys",
+        "maps-note",
+        "nonfinite",
+    }
     expected |= {"curve-0", "curve-1", "curve-2", "belief", "frame-belief", "menu-curve-0", "title-curve-0"}
-    controls = ("cell", "sample", "cells", "variables", "limits")
+    controls = ("cell", "sample", "cells", "variables", "limits", "scale", "channel")
     expected |= {json.dumps({"key": key, "type": "control"}, sort_keys=True) for key in controls}
     assert ids(made) >= expected
     maps = [part for part in made if part.get("className") == "map"]
-    assert [part["data-tensor"] for part in maps] == list(run.tensors)
+    assert [part["data-tensor"] for part in maps] == [*run.tensors, run.tensors[0]]  # the last one is enlarged
     assert all(part["role"] == "img" and part["aria-label"] for part in maps)
     assert {part["data-variable"] for part in made if "data-variable" in part} == set(readout_names(run))
 
@@ -163,3 +178,22 @@ def test_a_swatch_has_the_look_of_the_lines():
             assert group.get("stroke-width") == "2"
             assert (line.get("stroke-dasharray") is None) == (dash == "solid")
             assert (marker.get("fill") == "none") == symbol.endswith("-open")
+
+
+def test_the_banner_of_a_finding_says_what_it_is_and_how_its_position_was_chosen(client, run):
+    finding = next(f for f in run.findings() if f.signature == "unstable")
+    key = finding_key(run, finding)
+    asked = ["finding-banner.children", "trajectory-span.data"]
+
+    def answer(key):
+        return ask(client, asked, [("trajectory-finding", "data", key)], [("view", "data", VIEW)])
+
+    found = answer(key)
+    shown = shown_sample(needed(run), finding, 3 * 8 * 8)
+    text = texts(found["finding-banner"]["children"])
+    for part in (finding.evidence, finding.advice, f"{shown.place}: {shown.why}", f"Back to {shown.place}"):
+        assert part in text
+    assert found["trajectory-span"]["data"] == [finding.first_timestep, finding.last_timestep]
+    none = answer("")
+    assert (none["finding-banner"]["children"], none["trajectory-span"]["data"]) == ([], None)
+    assert "This store has no finding 0.nothing." in texts(answer("0.nothing")["finding-banner"]["children"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import ClientsideFunction, Dash, Input, Output, html
 
 from dashboards.data.library import Library
 from dashboards.data.open_check import OpenCheck
@@ -25,7 +25,7 @@ PARTS = {
 
 
 def layout(run: OpenCheck, query: Mapping[str, str]):
-    """The table, and the text about the row under the mouse or the focus."""
+    """The table, and the text about the selected row."""
     found = run.found
     made = rows(found)
     when = f" on {found.created[:10]}" if found.created else ""
@@ -41,7 +41,7 @@ def layout(run: OpenCheck, query: Mapping[str, str]):
                 [
                     table(
                         "check-rows", columns(found), made, "verdicts",
-                        height=height_of(len(made), SHOWN), store="check-row",
+                        height=height_of(len(made), SHOWN), selected=[first(made)],
                     ),
                     html.Section(
                         [
@@ -54,7 +54,6 @@ def layout(run: OpenCheck, query: Mapping[str, str]):
                 ],
                 className="check-body",
             ),
-            dcc.Store(id="check-row", data=dict(first(made))),
         ],
         className="check",
     )  # fmt: skip
@@ -67,7 +66,7 @@ def register(app: Dash, library: Library) -> None:
         Output("check-name", "children"),
         *[Output(f"check-{name}", "children") for name in PARTS],
         *[Output(f"check-part-{name}", "hidden") for name in PARTS],
-        Input("check-row", "data"),
+        Input("check-rows", "selectedRows"),
     )
 
 

@@ -24,7 +24,7 @@ from gradscope.analysis.findings import Finding
 from gradscope.reporting.report import headline
 
 TITLE = "Overview"
-FINDINGS_SHOWN, CELLS_SHOWN = 7, 16
+FINDINGS_SHOWN, CELLS_SHOWN = 8, 16
 """Rows of the tables that are seen without scrolling."""
 
 
@@ -45,7 +45,7 @@ def layout(run: OpenRun, state: State):
             html.Section(_findings(run), className="overview-findings", **{"aria-label": "findings"}),
             html.Section(_heat_map(run, state), className="overview-heat", **{"aria-label": "stability"}),
             html.Section(_cells(run, state), className="overview-cells", **{"aria-label": "cells"}),
-            *[dcc.Store(id=name) for name in ("overview-found", "finding-row", "overview-opened")],
+            *[dcc.Store(id=name) for name in ("overview-found", "overview-opened")],
         ],
         className="overview",
     )
@@ -63,18 +63,10 @@ def _findings(run: OpenRun) -> list:
             html.Div(
                 [
                     table(
-                        "findings-table", COLUMNS, [], "findings, most severe first",
-                        height=height_of(FINDINGS_SHOWN, FINDINGS_SHOWN), store="finding-row",
+                        "findings-table", COLUMNS, [], "findings, most severe first; Enter opens one",
+                        height=height_of(FINDINGS_SHOWN, FINDINGS_SHOWN), selected=[],
                     ),
-                    html.Div(
-                        [
-                            html.H2(id="finding-name", className="card-title"),
-                            html.P(id="finding-evidence"),
-                            html.P([html.B("What to try: "), html.Span(id="finding-advice")]),
-                            html.A(id="finding-link", className="view-link", href="trajectory"),
-                        ],
-                        className="finding",
-                    ),
+                    _finding(),
                 ],
                 id="findings-body",
                 className="findings-body",
@@ -84,6 +76,21 @@ def _findings(run: OpenRun) -> list:
         ),
         html.Div(id="untested"),
     ]  # fmt: skip
+
+
+def _finding():
+    """The selected finding; assets/overview.js fills it in."""
+    return html.Section(
+        [
+            html.H2(id="finding-name", className="card-title"),
+            html.A(id="finding-link", className="view-link open-button", href="trajectory"),
+            html.P([html.B("Reason: "), html.Span(id="finding-evidence")]),
+            html.P([html.B("What to try: "), html.Span(id="finding-advice")]),
+            html.P([html.B("What opens: "), html.Span(id="finding-why")], className="caption"),
+        ],
+        className="finding",
+        **{"aria-label": "selected finding"},
+    )
 
 
 def _heat_map(run: OpenRun, state: State) -> list:
@@ -113,7 +120,7 @@ def register(app: Dash, library: Library) -> None:
             "headline": Output("headline", "children"),
             "rows": Output("findings-table", "rowData"),
             "height": Output("findings-table-frame", "style"),
-            "first": Output("finding-row", "data"),
+            "selected": Output("findings-table", "selectedRows"),
             "body": Output("findings-body", "style"),
             "waiting": Output("findings-wait", "visible"),
             "untested": Output("untested", "children"),
@@ -132,7 +139,7 @@ def register(app: Dash, library: Library) -> None:
             "headline": headline_text(run, found),
             "rows": rows,
             "height": {"height": height_of(len(rows), FINDINGS_SHOWN)},
-            "first": rows[0] if rows else no_update,
+            "selected": rows[:1] if before is None else no_update,
             "body": {} if rows else {"display": "none"},
             "waiting": False,
             "untested": _untested(run.untested()),
@@ -163,11 +170,13 @@ def register(app: Dash, library: Library) -> None:
     app.clientside_callback(
         ClientsideFunction("gradscope_overview", "describe"),
         Output("finding-name", "children"),
-        Output("finding-evidence", "children"),
-        Output("finding-advice", "children"),
         Output("finding-link", "children"),
         Output("finding-link", "href"),
-        Input("finding-row", "data"),
+        Output("finding-evidence", "children"),
+        Output("finding-advice", "children"),
+        Output("finding-why", "children"),
+        Input("findings-table", "selectedRows"),
+        Input("findings-table", "rowData"),
         prevent_initial_call=True,
     )
     app.clientside_callback(

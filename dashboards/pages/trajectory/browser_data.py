@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboards.data.open_run import OpenRun
+from dashboards.images.pixels import shown_frames
 from dashboards.images.tensors import MAPS
 from dashboards.images.words import limit_text
-from dashboards.state import CELLS_MAX, State
+from dashboards.state import CELLS_MAX, State, channels
 from dashboards.widgets.swatches import swatch
 from gradscope.analysis.missing import absent
 from gradscope.analysis.verdicts import class_name, class_names
@@ -64,6 +65,9 @@ def description(run: OpenRun, state: State) -> dict[str, Any]:
         "tensor_samples": run.tensor_samples if run.tensors else 0,
         "tensor_every": run.tensor_every,
         "kept": tensors_kept(run),
+        "kind": run.kind.name,
+        "frames": _frames(run),
+        "channels": len(channels(run)) - 1,
         "at": {
             "cell": state.cell,
             "sample": state.sample,
@@ -71,8 +75,18 @@ def description(run: OpenRun, state: State) -> dict[str, Any]:
             "cells": list(with_focus(state.cells, state.cell)),
             "variables": list(state.variables),
             "limits": state.limits,
+            "scale": state.scale,
+            "channel": state.channel,
         },
+        "zoom": state.zoom,
     }
+
+
+def _frames(run: OpenRun) -> list[int]:
+    """Numbers of the frames in a tile of a video; none for other samples."""
+    if run.kind.name != "video" or not run.tensors:
+        return []
+    return shown_frames(run.sample_shape[run.kind.dims.index("frame")]).tolist()
 
 
 def tensors_kept(run: OpenRun) -> str:

@@ -12,9 +12,10 @@ from pydantic import BaseModel, Field
 
 from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
-from dashboards.images.tensors import MAPS
-from dashboards.pages.trajectory.browser_data import LABELS, description, readout_names, sample_numbers, unit
+from dashboards.pages.trajectory.banner import banner, span
+from dashboards.pages.trajectory.browser_data import description, sample_numbers
 from dashboards.pages.trajectory.figures import FIGURES, HEIGHT, PATH, figures, why_no_belief
+from dashboards.pages.trajectory.focus import focus, map_switches
 from dashboards.state import CELLS_MAX, VARIABLES_MAX, State
 from dashboards.widgets.controls import cell_select, cells_select, control_id, variables_select
 from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
@@ -30,10 +31,16 @@ KEYS = {
     "Home End": "first, last step",
     "↑ ↓": "previous, next sample",
     "[ ]": "previous, next shown cell",
+    "z": "enlarge a map of the focused cell; then ← → ↑ ↓ move over its pixels, Page Up and Down along t",
     "Space": "play, pause",
     "?": "this list",
 }
+_STORES = ("numbers", "moved", "numbers-shown", "refreshed", "span", "span-shown")
 Number = Annotated[int, Field(ge=0)]
+
+
+Key = Annotated[str, Field(max_length=64)]
+"""Key of a finding, or an empty text."""
 
 
 class Cursor(BaseModel, extra="forbid"):
@@ -52,7 +59,15 @@ def layout(run: OpenRun, state: State):
         [
             html.H1(TITLE, className="unseen"),
             html.Div([_controls(run, state, at["cells"]), _scrubber()], className="cursor-bar"),
-            html.Div([_grid(run), _focus(run)], id="maps", className="maps", style=tile_style(run), **kind_data(run)),
+            html.Section(id="finding-banner", className="finding-banner", **{"aria-label": "finding"}),
+            map_switches(run, state),
+            html.Div(
+                [_grid(run), focus(run), html.Div(id="map-value", className="map-value", hidden=True)],
+                id="maps",
+                className="maps",
+                style=tile_style(run),
+                **kind_data(run),
+            ),
             html.Div(
                 [
                     html.Div(empty_card(id, HEIGHT), id=f"frame-{id}", hidden=True)
@@ -66,7 +81,8 @@ def layout(run: OpenRun, state: State):
             _keys(),
             dcc.Store(id="trajectory-run", data=about),
             dcc.Store(id="trajectory-cursor", data={key: at[key] for key in Cursor.model_fields}),
-            *[dcc.Store(id=f"trajectory-{name}") for name in ("numbers", "moved", "numbers-shown", "refreshed")],
+            dcc.Store(id="trajectory-finding", data=state.finding),
+            *[dcc.Store(id=f"trajectory-{name}") for name in _STORES],
         ],
         id="trajectory",
         className="trajectory",
@@ -79,7 +95,10 @@ def register(app: Dash, library: Library) -> None:
         ClientsideFunction("gradscope_trajectory", "move"),
         Output("trajectory-moved", "data"),
         Input("trajectory-run", "data"),
-        *[Input(control_id(key), "value") for key in ("cell", "sample", "cells", "variables", "limits")],
+        *[
+            Input(control_id(key), "value")
+            for key in ("cell", "sample", "cells", "variables", "limits", "scale", "channel")
+        ],
     )
     app.clientside_callback(
         ClientsideFunction("gradscope_trajectory", "show_numbers"),
@@ -92,6 +111,22 @@ def register(app: Dash, library: Library) -> None:
         VERSION,
         prevent_initial_call=True,
     )
+
+    app.clientside_callback(
+        ClientsideFunction("gradscope_trajectory", "show_span"),
+        Output("trajectory-span-shown", "data"),
+        Input("trajectory-span", "data"),
+    )
+
+    @app.callback(
+        Output("finding-banner", "children"),
+        Output("trajectory-span", "data"),
+        Input("trajectory-finding", "data"),
+        VIEW,
+    )
+    def explain(key: Key, view: View | None):
+        run, _ = shown_state(library, view)
+        return banner(run, key), span(run, key)
 
     @app.callback(Output("trajectory-numbers", "data"), CURSOR, VERSION, VIEW)
     def numbers(cursor: Cursor, version: str | None, view: View | None):
@@ -141,15 +176,6 @@ def _controls(run: OpenRun, state: State, cells: list[int]):
                 clampBehavior="strict",
                 size="xs",
             ),
-            dmc.SegmentedControl(
-                id=control_id("limits"),
-                data=[
-                    {"value": "shared", "label": "limits shared by cells"},
-                    {"value": "cell", "label": "limits of each cell"},
-                ],
-                value=state.limits,
-                size="xs",
-            ),
             html.Details(
                 [
                     html.Summary("cells and diagnostics"),
@@ -169,7 +195,7 @@ def _scrubber():
     return html.Div(
         [
             html.Button(id="play", type="button", title="Space", **{"aria-label": "play", "aria-pressed": "false"}),
-            html.Div(id="scrubber"),
+            html.Div([html.Div(id="range"), html.Div(id="scrubber-span", hidden=True)], id="scrubber"),
             html.Div(id="where"),
             html.Button("?", id="keys-button", type="button", title="keys", **{"aria-label": "keys"}),
         ],
@@ -188,42 +214,6 @@ def _grid(run: OpenRun):
         ],
         className="grid",
         **{"aria-label": "maps of all cells"},
-    )
-
-
-def _focus(run: OpenRun):
-    """The focused cell: larger maps, and the numbers at the cursor."""
-    return html.Section(
-        [
-            html.H2(id="focus-name", className="card-title"),
-            html.Div([_map(run, name) for name in run.tensors], className="focus-maps"),
-            html.Dl([_number(run, name) for name in readout_names(run)], id="readout", className="readout"),
-        ],
-        id="focus",
-        className="focus",
-        **{"aria-label": "focused cell"},
-    )
-
-
-def _map(run: OpenRun, name: str):
-    label, unit_text = LABELS[name], unit(run, name)
-    is_colours = run.kind.name in ("image", "video")
-    tooltip = f"{name}, mean over channels" if name in MAPS and is_colours else name
-    return html.Figure(
-        [
-            html.Figcaption(f"{label} [{unit_text}]" if unit_text else label, title=tooltip),
-            html.Div(className="map", role="img", **{"data-tensor": name, "aria-label": label}),
-            html.Div(className=f"colour-bar {'diverging' if name in MAPS else 'grey'}") if is_colours else None,
-            html.Div([html.Span(className=which) for which in ("low", "middle", "high")], className="bar-ends"),
-            html.Div(className="norm"),
-        ]
-    )
-
-
-def _number(run: OpenRun, name: str):
-    tooltip = run.ds[name].attrs.get("long_name", name)
-    return html.Div(
-        [html.Dt(name, title=tooltip), html.Dd([html.Span(**{"data-variable": name}), html.Small(unit(run, name))])]
     )
 
 

@@ -56,7 +56,6 @@ def test_curves_follow_the_cursor(opened, kinds):
     assert page.locator(".how-drawn").inner_text() == "A line for each channel, over time."
     assert page.locator(".line-names li").all_inner_texts() == ["channel 0", "channel 1"]
     large = page.locator('.focus-maps figure:has([data-tensor="x_t"])')
-    page.get_by_text("limits of each cell").click()
     for step in (2, 4):
         limit = np.abs(tensor(kinds, "signal", "x_t", step)).max()
         large.locator(".low", has_text=f"up to ±{limit:.3g}").wait_for()  # a busy machine paints it late
@@ -67,7 +66,6 @@ def test_curves_follow_the_cursor(opened, kinds):
 
 def test_a_curve_on_the_screen_is_that_of_the_store(opened, kinds):
     page = opened("series", "trajectory")
-    page.get_by_text("limits of each cell").click()
     chromium.settle(page)
     shot = chromium.pixels(page.locator('.focus-maps [data-tensor="x_t"]'), (120, 180))
     values = tensor(kinds, "series", "x_t", 2)

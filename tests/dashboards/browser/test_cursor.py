@@ -40,7 +40,7 @@ def test_maps_show_the_tensors_at_the_cursor(url, visit, ds, run, tensor):
         moved(page, timesteps[step])
         expected = at(ds, run, 1, step, 0)[tensor].values
         before = at(ds, run, 1, step - 1, 0)[tensor].values
-        large = page.locator(f'#focus .map[data-tensor="{tensor}"]')
+        large = page.locator(f'#focus .focus-maps .map[data-tensor="{tensor}"]')
         assert chromium.differs(large, expected, TENSORS[tensor]) < 0.1
         assert chromium.differs(large, expected, TENSORS[tensor]) < chromium.differs(large, before, TENSORS[tensor])
         page.keyboard.press("ArrowRight")
@@ -151,27 +151,6 @@ def test_a_click_on_a_curve_moves_there(url, visit, ds):
     page.mouse.down()
     page.mouse.up()
     moved(page, timesteps[5])
-
-
-def test_a_finding_opens_the_tensor_that_shows_it(unstable, serve, visit):
-    run, ds, url = Library([unstable]).run(None), gradscope.open(unstable), serve(unstable)
-    finding = next(each for each in run.findings() if each.signature == "unstable")
-    cell = run.cells.index(finding.cell)
-    page = visit(f"{url}overview")
-    row = page.locator("#findings-table .ag-row", has_text="unstable").first
-    row.locator(".ag-cell").nth(1).click()
-    page.wait_for_url("**/trajectory?**")
-    chromium.settle(page)
-    state = chromium.query(page)
-    t, sample = int(state["t"]), int(state["sample"])
-    assert int(state["cell"]) == cell
-    assert finding.last_timestep <= t <= finding.first_timestep
-    step = ds["timestep"].values.tolist().index(t)
-    assert float(at(ds, run, cell, step, sample)["gradient_lag_cosine"]) < finding.threshold
-    moved(page, t, sample)
-    assert page.locator("#focus").get_attribute("data-cell") == str(cell)
-    expected = at(ds, run, cell, step, sample)["gradient"].values
-    assert chromium.differs(page.locator('#focus .map[data-tensor="gradient"]'), expected, "signed") < 0.1
 
 
 def test_a_row_of_the_cells_opens_that_cell(url, visit):

@@ -56,6 +56,10 @@ def test_tab_reaches_slider_controls_and_cells_of_a_trajectory(url, visit):
     for name in (control("cell"), control("sample"), "play", "timestep", "keys-button", "Export"):
         assert name in found
     assert any(", x_t," in name for name in found)  # the cells' names are buttons
+    for name in ("each map", "linear", "mean"):  # the switches of maps
+        assert name in page.evaluate(
+            "() => [...document.querySelectorAll('input[type=radio]:checked')].map((e) => e.labels[0].textContent)"
+        )
 
 
 def test_enter_on_a_finding_opens_its_tensor(url, visit):
@@ -67,7 +71,9 @@ def test_enter_on_a_finding_opens_its_tensor(url, visit):
         page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     row = page.evaluate("() => document.activeElement.closest('.ag-row').getAttribute('row-id')")
-    assert row == "1"
+    assert row == page.locator("#findings-table .ag-row[row-index='1']").get_attribute("row-id")
+    page.locator(f"#findings-table .ag-row-selected[row-id='{row}']").wait_for()
+    page.wait_for_function("(id) => document.getElementById('finding-link').href.endsWith(`finding=${id}`)", arg=row)
     link = page.locator("#finding-link").get_attribute("href")
     page.keyboard.press("Enter")
     page.wait_for_url("**/trajectory?**")

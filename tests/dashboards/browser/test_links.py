@@ -28,10 +28,11 @@ def test_the_longest_link_of_a_page_is_short_and_restores_it(url, visit, run, na
     last = len(run.cells) - 1
     state = usual.to(
         name, cell=last, other=last - 1, timestep=int(run.ds["timestep"][-1]), sample=run.ds.sizes["sample"] - 1,
-        cells=tuple(range(last + 1)), limits="cell", only="wrong",
+        cells=tuple(range(last + 1)), limits="fixed", only="wrong",
+        scale="log", channel="1", zoom="gradient", finding="15.class_failure.2",
     )  # fmt: skip
     page = visit(url + state.url())
-    assert len(url + state.url()) < 200
+    assert len(url + state.url()) < 250
     assert page.locator("#notices").inner_text() == ""
     sent, now = dict(parse_qsl(urlsplit(state.url()).query)), chromium.query(page)
     assert now.keys() == sent.keys() == {*CURSOR, *FIELDS[name]}
@@ -84,7 +85,7 @@ def test_impossible_values_of_a_link_are_replaced_with_a_notice(url, visit, run)
     now = chromium.query(page)
     assert (now["store"], now["cell"], now["sample"]) == (run.key, str(len(run.cells) - 1), "0")
     assert now["t"] == str(int(run.ds["timestep"].max()))
-    assert now["limits"] == "shared"
+    assert now["limits"] == "cell"
 
 
 def test_an_unknown_page_is_the_overview(url, visit):

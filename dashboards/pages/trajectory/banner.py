@@ -1,0 +1,63 @@
+"""The banner of a finding: what it is, what to try, and why this sample and this timestep show it."""
+
+from math import prod
+from typing import Any
+
+from dash import html
+
+from dashboards.data.finding_key import finding_name, finding_of
+from dashboards.data.open_run import OpenRun
+from dashboards.data.shown_sample import needed, shown_sample
+from dashboards.widgets.finding_link import finding_state
+from dashboards.widgets.grid import badge
+from gradscope.analysis.findings import Finding
+
+
+def banner(run: OpenRun, key: str) -> list[Any]:
+    """The content of the banner; empty where there is no key."""
+    if not key:
+        return []
+    finding = finding_of(run, key)
+    if finding is None:
+        return [html.Div([html.P(f"This store has no finding {key}."), _close()], className="card-head")]
+    shown = shown_sample(needed(run), finding, prod(run.sample_shape))
+    return [
+        html.Div(
+            [
+                html.H2(
+                    [
+                        html.Span(
+                            badge(finding.severity, finding.severity), className=f"badge badge-{finding.severity}"
+                        ),
+                        f" {finding_name(finding)}",
+                    ],
+                    className="card-title",
+                ),
+                html.Span(_when(finding), className="caption"),
+                html.A(f"Back to {shown.place}", href=finding_state(run, finding, shown).url(), className="view-link"),
+                _close(),
+            ],
+            className="card-head",
+        ),
+        html.P([html.B("Reason: "), finding.evidence]),
+        html.P([html.B("What to try: "), finding.advice]),
+        html.P([html.B("Shown: "), f"{shown.place}: {shown.why}"], className="caption"),
+    ]
+
+
+def span(run: OpenRun, key: str) -> list[float] | None:
+    """The first and the last timestep of a finding; None where it has none."""
+    finding = finding_of(run, key) if key else None
+    if finding is None or finding.first_timestep is None or finding.last_timestep is None:
+        return None
+    return [finding.first_timestep, finding.last_timestep]
+
+
+def _when(finding: Finding) -> str:
+    if finding.first_timestep is None:
+        return "in the final samples"
+    return f"timesteps {finding.first_timestep:g} to {finding.last_timestep:g}, marked on curves and slider"
+
+
+def _close():
+    return html.Button("✕", id="finding-close", type="button", title="close", **{"aria-label": "close the finding"})

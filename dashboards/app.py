@@ -16,7 +16,7 @@ from dashboards.data.library import BrokenRun, Library
 from dashboards.data.open_leaderboard import OpenLeaderboard
 from dashboards.data.open_run import OpenRun
 from dashboards.images import routes
-from dashboards.security import callbacks, guard
+from dashboards.security import callbacks, guard, token
 from dashboards.security.callbacks import CheckedDash
 from dashboards.state import parse
 from dashboards.widgets import export, messages
@@ -70,13 +70,15 @@ def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
     return app_of(Library([Path(store) for store in stores]), prefix)
 
 
-def app_of(library: Library, prefix: str, names: Collection[str] | None = None) -> Dash:
+def app_of(library: Library, prefix: str, names: Collection[str] | None = None, secret: str | None = None) -> Dash:
     """The app of a library. The first page opens the runs, since that takes a while.
 
     Parameters
     ----------
     names
         Host names that the app answers to, see `dashboards.security.guard`.
+    secret
+        What visitors have to know, see `dashboards.security.token`; nothing by default.
     """
     app = CheckedDash(
         "dashboards",
@@ -95,6 +97,8 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None) 
     )
     app.layout = shell.layout()
     guard.register(app.server, prefix, names)
+    if secret is not None:
+        token.register(app.server, prefix, secret)
     callbacks.register(app, prefix)
     routes.register(app.server, library, prefix)
     export.register(app.server, library, prefix)

@@ -16,10 +16,24 @@ def dashboard(
         typer.Argument(metavar="STORE...", help="Zarr stores, finished or being recorded.", autocompletion=complete),
     ],
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on. With any other, other machines can open the dashboard.")
+        str,
+        typer.Option(
+            "--host", help="Address to listen on. 0.0.0.0: other machines can open the dashboard, with the token."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="0 takes a free port.", min=0, max=65535)] = 8050,
     prefix: Annotated[str, typer.Option("--prefix", help="Path of the app behind a reverse proxy.")] = "/",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            envvar="GRADSCOPE_TOKEN",
+            show_envvar=True,
+            metavar="TEXT",
+            help="What visitors have to know. Where other machines can open the dashboard, one is generated.",
+        ),
+    ] = None,
+    no_token: Annotated[bool, typer.Option("--no-token", help="Let everyone in who reaches the address.")] = False,
 ) -> None:
     """Explore runs in the browser: one cursor through every gradient. Only reads; Ctrl-C stops it."""
     from dashboards import serve
@@ -31,4 +45,4 @@ def dashboard(
         typer.echo(text)
         refuse_lost()  # the user needs the address
 
-    serve([Path(store) for store in stores], host, port, prefix, tell)
+    serve([Path(store) for store in stores], host, port, prefix, tell, token, no_token)

@@ -19,7 +19,7 @@ from dashboards.images import routes
 from dashboards.security import callbacks, guard, token
 from dashboards.security.callbacks import CheckedDash
 from dashboards.state import parse
-from dashboards.widgets import export, messages
+from dashboards.widgets import export, map_export, messages, notes_menu
 from dashboards.widgets.links import View
 from gradscope.errors import GradscopeError
 
@@ -102,8 +102,10 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None, 
     callbacks.register(app, prefix)
     routes.register(app.server, library, prefix)
     export.register(app.server, library, prefix)
+    map_export.register(app.server, library, prefix)
     _register_navigation(app, library)
     _register_growth(app, library)
+    notes_menu.register(app, library)
     for page in (*pages.PAGES.values(), pages.oracle):
         page.register(app, library)
     return app

@@ -6,6 +6,7 @@ from dash import dcc, html
 from dashboards.data.library import BrokenRun, Library, Opened
 from dashboards.pages import PAGES, oracle
 from dashboards.state import CURSOR, FIELDS
+from dashboards.widgets.notes_menu import notes_menu
 
 POLL = 2000
 """Milliseconds between two looks at a run that is being recorded."""
@@ -62,6 +63,7 @@ def _header() -> list:
         html.Div(id="live", className="live"),
         html.Div(
             [
+                notes_menu(),
                 dmc.Button("Copy link", variant="default", size="compact-xs", **{"data-copy-link": "1"}),
                 dmc.ColorSchemeToggle(
                     lightIcon="☀", darkIcon="☾", size="sm", variant="default", **{"aria-label": "dark or light"}

@@ -37,7 +37,7 @@ def table(
         Id of a dcc.Store that receives the row under the mouse or the focus.
     """
     focused = ["focusRow(params)"] if store else []
-    return html.Div(
+    frame = html.Div(
         AgGrid(
             id=id,
             columnDefs=list(columns),
@@ -67,6 +67,23 @@ def table(
         style={"height": height},
         **{"aria-label": label},
     )
+    frame.children = [csv_button(id, label), frame.children]
+    return frame
+
+
+def csv_button(id: str, label: str) -> html.Button:
+    """A button that saves a table, or the HTML table inside of an element, as CSV; see assets/tables_csv.js.
+
+    Parameters
+    ----------
+    id
+        Of the table or element.
+    label
+        Name of the table. It begins with the word that names the file.
+    """
+    name = label.partition(",")[0].replace(" ", "_")
+    about = {"aria-label": f"save {label} as CSV", "data-table": id, "data-name": name}
+    return html.Button("CSV", type="button", className="table-csv", title="save this table as CSV", **about)
 
 
 def changed_columns(columns: list[Column], before: list[Column] | None) -> Any:

@@ -15,6 +15,7 @@ from dashboards import pages, shell
 from dashboards.data.library import BrokenRun, Library
 from dashboards.data.open_leaderboard import OpenLeaderboard
 from dashboards.data.open_run import OpenRun
+from dashboards.data.remote import store_address
 from dashboards.images import routes
 from dashboards.security import callbacks, guard, token
 from dashboards.security.callbacks import CheckedDash
@@ -63,11 +64,12 @@ def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
     Parameters
     ----------
     stores
-        Paths of recorded stores. The app reads these and nothing else. A store that cannot be opened is shown as such.
+        Paths or URLs of recorded stores. The app reads these alone, and says which one cannot be
+        opened.
     prefix
         Path of the app on its host, with a slash at both ends, for a reverse proxy that serves it below ``/``.
     """
-    return app_of(Library([Path(store) for store in stores]), prefix)
+    return app_of(Library([store_address(store) for store in stores]), prefix)
 
 
 def app_of(library: Library, prefix: str, names: Collection[str] | None = None, secret: str | None = None) -> Dash:

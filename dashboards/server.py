@@ -9,13 +9,14 @@ from pathlib import Path
 
 from dashboards.app import app_of
 from dashboards.data.library import Library
+from dashboards.data.remote import exists, store_address
 from dashboards.security import connections, guard
 from dashboards.security import token as tokens
 from gradscope.errors import GradscopeError
 
 
 def serve(
-    stores: Sequence[Path],
+    stores: Sequence[str | Path],
     host: str,
     port: int,
     prefix: str = "/",
@@ -28,7 +29,7 @@ def serve(
     Parameters
     ----------
     stores
-        Paths of recorded stores.
+        Paths or URLs of recorded stores.
     host, port
         Address to listen on; port 0 is any free one.
     prefix
@@ -43,14 +44,17 @@ def serve(
     Raises
     ------
     GradscopeError
-        Another program uses the address, it is not one of this machine, or the token is too short.
+        A store does not exist, the address is in use or not one of this machine, or the token is too short.
     """
     if token is not None and no_token:
         raise GradscopeError("--no-token: a token is given, by --token or GRADSCOPE_TOKEN; leave out one of them")
     local = is_local(host)
     secret = tokens.check(token) if token is not None else None if local or no_token else tokens.generated()
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of each request that waits for a thread
-    library = Library(stores)
+    addresses = [store_address(store) for store in stores]
+    if missing := [store for store in addresses if not exists(store)]:
+        raise GradscopeError(f"{missing[0]} does not exist")
+    library = Library(addresses)
     app = app_of(library, prefix, guard.local_names(host) if local else None, secret)
     try:
         server, port = connections.listen(app.server, host, port)

@@ -10,7 +10,12 @@
 
   const known = (value) => typeof value === "number" && Number.isFinite(value);
 
-  functions.significant = (value) => (known(value) ? String(Number(value.toPrecision(3))) : NONE);
+  functions.significant = function (value) {
+    if (!known(value)) return NONE;
+    const size = Math.abs(value);
+    const isLong = size !== 0 && (size < 1e-3 || size >= 1e5);
+    return isLong ? value.toExponential(2) : String(Number(value.toPrecision(3)));
+  };
 
   functions.digits = (value, count) => (known(value) ? value.toFixed(count) : NONE);
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 
 from dashboards.data.open_leaderboard import OpenLeaderboard
 from dashboards.data.open_run import OpenRun, short_key
+from dashboards.data.remote import StoreAddress
 from gradscope.errors import GradscopeError
 from gradscope.store.derived import ORACLE, kind_of
 
@@ -16,7 +16,7 @@ class BrokenRun:
     """A store that cannot be opened."""
 
     key: str
-    path: Path
+    path: StoreAddress
     reason: str
 
 
@@ -33,7 +33,7 @@ class Library:
         No store is named.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[StoreAddress]) -> None:
         if not paths:
             raise GradscopeError("dashboard: which store? name at least one")
         self._unopened = list({path.absolute(): path for path in paths}.values())
@@ -60,7 +60,7 @@ class Library:
         return run
 
 
-def _open(path: Path, key: str | None = None) -> Opened | BrokenRun:
+def _open(path: StoreAddress, key: str | None = None) -> Opened | BrokenRun:
     try:
         if kind_of(path) == ORACLE:
             return OpenLeaderboard(path, key or short_key(None, path))

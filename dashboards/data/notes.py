@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
+from dashboards.data.remote import StoreAddress
 from gradscope.errors import GradscopeError
 from gradscope.store.locations.files import regular, replace_file
 
@@ -40,18 +41,26 @@ class _File(BaseModel, extra="forbid"):
     notes: Annotated[list[Note], Field(max_length=NOTES_MAX)]
 
 
-def notes_file(store: Path) -> Path:
-    """The file with the notes of a store: ``runs/both.zarr.notes.json`` of ``runs/both.zarr``."""
+def notes_file(store: StoreAddress) -> Path:
+    """The file with the notes of a store: ``runs/both.zarr.notes.json`` of ``runs/both.zarr``.
+
+    Raises
+    ------
+    GradscopeError
+        The store lies in an object store.
+    """
+    if not isinstance(store, Path):
+        raise GradscopeError("Notes are kept beside stores on this machine; this one lies in an object store.")
     return store.with_name(f"{store.name}.notes.json")
 
 
-def why_no_notes(store: Path) -> str:
+def why_no_notes(store: StoreAddress) -> str:
     """Why no note can be written; empty if one can."""
     folder = notes_file(store).parent
     return "" if os.access(folder, os.W_OK) else f"Notes are kept beside the store, and {folder} cannot be written."
 
 
-def read_notes(store: Path) -> list[Note]:
+def read_notes(store: StoreAddress) -> list[Note]:
     """The notes of a store, the oldest first; none where there is no file.
 
     Raises
@@ -76,7 +85,7 @@ def read_notes(store: Path) -> list[Note]:
         raise GradscopeError(f"{file} is not a file of notes: {place}: {first['msg']}") from error
 
 
-def add_note(store: Path, view: str, text: str) -> list[Note]:
+def add_note(store: StoreAddress, view: str, text: str) -> list[Note]:
     """Keep a note on a view; the notes then.
 
     Raises
@@ -92,13 +101,13 @@ def add_note(store: Path, view: str, text: str) -> list[Note]:
         return _write(store, [*before, Note(id=secrets.token_hex(8), view=view, text=text, written=now)])
 
 
-def delete_note(store: Path, id: str) -> list[Note]:
+def delete_note(store: StoreAddress, id: str) -> list[Note]:
     """Remove a note; the notes then. GradscopeError where the file cannot be read or written."""
     with _LOCK:
         return _write(store, [note for note in read_notes(store) if note.id != id])
 
 
-def _write(store: Path, notes: Sequence[Note]) -> list[Note]:
+def _write(store: StoreAddress, notes: Sequence[Note]) -> list[Note]:
     file = notes_file(store)
     text = json.dumps({"notes": [note.model_dump() for note in notes]}, indent=1, ensure_ascii=False)
     try:

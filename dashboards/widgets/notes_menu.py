@@ -1,7 +1,6 @@
 """The menu of notes in the header: those of the store, and a field for one on the view that is shown."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
@@ -9,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from dashboards.data.library import Library
 from dashboards.data.notes import TEXT_MAX, Note, ViewText, add_note, delete_note, read_notes, why_no_notes
+from dashboards.data.remote import StoreAddress
 from dashboards.widgets.links import View
 from gradscope.errors import GradscopeError
 
@@ -31,12 +31,8 @@ def notes_menu() -> html.Details:
                     html.P(id="notes-reason", className="caption"),
                     html.Div(
                         [
-                            dcc.Textarea(
-                                id="note-text",
-                                maxLength=TEXT_MAX,
-                                placeholder="a note on this view",
-                                **{"aria-label": "a note on this view"},
-                            ),
+                            html.Label("a note on this view", htmlFor="note-text"),
+                            dcc.Textarea(id="note-text", maxLength=TEXT_MAX),
                             html.Button("Keep the note", id="note-add", type="button"),
                         ],
                         id="note-new",
@@ -85,7 +81,7 @@ def register(app: Dash, library: Library) -> None:
         return [_item(note) for note in notes], f"Notes ({len(notes)})" if notes else "Notes", reason, bool(reason)
 
 
-def _changed(path: Path, change: Change) -> Sequence[Note]:
+def _changed(path: StoreAddress, change: Change) -> Sequence[Note]:
     if change.delete:
         return delete_note(path, change.delete)
     text = change.text.strip()

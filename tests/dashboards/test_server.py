@@ -29,6 +29,11 @@ def test_a_port_in_use_is_an_error(stored):
             serve([stored], "127.0.0.1", port)
 
 
+def test_a_store_that_does_not_exist_is_an_error_at_the_start(stored, tmp_path):
+    with pytest.raises(GradscopeError, match=f"{tmp_path / 'nothing.zarr'} does not exist"):
+        serve([stored, tmp_path / "nothing.zarr"], "127.0.0.1", 0)
+
+
 def test_an_unknown_host_is_an_error(stored):
     with pytest.raises(GradscopeError, match="--host nowhere.invalid --port 0: no machine of this name is known"):
         serve([stored], "nowhere.invalid", 0, no_token=True)

@@ -39,6 +39,7 @@ _INDEX = """<!DOCTYPE html>
     </head>
     <body>
         {%app_entry%}
+        {first_paint}
         <footer>
             {%config%}
             {%scripts%}
@@ -90,7 +91,7 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None, 
         assets_folder=str(Path(__file__).parent / "assets"),
         pages_folder="",
         url_base_pathname=prefix,
-        index_string=_INDEX.replace("{icon}", _ICON),
+        index_string=_INDEX.replace("{icon}", _ICON).replace("{first_paint}", shell.first_paint()),
         use_pages=False,  # Dash's own pages; ours share one
         csrf_token_name=guard.PAGE_COOKIE,
         csrf_header_name=guard.PAGE_HEADER,

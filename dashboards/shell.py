@@ -1,5 +1,7 @@
 """The shell around the pages: header, navigation, notices, and the dcc.Stores that callbacks share."""
 
+from html import escape
+
 import dash_mantine_components as dmc
 from dash import dcc, html
 
@@ -27,6 +29,15 @@ def layout() -> dmc.MantineProvider:
             *[dcc.Store(id=name) for name in stores],
             dcc.Interval(id="poll", interval=POLL, disabled=True),
         ],
+    )
+
+
+def first_paint() -> str:
+    """Markup that browsers show until the layout is there: the frame of the page, without its content."""
+    links = "".join(f"<span>{escape(page.TITLE)}</span>" for page in PAGES.values())
+    return (
+        f'<div class="first-paint"><div class="header"><b>gradscope</b><span class="nav">{links}</span></div>'
+        '<div class="page"><div></div><div></div></div><span class="unseen" role="status">loading</span></div>'
     )
 
 

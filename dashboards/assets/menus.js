@@ -15,3 +15,19 @@
     }
   });
 })();
+
+// Select the text of a searchable select when it gets the focus, so that typing replaces it.
+(function () {
+  let entered = null;
+
+  document.addEventListener("focusin", function (event) {
+    entered = event.target.matches("input.mantine-Select-input:not([readonly])") ? event.target : null;
+    if (entered) entered.select();
+  });
+
+  // A click puts a caret into the text; only the first one selects.
+  document.addEventListener("click", function (event) {
+    if (event.target === entered) entered.select();
+    entered = null;
+  });
+})();

@@ -15,7 +15,7 @@ NEEDS = ("gradient_cosine", "log_prob", "gradient_norm", "finite_fraction")
 
 
 _COLUMNS = (
-    ("written", number_column("sample", "sample", 66, "digits(params.value, 0)")),
+    ("written", number_column("sample", "sample", 76, "digits(params.value, 0)")),
     ("label", text_column("label", "label", 92, headerTooltip="target class")),
     ("own_prediction", text_column("own", "guide", 104, headerTooltip="class that the guide predicts")),
     ("judge_prediction", text_column("judge", "judge", 104, headerTooltip="class that the judge predicts")),

@@ -5,8 +5,8 @@ from html import escape
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from dashboards.data.library import BrokenRun, Library, Opened
-from dashboards.pages import PAGES, oracle
+from dashboards.data.library import BrokenRun, Library, Shown
+from dashboards.pages import ALONE, PAGES
 from dashboards.state import CURSOR, FIELDS
 from dashboards.widgets.notes_menu import notes_menu
 
@@ -34,7 +34,7 @@ def layout() -> dmc.MantineProvider:
 
 def first_paint() -> str:
     """Markup that browsers show until the layout is there: the frame of the page, without its content."""
-    links = "".join(f"<span>{escape(page.TITLE)}</span>" for page in PAGES.values())
+    links = "".join(f"<span>{escape(page.TITLE)}</span>" for page in PAGES.values() if not hasattr(page, "missing"))
     return (
         f'<div class="first-paint"><div class="header"><b>gradscope</b><span class="nav">{links}</span></div>'
         '<div class="page"><div></div><div></div></div><span class="unseen" role="status">loading</span></div>'
@@ -63,11 +63,22 @@ def _header() -> list:
                     id=f"to-{name}",
                     href=name,
                     className="view-link",
+                    hidden=hasattr(page, "missing"),
                     **{"data-fields": " ".join((*CURSOR, *FIELDS[name]))},
                 )
                 for name, page in PAGES.items()
             ]
-            + [html.A(oracle.TITLE, id="to-oracle", href="oracle", className="view-link", **{"data-fields": "store"})],
+            + [
+                html.A(
+                    page.TITLE,
+                    id=f"to-{name}",
+                    href=name,
+                    className="view-link",
+                    hidden=True,
+                    **{"data-fields": "store"},
+                )
+                for name, page in ALONE.items()
+            ],
             className="nav",
             **{"aria-label": "pages"},
         ),
@@ -85,5 +96,5 @@ def _header() -> list:
     ]
 
 
-def _label(run: Opened | BrokenRun) -> str:
+def _label(run: Shown | BrokenRun) -> str:
     return f"{run.path.name} (cannot be opened)" if isinstance(run, BrokenRun) else run.path.name

@@ -10,7 +10,7 @@ from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
 from probes.catalogue import CATALOGUE
 
-PAGES = ("overview", "trajectory", "compare", "distributions", "samples", "run")
+PAGES = ("overview", "trajectory", "compare", "distributions", "guidance", "samples", "loop", "run")
 CURSOR = ("store", "cell", "t", "sample")
 """Parameters of every page's URL."""
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -18,7 +18,9 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "trajectory": ("cells", "variables", "limits"),
     "compare": ("other", "variables"),
     "distributions": ("cells", "variables"),
+    "guidance": ("cells",),
     "samples": ("only",),
+    "loop": (),
     "run": (),
 }
 """Further parameters, by page."""

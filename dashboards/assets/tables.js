@@ -10,14 +10,15 @@
 
   const known = (value) => typeof value === "number" && Number.isFinite(value);
 
+  const shortest = (value) => String(Number(value.toPrecision(3)));
+
   functions.significant = function (value) {
     if (!known(value)) return NONE;
-    const size = Math.abs(value);
-    const isLong = size !== 0 && (size < 1e-3 || size >= 1e5);
-    return isLong ? value.toExponential(2) : String(Number(value.toPrecision(3)));
+    const tiny = value !== 0 && Math.abs(value) < 1e-3; // JavaScript writes 0.00000105
+    return tiny ? value.toExponential(2).replace(/\.?0+e/, "e") : shortest(value);
   };
 
-  functions.digits = (value, count) => (known(value) ? value.toFixed(count) : NONE);
+  functions.digits = (value, count) => (known(value) ? value.toFixed(count).replace(/^-(0\.?0*)$/, "$1") : NONE);
 
   functions.interval = function (value, low, high, count) {
     const write = (each) => (count ? functions.digits(each, count) : functions.significant(each));

@@ -27,10 +27,6 @@ class RemoteStore(Bucket):
         """The store itself, as a URL has no other form."""
         return self
 
-    def is_file(self) -> bool:
-        """False: it is no file of this machine."""
-        return False
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RemoteStore) and other.url == self.url
 

@@ -11,7 +11,11 @@ from gradscope.cli.output import refuse_lost
 def dashboard(
     stores: Annotated[
         list[str],
-        typer.Argument(metavar="STORE...", help="Zarr stores, finished or being recorded.", autocompletion=complete),
+        typer.Argument(
+            metavar="STORE...",
+            help="Zarr stores, finished or being recorded, and answers of check --out.",
+            autocompletion=complete,
+        ),
     ],
     host: Annotated[
         str,

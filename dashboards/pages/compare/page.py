@@ -17,11 +17,14 @@ from dashboards.widgets.export import Call
 from dashboards.widgets.figure_slot import filled, slot, slot_outputs, unfilled
 from dashboards.widgets.grid import csv_button
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
-from dashboards.widgets.messages import dependence, empty, no_diagnostic
+from dashboards.widgets.messages import dependence, empty, no_diagnostic, why_no_diagnostic
 from gradscope.analysis.comparison import SCALARS, Comparison, compare
 
 TITLE = "Compare"
 CELLS = (Input(control_id("cell"), "value"), Input(control_id("other"), "value"))
+
+
+missing = why_no_diagnostic
 
 
 def layout(run: OpenRun, state: State):

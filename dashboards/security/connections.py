@@ -1,8 +1,7 @@
 """Connections: waitress, with a limit for each client and on the time that a request may take to arrive.
 
 A client that opens many connections, or sends its requests slowly, keeps nobody else out. At a client's limit its
-connection that was idle longest ends in favour of the new one. So users behind one reverse proxy or tunnel, who share
-an address, are served too.
+connection that was idle longest ends in favour of the new one, so that users who share an address are served too.
 """
 
 import time
@@ -22,6 +21,8 @@ CONNECTIONS = 500
 """Open connections of all clients."""
 PER_CLIENT = 64
 """Open connections of one client; a browser keeps six."""
+PER_MACHINE = 256
+"""Open connections from this machine's own addresses: tunnels and reverse proxies bring the users of many browsers."""
 HEADERS = 10
 """Seconds in which a connection's first bytes, and the headers of each request, have to arrive."""
 BODY = 60
@@ -38,7 +39,7 @@ class Channel(HTTPChannel):
         """When the request that is arriving began; None between two requests."""
         others = [each for each in tuple(map.values()) if isinstance(each, Channel) and each.client == self.client]
         open_ = [each for each in others if not each.will_close and each is not self]
-        if len(open_) >= PER_CLIENT:
+        if len(open_) >= limit_of(self.client):
             idle = [each for each in open_ if not each.requests and not each.total_outbufs_len]
             min(idle, key=lambda each: each.last_activity, default=self).will_close = True
 
@@ -97,6 +98,11 @@ def listen(application: Callable[..., Any], host: str, port: int) -> tuple[Serve
         port = int(server.effective_port)
     dispatcher.set_thread_count(THREADS)
     return server, port
+
+
+def limit_of(client: str) -> int:
+    """Open connections that a client may have."""
+    return PER_MACHINE if client == "::" or client.startswith("127.") else PER_CLIENT
 
 
 def client_of(address: str) -> str:

@@ -85,12 +85,12 @@ def test_500_idle_connections_of_one_client_keep_nobody_out(connect, monkeypatch
     assert ask(connect("127.0.0.1"))
     assert ask(connect("127.0.0.9"))  # nor that client
     assert time.monotonic() - start < 2
-    latest = idle[-connections.PER_CLIENT + 1 :]  # one gave way
+    latest = idle[-connections.PER_MACHINE + 1 :]  # one gave way
     assert still_open(idle) == latest
 
 
 def test_the_connection_that_was_idle_longest_ends(connect, monkeypatch):
-    monkeypatch.setattr(connections, "PER_CLIENT", 3)
+    monkeypatch.setattr(connections, "PER_MACHINE", 3)
     first, second, third = connect(), connect(), connect()
     for connection in (second, first, third):
         assert ask(connection)
@@ -103,7 +103,7 @@ def test_the_connection_that_was_idle_longest_ends(connect, monkeypatch):
 
 
 def test_a_connection_with_a_request_in_progress_does_not_end(connect, monkeypatch):
-    monkeypatch.setattr(connections, "PER_CLIENT", 2)
+    monkeypatch.setattr(connections, "PER_MACHINE", 2)
     busy = [connect(), connect()]
     for connection in busy:
         connection.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -158,10 +158,19 @@ def test_a_slow_answer_is_not_a_slow_request(connect):
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
         ("fe80::1%eth0", "fe80::"),
         ("localhost", "localhost"),
+        ("::1", "::"),
     ],
 )
 def test_which_addresses_are_one_client(address, client):
     assert connections.client_of(address) == client
+
+
+def test_this_machine_which_tunnels_and_proxies_use_may_have_more():
+    limits = {address: connections.limit_of(connections.client_of(address)) for address in ("192.0.2.7", "2001:db8::1")}
+    assert set(limits.values()) == {connections.PER_CLIENT}
+    for address in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
+        assert connections.limit_of(connections.client_of(address)) == connections.PER_MACHINE
+    assert connections.PER_MACHINE + 2 * connections.PER_CLIENT < connections.CONNECTIONS
 
 
 def test_a_name_with_two_addresses_is_served_at_one_port(monkeypatch):

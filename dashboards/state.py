@@ -38,7 +38,7 @@ SampleFilter = Literal["all", "wrong", "fooled", "right", "nonfinite"]
 SAMPLE_FILTERS: tuple[SampleFilter, ...] = get_args(SampleFilter)
 T = TypeVar("T")
 _HEADLINES = [row for row in CATALOGUE.values() if row.headline]
-_DEFAULT_VARIABLES = tuple({row.probe: row.name for row in reversed(_HEADLINES)}.values())[::-1]
+DEFAULT_VARIABLES = tuple({row.probe: row.name for row in reversed(_HEADLINES)}.values())[::-1]
 """The first headline diagnostic of each probe."""
 
 
@@ -103,7 +103,7 @@ def default(run: OpenRun, page: str = "overview") -> State:
     guided = [i for i, cell in enumerate(run.cells) if cell["guidance_scale"] != 0] or list(range(len(run.cells)))
     timestep = run.ds["timestep"].values
     known = diagnostics(run)
-    variables = [name for name in _DEFAULT_VARIABLES if name in known] or known
+    variables = [name for name in DEFAULT_VARIABLES if name in known] or known
     return State(
         page=page,
         store=run.key,

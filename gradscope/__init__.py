@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gradscope import methods, stabilizers
     from gradscope.accessor import open_store as open
     from gradscope.analysis import compare, stability, summary
+    from gradscope.analysis.runs import open_many
     from gradscope.analysis.signatures import signatures
     from gradscope.auditing.audit import audit
     from gradscope.auditing.prediction import predict_failures
@@ -55,6 +56,7 @@ _NAMES = {
     "load_denoiser": "gradscope.models.diffusion:load_denoiser",
     "methods": "gradscope.methods:",
     "open": "gradscope.accessor:open_store",  # which registers ds.gradscope
+    "open_many": "gradscope.analysis.runs:open_many",
     "predict_failures": "gradscope.auditing.prediction:predict_failures",
     "record": "gradscope.recording.from_python:record",
     "report": "gradscope.reporting.report:report",
@@ -87,6 +89,7 @@ __all__ = [
     "load_denoiser",
     "methods",
     "open",
+    "open_many",
     "predict_failures",
     "record",
     "report",

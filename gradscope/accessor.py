@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import xarray as xr
 
-from gradscope.analysis import comparison, signatures, stability, technique_effects
+from gradscope.analysis import comparison, signatures, stability, technique_effects, vectors
+from gradscope.analysis.samples import samples
 from gradscope.analysis.selections import restore_dims
 from gradscope.analysis.summary import summary
 from gradscope.store import open_store
@@ -19,6 +20,8 @@ from gradscope.store import open_store
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from dashboards.notebook.view import View
+    from gradscope.analysis.findings import Finding
     from gradscope.reporting.report import Report
 
 __all__ = ["Accessor", "open_store"]
@@ -69,11 +72,68 @@ class Accessor:
         """Compare stabilisers with `baseline`, and x0 with x_t, see `gradscope.analysis.compare_all`."""
         return technique_effects.compare_all(self._ds, baseline)
 
+    def samples(self, early: float = 0.25, names: str | Sequence[str] | None = None) -> pd.DataFrame:
+        """Join each sample's verdicts with means over its first timesteps, see `gradscope.analysis.samples`."""
+        return samples(self._ds, early, names)
+
+    def norm(self, a: vectors.Tensor) -> xr.DataArray:
+        """The l2 norm of each sample's tensor, right for any size, see `gradscope.analysis.norm`."""
+        return vectors.norm(self._selected, a)
+
+    def cosine(self, a: vectors.Tensor, b: vectors.Tensor) -> xr.DataArray:
+        """The cosine of two tensors of each sample, right for any size, see `gradscope.analysis.cosine`."""
+        return vectors.cosine(self._selected, a, b)
+
     def report(self) -> "Report":
         """Collect all of these, see `gradscope.report`."""
         from gradscope.reporting.report import report
 
         return report(self._ds)
+
+    def show(
+        self,
+        finding: "int | Finding | None" = None,
+        cell: Names | None = None,
+        sample: int | None = None,
+        timestep: float | None = None,
+    ) -> "View":
+        """Show a finding, a cell or several cells inline: maps of all tensors at one position, and curves along t.
+
+        It needs the extra ``notebook`` (anywidget), and no network.
+
+        Parameters
+        ----------
+        finding
+            Number of a row of `signatures`, or a finding of a report. Its cell is shown, at the sample and timestep
+            that show it best.
+        cell
+            Names of one cell; dimensions of size one may be left out. Without a finding or a cell, up to eight guided
+            cells are shown.
+        sample
+            Number of the sample; by default the first that has tensors.
+        timestep
+            The timestep; by default the middle one.
+
+        Returns
+        -------
+        View
+            The widget. ``view.cursor`` is its position, for ``ds.sel(view.cursor)``; ``view.link()`` its address in
+            the dashboard; ``view.figures`` its curves as plotly figures; ``view.tiles()`` its maps as PNG files.
+
+        Raises
+        ------
+        GradscopeError
+            anywidget is not installed; or there is no such finding, cell, sample or timestep.
+
+        Examples
+        --------
+        >>> view = ds.gradscope.show(finding=0)
+        >>> view.finding.signature, view.cell["classifier"]
+        ('unstable', 'non_robust')
+        """
+        from dashboards.notebook import show
+
+        return show(self._selected, finding, cell, sample, timestep)
 
     def to_html(self, path: str | Path) -> None:
         """Write the report as one HTML page that needs no network."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any, Literal
 
 import pandas as pd
@@ -57,6 +58,17 @@ class Finding:
             "guidance_scale": self.guidance_scale,
             **self.further,
         }
+
+    def _repr_html_(self) -> str:
+        """The form in which a notebook shows the finding."""
+        where = [", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in self.cell.values())]
+        if self.target_class:
+            where.append(f"class {self.target_class}")
+        if self.first_timestep is not None:
+            where.append(f"t = {self.first_timestep:g} to {self.last_timestep:g}")
+        where.append(f"{self.affected} of {self.samples} samples")
+        head = f"<b>{escape(self.severity)}: {escape(self.signature)}</b>; {escape('; '.join(where))}"
+        return f"<p>{head}<br>{escape(self.evidence)}<br>Try: {escape(self.advice)}</p>"
 
 
 def cell_fields(where: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,11 +112,12 @@ def report(ds: xr.Dataset) -> Report:
 
 
 def to_json(report: Report) -> str:
-    """The report as JSON; numbers that are not finite are null.
+    """The report as JSON, by the schema ``docs/reference/report.schema.json``; numbers that are not finite are null.
 
     Keys: ``version``, the version of these keys; ``written`` (share, samples, complete, text); ``remarks``;
-    ``findings``, each with the fields of `Finding`; ``tests``, their number; ``untested``, reasons by signature;
-    ``cells`` and ``comparisons``, one object per row with the columns of `Report`; ``floors``; ``provenance``.
+    ``findings``, each with the fields of `Finding` and its ``cell``; ``tests``, their number; ``untested``, reasons by
+    signature; ``cells`` and ``comparisons``, one object per row with the columns of `Report`; ``floors``;
+    ``provenance``.
 
     Examples
     --------
@@ -135,7 +136,7 @@ def to_json(report: Report) -> str:
             "text": str(progress),
         },
         "remarks": report.remarks,
-        "findings": [asdict(finding) for finding in report.findings],
+        "findings": [asdict(finding) | {"cell": finding.cell} for finding in report.findings],
         "tests": report.tests,
         "untested": report.untested,
         "cells": report.cells.to_dict("records"),

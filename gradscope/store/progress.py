@@ -3,19 +3,19 @@
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks
 from gradscope.store.dims import cell_dims_of, last_repetitions
 from gradscope.store.locations.location import Location
+from gradscope.store.reader import open_arrays
 from gradscope.store.schema import VERSION, WRITTEN, Schema
 
 
 def finished(location: Location) -> NDArray[np.bool_]:
     """Whether each block is recorded from its first to its last step, ``(*cells, blocks)``."""
-    group = zarr.open_group(location.zarr, mode="r")
+    group = open_arrays(location)
     marker: Any = group[WRITTEN.name]
     chunks = Chunks(location, marker)
     attributes = group.attrs.asdict()
@@ -36,7 +36,7 @@ def unfinished(location: Location) -> list[tuple[tuple[int, ...], int]]:
 
 def refuse_other(location: Location, schema: Schema) -> None:
     """Raise GradscopeError, naming the difference, if a store has other arrays or another grid than a schema."""
-    group = zarr.open_group(location.zarr, mode="r")
+    group = open_arrays(location)
     if (schema_version := group.attrs.get("schema_version")) != VERSION:
         raise GradscopeError(
             f"{location}: cannot resume a store of schema {schema_version}, this version records schema {VERSION}; "

@@ -67,6 +67,7 @@ def open_store(where: StorePath, dask: bool = True) -> xr.Dataset:
     ds = ds.assign(masked)
     if "timestep" in ds.dims and not ds.indexes["timestep"].is_unique:  # some solvers repeat a timestep
         ds = ds.drop_indexes("timestep").set_xindex("step")
+    ds.encoding["source"] = str(location)  # selections keep it
     return ds
 
 

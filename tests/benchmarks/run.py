@@ -82,6 +82,8 @@ def sampling(device: str, extent: Extent) -> Iterator[Result]:
             yield _steps(f"recorded in {dtype} / not recorded: {name}", kept, ours, rounds, "<=", _RECORDED[dtype])
         goal = 2.5 if device.startswith("cuda") else {"x0": 1.8, "x_t": 1.3}[options["classifier_input"]]
         yield _steps(f"plain loop / recorded: {name}", plain, recorded, rounds, ">=", goal)
+        flushing = Case("sampling:plain", {**options, "flush_denormals": True})
+        yield _steps(f"plain loop that flushes denormals / recorded: {name}", flushing, recorded, rounds, ">=", goal)
         watched = Case("sampling:watched", options)
         yield _steps(f"watched / not watched, the plain loop: {name}", watched, plain, rounds, "<=", 1.05)
         yield _steps(f"not recorded / the models' own passes: {name}", ours, floor, rounds, "<=", 1.1)

@@ -24,6 +24,7 @@ from gradscope.models.diffusion import Denoiser, load_denoiser
 from gradscope.recording.prepare import Run, prepare
 from gradscope.recording.recorder import Recorder
 from gradscope.sampling.denoiser import sample_shape
+from gradscope.sampling.seeds import sample_seeds
 from probes import GuidedStep
 
 MODELS = {
@@ -60,8 +61,14 @@ def recorded(classifier_input: str, samples: int, device: str, models: str = "sh
     return _units(_steps(run), record, device)
 
 
-def plain(classifier_input: str, samples: int, device: str, models: str = "shipped") -> Work:
-    """The plain loop with saved gradients; the models are as diffusers and timm load them."""
+def plain(
+    classifier_input: str, samples: int, device: str, models: str = "shipped", flush_denormals: bool = False
+) -> Work:
+    """The plain loop with saved gradients; the models are as diffusers and timm load them.
+
+    On some CPUs denormals make it several times slower. Ours flushes them, so the loop is measured with and without.
+    """
+    torch.set_flush_denormal(flush_denormals)
     return _units(_plain_steps(*_plain_parts(samples, device, models), classifier_input), lambda step: None, device)
 
 
@@ -88,7 +95,8 @@ def _plain_parts(samples: int, device: str, models: str) -> tuple[Denoiser, nn.M
     classifier = load_classifier(MODELS[models][1], "guide", shape, where).module
     for module in (denoiser.unet, classifier):
         module.to(memory_format=torch.contiguous_format).requires_grad_(True)
-    noise = torch.randn(samples, *shape, generator=torch.Generator().manual_seed(0)).to(where)
+    seeds = sample_seeds(0, range(samples)).tolist()  # the noise that our sampler begins with
+    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]).to(where)
     return denoiser, classifier, noise, torch.tensor(_labels(samples), device=where)
 
 

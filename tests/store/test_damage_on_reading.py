@@ -9,6 +9,7 @@ import threading
 from itertools import product
 from pathlib import Path
 
+import hostile_store
 import numpy as np
 import pytest
 import xarray as xr
@@ -168,3 +169,12 @@ def test_a_store_with_too_many_arrays_is_refused_at_once(tmp_path):
         said = str(found) if isinstance(found, GradscopeError) else " ".join(map(str, found.findings))
         assert "arrays" in said
         assert "100" in said
+
+
+def test_resuming_bounds_what_the_marker_decodes_to(tmp_path):
+    """The command asks what is finished before it records; a stranger's store may claim any codec."""
+    path = hostile_store.saved(tmp_path)
+    assert finished(locate(path)).all()
+    hostile_store.replaced(path, "written", hostile_store.zstd_of_zeros(2**31 - 1))
+    with pytest.raises(GradscopeError, match=r"written/c/.* is damaged: it (decodes to 2147483647|has more than)"):
+        finished(locate(path))

@@ -101,7 +101,7 @@
       return fetched(`trajectories/${query.get("store")}/${cell}/${sample}.gif?${drawn}`);
     }
     const cards = which === "focus" ? [focus] : [...root.querySelectorAll(".cell[data-written=true]")];
-    const rows = cards.map((card) => ({ name: cells[card.dataset.cell], maps: [...card.querySelectorAll(".map")] }));
+    const rows = cards.map((card) => ({ name: cells[card.dataset.cell], maps: [...card.querySelectorAll(".map:not(dialog .map)")] }));
     const made = await picture(root, rows, menu.dataset.stamp);
     const place = which === "focus" ? `_${cells[cell]}` : "";
     const name = `${menu.dataset.store}${place}_maps_t${timestep}_sample${sample}`.replace(/[^A-Za-z0-9._+-]+/g, "-");

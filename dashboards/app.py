@@ -15,11 +15,12 @@ from dashboards import pages, shell
 from dashboards.data.library import BrokenRun, Library
 from dashboards.data.open_leaderboard import OpenLeaderboard
 from dashboards.data.open_run import OpenRun
+from dashboards.data.remote import store_address
 from dashboards.images import routes
-from dashboards.security import callbacks, guard
+from dashboards.security import callbacks, guard, token
 from dashboards.security.callbacks import CheckedDash
 from dashboards.state import parse
-from dashboards.widgets import export, messages
+from dashboards.widgets import export, map_export, messages, notes_menu
 from dashboards.widgets.links import View
 from gradscope.errors import GradscopeError
 
@@ -38,6 +39,7 @@ _INDEX = """<!DOCTYPE html>
     </head>
     <body>
         {%app_entry%}
+        {first_paint}
         <footer>
             {%config%}
             {%scripts%}
@@ -63,20 +65,23 @@ def create_app(stores: Sequence[str | Path], prefix: str = "/") -> Dash:
     Parameters
     ----------
     stores
-        Paths of recorded stores. The app reads these and nothing else. A store that cannot be opened is shown as such.
+        Paths or URLs of recorded stores. The app reads these alone, and says which one cannot be
+        opened.
     prefix
         Path of the app on its host, with a slash at both ends, for a reverse proxy that serves it below ``/``.
     """
-    return app_of(Library([Path(store) for store in stores]), prefix)
+    return app_of(Library([store_address(store) for store in stores]), prefix)
 
 
-def app_of(library: Library, prefix: str, names: Collection[str] | None = None) -> Dash:
+def app_of(library: Library, prefix: str, names: Collection[str] | None = None, secret: str | None = None) -> Dash:
     """The app of a library. The first page opens the runs, since that takes a while.
 
     Parameters
     ----------
     names
         Host names that the app answers to, see `dashboards.security.guard`.
+    secret
+        What visitors have to know, see `dashboards.security.token`; nothing by default.
     """
     app = CheckedDash(
         "dashboards",
@@ -86,7 +91,7 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None) 
         assets_folder=str(Path(__file__).parent / "assets"),
         pages_folder="",
         url_base_pathname=prefix,
-        index_string=_INDEX.replace("{icon}", _ICON),
+        index_string=_INDEX.replace("{icon}", _ICON).replace("{first_paint}", shell.first_paint()),
         use_pages=False,  # Dash's own pages; ours share one
         csrf_token_name=guard.PAGE_COOKIE,
         csrf_header_name=guard.PAGE_HEADER,
@@ -95,11 +100,15 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None) 
     )
     app.layout = shell.layout()
     guard.register(app.server, prefix, names)
+    if secret is not None:
+        token.register(app.server, prefix, secret)
     callbacks.register(app, prefix)
     routes.register(app.server, library, prefix)
     export.register(app.server, library, prefix)
+    map_export.register(app.server, library, prefix)
     _register_navigation(app, library)
     _register_growth(app, library)
+    notes_menu.register(app, library)
     for page in (*pages.PAGES.values(), *pages.ALONE.values()):
         page.register(app, library)
     return app

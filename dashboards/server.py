@@ -7,53 +7,71 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
-import waitress
-
 from dashboards.app import app_of
 from dashboards.data.library import Library
-from dashboards.security import guard
+from dashboards.data.remote import exists, store_address
+from dashboards.security import connections, guard
+from dashboards.security import token as tokens
 from gradscope.errors import GradscopeError
 
-THREADS = 8
-CONNECTIONS = 500
-"""Open connections; a browser keeps six."""
-LIMITS = {"max_request_body_size": guard.MAX_BODY, "connection_limit": CONNECTIONS, "asyncore_use_poll": True}
 
-
-def serve(stores: Sequence[Path], host: str, port: int, prefix: str = "/", tell: Callable[[str], None] = print) -> None:
+def serve(
+    stores: Sequence[str | Path],
+    host: str,
+    port: int,
+    prefix: str = "/",
+    tell: Callable[[str], None] = print,
+    token: str | None = None,
+    no_token: bool = False,
+) -> None:
     """Serve the dashboard until interrupted.
 
     Parameters
     ----------
     stores
-        Paths of recorded stores.
+        Paths or URLs of recorded stores.
     host, port
         Address to listen on; port 0 is any free one.
     prefix
         Path of the app behind a reverse proxy.
     tell
         Called with each message for the user.
+    token
+        What visitors have to know. Where it is None and other machines reach the address, one is generated and printed.
+    no_token
+        Let everyone in who reaches the address.
 
     Raises
     ------
     GradscopeError
-        Another program uses the address, or it is not one of this machine.
+        A store does not exist, the address is in use or not one of this machine, or the token is too short.
     """
+    if token is not None and no_token:
+        raise GradscopeError("--no-token: a token is given, by --token or GRADSCOPE_TOKEN; leave out one of them")
+    local = is_local(host)
+    secret = tokens.check(token) if token is not None else None if local or no_token else tokens.generated()
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of each request that waits for a thread
-    library = Library(stores)
-    app = app_of(library, prefix, guard.local_names(host) if is_local(host) else None)
+    addresses = [store_address(store) for store in stores]
+    if missing := [store for store in addresses if not exists(store)]:
+        raise GradscopeError(f"{missing[0]} does not exist")
+    library = Library(addresses)
+    app = app_of(library, prefix, guard.local_names(host) if local else None, secret)
     try:
-        server = waitress.create_server(app.server, host=host, port=port, threads=THREADS, ident="gradscope", **LIMITS)
-    except OSError as error:
-        raise GradscopeError(f"--host {host} --port {port}: {error.strerror or error}; try another --port") from error
-    port = server.effective_port
-    if not is_local(host):
+        server, port = connections.listen(app.server, host, port)
+    except (OSError, ValueError) as error:  # waitress raises ValueError for an unknown name
+        why = "no machine of this name is known" if isinstance(error, ValueError) else error.strerror or str(error)
+        raise GradscopeError(f"--host {host} --port {port}: {why}; try another --host or --port") from error
+    if not local and secret is None:
         tell(
-            f"warning: {host} opens the dashboard to other machines: anyone who reaches port {port} can read these "
-            "stores, without a password. Prefer an SSH tunnel, or a reverse proxy with a password"
+            f"warning: {host} without a token: anyone who reaches port {port} of this machine can read these stores. "
+            "Leave out --no-token, or prefer an SSH tunnel or a reverse proxy with a password"
         )
-    shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
-    tell(f"gradscope dashboard: http://{f'[{shown}]' if ':' in shown else shown}:{port}{prefix}  (Ctrl-C ends it)")
+    everywhere = host in ("", "0.0.0.0", "::")
+    shown = "127.0.0.1" if everywhere else f"[{host}]" if ":" in host else host
+    # A generated token is needed to open the page; a chosen one is known already, and stays out of logs.
+    query = "" if secret is None else f"?token={secret if token is None else '...'}"
+    elsewhere = "from another machine: its name in place of 127.0.0.1; " if everywhere else ""
+    tell(f"gradscope dashboard: http://{shown}:{port}{prefix}{query}  ({elsewhere}Ctrl-C ends it)")
     threading.Thread(target=lambda: library.runs, daemon=True).start()  # open stores while the browser loads the page
     server.run()
 

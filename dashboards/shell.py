@@ -1,11 +1,14 @@
 """The shell around the pages: header, navigation, notices, and the dcc.Stores that callbacks share."""
 
+from html import escape
+
 import dash_mantine_components as dmc
 from dash import dcc, html
 
 from dashboards.data.library import BrokenRun, Library, Shown
 from dashboards.pages import ALONE, PAGES
 from dashboards.state import CURSOR, FIELDS
+from dashboards.widgets.notes_menu import notes_menu
 
 POLL = 2000
 """Milliseconds between two looks at a run that is being recorded."""
@@ -26,6 +29,15 @@ def layout() -> dmc.MantineProvider:
             *[dcc.Store(id=name) for name in stores],
             dcc.Interval(id="poll", interval=POLL, disabled=True),
         ],
+    )
+
+
+def first_paint() -> str:
+    """Markup that browsers show until the layout is there: the frame of the page, without its content."""
+    links = "".join(f"<span>{escape(page.TITLE)}</span>" for page in PAGES.values() if not hasattr(page, "missing"))
+    return (
+        f'<div class="first-paint"><div class="header"><b>gradscope</b><span class="nav">{links}</span></div>'
+        '<div class="page"><div></div><div></div></div><span class="unseen" role="status">loading</span></div>'
     )
 
 
@@ -73,6 +85,7 @@ def _header() -> list:
         html.Div(id="live", className="live"),
         html.Div(
             [
+                notes_menu(),
                 dmc.Button("Copy link", variant="default", size="compact-xs", **{"data-copy-link": "1"}),
                 dmc.ColorSchemeToggle(
                     lightIcon="☀", darkIcon="☾", size="sm", variant="default", **{"aria-label": "dark or light"}

@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
-import waitress
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
 
 from dashboards import create_app
+from dashboards.security import connections
 from dashboards.state import PAGES
 
 SIZE = {"width": 1280, "height": 720}
@@ -44,9 +44,9 @@ def chromium() -> Iterator[Browser]:
 @contextmanager
 def served(stores: Sequence[Path], prefix: str = "/") -> Iterator[str]:
     """The dashboard of some stores on a free port, in threads of this process; its URL."""
-    server = waitress.create_server(create_app(stores, prefix).server, host="127.0.0.1", port=0, threads=8)
+    server, port = connections.listen(create_app(stores, prefix).server, "127.0.0.1", 0)
     threading.Thread(target=server.run, daemon=True).start()
-    yield f"http://127.0.0.1:{server.effective_port}{prefix}"
+    yield f"http://127.0.0.1:{port}{prefix}"
     server.task_dispatcher.shutdown()
     server.close()
 

@@ -1,4 +1,6 @@
 // Save figures as pictures that state their origin, and copy the Python that draws them.
+window.gradscope = window.gradscope || {};
+
 (function () {
   const INK = "#1a1a1a";
   const MIN_WIDTH = 640; // of a picture; all sizes are in pixels
@@ -61,14 +63,45 @@
   }
 
   async function save(button, format) {
-    const id = button.dataset.figure;
-    const graph = document.getElementById(id).querySelector(".js-plotly-plot");
+    const graph = document.getElementById(button.dataset.figure).querySelector(".js-plotly-plot");
     const figure = stamped(graph, button.dataset.stamp);
     const { width, height } = figure.layout;
-    const address = await window.Plotly.toImage(figure, { format, width, height, scale: format === "png" ? 2 : 1 });
-    const name = id.replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-|-$/g, "");
-    Object.assign(document.createElement("a"), { href: address, download: `${name}.${format}` }).click();
+    const made = format === "pdf" ? "svg" : format;
+    const address = await window.Plotly.toImage(figure, { format: made, width, height, scale: made === "png" ? 2 : 1 });
+    if (format === "pdf") return print(address, width, height, button.dataset.name);
+    window.gradscope.download(address, `${button.dataset.name}.${format}`);
   }
+
+  // Open the browser's dialog for printing, which saves a PDF of lines and letters: one page as large as the figure.
+  function print(address, width, height, name) {
+    const frame = Object.assign(document.createElement("iframe"), { className: "unseen", title: name });
+    document.body.append(frame);
+    const page = frame.contentDocument;
+    page.title = name;
+    page.head.append(
+      Object.assign(page.createElement("style"), {
+        textContent: `@page { size: ${width}px ${height}px; margin: 0 } body { margin: 0 } svg { display: block }`,
+      }),
+    );
+    const svg = decodeURIComponent(address.replace(/^data:image\/svg\+xml,/, ""));
+    page.body.append(page.importNode(new DOMParser().parseFromString(svg, "image/svg+xml").documentElement, true));
+    frame.contentWindow.onafterprint = () => frame.remove();
+    frame.contentWindow.print();
+  }
+
+  // Save a file of this name.
+  window.gradscope.download = function (address, name) {
+    Object.assign(document.createElement("a"), { href: address, download: name }).click();
+  };
+
+  // Save a text as a file.
+  window.gradscope.saveText = function (text, name, type) {
+    const address = URL.createObjectURL(new Blob([text], { type }));
+    window.gradscope.download(address, name);
+    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  };
+
+  window.gradscope.view = view;
 
   document.addEventListener("click", function (event) {
     const button = event.target.closest && event.target.closest("[data-export]");

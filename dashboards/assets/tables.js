@@ -10,7 +10,7 @@
 
   functions.significant = function (value) {
     if (!known(value)) return NONE;
-    const tiny = value !== 0 && Math.abs(value) < 1e-4; // JavaScript writes 0.00000105
+    const tiny = value !== 0 && Math.abs(value) < 1e-3; // JavaScript writes 0.00000105
     return tiny ? value.toExponential(2).replace(/\.?0+e/, "e") : shortest(value);
   };
 

@@ -8,6 +8,7 @@ from threading import Lock
 from dashboards.data.open_check import OpenCheck
 from dashboards.data.open_leaderboard import OpenLeaderboard
 from dashboards.data.open_run import OpenRun, short_key
+from dashboards.data.remote import StoreAddress
 from gradscope.errors import GradscopeError
 from gradscope.store.derived import ORACLE, kind_of
 
@@ -17,7 +18,7 @@ class BrokenRun:
     """A store that cannot be opened."""
 
     key: str
-    path: Path
+    path: StoreAddress
     reason: str
 
 
@@ -36,7 +37,7 @@ class Library:
         No store is named.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[StoreAddress]) -> None:
         if not paths:
             raise GradscopeError("dashboard: which store? name at least one")
         self._unopened = list({path.absolute(): path for path in paths}.values())
@@ -63,9 +64,9 @@ class Library:
         return run
 
 
-def _open(path: Path, key: str | None = None) -> Shown | BrokenRun:
+def _open(path: StoreAddress, key: str | None = None) -> Shown | BrokenRun:
     try:
-        if path.is_file():
+        if isinstance(path, Path) and path.is_file():
             return OpenCheck(path, key or short_key(None, path))
         if kind_of(path) == ORACLE:
             return OpenLeaderboard(path, key or short_key(None, path))

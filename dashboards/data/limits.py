@@ -1,9 +1,9 @@
 """Limits on a store's size: one whose metadata claim more is refused before anything is allocated."""
 
 from math import ceil, prod
-from pathlib import Path
 from typing import Any
 
+from dashboards.data.remote import StoreAddress, root_size
 from gradscope.errors import GradscopeError
 from gradscope.store.locations.location import ROOT, locate
 from gradscope.store.untrusted.root import parse
@@ -22,7 +22,7 @@ METADATA = 16 * 2**20
 """Bytes of a store's metadata."""
 
 
-def check_store(path: Path) -> int:
+def check_store(path: StoreAddress) -> int:
     """Check the sizes that a store's metadata claim.
 
     Returns
@@ -35,7 +35,7 @@ def check_store(path: Path) -> int:
     GradscopeError
         The sizes exceed a limit, or the metadata are not those of a store.
     """
-    if (size := (path / ROOT).stat().st_size) > METADATA:
+    if (size := root_size(path)) > METADATA:
         raise _too_large(path, f"has metadata of {size_text(size)}", size_text(METADATA))
     root = parse(locate(path).read(ROOT) or b"", str(path))
     sample = set(root.attributes.sample_dims)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +11,10 @@ import zarr
 
 from dashboards.data import limits
 from dashboards.data.last_repetition import LastRepetition
+from dashboards.data.remote import StoreAddress, root_stamp
 from gradscope.errors import GradscopeError
 from gradscope.store import open_store
-from gradscope.store.chunks import Chunks, stamp
+from gradscope.store.chunks import Chunks
 from gradscope.store.dims import REPEAT, is_tensor, over, sample_dims
 from gradscope.store.locations.location import ROOT, locate
 from gradscope.store.reader import open_arrays
@@ -33,9 +33,9 @@ class Metadata:
         The path has no store of gradscope, or one that is too large to show.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StoreAddress) -> None:
         self.path = path
-        self.stamp = stamp(path / ROOT)  # before reading: a later change then has another stamp
+        self.stamp = root_stamp(path)  # before reading: a later change then has another stamp
         self.resident = limits.check_store(path) if self.stamp else 0
         """Bytes in memory besides the diagnostics."""
         self.ds = ds = open_store(path)

@@ -1,16 +1,14 @@
 """One open leaderboard: its dataset in memory, and values computed from it."""
 
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
 import xarray as xr
 
 from dashboards.data.cache import Cache
+from dashboards.data.remote import StoreAddress, root_stamp
 from gradscope.errors import GradscopeError
-from gradscope.store.chunks import stamp
-from gradscope.store.locations.location import ROOT
 
 _MEMO_SIZE = 32
 """Computed values that are kept for one store."""
@@ -28,7 +26,7 @@ class OpenLeaderboard:
 
     live = False
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: StoreAddress, key: str) -> None:
         self.path, self.key = path, key
         self._lock = Lock()
         self._read()
@@ -36,14 +34,14 @@ class OpenLeaderboard:
     def _read(self) -> None:
         from gradscope.analysis.oracle import open_leaderboard  # scipy takes a second to load
 
-        self._stamp = stamp(self.path / ROOT)
+        self._stamp = root_stamp(self.path)
         self.ds: xr.Dataset = open_leaderboard(self.path)
         self._memo = Cache(_MEMO_SIZE)
 
     def refresh(self) -> bool:
         """Read the store again if it was replaced; True if it was. If it cannot be read, all stays as it was."""
         with self._lock:
-            if stamp(self.path / ROOT) == self._stamp:
+            if root_stamp(self.path) == self._stamp:
                 return False
             try:
                 self._read()

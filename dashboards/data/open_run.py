@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Callable, Hashable
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 from dashboards.data.cache import Cache
 from dashboards.data.limits import MEMORY
 from dashboards.data.metadata import Metadata
+from dashboards.data.remote import StoreAddress, root_stamp
 from dashboards.data.scalars import Marker, Scalars
 from gradscope.errors import GradscopeError
-from gradscope.store.chunks import Chunks, stamp
+from gradscope.store.chunks import Chunks
 from gradscope.store.locations.location import locate
 from gradscope.store.sample_kind import SampleKind
 
@@ -40,7 +40,7 @@ class OpenRun:
         The path has no store of gradscope, or one that is too large to show.
     """
 
-    def __init__(self, path: Path, key: str | None = None) -> None:
+    def __init__(self, path: StoreAddress, key: str | None = None) -> None:
         self.path = path
         self._lock = Lock()
         self._now = _Snapshot.first(Metadata(path))
@@ -50,7 +50,8 @@ class OpenRun:
     def refresh(self) -> bool:
         """Look for changes on disk; True where there are any.
 
-        This is cheap: it compares the times of the files that can change. Where the store cannot be read at this
+        This is cheap: it compares the times of the files that can change; in an object store it reads the metadata,
+        which change when the run is finished. Where the store cannot be read at this
         moment, for example during an evaluation, the run stays as it was.
         """
         with self._lock:
@@ -197,7 +198,7 @@ class OpenRun:
         return self.memo("untested", lambda: untested(self.scalars(*self._now.metadata.scalars)))
 
 
-def short_key(run_id: object, path: Path) -> str:
+def short_key(run_id: object, path: StoreAddress) -> str:
     """The first 8 characters of a run's id; of the path's hash where they are not fit for a URL."""
     short = str(run_id)[:8]
     if run_id and re.fullmatch(r"[0-9A-Za-z_-]+", short):
@@ -221,7 +222,7 @@ class _Snapshot:
     def next(self) -> "_Snapshot":
         """The store now; the same snapshot where nothing changed."""
         metadata = self.metadata
-        if stamp(metadata.path / "zarr.json") != metadata.stamp:
+        if root_stamp(metadata.path) != metadata.stamp:
             return _Snapshot.first(Metadata(metadata.path))
         if metadata.ds.attrs.get("status") != "recording":
             return self

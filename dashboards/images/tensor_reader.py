@@ -75,8 +75,8 @@ class TensorReader:
         chunks, along = run.chunks(name), len(index) - 1
         check_picture(prod(chunks.size))  # a compressed chunk is decoded as a whole
         chunk = chunks.index(index)
-        # With the file's stamp: a growing chunk is written again with more steps.
-        key = (run.key, name, index[:-1], chunk[along], chunks.stamp(chunk))
+        # With the file's stamp, which object stores lack: a growing chunk is written again with more steps.
+        key = (run.key, name, index[:-1], chunk[along], chunks.stamp(chunk) or run.version)
         tensor = self._kept.get(key, lambda: chunks.around(index))[index[-1] % chunks.size[along]]
         return _scaled(run, name, tensor, index)
 
@@ -86,7 +86,7 @@ class TensorReader:
         steps = chunks.size[along]
         check_picture(count * steps * prod(run.sample_shape))
         firsts = range(0, count, chunks.size[along - 1])
-        stamps = tuple(chunks.stamp(chunks.index((*cell, sample, step))) for sample in firsts)
+        stamps = tuple(chunks.stamp(chunks.index((*cell, sample, step))) or run.version for sample in firsts)
         first = step - step % steps
         key = (run.key, name, cell, first, stamps)
         points = self._kept.get(key, lambda: chunks.select((*cell, slice(count), slice(first, first + steps))))

@@ -34,7 +34,7 @@ PROGRESS = (
 )
 ARRAYS = (
     text_column("name", "array", 160),
-    text_column("dims", "dimensions", 150, headerTooltip="besides those of the cells"),
+    text_column("dims", "dimensions", 240, headerTooltip="besides those of the cells"),
     text_column("dtype", "dtype", 70),
     number_column("bytes", "on disk", 76, "text(params.data.size)"),
 )

@@ -1,6 +1,6 @@
 """Guard of the server: it answers only its own pages, under its own host names, with bodies of a bounded size.
 
-There is no password, so a page of another site must not reach the stores through a user's browser.
+A page of another site must not reach the stores through a user's browser, whether or not a token is needed.
 
 Names. Where only this machine reaches the server, it answers to loopback names and to the name it was given, on any
 port, since tunnels use other ports. It refuses a name that an attacker points to 127.0.0.1 (DNS rebinding).

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dashboards.data.library import BrokenRun, Library, Opened
 from dashboards.data.open_leaderboard import OpenLeaderboard
+from dashboards.widgets.file_names import file_name
 from gradscope.errors import GradscopeError, one_of
 from gradscope.store.dims import is_tensor
 
@@ -182,8 +183,8 @@ def register(server: Flask, library: Library, prefix: str) -> None:
             text = call.csv(run, request.args.get("view", ""))
         except GradscopeError as error:
             return Response(f"{error}\n", 404, {"Cache-Control": "no-store"}, mimetype="text/plain")
-        name = f"{call.figure}-{run.key}.csv"
-        headers = {"Cache-Control": "no-store", "Content-Disposition": f"attachment; filename={name}"}
+        name = file_name(run.path.name, call.figure, call.arguments)
+        headers = {"Cache-Control": "no-store", "Content-Disposition": f"attachment; filename={name}.csv"}
         return Response(text, headers=headers, mimetype="text/csv")
 
 

@@ -7,6 +7,7 @@ from dash import dcc, html
 
 from dashboards.data.library import Opened
 from dashboards.widgets.export import Call, stamp
+from dashboards.widgets.file_names import file_name
 from gradscope.plots.style import PLOTLY_CONFIG
 
 GRAPH_CONFIG = {**PLOTLY_CONFIG, "responsive": True, "displayModeBar": "hover"}
@@ -50,8 +51,9 @@ def page_figure(call: Call, run: Opened, legend: bool = True) -> dict[str, Any]:
 
 
 def export_menu(call: Call, run: Opened, graph: str):
-    """A menu that saves the figure of a graph as SVG or PNG, its numbers as CSV, and copies its Python."""
-    picture = {"data-figure": graph, "data-stamp": stamp(run)}
+    """A menu that saves the figure of a graph as SVG, PNG or PDF, its numbers as CSV, and copies its Python."""
+    name = file_name(run.path.name, call.figure, call.arguments)
+    picture = {"data-figure": graph, "data-stamp": stamp(run), "data-name": name}
     return html.Details(
         [
             html.Summary("Export", className="export-button"),
@@ -59,7 +61,8 @@ def export_menu(call: Call, run: Opened, graph: str):
                 [
                     html.Button("SVG", type="button", **picture, **{"data-export": "svg"}),
                     html.Button("PNG", type="button", **picture, **{"data-export": "png"}),
-                    html.A("CSV", href=f"numbers/{run.key}.csv?call={call.encode()}", download=f"{call.figure}.csv"),
+                    html.Button("PDF, by printing", type="button", **picture, **{"data-export": "pdf"}),
+                    html.A("CSV", href=f"numbers/{run.key}.csv?call={call.encode()}", download=f"{name}.csv"),
                     html.Button(
                         "copy as Python", type="button", **{"data-export": "python", "data-code": call.python(run)}
                     ),

@@ -44,7 +44,7 @@ def table(
         ``selectedRows``, and only Enter opens its view. Rows of a table without it are not selected.
     """
     selects = selected is not None
-    return html.Div(
+    frame = html.Div(
         AgGrid(
             id=id,
             columnDefs=list(columns),
@@ -74,6 +74,23 @@ def table(
         style={"height": height},
         **{"aria-label": label},
     )
+    frame.children = [csv_button(id, label), frame.children]
+    return frame
+
+
+def csv_button(id: str, label: str) -> html.Button:
+    """A button that saves a table, or the HTML table inside of an element, as CSV; see assets/tables_csv.js.
+
+    Parameters
+    ----------
+    id
+        Of the table or element.
+    label
+        Name of the table. It begins with the word that names the file.
+    """
+    name = label.partition(",")[0].replace(" ", "_")
+    about = {"aria-label": f"save {label} as CSV", "data-table": id, "data-name": name}
+    return html.Button("CSV", type="button", className="table-csv", title="save this table as CSV", **about)
 
 
 def changed_columns(columns: list[Column], before: list[Column] | None) -> Any:

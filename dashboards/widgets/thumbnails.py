@@ -45,6 +45,7 @@ def sprite_style(run: OpenRun, cell: int, sample: int) -> dict[str, str]:
 
 def _thumbnail(run: OpenRun, sample: int, row: dict[str, Any], state: State) -> html.A:
     picture = html.Span(
+        None if row["finished"] else "not finished",
         role="img",
         className="thumb-picture",
         style=sprite_style(run, state.cell, sample) if row["finished"] else {},
@@ -57,7 +58,7 @@ def _thumbnail(run: OpenRun, sample: int, row: dict[str, Any], state: State) -> 
             for who, name in NAMES.items()
             if f"{who}_prediction" in run.ds
         ]
-    else:
+    elif not run.has_pictures:
         lines.append(html.Span("not finished"))
     if row["nonfinite"]:
         lines.append(html.Span(f"▲ {row['nonfinite']} steps not finite", className="wrong"))

@@ -1,13 +1,11 @@
 """`gradscope dashboard`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gradscope.cli.completion import stores as complete
 from gradscope.cli.output import refuse_lost
-from gradscope.errors import GradscopeError
 
 
 def dashboard(
@@ -20,19 +18,30 @@ def dashboard(
         ),
     ],
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on. With any other, other machines can open the dashboard.")
+        str,
+        typer.Option(
+            "--host", help="Address to listen on. 0.0.0.0: other machines can open the dashboard, with the token."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="0 takes a free port.", min=0, max=65535)] = 8050,
     prefix: Annotated[str, typer.Option("--prefix", help="Path of the app behind a reverse proxy.")] = "/",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            envvar="GRADSCOPE_TOKEN",
+            show_envvar=True,
+            metavar="TEXT",
+            help="What visitors have to know. Where other machines can open the dashboard, one is generated.",
+        ),
+    ] = None,
+    no_token: Annotated[bool, typer.Option("--no-token", help="Let everyone in who reaches the address.")] = False,
 ) -> None:
     """Explore runs in the browser: one cursor through every gradient. Only reads; Ctrl-C stops it."""
     from dashboards import serve
-
-    if remote := [store for store in stores if "://" in store]:
-        raise GradscopeError(f"{remote[0]}: the dashboard reads stores of this machine; copy it")
 
     def tell(text: str) -> None:
         typer.echo(text)
         refuse_lost()  # the user needs the address
 
-    serve([Path(store) for store in stores], host, port, prefix, tell)
+    serve(stores, host, port, prefix, tell, token, no_token)

@@ -24,12 +24,15 @@ _OVERLAP = 1.5
 """Height of a ridge's peak, as a multiple of the distance between ridges."""
 _ROW = 30
 """Distance between ridges in pixels."""
+_LEAST = 8
+"""Smallest number of samples of a ridge; of fewer only the median is drawn."""
 
 
 def ridgelines(ds: xr.Dataset, name: str, cells: Sequence[Mapping[str, str | float]], timesteps: int = 12) -> go.Figure:
     """Distributions of a diagnostic over samples along t: a column for each cell, all with the same limits.
 
-    Each ridge is a kernel estimate, scaled to its own peak; a bar marks its median.
+    Each ridge is a kernel estimate, scaled to its own peak; a bar marks its median. There is none of fewer than 8
+    samples, and none beyond the values that the diagnostic can have.
 
     Parameters
     ----------
@@ -67,8 +70,9 @@ def ridgelines_numbers(
     -------
     pandas.DataFrame
         The cell; ``timestep``; ``value``, the same grid for all ridges; ``density``, the Gaussian kernel estimate with
-        Silverman's bandwidth. For the whole ridge: its ``median``; ``n``, the number of samples in it; ``not_finite``
-        and ``zero``, the numbers of samples that were left out (0 only where log10 is shown).
+        Silverman's bandwidth, reflected at the bounds of the diagnostic, 0 for fewer than 8 samples. For the whole
+        ridge: its ``median``; ``n``, the number of samples in it; ``not_finite`` and ``zero``, the numbers of samples
+        that were left out (0 only where log10 is shown).
     """
     require_diagnostic(ds, name)
     shown = full_cells(ds, cells)
@@ -77,14 +81,16 @@ def ridgelines_numbers(
             f"ridgelines: got {len(shown)} cells and {timesteps} timesteps; at most {_CELLS} and {_TIMESTEPS}"
         )
     recorded = np.stack([cell_values(ds, name, cell) for cell in shown])
-    found, title = np.where(np.isfinite(recorded), recorded, np.nan), label(ds, name)
-    if described(ds, name).logarithmic:
+    found, title, about = np.where(np.isfinite(recorded), recorded, np.nan), label(ds, name), described(ds, name)
+    bounds = (about.low, about.high)
+    if about.logarithmic:
+        bounds = (None, None)
         found, title = np.log10(found, out=np.full_like(found, np.nan), where=found > 0), f"log10 {title}"
     there = np.flatnonzero(np.isfinite(found).any(axis=(0, 1)))
     if not len(there):
         raise GradscopeError(f"{title} has no finite values in these cells")
     steps = evenly(there, timesteps)
-    grid = np.linspace(*_limits(found[..., steps]), _POINTS)
+    grid = np.linspace(*_limits(found[..., steps], *bounds), _POINTS)
     parts = []
     for k, cell in enumerate(shown):
         written = cell_values(ds, "written", cell) > 0
@@ -94,7 +100,7 @@ def ridgelines_numbers(
             ridge = {
                 "timestep": ds["timestep"].values[step],
                 "value": grid,
-                "density": _density(sample, grid),
+                "density": _density(sample, grid, *bounds),
                 "median": np.median(sample) if len(sample) else np.nan,
                 "n": len(sample),
                 "not_finite": (~np.isfinite(column)).sum(),
@@ -145,23 +151,29 @@ def draw_ridgelines(numbers: pd.DataFrame) -> go.Figure:
     return finish(figure, 170 + _ROW * len(timesteps)).update_layout(margin_t=84).update_annotations(font_size=11)
 
 
-def _limits(found: Floats) -> tuple[float, float]:
-    """The smallest and the largest value, with some room on both sides."""
+def _limits(found: Floats, lowest: float | None, highest: float | None) -> tuple[float, float]:
+    """The smallest and the largest value, with some room on both sides, but within the bounds of the diagnostic."""
     known = found[np.isfinite(found)]
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     room = 0.03 * (high - low) or max(0.03 * abs(high), 1e-6)
-    return float(low - room), float(high + room)
+    first = low - room if lowest is None else max(low - room, min(lowest, low))
+    last = high + room if highest is None else min(high + room, max(highest, high))
+    return (float(first), float(last)) if first < last else (float(low - room), float(high + room))
 
 
-def _density(sample: Floats, grid: Floats) -> Floats:
-    """Gaussian kernel estimate with Silverman's bandwidth, but at least the distance of two points of the grid."""
-    if not len(sample):
+def _density(sample: Floats, grid: Floats, lowest: float | None, highest: float | None) -> Floats:
+    """Gaussian kernel estimate with Silverman's bandwidth, but at least the distance of two points of the grid.
+
+    Bounds reflect the kernels (Silverman, Density Estimation, 1986, section 2.10), so that no mass lies beyond them.
+    """
+    if len(sample) < _LEAST:
         return np.zeros(len(grid))
     quarters = np.quantile(sample, (0.25, 0.75))
     spread = min(sample.std(), (quarters[1] - quarters[0]) / 1.34) or sample.std()
     width = max(0.9 * spread * len(sample) ** -0.2, 2 * (grid[1] - grid[0]))
-    kernels = np.exp(-0.5 * ((grid[:, None] - sample) / width) ** 2)
-    return kernels.mean(axis=1) / (width * np.sqrt(2 * np.pi))
+    mirrored = [2 * bound - sample for bound in (lowest, highest) if bound is not None]
+    kernels = np.exp(-0.5 * ((grid[:, None] - np.concatenate([sample, *mirrored])) / width) ** 2)
+    return np.asarray(kernels.sum(axis=1) / (len(sample) * width * np.sqrt(2 * np.pi)))
 
 
 def _outlines(grid: Floats, base: Floats, heights: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -183,4 +195,5 @@ def _counted(rows: pd.DataFrame) -> str:
     least, most = ridges["n"].min(), ridges["n"].max()
     lost = [f"{ridges[kind].sum()} {kind.replace('_', ' ')}" for kind in ("not_finite", "zero") if ridges[kind].any()]
     n = f"N = {most}" if least == most else f"N = {least} to {most}"
-    return f"{n}<br>{', '.join(lost) or 'all finite'}"
+    few = ["too few for densities"] if most < _LEAST else []
+    return f"{n}<br>{', '.join([*lost, *few]) or 'all finite'}"

@@ -23,6 +23,7 @@ GOOD = {
     "version.data": None,
     "poll.n_intervals": 1,
     "overview-found.data": None,
+    "note-change.data": None,
     "cells-table.columnDefs": [],
     "samples-table.columnDefs": [],
     "samples-page.value": 1,

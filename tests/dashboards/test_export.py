@@ -159,7 +159,8 @@ def test_numbers_over_http(client, run):
     answer = client.get(f"/below/numbers/{run.key}.csv?call={call.encode()}&view=/trajectory?t=1")
     assert answer.status_code == 200
     assert answer.mimetype == "text/csv"
-    assert answer.headers["Content-Disposition"] == f"attachment; filename=curves-{run.key}.csv"
+    file = "small_robust_x_t_none_0.5_log_prob_sample3.csv"
+    assert answer.headers["Content-Disposition"] == f"attachment; filename={file}"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.text == call.csv(run, "/trajectory?t=1")
 
@@ -192,8 +193,8 @@ def test_a_store_that_cannot_be_opened_is_answered_in_a_line(tmp_path):
 
 PAGE = """<html><body>
 <div id="figure"><div class="js-plotly-plot" id="graph" style="width: 500px; height: 300px"></div></div>
-<button data-export="svg" data-figure="figure" data-stamp="run 5f0c · store &lt;i&gt;.zarr">SVG</button>
-<button data-export="png" data-figure="figure" data-stamp="run 5f0c">PNG</button>
+<button data-export="svg" data-name="figure" data-figure="figure" data-stamp="run 5f0c · store &lt;i&gt;.zarr"></button>
+<button data-export="png" data-name="figure" data-figure="figure" data-stamp="run 5f0c">PNG</button>
 <button data-export="python" data-code="print(1 &lt; 2)">Python</button>
 <a href="numbers/5f0c.csv?call=abc" download="x.csv">CSV</a>
 <script src="plotly.js"></script>

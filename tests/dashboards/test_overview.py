@@ -97,6 +97,14 @@ def partly(cells=0, steps=0, status="complete"):
     return ds.assign_attrs(status=status)
 
 
+def test_few_samples_do_not_rule_faults_out(opened):
+    for count, few in ((4, True), (7, True), (8, False)):
+        ds = small_store.evaluated().isel(sample=slice(count))
+        text = overview.headline_text(opened(ds, f"{count}.zarr"), [])
+        wanted = f"no finding in 16 cells; N = {count}: too few samples to rule faults out"
+        assert text == (wanted if few else "no finding in 16 cells")
+
+
 def test_the_headline_counts_findings_and_the_written_share(run, opened):
     found = run.findings()
     cells = len({tuple(f.cell.values()) for f in found})
@@ -109,7 +117,8 @@ def test_the_headline_counts_findings_and_the_written_share(run, opened):
     assert overview.headline_text(run, few[:1]) == "1 alarm in 1 of 16 cells"
     assert overview.headline_text(run, []) == "no finding in 16 cells"
     half = opened(partly(8))
-    assert overview.headline_text(half, []) == "no finding in 16 cells, with 50 % written"
+    wanted = "no finding in 8 cells, with 50 % written; of 8 cells no sample is finished"
+    assert overview.headline_text(half, []) == wanted
     assert overview.headline_text(opened(partly(), "none.zarr"), []) == "Nothing is recorded yet"
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from dashboards import serve
-from dashboards.security import guard
+from dashboards.security import connections, guard
 from dashboards.server import is_local
 from gradscope.errors import GradscopeError
 
@@ -25,8 +25,18 @@ def test_a_port_in_use_is_an_error(stored):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(GradscopeError, match=f"--port {port}: .*another --port"):
+        with pytest.raises(GradscopeError, match=f"--port {port}: .*another --host or --port"):
             serve([stored], "127.0.0.1", port)
+
+
+def test_a_store_that_does_not_exist_is_an_error_at_the_start(stored, tmp_path):
+    with pytest.raises(GradscopeError, match=f"{tmp_path / 'nothing.zarr'} does not exist"):
+        serve([stored, tmp_path / "nothing.zarr"], "127.0.0.1", 0)
+
+
+def test_an_unknown_host_is_an_error(stored):
+    with pytest.raises(GradscopeError, match="--host nowhere.invalid --port 0: no machine of this name is known"):
+        serve([stored], "nowhere.invalid", 0, no_token=True)
 
 
 @pytest.fixture(scope="module")
@@ -101,17 +111,58 @@ def test_a_name_of_this_machine_is_accepted_on_any_port(url):
         assert raw(url, f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close")[0] == 200
 
 
-def test_a_public_address_prints_a_warning(stored, monkeypatch):
-    import waitress
+@pytest.fixture
+def said(stored, monkeypatch):
+    """What `serve` prints, without serving: ``said(host, token=..., no_token=...)``."""
 
     class Server:
-        effective_port = 1234
-
         def run(self):
             pass
 
-    monkeypatch.setattr(waitress, "create_server", lambda *args, **kwargs: Server())
-    messages = []
-    serve([stored], "0.0.0.0", 1234, tell=messages.append)
-    assert messages[0].startswith("warning: 0.0.0.0 opens the dashboard to other machines")
-    assert "http://127.0.0.1:1234/" in messages[1]
+    monkeypatch.setattr(connections, "listen", lambda application, host, port: (Server(), port))
+
+    def go(host, **options):
+        messages = []
+        serve([stored], host, 1234, "/p/", messages.append, **options)
+        return messages
+
+    return go
+
+
+@pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("192.0.2.7", "192.0.2.7")])
+def test_where_others_reach_it_a_new_token_is_printed_with_the_address(said, host, shown):
+    (first,), (second,) = said(host), said(host)
+    start = f"gradscope dashboard: http://{shown}:1234/p/?token="
+    assert first.startswith(start)
+    tokens = [text.removeprefix(start).split()[0] for text in (first, second)]
+    assert tokens[0] != tokens[1]
+    assert all(len(token) >= 43 for token in tokens)  # 256 bits in base 64
+    assert ("from another machine" in first) == (shown == "127.0.0.1")
+
+
+def test_without_a_token_it_warns(said):
+    warning, address = said("0.0.0.0", no_token=True)
+    assert warning.startswith("warning: 0.0.0.0 without a token: anyone who reaches port 1234")
+    assert "token" not in address
+
+
+def test_this_machine_alone_needs_no_token(said):
+    assert said("127.0.0.1") == ["gradscope dashboard: http://127.0.0.1:1234/p/  (Ctrl-C ends it)"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_chosen_token_is_not_printed(said, host):
+    (text,) = said(host, token="chosen-by-me")
+    assert "?token=... " in text
+    assert "chosen" not in text
+
+
+@pytest.mark.parametrize("token", ["", "seven77", "with space", "a&b=cdefgh", "löööööööng", "x" * 201])
+def test_a_token_that_an_address_cannot_carry_is_an_error(said, token):
+    with pytest.raises(GradscopeError, match="--token: at least 8 letters, digits, - or _"):
+        said("0.0.0.0", token=token)
+
+
+def test_a_token_and_none_is_an_error(said):
+    with pytest.raises(GradscopeError, match="--token or GRADSCOPE_TOKEN"):
+        said("0.0.0.0", token="chosen-by-me", no_token=True)

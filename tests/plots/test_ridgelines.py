@@ -21,7 +21,9 @@ def test_densities_are_gaussian_kernels_of_silvermans_bandwidth(ds):
         width = 0.9 * min(sample.std(), iqr / 1.34) * SAMPLES**-0.2
         grid = ridge["value"].to_numpy()
         width = max(width, 2 * (grid[1] - grid[0]))
-        expected = gaussian_kde(sample, bw_method=width / sample.std(ddof=1))(grid)
+        assert grid.max() <= 0  # a log-probability is not larger
+        estimate = gaussian_kde(sample, bw_method=width / sample.std(ddof=1))
+        expected = estimate(grid) + estimate(-grid)  # kernels are reflected at 0
         np.testing.assert_allclose(ridge["density"], expected, rtol=1e-6, atol=1e-12)
         assert set(ridge["median"]) == {np.median(sample)}
     assert numbers["timestep"].nunique() == TIMESTEPS
@@ -66,12 +68,32 @@ def test_ridges_stand_on_their_rows_in_a_column_per_cell(ds):
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
 
 
-def test_one_value_alone_and_equal_values_have_a_ridge(ds):
+def test_equal_values_have_a_ridge(ds):
     ds["log_prob"][AT_GOOD] = -1
     ds["log_prob"][(*AT_GOOD, slice(1, None), 3)] = np.nan
     numbers = ridgelines_numbers(ds, "log_prob", [GOOD])
     assert np.isfinite(numbers["density"]).all()
-    assert (numbers.groupby("timestep")["density"].max() > 0).all()
+    highest = numbers.groupby("timestep", sort=False)["density"].max().to_numpy() > 0
+    assert highest.tolist() == [k != 3 for k in range(TIMESTEPS)]  # of one sample alone there is none
+
+
+def test_of_few_samples_there_is_a_median_alone(ds):
+    for count in (4, 7, 8):
+        numbers = ridgelines_numbers(ds.isel(sample=slice(count)), "log_prob", [GOOD])
+        assert (numbers["density"] > 0).any() == (count == 8)
+        assert np.isfinite(numbers["median"]).all()
+        title = draw_ridgelines(numbers).layout.annotations[0].text
+        assert title.endswith(f"N = {count}<br>{'all finite' if count == 8 else 'too few for densities'}")
+
+
+def test_no_density_lies_beyond_the_values_that_are_possible(ds):
+    """Cosines near 1: the mass between -1 and 1 is one."""
+    near = 1 - np.abs(np.random.default_rng(0).normal(0, 0.02, ds["gradient_cosine"].shape))
+    ds["gradient_cosine"][...] = near
+    numbers = ridgelines_numbers(ds, "gradient_cosine", [GOOD])
+    assert numbers["value"].max() == 1
+    for _, ridge in numbers.groupby("timestep"):
+        assert np.trapezoid(ridge["density"], ridge["value"]) == pytest.approx(1, abs=0.03)
 
 
 def test_too_many_cells_and_missing_values_are_refused(ds):

@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import numpy as np
@@ -18,6 +19,13 @@ from small_run import config
 from typer.testing import CliRunner, Result
 
 import gradscope
+from dashboards import serve
+from dashboards.app import app_of
+from dashboards.data.library import Library
+from dashboards.data.notes import add_note
+from dashboards.data.open_run import OpenRun
+from dashboards.data.remote import store_address
+from dashboards.pages.run import array_rows
 from gradscope import cli
 from gradscope.config import RunConfig
 from gradscope.errors import GradscopeError
@@ -189,8 +197,39 @@ def test_the_commands_take_urls(server, here, tmp_path):
     assert_equal(open_store(url).drop_vars(["own_prediction"]), here.isel(sample=slice(4)))
     for command in (["info"], ["report", "--json"], ["verify"]):
         run(*command, url)
-    with pytest.raises(GradscopeError, match=f"{url}: the dashboard reads stores of this machine; copy it"):
-        CliRunner().invoke(cli.app, ["dashboard", url], catch_exceptions=False)
+
+
+def test_the_dashboard_shows_a_store_in_a_bucket_as_that_on_the_disk(server, here):
+    url = "s3://runs/shown.zarr"
+    record_run(prepared(url))
+    there = Library([store_address(url)]).run(None)
+    local = Library([Path(here.attrs["path"])]).run(None)
+    assert isinstance(there, OpenRun)
+    assert (there.path.name, str(there.path)) == ("shown.zarr", url)
+    for name in ("gradient_norm", "written"):
+        np.testing.assert_array_equal(there.scalars(name)[name].values, local.scalars(name)[name].values)
+    clients = [app_of(Library([run.path]), "/").server.test_client() for run in (there, local)]
+    pictures = []
+    for run, client in zip((there, local), clients, strict=True):
+        answers = [
+            client.get(f"/frames/{run.key}/0/0.png?cells=1"),
+            client.get(f"/thumbnails/{run.key}/0.png?samples=0-3"),
+            client.get(f"/tensors/{run.key}/0/1/{int(run.ds['timestep'].values[2])}/gradient.npy"),
+        ]
+        assert [answer.status_code for answer in answers] == [200] * 3
+        pictures.append([answer.data for answer in answers])
+        assert {row["name"] for row in array_rows(run) if row["bytes"]} >= {"gradient", "gradient_norm", "written"}
+    assert pictures[0] == pictures[1]
+    assert not there.refresh()
+    boto3.client("s3").delete_object(Bucket="runs", Key="shown.zarr/zarr.json")
+    assert not there.refresh()  # what was read is shown
+    with pytest.raises(GradscopeError, match="lies in an object store"):
+        add_note(there.path, "run?store=a", "x")
+
+
+def test_the_dashboard_does_not_start_without_its_store(server):
+    with pytest.raises(GradscopeError, match="s3://runs/nothing.zarr does not exist"):
+        serve(["s3://runs/nothing.zarr"], "127.0.0.1", 0)
 
 
 @pytest.mark.parametrize(

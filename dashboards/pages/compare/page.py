@@ -15,6 +15,7 @@ from dashboards.state import State
 from dashboards.widgets.controls import NumberText, cell_select, control_id, variable_select
 from dashboards.widgets.export import Call
 from dashboards.widgets.figure_slot import filled, slot, slot_outputs, unfilled
+from dashboards.widgets.grid import csv_button
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
 from dashboards.widgets.messages import dependence, empty, no_diagnostic, why_no_diagnostic
 from gradscope.analysis.comparison import SCALARS, Comparison, compare
@@ -158,7 +159,10 @@ def _table(table: pd.DataFrame, comparison: Comparison):
     missing = [html.Li([html.B(name), f": {reason}"]) for name, reason in comparison.missing.items()]
     return dmc.Paper(
         [
-            html.H2("All differences, b − a", className="card-title"),
+            html.Div(
+                [html.H2("All differences, b − a", className="card-title"), csv_button("compare-table", "differences")],
+                className="card-head",
+            ),
             html.P(caption, className="caption"),
             html.Div(html.Table([head, html.Tbody(rows)]), className="compare-scroll", tabIndex=0, role="region",
                      **{"aria-label": "all differences"}),

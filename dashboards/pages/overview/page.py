@@ -26,6 +26,8 @@ from gradscope.reporting.report import headline
 TITLE = "Overview"
 FINDINGS_SHOWN, CELLS_SHOWN = 8, 16
 """Rows of the tables that are seen without scrolling."""
+FEW = 8
+"""Fewer samples say little; the headline says so."""
 
 
 class Found(BaseModel, extra="forbid"):
@@ -201,8 +203,15 @@ def headline_text(run: OpenRun, findings: list[Finding]) -> str:
     amount = amount_written(run)
     if not amount.share:
         return "Nothing is recorded yet"
-    sentence = headline(findings, len(run.cells))
-    return sentence if amount.complete else f"{sentence}, with {100 * amount.share:.0f} % written"
+    seen = {run.cells.index(finding.cell) for finding in findings} | set(np.flatnonzero(amount.finished).tolist())
+    sentence = headline(findings, len(seen))
+    if (most := int(amount.finished.max())) < FEW:
+        sentence += f"; N = {most}: too few samples to rule faults out"
+    if amount.complete:
+        return sentence
+    rest = len(run.cells) - len(seen)
+    unfinished = f"; of {rest} cells no sample is finished" if rest else ""
+    return f"{sentence}, with {100 * amount.share:.0f} % written{unfinished}"
 
 
 def _untested(reasons: Mapping[str, str]):

@@ -21,6 +21,7 @@ from dashboards.widgets.controls import cell_select, cells_select, control_id, v
 from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
 from dashboards.widgets.figure_card import empty_card, export_menu, page_figure
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
+from dashboards.widgets.map_export import map_menu
 from dashboards.widgets.messages import empty
 
 TITLE = "Trajectory"
@@ -185,6 +186,7 @@ def _controls(run: OpenRun, state: State, cells: list[int]):
                 ],
                 className="shown-choice",
             ),
+            map_menu(run),
         ],
         className="choices",
     )

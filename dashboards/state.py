@@ -1,12 +1,13 @@
 """The state of a view: the cursor and what is shown around it, and the short URL that restores it."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeVar, get_args
 from urllib.parse import urlencode
 
+from dashboards.data.counterpart import moved
 from dashboards.data.library import Library
+from dashboards.data.masks import mask, unmask
 from dashboards.data.open_run import OpenRun
 from probes.catalogue import CATALOGUE
 
@@ -14,14 +15,16 @@ PAGES = ("overview", "trajectory", "compare", "distributions", "samples", "run")
 CURSOR = ("store", "cell", "t", "sample")
 """Parameters of every page's URL."""
 FIELDS: Mapping[str, tuple[str, ...]] = {
-    "overview": ("variables",),
-    "trajectory": ("cells", "variables", "limits"),
-    "compare": ("other", "variables"),
-    "distributions": ("cells", "variables"),
+    "overview": ("variables", "label"),
+    "trajectory": ("cells", "variables", "limits", "label"),
+    "compare": ("other", "other_store", "variables", "label"),
+    "distributions": ("cells", "variables", "label"),
     "samples": ("only",),
     "run": (),
 }
 """Further parameters, by page."""
+OMITTED: Mapping[str, str] = {"other_store": "", "label": "all"}
+"""Parameters with the values at which a URL leaves them out."""
 CELLS_DEFAULT = 8
 """Cells that are shown together at first."""
 CELLS_MAX = 16
@@ -53,13 +56,17 @@ class State:
     """Diffusion time."""
     sample: int
     other: int
-    """The cell that is compared with `cell`."""
+    """The cell that is compared with `cell`, by its number in its own store."""
     cells: tuple[int, ...]
     """Cells that are shown together, ascending."""
     variables: tuple[str, ...]
     """Diagnostics that are shown."""
     limits: str = "shared"
     """Colour limits of maps: shared by the cells, or of each cell."""
+    other_store: str = ""
+    """Key of the store of `other`; empty where that is `store`."""
+    label: int | None = None
+    """The target class whose samples are shown; None for all."""
     only: SampleFilter = "all"
     """Samples that are shown."""
 
@@ -78,22 +85,12 @@ class State:
             "cells": mask(self.cells),
             "variables": ",".join(self.variables),
             "limits": self.limits,
+            "other_store": self.other_store,
+            "label": "all" if self.label is None else self.label,
             "only": self.only,
         }
-        return f"{self.page}?" + urlencode({k: parameters[k] for k in (*CURSOR, *FIELDS[self.page])}, safe=",")
-
-
-def mask(cells: tuple[int, ...]) -> str:
-    """Encode cells as a hexadecimal number in which bit i stands for cell i."""
-    return f"{sum(1 << number for number in cells):x}"
-
-
-def unmask(text: str) -> tuple[int, ...]:
-    """Decode a `mask`; ValueError where the text is not one."""
-    if not re.fullmatch("[0-9a-f]{1,256}", text):
-        raise ValueError(f"not a hexadecimal number: {text[:40]}")
-    bits = int(text, 16)
-    return tuple(i for i in range(bits.bit_length()) if bits >> i & 1)
+        shown = {key: parameters[key] for key in (*CURSOR, *FIELDS[self.page])}
+        return f"{self.page}?" + urlencode({k: v for k, v in shown.items() if OMITTED.get(k) != v}, safe=",")
 
 
 def default(run: OpenRun, page: str = "overview") -> State:
@@ -129,6 +126,9 @@ def diagnostics(run: OpenRun) -> list[str]:
 def parse(path: str, query: Mapping[str, str], library: Library) -> tuple[State | None, list[str]]:
     """Read the state from a URL. Impossible values are replaced by possible ones, each with a notice.
 
+    After a change of store, ``was`` names the store to which the numbers of cells belong, and ``other_was`` that of
+    ``other``: the state has the cells of the same names.
+
     Returns
     -------
     State, list of str
@@ -145,22 +145,28 @@ def parse(path: str, query: Mapping[str, str], library: Library) -> tuple[State 
         notices.append(f"no open store is {key[:40]!r}: this is {run.path.name}")
     if not isinstance(run, OpenRun):
         return None, notices
-    return _QueryReader(run, query, notices).state(page), notices
+    return _QueryReader(run, query, notices, library).state(page), notices
 
 
 class _QueryReader:
     """Reads one parameter after the other, and adds a notice for each value that it replaces."""
 
-    def __init__(self, run: OpenRun, query: Mapping[str, str], notices: list[str]) -> None:
-        self.run, self.query, self.notices = run, query, notices
+    def __init__(self, run: OpenRun, query: Mapping[str, str], notices: list[str], library: Library) -> None:
+        self.run, self.query, self.notices, self.library = run, query, notices, library
 
     def state(self, page: str) -> State:
         start, run = default(self.run, page), self.run
+        other_store = self._other_store()
+        other = self.library.runs[other_store] if other_store else run
+        assert isinstance(other, OpenRun)
+        self.query = moved(self.query, run, other, self.library, self.notices)
         last = len(run.cells) - 1
         return replace(
             start,
             cell=self._number("cell", start.cell, last),
-            other=self._number("other", start.other, last),
+            other=self._number("other", default(other, page).other, len(other.cells) - 1),
+            other_store=other_store,
+            label=self._label(),
             sample=self._number("sample", start.sample, run.ds.sizes["sample"] - 1),
             timestep=self._timestep(start.timestep),
             cells=self._cells(start.cells)[: PAGE_MAX["cells"].get(page, CELLS_MAX)],
@@ -168,6 +174,25 @@ class _QueryReader:
             limits=self._choice("limits", LIMITS),
             only=self._choice("only", SAMPLE_FILTERS),
         )
+
+    def _other_store(self) -> str:
+        key = self.query.get("other_store", "")
+        if not key or key == self.run.key:
+            return ""
+        if isinstance(self.library.runs.get(key), OpenRun):
+            return key
+        known = [other for other, run in self.library.runs.items() if isinstance(run, OpenRun)]
+        return self._replaced("other_store", key, f"one of {', '.join(known)}", "")
+
+    def _label(self) -> int | None:
+        text = self.query.get("label", "all")
+        if text == "all":
+            return None
+        known = sorted(set(self.run.ds["label"].values.tolist()))
+        if _integer(text) in known:
+            return _integer(text)
+        self._replaced("label", text, f"all or one of {', '.join(map(str, known))}", "all")
+        return None
 
     def _number(self, key: str, start: int, last: int) -> int:
         if (text := self.query.get(key)) is None:
@@ -219,7 +244,7 @@ class _QueryReader:
         return self._replaced(key, str(text), f"one of {', '.join(map(str, choices))}", choices[0])
 
     def _replaced(self, key: str, got: str, possible: str, value: T) -> T:
-        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value if value != "" else "none"
         self.notices.append(f"{key}={got[:40]}: not {possible}; shown: {shown}")
         return value
 

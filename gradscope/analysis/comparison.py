@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from gradscope.analysis.by_class import TARGET
 from gradscope.analysis.cells import Cell
 from gradscope.analysis.comparison_table import as_html, as_text
 from gradscope.analysis.configurations import judge_of
@@ -163,6 +164,8 @@ def compare(
     distance = {} if pair.of_two_stores else distances(*pair.cells)
     if pair.of_two_stores:
         missing["distance"] = "distances are compared within one store: two evaluations may draw other images"
+    elif TARGET in pair.stores[0].attrs:
+        missing["distance"] = "distances are those of all classes together"
     elif not distance:
         missing["distance"] = absent(ds, "fd_*_replicates")
     samples = len(pair.rows[0])

@@ -9,7 +9,9 @@ import xarray as xr
 
 from gradscope.analysis.comparison import compare
 from gradscope.analysis.means import Floats
+from gradscope.analysis.paired_cells import RESOLUTION, paired_difference
 from gradscope.analysis.statistics import Test
+from gradscope.analysis.verdict import p_text
 from gradscope.analysis.verdicts import correct, judged
 from gradscope.plots.cell_pair import DIFFERENCE, CellPair, cell_names, name_cells_above, quantity
 from gradscope.plots.layout import finish
@@ -100,11 +102,16 @@ def _accuracy_row(test: Test, verdicts: tuple[Floats, Floats]) -> pd.DataFrame:
 
 
 def _spread(a: Floats, b: Floats, paired: bool) -> float:
-    """Standard deviation over samples that the change is divided by; NaN where fewer than two are finite."""
-    parts = [x[np.isfinite(x)] for x in ((b - a,) if paired else (a, b))]
+    """Standard deviation over samples that the change is divided by.
+
+    NaN where fewer than two are finite, or where the samples differ by rounding of float32 only.
+    """
+    parts = [x[np.isfinite(x)] for x in ((paired_difference(a, b),) if paired else (a, b))]
     if min(map(len, parts)) < 2:
         return np.nan
-    return float(np.mean([x.var(ddof=1) for x in parts]) ** 0.5)
+    spread = float(np.mean([x.var(ddof=1) for x in parts]) ** 0.5)
+    size = max(float(np.abs(x[np.isfinite(x)]).max()) for x in (a, b))
+    return spread if spread > RESOLUTION * size else np.nan
 
 
 def draw_forest(numbers: pd.DataFrame) -> go.Figure:
@@ -154,6 +161,8 @@ def draw_forest(numbers: pd.DataFrame) -> go.Figure:
 def _in_words(row: Mapping[str, float]) -> str:
     """The change with its interval, and Holm's p if there is one."""
     change = f"{row['estimate']:+.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-    if not np.isfinite(row["d"]):
-        return "no difference" if row["estimate"] == 0 else "not finite"
-    return change + (f", p {row['p_holm']:.2g}" if np.isfinite(row["p_holm"]) else "")
+    if not np.isfinite(row["estimate"]):
+        return "not finite"
+    if row["estimate"] == 0 and not np.isfinite(row["d"]):
+        return "no difference"
+    return change + (f", p {p_text(row['p_holm'])}" if np.isfinite(row["p_holm"]) else "")

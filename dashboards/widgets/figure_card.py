@@ -9,7 +9,13 @@ from dashboards.data.two_runs import Drawn
 from dashboards.widgets.export import Call, stamp
 from gradscope.plots.style import PLOTLY_CONFIG
 
-GRAPH_CONFIG = {**PLOTLY_CONFIG, "responsive": True, "displayModeBar": "hover"}
+GRAPH_CONFIG = {
+    **PLOTLY_CONFIG,
+    "responsive": True,
+    "displayModeBar": "hover",
+    # The card's own menu saves the figure. Few buttons fit above the curves.
+    "modeBarButtonsToRemove": ["toImage", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+}
 
 
 def figure_card(call: Call, run: Drawn, id: str, height: int, title: str, caption: str):
@@ -44,7 +50,7 @@ def page_figure(call: Call, run: Drawn, legend: bool = True) -> dict[str, Any]:
     layout = figure["layout"]
     layout["autosize"] = True
     if not legend:
-        layout |= {"showlegend": False, "margin": {**layout.get("margin", {}), "t": 20}}
+        layout |= {"showlegend": False, "margin": {**layout.get("margin", {}), "t": 28}}
         layout["meta"] = {**layout.get("meta", {}), "legend": True}
     return figure
 

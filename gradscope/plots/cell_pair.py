@@ -13,10 +13,7 @@ from gradscope.analysis.means import Floats
 from gradscope.analysis.two_cells import TwoCells
 from gradscope.plots.figure_numbers import require_diagnostic
 from gradscope.plots.layout import title_line
-from gradscope.plots.style import PALETTE, cell_name, escaped, label
-
-DIFFERENCE = PALETTE[3]
-"""Colour of a difference, which belongs to neither cell alone."""
+from gradscope.plots.style import cell_name, escaped, label
 
 
 class Quantity(NamedTuple):

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
-from numpy.typing import NDArray
 
 from gradscope.analysis.independent import mean_difference
 from gradscope.analysis.means import finite_mean, mean_interval
@@ -15,9 +14,9 @@ from gradscope.analysis.paired_cells import paired_difference
 from gradscope.analysis.statistics import MINIMUM_SAMPLES, cluster_permutation
 from gradscope.errors import GradscopeError
 from gradscope.plots.bands import band
-from gradscope.plots.cell_pair import DIFFERENCE, CellPair, cell_names, name_cells_above, quantity, titled
-from gradscope.plots.layout import along_t, finish
-from gradscope.plots.style import GREY, escaped, shade
+from gradscope.plots.cell_pair import CellPair, cell_names, name_cells_above, quantity, titled
+from gradscope.plots.layout import along_t, edges, finish, nearest_curve
+from gradscope.plots.style import DIFFERENCE, GREY, escaped, shade
 
 _LEVEL = 0.05
 """Largest p of a cluster that is shaded."""
@@ -144,14 +143,15 @@ def draw_difference(numbers: pd.DataFrame) -> go.Figure:
             )
         )
     figure.add_hline(y=0, line={"color": GREY, "dash": "dot", "width": 1.5})
-    edges = _edges(numbers["timestep"].to_numpy(dtype=np.float64))
+    ends = edges(numbers["timestep"])
     for cluster in about["clusters"]:
         if cluster["p"] <= _LEVEL:
             figure.add_vrect(
-                x0=edges[cluster["first"]][0], x1=edges[cluster["last"]][1], fillcolor=GREY, opacity=0.16, line_width=0,
+                x0=ends[cluster["first"]][0], x1=ends[cluster["last"]][1], fillcolor=GREY, opacity=0.16, line_width=0,
                 layer="below", annotation_text=f"p = {cluster['p']:.2g}", annotation_position="inside top",
             )  # fmt: skip
     figure.update_yaxes(title=f"{escaped(about['label'])}, b − a")
+    nearest_curve(figure)
     finish(along_t(figure, numbers["timestep"]), 320)
     name_cells_above(figure, about)
     return figure.update_layout(margin_t=92)
@@ -168,10 +168,3 @@ def _tested(numbers: pd.DataFrame) -> str:
     if enough[known].all():
         return shaded
     return f"{shaded}; tested where N is at least {MINIMUM_SAMPLES}: {enough.sum()} of {known.sum()} timesteps"
-
-
-def _edges(timestep: NDArray[np.float64]) -> dict[float, tuple[float, float]]:
-    """The interval around each timestep that reaches half way to its neighbours."""
-    middles = (timestep[1:] + timestep[:-1]) / 2
-    first, last = np.append(timestep[:1], middles), np.append(middles, timestep[-1:])
-    return {t: (a, b) for t, a, b in zip(timestep.tolist(), first.tolist(), last.tolist(), strict=True)}

@@ -13,9 +13,9 @@ from gradscope.analysis.paired_cells import RESOLUTION, paired_difference
 from gradscope.analysis.statistics import Test
 from gradscope.analysis.verdict import p_text
 from gradscope.analysis.verdicts import correct, judged
-from gradscope.plots.cell_pair import DIFFERENCE, CellPair, cell_names, name_cells_above, quantity
+from gradscope.plots.cell_pair import CellPair, cell_names, name_cells_above, quantity
 from gradscope.plots.layout import finish
-from gradscope.plots.style import GREY, escaped
+from gradscope.plots.style import DIFFERENCE, GREY, escaped
 
 ACCURACY = "judge's accuracy"
 """Name of its row."""

@@ -11,12 +11,12 @@ from gradscope.analysis.verdicts import class_name, class_names, correct, judged
 from gradscope.errors import GradscopeError
 from gradscope.plots.cell_pair import CellPair, cell_names, name_cells_above, quantity, titled
 from gradscope.plots.layout import finish
-from gradscope.plots.style import GREY, PALETTE, escaped
+from gradscope.plots.style import DIFFERENCE, GREY, escaped
 
 _VERDICTS = {
-    "right in both": ("circle", PALETTE[2]),
-    "right in b only": ("triangle-up", PALETTE[0]),
-    "right in a only": ("triangle-down", PALETTE[1]),
+    "right in both": ("circle", GREY),
+    "right in b only": ("triangle-up", DIFFERENCE),
+    "right in a only": ("triangle-down", DIFFERENCE),
     "wrong in both": ("x-thin", GREY),
     "no verdict": ("circle-open", GREY),
 }

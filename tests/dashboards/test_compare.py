@@ -146,7 +146,7 @@ def test_the_hint_names_the_differing_dimensions():
 def test_why_cells_cannot_be_compared(ds):
     good, bad = small_store.GOOD, small_store.BAD
     assert why_incomparable(ds, good, bad) == ""
-    assert why_incomparable(ds, good, good).startswith("a and b are the same cell, robust, x_t, none, 0.5.")
+    assert why_incomparable(ds, good, good).startswith("a and b are the same cell, robust, x_t, no stabiliser, s = 0.5.")
     partly = ds.copy(deep=True)
     partly["written"].values[AT[B]][:, -1] = 0
     assert "finished: 16 in a, 0 in b" in why_incomparable(partly, good, bad)
@@ -213,7 +213,7 @@ def test_statistics_follow(client, run):
 def test_the_same_cell_twice_is_no_error(client, run):
     found = statistics(client, run, A, A)
     assert found["compare-body"]["style"] == {"display": "none"}
-    assert "a and b are the same cell, robust, x_t, none, 0.5" in texts(found["compare-reason"]["children"])
+    assert "a and b are the same cell, robust, x_t, no stabiliser, s = 0.5" in texts(found["compare-reason"]["children"])
     assert found["frame-compare-forest"]["hidden"] is True
     assert drawn(client, run, [], a=A, b=A)["frame-compare-pairs"]["hidden"] is True
 

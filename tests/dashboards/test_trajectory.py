@@ -63,7 +63,7 @@ def test_the_description_of_a_run(run):
     assert about["targets"] == [small_store.CLASSES[label] for label in ds["label"].values]
     names = [f"{cell['row']}, {cell['column']}" for cell in about["cells"]]
     assert names == [cell["name"] for cell in about["cells"]]
-    assert names[number((1, 0, 1, 1))] == "non_robust, x_t, adam, 0.5"
+    assert names[number((1, 0, 1, 1))] == "non_robust, x_t, adam, s = 0.5"
     assert len(names) == len({cell["swatch"] for cell in about["cells"]}) == 16
 
 

@@ -66,7 +66,7 @@ def test_difference_draws_the_numbers(pair):
     np.testing.assert_array_equal(band.y[:-1], [*numbers["high"], *numbers["low"][::-1]])
     np.testing.assert_array_equal(own.y, numbers["highlighted"])
     assert figure.layout.yaxis.title.text == "log10 gradient_norm, b − a"
-    assert figure.layout.title.text == "a: synthetic, x_t, a, 0.3  ·  b: synthetic, x_t, b, 0.3"
+    assert figure.layout.title.text == "a: synthetic, x_t, a, s = 0.3  ·  b: synthetic, x_t, b, s = 0.3"
     assert figure.layout.meta == {"timestep": True}
     assert len(difference(pair, "gradient_norm", A, B).data) == 2
 

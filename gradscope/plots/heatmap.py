@@ -165,9 +165,9 @@ def draw_heatmap(numbers: pd.DataFrame) -> go.Figure:
 
 def _outline(figure: go.Figure, parts: Sequence[Shown], timestep: list[float], flagged: Sequence[Span]) -> None:
     """Outline flagged timesteps, white around black, which is visible on every colour. x: the number of the step."""
-    rows = {tuple(cell.values()): row for row, shown in enumerate(parts) for cell in shown.cells}
+    rows = {frozenset(cell.items()): row for row, shown in enumerate(parts) for cell in shown.cells}
     for span in flagged:
-        row = rows.get(tuple(span["cell"].values()))
+        row = rows.get(frozenset(span["cell"].items()))
         if row is None or span["first"] not in timestep or span["last"] not in timestep:
             continue
         first, last = timestep.index(span["first"]), timestep.index(span["last"])

@@ -56,7 +56,7 @@ def cell_badges(run: OpenRun, findings: Iterable[Finding]) -> dict[str, str]:
     return {id: ", ".join(texts) for id, texts in badges.items()}
 
 
-def cell_rows(run: OpenRun, state: State, badges: Mapping[str, str], label: int | None) -> list[Row]:
+def cell_rows(run: OpenRun, state: State, badges: Mapping[str, str], label: int | None = None) -> list[Row]:
     """One row for each cell, in the order of `OpenRun.cells`; a click opens its trajectory at the cursor.
 
     Unguided cells with the same numbers are one row, whose ``cells`` are their numbers.
@@ -90,7 +90,8 @@ def _measured(run: OpenRun, label: int | None) -> list[dict]:
     rows: dict[tuple, list[dict]] = {}
     for i, cell in enumerate(run.cells):
         numbers = _numbers(cells.isel(place(cells, cell)))
-        key = (i,) if cell["guidance_scale"] else tuple(numbers.items())
+        known = numbers["samples"] and any(v is not None for name, v in numbers.items() if name != "samples")
+        key = tuple(numbers.items()) if known and not cell["guidance_scale"] else (i,)
         rows.setdefault(key, []).append({"number": i, **numbers})
     found = []
     for group in rows.values():

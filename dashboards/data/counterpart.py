@@ -9,8 +9,13 @@ from dashboards.data.open_run import OpenRun
 from gradscope.plots.style import cell_name
 
 
-def counterpart(cell: Mapping[str, Any], run: OpenRun) -> tuple[int, bool]:
+def counterpart(cell: Mapping[str, Any], run: OpenRun, taken: int = -1) -> tuple[int, bool]:
     """Find a cell by its names in another store.
+
+    Parameters
+    ----------
+    taken
+        Number of a cell that is not wanted, unless it is the only one.
 
     Returns
     -------
@@ -23,7 +28,8 @@ def counterpart(cell: Mapping[str, Any], run: OpenRun) -> tuple[int, bool]:
         equal = sum(other.get(dim) == name for dim, name in cell.items() if dim != "guidance_scale")
         return equal, -abs(other["guidance_scale"] - cell["guidance_scale"])
 
-    number = max(range(len(run.cells)), key=lambda i: likeness(run.cells[i]))
+    numbers = [i for i in range(len(run.cells)) if i != taken] or [taken]
+    number = max(numbers, key=lambda i: likeness(run.cells[i]))
     found = run.cells[number]
     return number, all(found.get(dim) == name for dim, name in cell.items())
 
@@ -52,7 +58,10 @@ def moved(
             numbers = unmask(query[key]) if key == "cells" else (int(query[key][:20]),)
         except ValueError:
             continue  # the reader of the parameter adds a notice
-        if cells := _counterparts([number for number in numbers if 0 <= number < len(then.cells)], then, now, notices):
+        known = [number for number in numbers if 0 <= number < len(then.cells)]
+        # b must not become a: two cells of one store are compared
+        taken = int(query["cell"]) if key == "other" and now is run and query.get("cell", "").isdigit() else -1
+        if cells := _counterparts(known, then, now, notices, taken):
             query[key] = mask(cells) if key == "cells" else str(cells[0])
     return query
 
@@ -62,9 +71,11 @@ def _run(library: Library, key: str | None, otherwise: OpenRun) -> OpenRun:
     return found if isinstance(found, OpenRun) else otherwise
 
 
-def _counterparts(numbers: Sequence[int], then: OpenRun, now: OpenRun, notices: list[str]) -> tuple[int, ...]:
+def _counterparts(
+    numbers: Sequence[int], then: OpenRun, now: OpenRun, notices: list[str], taken: int
+) -> tuple[int, ...]:
     """Distinct counterparts of some cells. Among several, those that the store has are enough."""
-    found = [(number, *counterpart(then.cells[number], now)) for number in numbers]
+    found = [(number, *counterpart(then.cells[number], now, taken)) for number in numbers]
     exact = tuple(dict.fromkeys(number for _, number, same in found if same))
     if found and not exact:
         lost, number, _ = found[0]

@@ -48,17 +48,17 @@ def cell_select(run: OpenRun, key: str, value: int, label: str) -> dmc.Select:
         allowDeselect=False,
         searchable=True,
         size="xs",
-        w=260,
+        w=270,
     )
 
 
-def class_select(run: OpenRun, value: int | None) -> dmc.Select:
+def class_select(run: OpenRun, value: int | None, label: str = "class") -> dmc.Select:
     """Select the target class whose samples are shown; the options name the number of samples."""
     sizes = run.memo("class sizes", lambda: class_sizes(run.ds))
     options = [{"value": str(number), "label": f"{name} (N = {n})"} for number, (name, n) in sizes.items()]
     return dmc.Select(
         id=control_id("label"),
-        label="class",
+        label=label,
         data=[{"value": "all", "label": f"all (N = {run.ds.sizes['sample']})"}, *options],
         value="all" if value is None else str(value),
         allowDeselect=False,

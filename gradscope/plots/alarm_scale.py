@@ -83,12 +83,11 @@ def _ticks(low: float, high: float, marks: list[Threshold], logarithmic: bool) -
     ticks: dict[float, str] = {}
     for name, side, value in marks:
         at = min(max(value, low), high)
-        sign = "" if at == value else "▾ " if value < low else "▴ "
-        words = f"{sign}{number(value, 4)} {name}, {side}"
-        ticks[at] = f"{ticks[at]}<br>{words}" if at in ticks else words
-    for end in (low, high):
-        if all(abs(end - at) > _NEAR * (high - low) for at in ticks):
+        words = f"{name} {side} {number(value, 4)}"
+        ticks[at] = f"{ticks[at]}, {words}" if at in ticks else words
+    for end, sign in ((low, "▾"), (high, "▴")):
+        if end in ticks:
+            ticks[end] = f"{number(end)} ({sign} {ticks[end]})"
+        elif all(abs(end - at) > _NEAR * (high - low) for at in ticks):
             ticks[end] = number(end)
-        elif end in ticks:
-            ticks[end] = f"{number(end)}<br>{ticks[end]}" if end == high else f"{ticks[end]}<br>{number(end)}"
     return ticks

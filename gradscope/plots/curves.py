@@ -55,7 +55,7 @@ def curves(
     sample
         A sample whose own values in the cell `focus` are drawn too.
     focus
-        Names of that cell. It is drawn even if it is not among `cells`.
+        Names of that cell. It is drawn even if it is not among `cells`, and has bands however many cells there are.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def curves_numbers(
         `focus`.
     """
     require_diagnostic(ds, name)
-    focused = None if focus is None or sample is None else full_cell(ds, focus)
+    focused = None if focus is None else full_cell(ds, focus)
     shown = full_cells(ds, cells if focused is None else [*cells, focused])
     parts = []
     for cell in shown:
@@ -161,7 +161,7 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
                 **line(known, cell),
             )
         )
-    for cell, rows, _, _ in focused:
+    for cell, rows, _, _ in focused if numbers.attrs["sample"] is not None else ():
         figure.add_trace(
             go.Scatter(
                 x=rows["timestep"],

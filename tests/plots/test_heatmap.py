@@ -115,14 +115,14 @@ def test_the_failing_side_of_a_threshold_is_red_and_the_other_is_not(name, low, 
 def test_the_colour_bar_names_the_thresholds():
     bar = alarm_scale("gradient_lag_cosine", np.array([0.0, 0.8]), False)["colorbar"]
     assert dict(zip(bar["tickvals"], bar["ticktext"], strict=True)) == {
-        0.4: "0.4 unstable, below",
-        0.8: "0.8<br>▴ 0.9999 frozen, above",
+        0.4: "unstable below 0.4",
+        0.8: "0.8 (▴ frozen above 0.9999)",
         0.0: "0",
     }
     bar = alarm_scale("effective_strength", np.array([-2.0, 0.5]), True)["colorbar"]
     assert dict(zip(bar["tickvals"], bar["ticktext"], strict=True)) == {
-        -2.0: "▾ 0.001 inert, below<br>0.01",
-        0.0: "1 off_manifold, above",
+        -2.0: "0.01 (▾ inert below 0.001)",
+        0.0: "off_manifold above 1",
         0.5: "3.16",
     }
     plain = alarm_scale("gradient_cosine", np.full(3, 0.5), False)

@@ -100,7 +100,7 @@ def app_of(library: Library, prefix: str, names: Collection[str] | None = None) 
     export.register(app.server, library, prefix)
     _register_navigation(app, library)
     _register_growth(app, library)
-    for page in (*pages.PAGES.values(), pages.oracle):
+    for page in (*pages.PAGES.values(), *pages.ALONE.values()):
         page.register(app, library)
     return app
 
@@ -135,18 +135,22 @@ def _register_navigation(app: Dash, library: Library) -> None:
         if address is None:
             return (no_update,) * 6
         run = library.run(address.query.get("store"))
-        if isinstance(run, OpenLeaderboard):
+        if not isinstance(run, OpenRun | BrokenRun):
             run.refresh()
-            view = View(store=run.key, page="oracle", url=f"oracle?store={run.key}")
-            return pages.oracle.layout(run, address.query), [], view.model_dump(), run.key, None, True
+            name = "oracle" if isinstance(run, OpenLeaderboard) else "check"
+            view = View(store=run.key, page=name, url=f"{name}?store={run.key}", pages=[name])
+            return pages.ALONE[name].layout(run, address.query), [], view.model_dump(), run.key, None, True
         state, texts = parse(address.path, address.query, library)
         notices = [messages.notice(text) for text in texts]
         if isinstance(run, BrokenRun):
-            view = View(store=run.key, page="overview", url=f"overview?store={run.key}")
+            view = View(store=run.key, page="overview", url=f"overview?store={run.key}", pages=["overview"])
             return messages.broken(run), notices, view.model_dump(), run.key, None, True
         assert state is not None  # `parse` finds one in every run that can be opened
         run.refresh()
-        view = View(store=run.key, page=state.page, url=state.url())
+        if reason := pages.missing(state.page, run):
+            notices.append(messages.notice(f"{pages.PAGES[state.page].TITLE}: {reason}; this is the overview"))
+            state = state.to("overview")
+        view = View(store=run.key, page=state.page, url=state.url(), pages=pages.shown(run))
         content = pages.PAGES[state.page].layout(run, state)
         return content, notices, view.model_dump(), run.key, messages.progress(run), not run.live
 

@@ -3,8 +3,8 @@
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from dashboards.data.library import BrokenRun, Library, Opened
-from dashboards.pages import PAGES, oracle
+from dashboards.data.library import BrokenRun, Library, Shown
+from dashboards.pages import ALONE, PAGES
 from dashboards.state import CURSOR, FIELDS
 
 POLL = 2000
@@ -51,11 +51,22 @@ def _header() -> list:
                     id=f"to-{name}",
                     href=name,
                     className="view-link",
+                    hidden=hasattr(page, "missing"),
                     **{"data-fields": " ".join((*CURSOR, *FIELDS[name]))},
                 )
                 for name, page in PAGES.items()
             ]
-            + [html.A(oracle.TITLE, id="to-oracle", href="oracle", className="view-link", **{"data-fields": "store"})],
+            + [
+                html.A(
+                    page.TITLE,
+                    id=f"to-{name}",
+                    href=name,
+                    className="view-link",
+                    hidden=True,
+                    **{"data-fields": "store"},
+                )
+                for name, page in ALONE.items()
+            ],
             className="nav",
             **{"aria-label": "pages"},
         ),
@@ -72,5 +83,5 @@ def _header() -> list:
     ]
 
 
-def _label(run: Opened | BrokenRun) -> str:
+def _label(run: Shown | BrokenRun) -> str:
     return f"{run.path.name} (cannot be opened)" if isinstance(run, BrokenRun) else run.path.name

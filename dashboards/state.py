@@ -11,7 +11,7 @@ from dashboards.data.masks import mask, unmask
 from dashboards.data.open_run import OpenRun
 from probes.catalogue import CATALOGUE
 
-PAGES = ("overview", "trajectory", "compare", "distributions", "samples", "run")
+PAGES = ("overview", "trajectory", "compare", "distributions", "guidance", "samples", "loop", "run")
 CURSOR = ("store", "cell", "t", "sample")
 """Parameters of every page's URL."""
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -19,7 +19,9 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "trajectory": ("cells", "variables", "limits", "label"),
     "compare": ("other", "other_store", "variables", "label"),
     "distributions": ("cells", "variables", "label"),
+    "guidance": ("cells",),
     "samples": ("only",),
+    "loop": (),
     "run": (),
 }
 """Further parameters, by page."""

@@ -16,8 +16,11 @@ from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
 
 from dashboards import create_app
+from dashboards.state import PAGES
 
 SIZE = {"width": 1280, "height": 720}
+USUAL = tuple(name for name in PAGES if name not in ("guidance", "loop"))
+"""Pages that have something to show of runs of gradscope's own sampler."""
 _FLAGS = (
     "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
     "--disable-sync --disable-dev-shm-usage"

@@ -20,8 +20,8 @@ from torch import nn
 from gradscope import ClassifierGuidance, Energy, GuidedSampler, Measurement, WeightedSum, methods
 from gradscope.errors import GradscopeError
 from gradscope.models.schedulers import SCHEDULERS
-from gradscope.sampling.inputs import sample_seeds
 from gradscope.sampling.noise import BlockNoise
+from gradscope.sampling.seeds import sample_seeds
 
 TABLE = Path(__file__).parent / "exactness.json"
 SHAPE, LABELS, STEPS, SCALE = (3, 4, 4), [0, 1, 2], 5, 0.3
@@ -123,7 +123,7 @@ def measured(name: str, prediction: str = "", method: str = "classifier", guide:
     chosen = METHODS[method]
     given = "x0" if guide and "x0" in chosen.inputs else chosen.inputs[0]
     make = GUIDES[guide or ("measurement" if method == "pigdm" else "classifier f(x)")]
-    with patch("gradscope.sampling.sampler.BlockNoise", WideNoise):
+    with patch("gradscope.sampling.trajectory.BlockNoise", WideNoise):
         try:
             steps = list(sampler(name, prediction, make(), chosen, given, SCALE).steps(LABELS, STEPS))
         except GradscopeError as error:

@@ -48,6 +48,20 @@ def hostile() -> xr.Dataset:
     return ds.assign_attrs(about)
 
 
+def watched() -> xr.Dataset:
+    """The hostile store as that of a watched loop with classifier-free guidance."""
+    ds = hostile()
+    parts = {"gradient_parallel_norm": 0.6, "gradient_perpendicular_norm": 0.8, "prediction_change": 0.1}
+    about = {
+        "watched": 1,
+        "guidance_kind": "classifier_free",
+        "seen": json.dumps({MARKUP: 1, "evaluations": SCRIPT, "gradients": 10**30}),
+        "unseen": json.dumps({MARKUP: SCRIPT, "shift": [LINK]}),
+        "problems": json.dumps([LINK, {MARKUP: 1}]),
+    }
+    return ds.assign({name: factor * ds["gradient_norm"] for name, factor in parts.items()}).assign_attrs(about)
+
+
 def saved(folder: Path) -> Path:
     return small_store.save(hostile(), folder / "hostile.zarr")
 

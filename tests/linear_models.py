@@ -7,8 +7,8 @@ from torch import nn
 
 from gradscope import ClassifierGuidance, GuidedSampler
 from gradscope.sampling.guidance.measurement import Measurement
-from gradscope.sampling.inputs import sample_seeds
 from gradscope.sampling.noise import own_noise
+from gradscope.sampling.seeds import sample_seeds
 
 D, N = 6, 3
 TARGET = torch.tensor([[1.0, -0.5], [0.3, 0.8], [-1.2, 0.1]], dtype=torch.float64)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from gradscope.models.schedulers import SCHEDULERS
-from gradscope.sampling.inputs import sample_seeds
+from gradscope.sampling.seeds import sample_seeds
 
 SHAPE = (3, 4, 4)
 

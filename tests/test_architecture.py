@@ -34,6 +34,18 @@ def test_help_loads_nothing_heavy():
     assert "gradscope record --config both.yaml" in out.stdout
 
 
+def test_recording_begins_without_what_judges_and_summarises():
+    """Torchmetrics takes two seconds; it is loaded after the last step."""
+    code = (
+        "import sys\n"
+        "import gradscope.cli.record_workflow\n"
+        "late = {'torchmetrics', 'gradscope.evaluation.evaluate', 'distributed'}\n"
+        "print(sorted(late & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
 def test_the_dashboard_listens_before_it_loads_what_only_stores_need(tmp_path):
     """Dask and scipy take a second."""
     code = (

@@ -63,6 +63,9 @@ HOW = {
         elsewhere="it checks the reader's own code; tests/cli checks such a function"
     ),
     r"gradscope check --config both.yaml": How("--timesteps 1 --set guidance.classifier_input=[x_t]"),
+    r"gradscope check --config both.yaml --out \S+": How(
+        "--timesteps 1 --set guidance.classifier_input=[x_t] --overwrite"
+    ),
     r"gradscope audit --config audit.yaml": How("--set samples=8 --set timesteps=2"),
     r"gradscope oracle --methods .*my_file.*": How(elsewhere="a class of the reader's own; tests/oracle runs one"),
     r"gradscope oracle \S+.zarr": How(),

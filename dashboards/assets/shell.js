@@ -29,13 +29,13 @@ window.dash_clientside = window.dash_clientside || {};
       return window.dash_clientside.no_update;
     },
 
-    // Write out the URL of a new page, and mark its link in the navigation.
+    // Write out the URL of a new page, show the links of pages that have something to show, and mark its own.
     show_view: function (view) {
       if (!view) return window.dash_clientside.no_update;
       settle(view);
       document.title = `${view.page} · gradscope`;
-      document.querySelector(".nav").classList.toggle("of-leaderboard", view.page === "oracle");
       for (const link of document.querySelectorAll(".nav a")) {
+        link.hidden = !view.pages.includes(link.id.slice("to-".length));
         if (link.id === `to-${view.page}`) link.setAttribute("aria-current", "page");
         else link.removeAttribute("aria-current");
       }
@@ -48,7 +48,7 @@ window.dash_clientside = window.dash_clientside || {};
       const here = new URLSearchParams(location.search);
       const names = ["t", "sample", "cell", "other", "other_store", "cells", "variables", "label"];
       const kept = names.filter((name) => here.has(name)).map((name) => `&${name}=${here.get(name)}`);
-      const page = view.page === "oracle" ? "overview" : view.page;
+      const page = ["oracle", "check"].includes(view.page) ? "overview" : view.page;
       window.gradscope.go(`${page}?store=${key}${kept.join("")}&was=${view.store}`);
       return window.dash_clientside.no_update;
     },

@@ -10,9 +10,15 @@
 
   const known = (value) => typeof value === "number" && Number.isFinite(value);
 
-  functions.significant = (value) => (known(value) ? String(Number(value.toPrecision(3))) : NONE);
+  const shortest = (value) => String(Number(value.toPrecision(3)));
 
-  functions.digits = (value, count) => (known(value) ? value.toFixed(count) : NONE);
+  functions.significant = function (value) {
+    if (!known(value)) return NONE;
+    const tiny = value !== 0 && Math.abs(value) < 1e-4; // JavaScript writes 0.00000105
+    return tiny ? value.toExponential(2).replace(/\.?0+e/, "e") : shortest(value);
+  };
+
+  functions.digits = (value, count) => (known(value) ? value.toFixed(count).replace(/^-(0\.?0*)$/, "$1") : NONE);
 
   functions.interval = function (value, low, high, count) {
     const write = (each) => (count ? functions.digits(each, count) : functions.significant(each));

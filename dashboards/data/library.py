@@ -1,10 +1,11 @@
-"""The library: the stores that a dashboard shows, by key."""
+"""The library: the stores that a dashboard shows, and files of `gradscope check --out`, by key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from dashboards.data.open_check import OpenCheck
 from dashboards.data.open_leaderboard import OpenLeaderboard
 from dashboards.data.open_run import OpenRun, short_key
 from gradscope.errors import GradscopeError
@@ -21,7 +22,9 @@ class BrokenRun:
 
 
 Opened = OpenRun | OpenLeaderboard
-"""A store that can be shown."""
+"""A store with figures."""
+Shown = Opened | OpenCheck
+"""What has pages: a store, or a file of answers."""
 
 
 class Library:
@@ -37,11 +40,11 @@ class Library:
         if not paths:
             raise GradscopeError("dashboard: which store? name at least one")
         self._unopened = list({path.absolute(): path for path in paths}.values())
-        self._runs: dict[str, Opened | BrokenRun] = {}
+        self._runs: dict[str, Shown | BrokenRun] = {}
         self._lock = Lock()
 
     @property
-    def runs(self) -> dict[str, Opened | BrokenRun]:
+    def runs(self) -> dict[str, Shown | BrokenRun]:
         """All runs by key, in the order of the paths."""
         with self._lock:
             while self._unopened:
@@ -52,7 +55,7 @@ class Library:
                 self._runs[run.key] = run
         return self._runs
 
-    def run(self, key: str | None) -> Opened | BrokenRun:
+    def run(self, key: str | None) -> Shown | BrokenRun:
         """Return the run of a key, or the first one where the key is unknown. A broken one is opened again."""
         run = self.runs.get(key or "") or next(iter(self.runs.values()))
         if isinstance(run, BrokenRun):
@@ -60,8 +63,10 @@ class Library:
         return run
 
 
-def _open(path: Path, key: str | None = None) -> Opened | BrokenRun:
+def _open(path: Path, key: str | None = None) -> Shown | BrokenRun:
     try:
+        if path.is_file():
+            return OpenCheck(path, key or short_key(None, path))
         if kind_of(path) == ORACLE:
             return OpenLeaderboard(path, key or short_key(None, path))
         return OpenRun(path, key)

@@ -97,6 +97,8 @@ class Tiles:
             raise GradscopeError(f"samples {first}-{last}: ascending, and at most {THUMBNAILS_MAX} at once")
         finished = _finished(run, cell, first, last)
         samples = self._reader.finals(run, cell, first, last)
+        if run.ds.attrs.get("watched"):  # a sample that was not seen is NaN
+            finished &= ~np.isnan(samples).reshape(len(samples), -1).all(axis=1)
         crowd, complete = None, True
         if run.kind.name == "point":
             end = min(run.ds.sizes["sample"], CROWD) - 1
@@ -114,8 +116,9 @@ class Tiles:
 
 
 def _finished(run: OpenRun, cell: int, first: int, last: int) -> NDArray[np.bool_]:
-    """Which samples have their final sample."""
-    return np.array([run.written(cell, sample)[-1] > 0 for sample in range(first, last + 1)])
+    """Which samples have their final sample. A watched loop may take no gradient at its last step."""
+    written = np.stack([run.written(cell, sample) > 0 for sample in range(first, last + 1)])
+    return np.asarray(written.any(axis=1)) if run.ds.attrs.get("watched") else written[:, -1]
 
 
 def _sprite(tiles: Pixels, written: NDArray[np.bool_]) -> bytes:

@@ -19,7 +19,7 @@ from dashboards.widgets.controls import (
 from dashboards.widgets.export import Call
 from dashboards.widgets.figure_slot import filled, slot, slot_outputs, unfilled
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
-from dashboards.widgets.messages import no_diagnostic
+from dashboards.widgets.messages import no_diagnostic, why_no_diagnostic
 
 TITLE = "Distributions"
 MOST = PAGE_MAX["cells"]["distributions"]
@@ -28,6 +28,9 @@ OF_TENSORS = {"magnitudes": "Gradient magnitudes", "spectrum": "Gradient spectru
 """Figures of the gradients of one cell, with their titles."""
 ID = {figure: f"distributions-{figure}" for figure in ("ridgelines", *OF_TENSORS)}
 """Id of each figure's graph."""
+
+
+missing = why_no_diagnostic
 
 
 def layout(run: OpenRun, state: State):

@@ -46,11 +46,7 @@ def layout(run: OpenRun, state: State):
     return html.Div(
         [
             dmc.VisuallyHidden(html.H1(TITLE)),
-            _section(
-                "Configuration",
-                "With all defaults. Saved as a file, it repeats the run: gradscope record --config FILE.",
-                _copyable("configuration", configuration(run.ds.attrs)),
-            ),
+            _section("Configuration", *_configuration(run.ds.attrs)),
             html.Div(
                 [
                     _section("Provenance", "", _provenance(run)),
@@ -87,11 +83,12 @@ def progress_rows(run: OpenRun, state: State) -> list[Row]:
     """One row for each cell: how much of it is written. A click opens its trajectory."""
     written = run.scalars("written")["written"].transpose(*over(run.ds)).values > 0
     written = written.reshape(-1, *written.shape[-2:])
+    watched = run.ds.attrs.get("watched")  # such a loop may take no gradient at some steps
     return [
         {
             "id": str(i),
             "cell": cell_name(run.cell(i)),
-            "finished": int(cell.all(axis=1).sum()),
+            "finished": int((cell.any(axis=1) if watched else cell.all(axis=1)).sum()),
             "samples": cell.shape[0],
             "steps": int(cell.sum()),
             "all": cell.size,
@@ -133,6 +130,14 @@ def configuration(attrs: Mapping[str, Any]) -> str:
     return out.getvalue()
 
 
+def _configuration(attrs: Mapping[str, Any]) -> tuple[str, Any]:
+    """The caption and the content of its section."""
+    if attrs.get("watched") and not attrs.get("configuration"):
+        return "A watched loop has none: its settings are in its own code.", None
+    caption = "With all defaults. Saved as a file, it repeats the run: gradscope record --config FILE."
+    return caption, _copyable("configuration", configuration(attrs))
+
+
 class _Representer(RoundTripRepresenter):
     """Writes a list on one line and None as ``null``, as people do."""
 
@@ -154,8 +159,9 @@ def commands(run: OpenRun) -> str:
 
 def _provenance(run: OpenRun):
     attrs = run.ds.attrs
-    rows = [("store", str(run.path))] + [(name, attrs[name]) for name in _ATTRIBUTES if name in attrs]
-    rows += [(name, _lines(nested(attrs, name))) for name in _NESTED_ATTRIBUTES if name in attrs]
+    rows = [("store", str(run.path))] + [(name, attrs.get(name, "")) for name in _ATTRIBUTES]
+    rows += [(name, _lines(nested(attrs, name))) for name in _NESTED_ATTRIBUTES]
+    rows = [(name, value) for name, value in rows if value != ""]
     return html.Dl([part for name, value in rows for part in (html.Dt(name), html.Dd(str(value)))])
 
 

@@ -196,8 +196,10 @@ def register(server: Flask, library: Library, prefix: str) -> None:
     def numbers(key: str) -> Response:
         try:
             run = two_runs(library, key) or library.runs.get(key)
-            if run is None or isinstance(run, BrokenRun):
-                raise GradscopeError(run.reason if run else f"run {key[:20]!r}: one of {', '.join(library.runs)}")
+            if run is None:
+                raise GradscopeError(f"run {key[:20]!r}: one of {', '.join(library.runs)}")
+            if not isinstance(run, Drawn):
+                raise GradscopeError(run.reason if isinstance(run, BrokenRun) else f"{run.path} has no figures")
             call = Call.decode(request.args.get("call", ""))
             text = call.csv(run, request.args.get("view", ""))
         except GradscopeError as error:

@@ -1,9 +1,10 @@
 """Links between views: the run and state of the page that is shown, and the state that a link to a cell opens."""
 
+from typing import Annotated
 from urllib.parse import parse_qsl
 
 import dash
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from dashboards.data.library import BrokenRun, Library
 from dashboards.data.open_run import OpenRun
@@ -24,6 +25,8 @@ class View(BaseModel, extra="forbid"):
     page: str
     url: str
     """Relative URL that restores the state with which the page was opened."""
+    pages: Annotated[list[str], Field(max_length=32)] = []
+    """Pages that have something to show of the run."""
 
 
 def shown_state(library: Library, view: View | None) -> tuple[OpenRun, State]:

@@ -5,6 +5,7 @@ from dash import html
 
 from dashboards.data.library import BrokenRun
 from dashboards.data.open_run import OpenRun
+from dashboards.state import diagnostics
 from gradscope.analysis.independence import also_guides, warnings
 from gradscope.analysis.written import Written, written
 
@@ -27,9 +28,16 @@ def empty(reason: str):
     return dmc.Alert(reason, color="gray", variant="light", title="Nothing to show", className="empty")
 
 
+def why_no_diagnostic(run: OpenRun) -> str:
+    """Why a page about diagnostics along t is empty; empty if the store has some."""
+    if diagnostics(run):
+        return ""
+    return f"{run.path.name} has no diagnostic along t: add norms, cosines or belief to `probes`"
+
+
 def no_diagnostic(run: OpenRun):
     """Stand in for a page about diagnostics along t, where the store has none."""
-    return empty(f"{run.path.name} has no diagnostic along t: add norms, cosines or belief to `probes`")
+    return empty(why_no_diagnostic(run))
 
 
 def notice(text: str):

@@ -1,10 +1,14 @@
 """`gradscope check`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradscope.cli.options import Device, OptionalConfig, Set
+from gradscope.cli.options import Device, OptionalConfig, Overwrite, Set, expanded
+
+if TYPE_CHECKING:
+    from gradscope.reporting.check_file import CheckFile
 
 
 def check(
@@ -27,6 +31,13 @@ def check(
             help="With history: number of seeds, 1 if not given; each draws models and samples.",
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Save the answers as FILE.json, which gradscope dashboard shows.", callback=expanded
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
     device: Device = "auto",
 ) -> None:
     """Check whether a gradient of guidance is right, and name what is wrong. Exit status 0: right, 1: not right."""
@@ -36,25 +47,51 @@ def check(
         raise GradscopeError("check: takes your code, as package.module:function, or --config, one of both")
     if seeds is not None and code != "history":
         raise GradscopeError("--seeds: goes with history")
+    if out is not None:
+        _refuse_out(out, overwrite, code)
     if code is not None:
         if overrides:
             raise GradscopeError("--set: changes a configuration; it goes with --config")
-        right = _history(seeds or 1) if code == "history" else _code(code)
+        right = _history(seeds or 1) if code == "history" else _code(code, out)
     else:
         assert config is not None
-        right = _configuration(config, overrides or [], timesteps, device)
+        right = _configuration(config, overrides or [], timesteps, device, out)
     if not right:
         raise typer.Exit(1)
 
 
-def _code(spec: str) -> bool:
+def _refuse_out(out: Path, overwrite: bool, code: str | None) -> None:
+    """Raise GradscopeError unless answers may be saved there."""
+    from gradscope.errors import GradscopeError
+
+    if code == "history":
+        raise GradscopeError("--out: history checks gradscope's own loops; it goes with --config or your code")
+    if out.suffix != ".json":
+        raise GradscopeError(f"answers are saved as NAME.json; got {str(out)!r}", key="--out")
+    if out.exists() and not overwrite:
+        raise GradscopeError(f"{out} exists; choose another path", key="--out", command="or overwrite it (--overwrite)")
+    if not out.absolute().parent.is_dir():
+        raise GradscopeError(f"{out.parent} is no folder", key="--out")
+
+
+def _save(found: "CheckFile", out: Path) -> None:
+    from gradscope.reporting.check_file import write
+
+    write(found, out)
+    typer.echo(f"wrote {out}")
+
+
+def _code(spec: str, out: Path | None) -> bool:
     """Check the user's own code."""
     from rich.console import Console
 
+    from gradscope.checking.answers import of_code
     from gradscope.checking.from_code import check_code
 
     found = check_code(spec)
     Console(markup=False).print(found.__rich__(), soft_wrap=True)
+    if out is not None:
+        _save(of_code(spec, found), out)
     return found.right
 
 
@@ -74,13 +111,14 @@ def _history(seeds: int) -> bool:
     return all(answer.correct for answer in found)
 
 
-def _configuration(config: str, overrides: list[str], timesteps: int, device: str) -> bool:
+def _configuration(config: str, overrides: list[str], timesteps: int, device: str, out: Path | None) -> bool:
     """Check each cell of a configuration."""
     import time
 
     from rich.console import Console
     from rich.table import Table
 
+    from gradscope.checking.answers import of_cells
     from gradscope.checking.configuration import check_configuration
     from gradscope.config import RunConfig, load
 
@@ -104,4 +142,6 @@ def _configuration(config: str, overrides: list[str], timesteps: int, device: st
     wrong = sum(not cell.answer.right for cell in cells)
     said = "all are right" if not wrong else f"{wrong} not right"
     console.print(f"{len(cells)} gradients checked in {time.perf_counter() - begun:.1f} s: {said}", highlight=False)
+    if out is not None:
+        _save(of_cells(config, cells), out)
     return not wrong

@@ -13,7 +13,11 @@ from gradscope.errors import GradscopeError
 def dashboard(
     stores: Annotated[
         list[str],
-        typer.Argument(metavar="STORE...", help="Zarr stores, finished or being recorded.", autocompletion=complete),
+        typer.Argument(
+            metavar="STORE...",
+            help="Zarr stores, finished or being recorded, and answers of check --out.",
+            autocompletion=complete,
+        ),
     ],
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on. With any other, other machines can open the dashboard.")

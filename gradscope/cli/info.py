@@ -12,7 +12,7 @@ def info(store: StorePath) -> None:
     from gradscope.store import open_store
     from gradscope.store.locations.location import locate
 
-    console, ds = Console(markup=False), open_store(store)
+    console, ds = Console(markup=False), open_store(store, dask=False)
     display.print_info(console, ds)
     if ds.attrs.get("status") == "interrupted" and "classifiers" in ds.attrs.get("configuration", ""):
         console.print(advice(locate(store)), highlight=False, soft_wrap=True)

@@ -1,4 +1,7 @@
-"""`gradscope record`, from its options to the results that it prints."""
+"""`gradscope record`, from its options to the results that it prints.
+
+What judges and summarises is imported when it is used: it takes seconds, and the first step need not wait for it.
+"""
 
 import shlex
 import sys
@@ -9,13 +12,9 @@ from functools import partial
 import numpy as np
 from rich.console import Console
 
-from gradscope.analysis import summary
-from gradscope.analysis.independence import also_guides, warnings
 from gradscope.cli.display import tables as display
 from gradscope.config import RunConfig, apply, check, load
 from gradscope.errors import GradscopeError
-from gradscope.evaluation.evaluate import evaluate_store
-from gradscope.evaluation.evaluators import Evaluators, Settings, load_evaluators
 from gradscope.models.device import set_device
 from gradscope.recording.judge import load_judge
 from gradscope.recording.prepare import moved, prepare
@@ -115,6 +114,9 @@ def _record_here(request: Request, config: RunConfig, console: Console) -> Outco
             on_step=partial(count, advance),
             command=sys.argv,
         )
+    from gradscope.evaluation.evaluate import evaluate_store
+    from gradscope.evaluation.evaluators import Evaluators, Settings
+
     # Verdicts alone, which take no time. `gradscope evaluate` compares with real images.
     settings = Settings(judge=config.judge, evaluation=config.evaluation)
     evaluate_store(outcome.path, Evaluators(settings, run.classifiers, judge), run.device)
@@ -143,6 +145,9 @@ def _record_on_cluster(request: Request, config: RunConfig, console: Console) ->
         done = int(finished(locate(begun.path)).sum())
         with recording_progress(console, begun.grid, done) as advance:
             outcome = distributed.record_blocks(client, begun, lambda cell: advance(cell, begun.grid.timesteps))
+    from gradscope.evaluation.evaluate import evaluate_store
+    from gradscope.evaluation.evaluators import load_evaluators
+
     here = set_device("auto")  # this machine may lack the workers' device
     evaluators = load_evaluators(open_store(outcome.path), (), here, lambda text: None)
     evaluate_store(outcome.path, replace(evaluators, extractor=None), here)
@@ -158,6 +163,9 @@ def _announce(console: Console, grid: Grid, where: str, count: int, files: int) 
 
 
 def _print_outcome(console: Console, outcome: Outcome) -> None:
+    from gradscope.analysis.independence import also_guides, warnings
+    from gradscope.analysis.summary import summary
+
     rate = size(outcome.bytes / outcome.write_seconds) if outcome.write_seconds else "-"
     console.print(
         f"recorded {outcome.path}: {size(outcome.bytes)} written at {rate}/s, writer stalled {outcome.stalled:.1f} s"

@@ -31,7 +31,7 @@ def report(
 
     if html is not None:
         check_path(html)
-    ds = in_memory(open_store(store))
+    ds = in_memory(open_store(store, dask=False))
     found = analyse(ds)
     if html is not None:
         _write(html, to_html(found, ds))

@@ -19,7 +19,7 @@ from gradscope.oracle.finals import Finals
 from gradscope.oracle.methods import AtInput
 from gradscope.oracle.place import Place
 from gradscope.oracle.scores import AtOnePlace, Floats, Moments
-from gradscope.sampling.inputs import sample_seeds
+from gradscope.sampling.seeds import sample_seeds
 from gradscope.stabilizers import Stabilizer
 from probes.numerics import rows
 

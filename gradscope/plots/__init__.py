@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import plotly.graph_objects as go
 
+from gradscope.analysis.classifier_free import NEEDS as CLASSIFIER_FREE
 from gradscope.analysis.comparison import SCALARS
 from gradscope.analysis.technique_effects import compare_all
 from gradscope.plots.belief import belief, belief_numbers, draw_belief
@@ -18,6 +19,7 @@ from gradscope.plots.curves import curves, curves_numbers, draw_curves
 from gradscope.plots.difference import difference, difference_numbers, draw_difference
 from gradscope.plots.finals import draw_finals, finals, finals_numbers
 from gradscope.plots.forest import draw_forest, forest, forest_numbers
+from gradscope.plots.guidance_parts import draw_guidance_parts, guidance_parts, guidance_parts_numbers
 from gradscope.plots.heatmap import draw_heatmap, draw_stability, heatmap, stability, stability_numbers
 from gradscope.plots.leaderboard import (
     draw_oracle_curves,
@@ -41,6 +43,8 @@ from gradscope.plots.outcome import (
 from gradscope.plots.pairs import draw_pairs, pairs, pairs_numbers
 from gradscope.plots.paths import draw_paths, paths, paths_numbers
 from gradscope.plots.ridgelines import draw_ridgelines, ridgelines, ridgelines_numbers
+from gradscope.plots.seen import NEEDS as SEEN
+from gradscope.plots.seen import draw_what_was_seen, what_was_seen, what_was_seen_numbers
 from gradscope.plots.spectrum import draw_spectrum, spectrum, spectrum_numbers
 from gradscope.plots.style import PLOTLY_CONFIG, cell_name
 from gradscope.plots.trajectories import draw_trajectories, trajectories, trajectory_numbers
@@ -69,6 +73,7 @@ __all__ = [
     "effects",
     "finals",
     "forest",
+    "guidance_parts",
     "heatmap",
     "magnitudes",
     "oracle_curves",
@@ -80,6 +85,7 @@ __all__ = [
     "stability",
     "trajectories",
     "trajectory_numbers",
+    "what_was_seen",
 ]
 
 Needs = Callable[[Mapping[str, Any]], tuple[str, ...]]
@@ -113,12 +119,14 @@ FIGURES: Mapping[str, Figure] = {
     "effects": Figure(compare_all, draw_effects, _always("written")),
     "finals": Figure(finals_numbers, draw_finals, _always("image")),
     "forest": Figure(forest_numbers, draw_forest, _always(*(quantity.variable for quantity in SCALARS.values()))),
+    "guidance_parts": Figure(guidance_parts_numbers, draw_guidance_parts, _always(*CLASSIFIER_FREE)),
     "magnitudes": Figure(magnitudes_numbers, draw_magnitudes, _always("gradient")),
     "pairs": Figure(pairs_numbers, draw_pairs, _named),
     "paths": Figure(paths_numbers, draw_paths, _always("x_t", "pred_original_sample", "gradient")),
     "ridgelines": Figure(ridgelines_numbers, draw_ridgelines, _named),
     "spectrum": Figure(spectrum_numbers, draw_spectrum, _always("radial_spectrum", "gradient")),
     "stability": Figure(stability_numbers, draw_stability, _named),
+    "what_was_seen": Figure(what_was_seen_numbers, draw_what_was_seen, _always(*SEEN)),
 }
 """The two parts of each figure by name. A function of this module with the same name makes the whole figure."""
 ORACLE_FIGURES: Mapping[str, Figure] = {

@@ -27,11 +27,13 @@ from gradscope.recording.provenance import provenance
 from gradscope.recording.recorder import Recorder
 from gradscope.recording.rehearsal import rehearsed
 from gradscope.recording.resume import resumption
+from gradscope.recording.units import record_unit, units
 from gradscope.recording.verdicts import Verdicts
 from gradscope.sampling.guidance.guides import classifiers_in
-from gradscope.sampling.inputs import class_labels, sample_seeds
+from gradscope.sampling.inputs import class_labels
 from gradscope.sampling.process import Schedule
 from gradscope.sampling.sampler import GuidedSampler
+from gradscope.sampling.seeds import sample_seeds
 from gradscope.store import Grid
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath
@@ -110,15 +112,14 @@ class CallRecorder:
         with Recorder(self._path, grid, self._probes, device=base.device, attributes=attributes, **options) as recorder:
             finished = recorder.finished
             with showing(self._progress, grid, int(finished.sum())) as advance:
-                for *indices, block in np.argwhere(~finished).tolist():
-                    cell, first = tuple(indices), block * grid.block
-                    sampler = self._cells.sampler_of(cell)
-                    with (
-                        sampler.register_step_hook(recorder.trajectory(cell, first)),
-                        sampler.register_step_hook(partial(count, advance, cell)),
-                    ):
-                        images = sampler.sample(labels[first : first + grid.block], num_inference_steps, seed, first)
-                    on_block(cell, first, images)
+                left = [(tuple(cell), block) for *cell, block in np.argwhere(~finished).tolist()]
+                for unit in units(left, recorder.schema, recorder.probes, alone=base.has_hooks):
+                    images = record_unit(
+                        unit, self._cells.sampler_of, recorder, num_inference_steps, seed,
+                        lambda cell: partial(count, advance, cell),
+                    )  # fmt: skip
+                    for cell in unit.cells:
+                        on_block(cell, unit.block * grid.block, images)
         if self._verdicts is not None:
             self._verdicts.add(self._path, guides)
         self._recorded = True

@@ -1,7 +1,7 @@
-"""Record a run with several processes or machines: each block of the run is one task of a dask cluster.
+"""Record a run with several processes or machines: each `Unit` of the run is one task of a dask cluster.
 
-Each task owns the chunks of its block, so no two processes write the same chunk. Blocks are the same as in a run in one
-process, so with equal numbers of threads the bytes are the same. A worker that dies is replaced, and its block is
+Each task owns the chunks of its blocks, so no two processes write the same chunk. Blocks are the same as in a run in
+one process, so with equal numbers of threads the bytes are the same. A worker that dies is replaced, and its unit is
 recorded again from the first step.
 """
 
@@ -28,7 +28,8 @@ from gradscope.recording.cluster import check_gpus
 from gradscope.recording.judge import load_judge
 from gradscope.recording.prepare import Run, moved, prepare
 from gradscope.recording.resume import advice, refuse_other_weights
-from gradscope.recording.run import Cell, Outcome, begin_run, block_recorder, record_block
+from gradscope.recording.run import Outcome, begin_run, block_recorder, record_cells
+from gradscope.recording.units import Cell, Unit, units
 from gradscope.store import Grid
 from gradscope.store.locations.location import locate
 from gradscope.store.progress import unfinished
@@ -63,6 +64,8 @@ class Begun:
     task: Task
     path: str
     grid: Grid
+    units: list[Unit]
+    """What is left to record."""
     bytes: int
     files: int
     device: str
@@ -131,16 +134,17 @@ def record_blocks(client: Client, begun: Begun, on_block: OnBlock = lambda cell:
     if resources:
         check_gpus(client)
     with recording(location, advice(location)):
-        pending, cells = {}, {}
-        for cell, block in unfinished(location):
-            future = client.submit(_record, begun.task, cell, block, pure=False, resources=resources)
-            pending[future.key], cells[future.key] = future, cell
+        pending, recorded = {}, {}
+        for unit in begun.units:
+            future = client.submit(_record, begun.task, unit, pure=False, resources=resources)
+            pending[future.key], recorded[future.key] = future, unit
         try:
             for future in as_completed(list(pending.values()), loop=client.loop):
                 parts.append(_result(future))
                 del pending[future.key]
                 future.release()  # otherwise dask records the block again if its worker dies
-                on_block(cells[future.key])
+                for cell in recorded[future.key].cells:
+                    on_block(cell)
         except BaseException:
             _stop(client, begun.task, pending.values())
             raise
@@ -172,7 +176,7 @@ async def _stop_here(run: str) -> None:
 
 @dataclass(frozen=True)
 class _Part:
-    """The share of one block in `Outcome`."""
+    """The share of one unit in `Outcome`."""
 
     bytes: int
     write_seconds: float
@@ -200,11 +204,13 @@ def _begin(task: Task, overwrite: bool, resume: bool, command: Sequence[str]) ->
         load_judge(run)
         location = locate(run.config.recording.path)
         deviation = begin_run(run, location, overwrite=overwrite, resume=resume, command=command)
-        return Begun(task, str(location), run.grid, run.schema.bytes(), run.schema.files(), run.device.type, deviation)
+        schema, left = run.schema, unfinished(location)
+        divided = units(left, schema, run.probes)
+        return Begun(task, str(location), run.grid, divided, schema.bytes(), schema.files(), run.device.type, deviation)
 
 
 @_returns_errors
-def _record(task: Task, cell: Cell, block: int) -> _Part:
+def _record(task: Task, unit: Unit) -> _Part:
     def go_on(*_: Any) -> None:
         if task.id in _stopped:
             raise GradscopeError("the run was stopped")
@@ -219,7 +225,7 @@ def _record(task: Task, cell: Cell, block: int) -> _Part:
         go_on()
         run = _loaded[task.id]
         with block_recorder(run, locate(run.config.recording.path), task.stop_on_nonfinite) as recorder:
-            record_block(run, recorder, cell, block, go_on)
+            record_cells(run, recorder, unit, go_on)
         writer, found = recorder.writer, tuple(recorder.describe(found) for found in recorder.nonfinite)
         return _Part(writer.bytes, writer.seconds, recorder.ring.stalled, found)
 

@@ -27,9 +27,9 @@ from gradscope.sampling.guidance.checks import check_method
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.guidance.methods import Method
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
-from gradscope.sampling.inputs import sample_seeds
 from gradscope.sampling.process import Schedule, learns_variance
 from gradscope.sampling.sampler import GuidedSampler
+from gradscope.sampling.seeds import sample_seeds
 from gradscope.stabilizers import Stabilizer
 from gradscope.store import Grid, Schema
 from gradscope.store.creation import refuse_path, refuse_size
@@ -260,7 +260,7 @@ def _grid(config: RunConfig, denoiser: Denoiser, method: Method, num_classes: in
         stabilizer=tuple(config.stabilizers),
         guidance_scale=tuple(config.guidance.guidance_scale),
         label=np.resize(wanted, sampling.samples),
-        seed=np.zeros(sampling.samples, np.int64),  # filled in last: slow for many samples
+        seed=np.zeros(sampling.samples, np.int64),  # filled in last: a store that is too large is refused first
         sample_shape=sample_shape(denoiser.unet),
         sample_dims=tuple(config.recording.sample_dims or ()),
         batch_size=sampling.batch_size,

@@ -1,7 +1,6 @@
 """Record a run into its store, cell by cell and block by block."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -17,6 +16,7 @@ from gradscope.recording.prepare import Run
 from gradscope.recording.provenance import provenance
 from gradscope.recording.rehearsal import rehearsed
 from gradscope.recording.resume import advice, resumption
+from gradscope.recording.units import Cell, Unit, record_unit, units
 from gradscope.sampling import execution
 from gradscope.sampling.sampler import GuidedSampler
 from gradscope.store.locations.location import Location, locate
@@ -24,7 +24,6 @@ from gradscope.store.progress import unfinished
 from gradscope.store.session import begin, recording
 from probes import GuidedStep
 
-Cell = tuple[int, ...]
 OnStep = Callable[[Cell, GuidedStep], None]
 
 
@@ -80,8 +79,8 @@ def record_run(
     location = locate(run.config.recording.path)
     deviation = begin_run(run, location, overwrite=overwrite, resume=resume, command=command)
     with recording(location, advice(location)), block_recorder(run, location, stop_on_nonfinite) as recorder:
-        for cell, block in unfinished(location):
-            record_block(run, recorder, cell, block, on_step)
+        for unit in units(unfinished(location), run.schema, run.probes):
+            record_cells(run, recorder, unit, on_step)
     return Outcome(
         str(location),
         recorder.writer.bytes,
@@ -118,20 +117,21 @@ def block_recorder(run: Run, location: Location, stop_on_nonfinite: bool = False
     )
 
 
-def record_block(
-    run: Run, recorder: BlockRecorder, cell: Cell, block: int, on_step: OnStep = lambda cell, step: None
-) -> None:
-    """Sample and record one block of one cell."""
-    sampling, sampler = run.config.sampling, run.sampler(cell)
-    first = block * run.grid.block
-    labels = run.grid.label[first : first + run.grid.block].tolist()
-    with ExitStack() as hooks:
-        hooks.enter_context(sampler.register_step_hook(recorder.trajectory(cell, first)))
-        hooks.enter_context(sampler.register_step_hook(partial(on_step, cell)))
-        try:
-            sampler.sample(labels, sampling.num_inference_steps, sampling.seed, first)
-        except torch.OutOfMemoryError as error:
-            raise GradscopeError(_out_of_memory(sampler, labels, run.config)) from error
+def record_cells(run: Run, recorder: BlockRecorder, unit: Unit, on_step: OnStep = lambda cell, step: None) -> None:
+    """Sample and record one unit."""
+    sampling = run.config.sampling
+    try:
+        record_unit(
+            unit,
+            run.sampler,
+            recorder,
+            sampling.num_inference_steps,
+            sampling.seed,
+            lambda cell: partial(on_step, cell),
+        )
+    except torch.OutOfMemoryError as error:
+        labels = run.grid.label[: run.grid.block].tolist()
+        raise GradscopeError(_out_of_memory(run.sampler(unit.cells[0]), labels, run.config)) from error
 
 
 def _rehearsed(run: Run) -> torch.Tensor:

@@ -1,12 +1,12 @@
-"""Inputs of a sampler: labels, the samples' seeds, and models that can be differentiated."""
+"""Inputs of a sampler: labels, and models that can be differentiated."""
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from torch import Tensor, nn
 
-from gradscope.errors import GradscopeError, whole_number
+from gradscope.errors import GradscopeError
 
 
 def class_labels(labels: Iterable[int]) -> list[int]:
@@ -31,13 +31,6 @@ def class_labels(labels: Iterable[int]) -> list[int]:
     if not targets:
         raise GradscopeError("labels: at least one sample is needed, got none")
     return targets
-
-
-def sample_seeds(seed: int, samples: Sequence[int]) -> np.ndarray:
-    """Seed of each sample's generator, int64 >= 0: a function of ``(seed, sample index)`` only."""
-    seed = whole_number(seed, "seed")
-    words = [np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] for i in samples]
-    return (np.array(words, dtype=np.uint64) >> np.uint64(1)).astype(np.int64)
 
 
 def refuse_inference_tensors(modules: Mapping[str, nn.Module]) -> None:

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Self
 
 import torch
 from diffusers import DDPMScheduler
@@ -12,22 +12,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
-from gradscope.errors import GradscopeError, whole_number
-from gradscope.models.calls import frozen
+from gradscope.errors import GradscopeError
 from gradscope.models.decoder import shape_of_images
 from gradscope.sampling.denoiser import UNCONDITIONAL, Condition, denoise, refuse_unfit, sample_shape
 from gradscope.sampling.guidance.classifier import ClassifierGuidance, Evidence
-from gradscope.sampling.guidance.methods import renoised
-from gradscope.sampling.inputs import class_labels, refuse_inference_tensors, sample_seeds
-from gradscope.sampling.noise import BlockNoise, own_noise
-from gradscope.sampling.process import Schedule, Times, Walk, learns_variance, refuse_inexact, refuse_options
+from gradscope.sampling.process import Schedule, Times, learns_variance, refuse_inexact, refuse_options
+from gradscope.sampling.shared import SharedPass
+from gradscope.sampling.trajectory import Block, final, trajectory
 from gradscope.stabilizers import Identity, Stabilizer
 from probes import GuidedStep
 from probes.numerics import unit
 
 StepHook = Callable[[GuidedStep], None]
-_RENOISED = 2**20
-"""The draw of `own_noise` that repeats a step; methods have those from 0."""
 
 
 class GuidedSampler:
@@ -113,7 +109,8 @@ class GuidedSampler:
         return shape_of_images(self.decoder, self.sample_shape, self.device)
 
     @property
-    def _models(self) -> dict[str, nn.Module]:
+    def models(self) -> dict[str, nn.Module]:
+        """Every model that a step runs, by name."""
         return self.modules | ({} if self.decoder is None else {"decoder": self.decoder})
 
     @property
@@ -174,11 +171,24 @@ class GuidedSampler:
         ):
             while (step := self._next(steps)) is not None:
                 last = step
-                for hook in list(self._hooks.values()):
-                    hook(step)
-        final = last.prev_sample if last.picture is None else last.picture
-        assert final is not None
-        return final
+                self.run_hooks(step)
+        return final(last)
+
+    def __copy__(self) -> Self:
+        """A sampler with the same models and settings, and the step hooks that this one has now."""
+        made = object.__new__(type(self))
+        vars(made).update(vars(self) | {"_hooks": self._hooks.copy()})
+        return made
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether step hooks are registered."""
+        return bool(self._hooks)
+
+    def run_hooks(self, step: GuidedStep) -> None:
+        """Call every step hook with a step."""
+        for hook in list(self._hooks.values()):
+            hook(step)
 
     def _next(self, steps: Iterator[GuidedStep]) -> GuidedStep | None:
         """The next step, with the hooks' contexts open while it is computed; None after the last."""
@@ -192,32 +202,9 @@ class GuidedSampler:
         self, labels: Iterable[int], num_inference_steps: int, seed: int = 0, first_sample: int = 0
     ) -> Generator[GuidedStep, None, None]:
         """The steps of `sample` one by one, without hooks."""
-        targets = class_labels(labels)
-        first_sample = whole_number(first_sample, "first_sample")
-        schedule = self.schedule(num_inference_steps)
-        seeds = sample_seeds(seed, range(first_sample, first_sample + len(targets))).tolist()
-        refuse_inference_tensors(self._models)
-        with (
-            BlockNoise(seeds, self.sample_shape, self.device, ahead=schedule.is_ddpm) as noise,
-            frozen(*self._models.values()),
-        ):
-            with torch.inference_mode(False), torch.no_grad():
-                label = torch.tensor(targets, device=self.device)
-                x_t = noise.draw() * schedule.init_noise_sigma
-                state = self.stabilizer.init(x_t.double())
-            block = _Block(schedule, Walk(schedule, noise.generators, noise.draw), label, seeds, first_sample)
-            for times in schedule.times:
-                count = self.guidance.repeats(times)
-                saved = block.walk.save(x_t.shape) if count > 1 else None
-                for repeat in range(count):
-                    with torch.inference_mode(False), torch.no_grad():
-                        step, state = self._step(x_t, state, times, block, repeat)
-                    yield step
-                    assert step.prev_sample is not None
-                    x_t = step.prev_sample
-                    if repeat + 1 < count:
-                        block.walk.restore(saved, x_t.shape)
-                        x_t = renoised(x_t, times, own_noise(seeds, (times.step, repeat, _RENOISED), x_t))
+        with closing(trajectory([[self]], labels, num_inference_steps, seed, first_sample)) as taken:
+            for _, step in taken:
+                yield step
 
     def evaluate(
         self,
@@ -228,16 +215,24 @@ class GuidedSampler:
         seeds: Sequence[int] = (),
         first_sample: int = 0,
         repeat: int = 0,
+        shared: SharedPass | None = None,
     ) -> Evidence:
-        """The method's vector and the prediction at x_t; see `ClassifierGuidance.evaluate`."""
+        """The method's vector and the prediction at x_t; see `ClassifierGuidance.evaluate`.
 
-        def output(x: Tensor) -> Tensor:
+        Parameters
+        ----------
+        shared
+            The denoiser's pass at this x_t, if other guides share it.
+        """
+
+        def pass_at(x: Tensor) -> Tensor:
             classes = label.repeat(len(x) // len(label))
             with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
                 t = schedule.model_timesteps(times, len(x), x.device)
                 given = schedule.model_input(x, times)
                 return denoise(self.unet, given, t, classes, self.condition, schedule.learns_variance)
 
+        output = pass_at if shared is None else partial(shared.output, denoise=pass_at)
         return self.guidance.evaluate(x_t, label, times, schedule, output, seeds, first_sample, repeat, self._decode())
 
     def _decode(self) -> Callable[[Tensor], Tensor] | None:
@@ -246,9 +241,11 @@ class GuidedSampler:
             return None
         return partial(checkpoint, self.decoder, use_reentrant=False)
 
-    def _step(self, x_t: Tensor, state: Any, times: Times, block: "_Block", repeat: int) -> tuple[GuidedStep, Any]:
+    def step(
+        self, evidence: Evidence, x_t: Tensor, state: Any, times: Times, block: Block, repeat: int
+    ) -> tuple[GuidedStep, Any]:
+        """One step from what `evaluate` gave at x_t, and the stabiliser's next state."""
         schedule, label = block.schedule, block.label
-        evidence = self.evaluate(x_t, label, times, schedule, block.seeds, block.first_sample, repeat)
         prediction = evidence.prediction
         # A gradient that is not finite must enter neither the stabiliser's state nor the sample.
         finite = torch.isfinite(evidence.gradient).flatten(1).all(dim=1)
@@ -302,7 +299,7 @@ class GuidedSampler:
         self,
         x_t: Tensor,
         times: Times,
-        block: "_Block",
+        block: Block,
         evidence: Evidence,
         amount: float | Tensor,
         wide: Tensor,
@@ -314,16 +311,6 @@ class GuidedSampler:
         if not is_remembered or times.change is None or amount == 0:
             return block.walk.step(evidence.prediction, x_t, times) + shift
         return block.walk.step(evidence.prediction, x_t, times, _narrow(times.change * amount * wide, x_t.dtype))
-
-
-class _Block(NamedTuple):
-    """Samples that go through the sampler together."""
-
-    schedule: Schedule
-    walk: Walk
-    label: Tensor
-    seeds: list[int]
-    first_sample: int
 
 
 def _narrow(wide: Tensor, dtype: torch.dtype) -> Tensor:

@@ -57,9 +57,11 @@ class _Backend(BackendArray):
         return found
 
 
-def lazy(dims: Sequence[Hashable], recorded: Recorded, attributes: Mapping[Any, Any]) -> xr.Variable:
-    """A dask-backed variable, in the chunks of the store."""
+def lazy(dims: Sequence[Hashable], recorded: Recorded, attributes: Mapping[Any, Any], dask: bool) -> xr.Variable:
+    """A variable that is read when it is used; with dask, in the chunks of the store."""
     variable = xr.Variable(dims, LazilyIndexedArray(_Backend(recorded)), attributes)
+    if not dask:
+        return variable
     chunks = dict(zip(dims, recorded.values.size, strict=True))
     # Without a name dask would read the values to compute one.
     return variable.chunk(chunks, name=f"recorded-{uuid.uuid4().hex}")

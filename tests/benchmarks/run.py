@@ -93,6 +93,14 @@ def _steps(what: str, a: Case, b: Case, rounds: int, side: Side, bound: float) -
     return judged(what, ratios(*found), side, bound, detail=f"{first:.1f} / {second:.1f} ms a step")
 
 
+def controls(device: str, extent: Extent) -> Iterator[Result]:
+    """A whole run, whose cells at scale 0 share one trajectory."""
+    options = {"samples": extent.samples // 2, "steps": extent.timesteps // 50, "device": device}
+    cases = [Case("controls:both", {**options, "together": together}) for together in (True, False)]
+    found = interleaved(*cases, max(1, extent.rounds // 4))
+    yield judged("both.yaml, its controls together / cell after cell", ratios(*found), "<=", 0.6)
+
+
 def memory(device: str, extent: Extent) -> Iterator[Result]:
     """Memory that recording adds to the process."""
     for (samples, size), timesteps in product(extent.sizes, extent.lengths):
@@ -156,6 +164,7 @@ def startup(device: str, extent: Extent) -> Iterator[Result]:
 
 PARTS: dict[str, Callable[[str, Extent], Iterator[Result]]] = {
     "sampling": sampling,
+    "controls": controls,
     "memory": memory,
     "long_runs": long_runs,
     "storing": storing,

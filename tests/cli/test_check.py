@@ -1,5 +1,7 @@
 """`gradscope check`: its exit statuses and what it prints."""
 
+import json
+
 import pytest
 from typer.testing import CliRunner
 
@@ -126,3 +128,34 @@ def test_a_sampler_with_a_fault_is_found(monkeypatch):
     found = run("--config", "points.yaml", "--timesteps", "1")
     assert found.exit_code == 1
     assert "doubled" in found.output
+
+
+@pytest.mark.parametrize(("name", "status", "count"), [("right", 0, 1), ("wrong", 1, 1), ("loop", 0, 3)])
+def test_answers_are_saved_and_the_status_stays(name, status, count, tmp_path):
+    found = run(f"checked_code:{name}", "--out", str(tmp_path / "a.json"))
+    assert found.exit_code == status, found.output
+    assert "wrote" in found.output
+    saved = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert (saved["source"], saved["right"], len(saved["answers"])) == (f"checked_code:{name}", not status, count)
+
+
+def test_answers_do_not_replace_a_file_nor_have_another_ending(tmp_path):
+    (tmp_path / "a.json").write_text("mine", encoding="utf-8")
+    for out, further, text in (
+        ("a.json", [], "exists"),
+        ("a.txt", [], "NAME.json"),
+        ("no/a.json", [], "is no folder"),
+    ):
+        with pytest.raises(GradscopeError, match=text):
+            _raised("checked_code:right", "--out", str(tmp_path / out), *further)
+    with pytest.raises(GradscopeError, match="history"):
+        _raised("history", "--out", str(tmp_path / "b.json"))
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == "mine"
+    assert run("checked_code:right", "--out", str(tmp_path / "a.json"), "--overwrite").exit_code == 0
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["right"] is True
+
+
+def _raised(*arguments):
+    found = run(*arguments)
+    assert found.exception is not None
+    raise found.exception

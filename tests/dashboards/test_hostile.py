@@ -35,17 +35,21 @@ CALLS = {
     "effects": {},
     "finals": {"cell": CELL},
     "forest": {"a": CELL, "b": OTHER},
+    "guidance_parts": {"cells": [CELL, OTHER]},
     "magnitudes": {"cell": CELL},
     "pairs": {"name": PROBE, "a": CELL, "b": OTHER},
     "paths": {"cells": [CELL, OTHER], "sample": 0},
     "ridgelines": {"name": PROBE, "cells": [CELL, OTHER]},
     "spectrum": {"cell": CELL},
     "stability": {"name": PROBE},
+    "what_was_seen": {"cell": CELL},
 }
 
 
 OF_POINTS = ("finals", "paths")
 """Figures of samples that are points."""
+OF_LOOPS = ("guidance_parts", "what_was_seen", "guidance", "loop")
+"""Figures and pages of watched loops with classifier-free guidance."""
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +64,11 @@ def run(library):
 
 @pytest.fixture(scope="module")
 def of(run, tmp_path_factory):
-    """The run with what a figure shows: ``of("paths")``."""
+    """The run with what a figure or page shows: ``of("paths")``."""
     folder = tmp_path_factory.mktemp("points")
     points = OpenRun(small_store.save(small_store.of_points(hostile_store.hostile()), folder / "points.zarr"))
-    return lambda name: points if name in OF_POINTS else run
+    loop = OpenRun(small_store.save(hostile_store.watched(), folder / "loop.zarr"))
+    return lambda name: points if name in OF_POINTS else loop if name in OF_LOOPS else run
 
 
 def drawn(figure):
@@ -129,7 +134,7 @@ def test_names_cannot_leave_the_file_name_or_the_header(of):
         client = create_app([run.path]).server.test_client()
         answer = client.get(f"/numbers/{run.key}.csv?call={Call(name, arguments).encode()}&view=a%0d%0aX:y%22;")
         assert answer.status_code == 200
-        assert re.fullmatch(r"attachment; filename=[a-z]+-[0-9a-f]{8}\.csv", answer.headers["Content-Disposition"])
+        assert re.fullmatch(r"attachment; filename=[a-z_]+-[0-9a-f]{8}\.csv", answer.headers["Content-Disposition"])
         assert answer.mimetype == "text/csv"
 
 
@@ -148,8 +153,9 @@ def test_python_holds_names_as_values(run, name):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_hold_recorded_texts_as_children_alone(run, page):
+def test_pages_hold_recorded_texts_as_children_alone(of, page):
     """React shows children and these properties as texts; links stay on this host; nothing reads markup."""
+    run = of(page)
     made = parts(PAGES[page].layout(run, default(run, page)))
     assert made
     for part in made:

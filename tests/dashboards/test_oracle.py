@@ -40,7 +40,11 @@ def client(library):
 
 
 def view(board):
-    return ("view", "data", {"store": board.key, "page": "oracle", "url": f"oracle?store={board.key}"})
+    return (
+        "view",
+        "data",
+        {"store": board.key, "page": "oracle", "url": f"oracle?store={board.key}", "pages": ["oracle"]},
+    )
 
 
 def control(key, value):
@@ -63,7 +67,7 @@ def test_a_leaderboard_has_its_page_at_any_path(client, board, path):
     assert answer["view"]["data"] == view(board)[2]
     assert answer["notices"]["children"] == []
     said = texts(answer["page"]["children"])
-    assert "8 cells on 2 mixtures, with 12 samples, 2 replicates and 5 steps each" in said
+    assert "8 rows on 2 mixtures, with 12 samples, 2 replicates and 5 steps each" in said
     assert answer["poll"]["disabled"] is True
 
 
@@ -73,6 +77,8 @@ def test_rows_are_those_of_the_table_best_first(client, board):
     assert [row["guide"] for row in grid["rowData"]] == table["guide"].tolist()
     assert [row["update_cosine"] for row in grid["rowData"]] == table["update_cosine"].tolist()
     assert len({row["id"] for row in grid["rowData"]}) == 8
+    for row, gain in zip(grid["rowData"], table["gain"], strict=True):  # the stabiliser none is compared with itself
+        assert row["gain"] == (None if row["stabilizer"] == "none" else gain)
 
 
 def test_a_link_restores_controls_and_impossible_values_are_replaced(client, board):

@@ -93,3 +93,17 @@ def test_attributes_are_shown_as_texts(opened):
     found = json.loads(to_json_plotly(page.layout(run, default(run, "run"))))
     assert "dangerously" not in json.dumps(found)
     assert "<script>alert(1)</script>" in json.dumps(found)
+
+
+def test_of_a_watched_loop_samples_with_a_gradient_count_and_empty_attributes_are_left_out(opened):
+    ds = small_store.recorded()[["log_prob", "written", "image"]]
+    ds["written"][0, 0, 0, 0, :5, 3] = 0
+    ds["written"][0, 0, 0, 0, 9] = 0
+    ds.attrs |= {"watched": 1, "command": "", "weights_sha256": "{}"}
+    del ds.attrs["configuration"]
+    run = opened(ds)
+    assert [row["finished"] for row in page.progress_rows(run, default(run, "run"))[:2]] == [15, 16]
+    found = shown(page.layout(run, default(run, "run")))
+    assert "A watched loop has none" in found
+    assert "weights_sha256" not in found
+    assert '"command"' not in found

@@ -8,6 +8,7 @@ from small_store import BAD, GOOD, of_points
 
 import gradscope.plots
 from gradscope.analysis import compare_all
+from gradscope.analysis.classifier_free import NEEDS as PARTS
 from gradscope.analysis.signatures import find
 from gradscope.errors import GradscopeError
 from gradscope.plots import FIGURES, effects
@@ -45,12 +46,14 @@ ARGUMENTS = {
     "effects": {},
     "finals": {"cell": GOOD},
     "forest": {"a": GOOD, "b": BAD},
+    "guidance_parts": {"cells": [GOOD, BAD]},
     "magnitudes": {"cell": GOOD},
     "pairs": {"name": "log_prob", "a": GOOD, "b": BAD},
     "paths": {"cells": [GOOD, BAD], "sample": 0},
     "ridgelines": {"name": "log_prob", "cells": [GOOD]},
     "spectrum": {"cell": GOOD},
     "stability": {"name": "log_prob"},
+    "what_was_seen": {"cell": GOOD},
 }
 
 
@@ -58,6 +61,7 @@ ARGUMENTS = {
 def test_every_figure_draws_its_numbers_from_the_variables_that_it_needs(ds, name):
     figure, arguments = FIGURES[name], ARGUMENTS[name]
     ds = of_points(ds) if name in ("finals", "paths") else ds
+    ds = ds.assign({part: ds["gradient_norm"] for part in PARTS}) if name == "guidance_parts" else ds
     small = [str(v) for v in ds.data_vars if "timestep" not in ds[v].dims] + ["written"]
     enough = ds[list({*small, *(v for v in figure.needs(arguments) if v in ds)})]
     drawn = figure.draw(figure.numbers(enough, **arguments))

@@ -13,8 +13,8 @@ import gradscope
 from gradscope import ClassifierGuidance, GuidedSampler
 from gradscope.errors import NonFiniteGradient
 from gradscope.recording.recorder import Recorder
-from gradscope.sampling.inputs import sample_seeds
 from gradscope.sampling.process import Schedule
+from gradscope.sampling.seeds import sample_seeds
 from gradscope.stabilizers import Adam
 from gradscope.store import Grid
 from probes import GuidedStep, Norm, Tensor

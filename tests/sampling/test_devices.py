@@ -13,7 +13,7 @@ from tiny_pipelines import vae
 from gradscope import ClassifierGuidance, Condition, GuidedSampler, Measurement
 from gradscope.models.decoder import Decoder
 from gradscope.models.schedulers import SCHEDULERS
-from gradscope.sampling.inputs import sample_seeds
+from gradscope.sampling.seeds import sample_seeds
 
 DEVICES = [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)]
 LABELS, STEPS = [0, 1, 2, 3], 4

@@ -9,8 +9,8 @@ from torch import nn
 from gradscope.errors import GradscopeError
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.guidance.smoothgrad import SmoothGrad
-from gradscope.sampling.inputs import sample_seeds
 from gradscope.sampling.sampler import GuidedSampler
+from gradscope.sampling.seeds import sample_seeds
 
 LABEL = torch.tensor([0, 3, 1])
 SEEDS = [11, 12, 13]

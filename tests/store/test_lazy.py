@@ -163,3 +163,15 @@ def test_values_appear_when_they_are_written(tmp_path):
     zarr.open_group(path, mode="r+")["written"][0, 0, 0, 0, 0, 5] = 1  # its tensors are missing
     assert np.isnan(lazily.values[0, 0, 0, 0, 5]).all()
     assert ds["norm"].values[0, 0, 0, 0, 0, 5] == 1
+
+
+def test_a_store_opened_without_dask_has_the_same_values(half):
+    """Masked, scaled and by class as with dask; tensors and coordinates, too."""
+    path, *_ = half
+    ours, theirs = open_store(path, dask=False), open_store(path)
+    assert set(ours.variables) == set(theirs.variables)
+    assert not any(variable.chunks for variable in ours.variables.values())
+    assert any(variable.chunks for variable in theirs.variables.values())
+    part = {"sample": [3, 1], "timestep": slice(None, None, 4)}
+    xr.testing.assert_identical(ours.isel(part).load(), theirs.isel(part).load())
+    xr.testing.assert_identical(ours.load(), theirs.load())

@@ -23,7 +23,7 @@ from dashboards.widgets.controls import (
 )
 from dashboards.widgets.figure_slot import filled, slot, slot_outputs, unfilled
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
-from dashboards.widgets.messages import dependence, empty, no_diagnostic
+from dashboards.widgets.messages import dependence, empty, no_diagnostic, why_no_diagnostic
 from gradscope.analysis.comparison import SCALARS, Comparison
 from gradscope.analysis.configurations import configuration_differences
 from gradscope.analysis.verdict import verdict
@@ -32,6 +32,9 @@ TITLE = "Compare"
 CELLS = tuple(Input(control_id(key), "value") for key in ("cell", "other", "label"))
 SAME_STORE = "same"
 """Value of the select of the store of b, where that is the store of a."""
+
+
+missing = why_no_diagnostic
 
 
 def layout(run: OpenRun, state: State):

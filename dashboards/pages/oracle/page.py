@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, html
+from dash import ClientsideFunction, Dash, Input, Output, State, html
 from pydantic import Field
 
 from dashboards.data.library import Library
@@ -20,7 +20,7 @@ from gradscope.errors import GradscopeError
 TITLE = "Leaderboard"
 ALL = "all mixtures"
 SHOWN, MOST = 14, 6
-"""Rows of the table that are seen without scrolling; rows whose curves can be distinguished."""
+"""Rows of the table that are seen without scrolling on a high screen; rows whose curves can be distinguished."""
 SCORES = tuple(
     f"{what}_{score}" for what in ("update", "gradient") for score in ("cosine", "norm_ratio", "bias", "variance")
 )
@@ -46,22 +46,22 @@ def layout(run: OpenLeaderboard, query: Mapping[str, str]):
     options = [{"value": str(i), "label": ", ".join(name)} for i, name in enumerate(names)]
     sizes = run.ds.sizes
     about = (
-        f"{len(names)} cells on {sizes['mixture']} mixtures, with {sizes['sample']} samples, {sizes['replicate']} "
-        f"replicates and {sizes['timestep']} steps each. Intervals are over samples."
+        f"{len(names)} rows on {sizes['mixture']} mixtures, with {sizes['sample']} samples, {sizes['replicate']} "
+        f"replicates and {sizes['timestep']} steps each. Intervals are over samples. A click on a row draws its curve, "
+        "or removes it."
     )
     return html.Div(
         [
             html.Div(
                 [
-                    html.H1(TITLE, className="card-title"),
+                    html.Div([html.H1(TITLE, className="oracle-title"), html.P(about, className="caption")]),
+                    _select("mixture", "mixture", mixtures, mixture, 220),
                     html.A("Table as CSV", id="oracle-csv", href=_csv(run, mixture), download="leaderboard.csv"),
                 ],
-                className="card-head",
+                className="oracle-head",
             ),
-            html.P(about, className="caption"),
-            html.Div(_select("mixture", "mixture", mixtures, mixture, 220), className="controls"),
             table("oracle-rows", COLUMNS, table_rows(run, _mixture(mixture)), "leaderboard, best first",
-                  height=height_of(len(names), SHOWN)),
+                  height=f"min({height_of(len(names), SHOWN)}, max(190px, 34vh))"),
             html.Div(
                 [
                     dmc.MultiSelect(
@@ -92,6 +92,14 @@ def register(app: Dash, library: Library) -> None:
     def rows(mixture: str, view: View | None):
         run = _shown(library, view)
         return table_rows(run, _mixture(mixture)), _csv(run, mixture)
+
+    app.clientside_callback(
+        ClientsideFunction("gradscope_oracle", "toggle"),
+        Output(control_id("rows"), "value"),
+        Input("oracle-rows", "cellClicked"),
+        State(control_id("rows"), "value"),
+        prevent_initial_call=True,
+    )
 
     @app.callback(
         *slot_outputs("oracle-curves"),

@@ -35,8 +35,9 @@ def numbers_call(mixture: str | None) -> Call:
 def table_rows(run: OpenLeaderboard, mixture: str | None) -> list[Row]:
     """The rows, best first."""
     table: pd.DataFrame = numbers_call(mixture).numbers(run)
-    named = [str(numbers(run).index(name)) for name in _names(table)]
-    return table.assign(id=named).astype(object).where(table.assign(id=named).notna(), None).to_dict("records")
+    named = table.assign(id=[str(numbers(run).index(name)) for name in _names(table)])
+    named.loc[named["stabilizer"] == "none", ["gain", "gain_low", "gain_high"]] = None  # it is compared with itself
+    return named.astype(object).where(named.notna(), None).to_dict("records")
 
 
 def numbers(run: OpenLeaderboard) -> list[tuple[str, str, str]]:

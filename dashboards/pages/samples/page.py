@@ -24,6 +24,7 @@ from dashboards.widgets.thumbnails import thumbnails
 from dashboards.widgets.verdicts import FILTER_TITLES, filter_rows, verdicts
 from gradscope.analysis.cells import place
 from gradscope.analysis.missing import absent
+from gradscope.analysis.seen import FINAL, is_watched, unseen
 
 TITLE = "Samples"
 PAGE = 64
@@ -50,7 +51,10 @@ def layout(run: OpenRun, state: State):
                         role="group",
                         **{"aria-label": "which samples"},
                     ),
-                    dmc.Pagination(id="samples-page", total=_pages(shown), value=page, size="xs", withControls=False),
+                    dmc.Pagination(
+                        id="samples-page", total=_pages(shown), value=page, size="xs", withControls=False,
+                        hideWithOnePage=True,
+                    ),
                 ],
                 className="controls",
             ),
@@ -78,7 +82,7 @@ def layout(run: OpenRun, state: State):
             ),
             dcc.Store(id="samples-opened"),
         ]
-    )
+    )  # fmt: skip
 
 
 def register(app: Dash, library: Library) -> None:
@@ -197,7 +201,9 @@ def _has_points(run: OpenRun) -> bool:
 
 
 def _caption(run: OpenRun) -> str:
-    return absent(run.ds, "judge_prediction") or _FOOLED
+    said = absent(run.ds, "judge_prediction") or _FOOLED
+    lost = [each for each in unseen(run.ds) if each.what == FINAL] if is_watched(run.ds) else []
+    return " ".join([said, *(f"Blank: {each.why}. {each.advice}" for each in lost)])
 
 
 def _pages(shown: pd.DataFrame) -> int:

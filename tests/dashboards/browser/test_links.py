@@ -6,7 +6,7 @@ import chromium
 import pytest
 
 from dashboards.data.library import Library
-from dashboards.state import CURSOR, FIELDS, PAGES, default, unmask
+from dashboards.state import CURSOR, FIELDS, default, unmask
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def shown(page) -> tuple[str, list[str]]:
     return page.locator("#page").inner_text(), values
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", chromium.USUAL)
 def test_the_longest_link_of_a_page_is_short_and_restores_it(url, visit, run, name):
     usual = default(run, name)
     last = len(run.cells) - 1

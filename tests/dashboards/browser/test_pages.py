@@ -4,8 +4,6 @@ import chromium
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from dashboards.state import PAGES
-
 WIDE = {"width": 3840, "height": 2160}
 READABLE = 4.5
 """Contrast of small text by WCAG 2.2 AA."""
@@ -36,7 +34,7 @@ _CONTRASTS = """(selector) => {
 }"""
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", chromium.USUAL)
 def test_every_page_is_readable_in_light_and_dark_and_at_any_size(url, visit, name):
     page = visit(f"{url}{name}")
     assert page.locator(f"#to-{name}").get_attribute("aria-current") == "page"

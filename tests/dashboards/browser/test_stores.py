@@ -6,8 +6,6 @@ import chromium
 import pytest
 import small_store
 
-from dashboards.state import PAGES
-
 SAMPLES, TIMESTEPS = 8, 20
 
 
@@ -60,7 +58,7 @@ def test_a_store_that_is_repaired_opens_on_reload(serve, visit, write, tmp_path)
 def test_a_partly_written_store_is_shown_as_far_as_it_goes(serve, visit, write, tmp_path, steps):
     """As after `kill -9`: the status still says that the run is being recorded."""
     page = visit(serve(write(tmp_path / "killed.zarr", steps)))
-    for name in PAGES:
+    for name in chromium.USUAL:
         page.locator(f"#to-{name}").click()
         page.wait_for_url(f"**/{name}?**")
         chromium.settle(page)

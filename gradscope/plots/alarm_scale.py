@@ -45,9 +45,7 @@ def alarm_scale(name: str, values: NDArray[np.float64], logarithmic: bool) -> di
     below = max((at for mark, at in share.items() if mark.side == "below"), default=None)
     above = min((at for mark, at in share.items() if mark.side == "above"), default=None)
     if below is not None and above is not None:  # one that is out of the range does not bend the scale
-        below, above = (
-            (None, above) if below <= 0 < above < 1 else (below, None) if above >= 1 > below > 0 else (below, above)
-        )
+        below, above = (below, None) if above >= 1 else (None, above) if below <= 0 else (below, above)
     colours: str | Stops = NEUTRAL if below is None and above is None else _stops(below, above)
     ticks = _ticks(low, high, marks, logarithmic)
     return {

@@ -37,7 +37,7 @@ def heatmap(ds: xr.Dataset, name: str, flagged: Sequence[Span] = ()) -> go.Figur
     --------
     >>> from gradscope.analysis import synthetic
     >>> heatmap(synthetic.trajectories(samples=8), "gradient_norm").data[0].colorbar.title.text
-    'log10 gradient_norm'
+    'log10 gradient_norm<br> '
     """
     numbers = curve_numbers(ds, name)
     numbers.attrs["flagged"] = list(flagged)
@@ -122,7 +122,7 @@ def draw_stability(numbers: pd.DataFrame) -> go.Figure:
     ends = _bricks(timestep)
     for shape in figure.layout.shapes:
         shape.update(x0=ends[round(shape.x0 + 0.5)], x1=ends[round(shape.x1 + 0.5)])
-    figure.update_yaxes(dtick=1, tickfont_size=10).update_layout(margin_t=28)  # name every row
+    figure.update_yaxes(dtick=1, tickfont_size=10).update_layout(margin_t=10)  # name every row
     return along_t(figure, numbers["timestep"])
 
 
@@ -144,7 +144,7 @@ def draw_heatmap(numbers: pd.DataFrame) -> go.Figure:
         title = f"log10 {title}"
         values = np.log10(values, out=np.full_like(values, np.nan), where=values > 0)
     scale = alarm_scale(name, values, logarithmic)
-    scale["colorbar"] |= {"title": {"text": title, "side": "top"}, "thickness": 14, "tickfont_size": 10}
+    scale["colorbar"] |= {"title": {"text": f"{title}<br> ", "side": "top"}, "thickness": 14, "tickfont_size": 10}
     timestep = parts[0].rows["timestep"]
     known = numbers.attrs["coordinates"]
     figure = go.Figure(

@@ -139,7 +139,7 @@ def test_attributes_in_the_store_say_how_to_draw_the_diagnostic_of_a_users_probe
     plain, own = ds.assign(peak=peak), ds.assign(peak=peak.assign_attrs(logarithmic=1))
     assert plots.curve(plain, "peak").layout.yaxis.type != "log"
     assert plots.curve(own, "peak").layout.yaxis.type == "log"
-    assert plots.heatmap(own, "peak").data[0].colorbar.title.text == "log10 peak"
+    assert plots.heatmap(own, "peak").data[0].colorbar.title.text == "log10 peak<br> "
 
 
 def test_a_line_skips_timesteps_at_which_no_cell_has_values(ds):

@@ -121,7 +121,7 @@ def test_the_threshold_of_a_signature_is_drawn_with_its_curve(ds):
     ds["gradient_lag_cosine"] = ds["gradient_cosine"] * np.linspace(0, 1, TIMESTEPS)
     figure = curves(ds, "gradient_lag_cosine", [GOOD])
     assert figure.layout.shapes == ()  # no line through the curves
-    assert figure.layout.margin.r > 100  # room for the names
+    assert figure.layout.margin.r >= 100  # room for the names
     assert [(a.text, a.x, a.xref, a.xanchor) for a in figure.layout.annotations] == [
         ("unstable<br>below 0.4", 1, "paper", "left"),
         ("frozen<br>above 0.9999", 1, "paper", "left"),

@@ -236,4 +236,4 @@ def _untested(reasons: Mapping[str, str]):
 
 def _height(run: OpenRun) -> int:
     """Pixels of the heat map; with 16 cells it fits on a small screen together with the findings."""
-    return min(max(82 + 14 * len(run.cells), 200), 640)
+    return min(max(70 + 14 * len(run.cells), 200), 640)

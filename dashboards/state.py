@@ -25,7 +25,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "run": (),
 }
 """Further parameters, by page."""
-OMITTED: Mapping[str, str] = {"other_store": "", "label": "all"}
+OMITTED: Mapping[str, str] = {"other_store": ""}
 """Parameters with the values at which a URL leaves them out."""
 CELLS_DEFAULT = 8
 """Cells that are shown together at first."""

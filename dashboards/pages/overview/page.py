@@ -32,6 +32,15 @@ SPANS_SHOWN = 32
 """Outlined spans of the heat map; the address of its numbers holds them all."""
 
 
+class FlaggedSpan(BaseModel, extra="forbid"):
+    """Timesteps of a cell that a finding flags, see `gradscope.plots.heatmap.Span`."""
+
+    cell: dict[str, str | float]
+    first: float
+    last: float
+    name: str
+
+
 class Found(BaseModel, extra="forbid"):
     """The findings on the page: content of the dcc.Store ``overview-found``."""
 
@@ -39,8 +48,8 @@ class Found(BaseModel, extra="forbid"):
     """Of `findings_version`."""
     badges: dict[str, str]
     """Of `cell_badges`."""
-    spans: dict[str, Any]
-    """The spans that findings flag, by diagnostic; see `gradscope.plots.heatmap.flagged_spans`."""
+    spans: dict[str, list[FlaggedSpan]]
+    """The spans that findings flag, by diagnostic; of `gradscope.plots.heatmap.flagged_spans`."""
 
 
 def layout(run: OpenRun, state: State):
@@ -179,7 +188,7 @@ def register(app: Dash, library: Library) -> None:
             "One row for each cell, in sampling order from left to right; outlined: what findings flag. A click opens "
             "that cell and timestep."
         )
-        flagged = found.spans.get(name, []) if found else []
+        flagged = [span.model_dump() for span in found.spans.get(name, [])] if found else []
         call = Call("stability", {"name": name} | ({"flagged": flagged} if flagged else {}), label)
         return figure_card(call, run, "stability", _height(run), f"{name}, mean over samples", caption)
 

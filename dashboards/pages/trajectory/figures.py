@@ -9,6 +9,7 @@ from dashboards.widgets.export import Call
 from gradscope.analysis.by_class import class_sizes
 from gradscope.analysis.missing import absent, require
 from gradscope.analysis.verdicts import class_names
+from gradscope.errors import GradscopeError
 
 CURVES = tuple(f"curve-{i}" for i in range(VARIABLES_MAX))
 PATH = "path"
@@ -35,14 +36,17 @@ def figures(
 ) -> dict[str, CursorFigure]:
     """The figures by id. With a class, the means and bands of the curves are over its samples."""
     shown = [dict(run.cell(number)) for number in cells]
+    labels, sizes = run.ds["label"].values.tolist(), class_sizes(run.ds)
+    if label is not None and label not in sizes:
+        raise GradscopeError(f"label: no sample has the class {label}")
     found = {}
     for id, name in zip(CURVES, variables, strict=False):
-        inside = label is None or int(run.ds["label"][sample]) == label
+        inside = label is None or label in labels[sample : sample + 1]
         own = {"sample": sample} if inside else {}
         call = Call("curves", {"name": name, "cells": shown, **own, "focus": dict(run.cell(cell))}, label)
         require(run.ds, name)
         long_name = run.ds[name].attrs.get("long_name", name)
-        whose = "samples" if label is None else "the samples of class {} (N = {})".format(*class_sizes(run.ds)[label])
+        whose = "samples" if label is None else "the samples of class {} (N = {})".format(*sizes[label])
         line = f"grey: sample {sample}" if inside else f"sample {sample} is of another class"
         caption = f"{long_name}: mean, 25 to 75 and 5 to 95 % of {whose}; {line}"
         found[id] = CursorFigure(call, name, caption, HEIGHT)

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeVar, get_args
 from urllib.parse import urlencode
 
+from dashboards.data.counterpart import moved
 from dashboards.data.finding_key import KEY
 from dashboards.data.library import Library
+from dashboards.data.masks import mask, unmask
 from dashboards.data.open_run import OpenRun
 from probes.catalogue import CATALOGUE
 
@@ -15,17 +17,17 @@ PAGES = ("overview", "trajectory", "compare", "distributions", "guidance", "samp
 CURSOR = ("store", "cell", "t", "sample")
 """Parameters of every page's URL."""
 FIELDS: Mapping[str, tuple[str, ...]] = {
-    "overview": ("variables",),
-    "trajectory": ("cells", "variables", "limits", "scale", "channel", "zoom", "finding"),
-    "compare": ("other", "variables"),
-    "distributions": ("cells", "variables"),
+    "overview": ("variables", "label"),
+    "trajectory": ("cells", "variables", "limits", "scale", "channel", "zoom", "finding", "label"),
+    "compare": ("other", "other_store", "variables", "label"),
+    "distributions": ("cells", "variables", "label"),
     "guidance": ("cells",),
     "samples": ("only",),
     "loop": (),
     "run": (),
 }
 """Further parameters, by page."""
-OMITTED: Mapping[str, str] = {"scale": "linear", "channel": "mean", "zoom": "", "finding": ""}
+OMITTED: Mapping[str, str] = {"scale": "linear", "channel": "mean", "zoom": "", "finding": "", "other_store": ""}
 """Parameters with the values at which a URL leaves them out."""
 CELLS_DEFAULT = 8
 """Cells that are shown together at first."""
@@ -59,7 +61,7 @@ class State:
     """Diffusion time."""
     sample: int
     other: int
-    """The cell that is compared with `cell`."""
+    """The cell that is compared with `cell`, by its number in its own store."""
     cells: tuple[int, ...]
     """Cells that are shown together, ascending."""
     variables: tuple[str, ...]
@@ -74,6 +76,10 @@ class State:
     """The tensor of the focused cell that is enlarged; none where empty."""
     finding: str = ""
     """Key of the finding that the page explains, see `dashboards.data.finding_key`; none where empty."""
+    other_store: str = ""
+    """Key of the store of `other`; empty where that is `store`."""
+    label: int | None = None
+    """The target class whose samples are shown; None for all."""
     only: SampleFilter = "all"
     """Samples that are shown."""
 
@@ -96,23 +102,12 @@ class State:
             "channel": self.channel,
             "zoom": self.zoom,
             "finding": self.finding,
+            "other_store": self.other_store,
+            "label": "all" if self.label is None else self.label,
             "only": self.only,
         }
         shown = {key: parameters[key] for key in (*CURSOR, *FIELDS[self.page])}
         return f"{self.page}?" + urlencode({k: v for k, v in shown.items() if OMITTED.get(k) != v}, safe=",")
-
-
-def mask(cells: tuple[int, ...]) -> str:
-    """Encode cells as a hexadecimal number in which bit i stands for cell i."""
-    return f"{sum(1 << number for number in cells):x}"
-
-
-def unmask(text: str) -> tuple[int, ...]:
-    """Decode a `mask`; ValueError where the text is not one."""
-    if not re.fullmatch("[0-9a-f]{1,256}", text):
-        raise ValueError(f"not a hexadecimal number: {text[:40]}")
-    bits = int(text, 16)
-    return tuple(i for i in range(bits.bit_length()) if bits >> i & 1)
 
 
 def default(run: OpenRun, page: str = "overview") -> State:
@@ -155,6 +150,9 @@ def channels(run: OpenRun) -> tuple[str, ...]:
 def parse(path: str, query: Mapping[str, str], library: Library) -> tuple[State | None, list[str]]:
     """Read the state from a URL. Impossible values are replaced by possible ones, each with a notice.
 
+    After a change of store, ``was`` names the store to which the numbers of cells belong, and ``other_was`` that of
+    ``other``: the state has the cells of the same names.
+
     Returns
     -------
     State, list of str
@@ -171,22 +169,28 @@ def parse(path: str, query: Mapping[str, str], library: Library) -> tuple[State 
         notices.append(f"no open store is {key[:40]!r}: this is {run.path.name}")
     if not isinstance(run, OpenRun):
         return None, notices
-    return _QueryReader(run, query, notices).state(page), notices
+    return _QueryReader(run, query, notices, library).state(page), notices
 
 
 class _QueryReader:
     """Reads one parameter after the other, and adds a notice for each value that it replaces."""
 
-    def __init__(self, run: OpenRun, query: Mapping[str, str], notices: list[str]) -> None:
-        self.run, self.query, self.notices = run, query, notices
+    def __init__(self, run: OpenRun, query: Mapping[str, str], notices: list[str], library: Library) -> None:
+        self.run, self.query, self.notices, self.library = run, query, notices, library
 
     def state(self, page: str) -> State:
         start, run = default(self.run, page), self.run
+        other_store = self._other_store()
+        other = self.library.runs[other_store] if other_store else run
+        assert isinstance(other, OpenRun)
+        self.query = moved(self.query, run, other, self.library, self.notices)
         last = len(run.cells) - 1
         return replace(
             start,
             cell=self._number("cell", start.cell, last),
-            other=self._number("other", start.other, last),
+            other=self._number("other", default(other, page).other, len(other.cells) - 1),
+            other_store=other_store,
+            label=self._label(),
             sample=self._number("sample", start.sample, run.ds.sizes["sample"] - 1),
             timestep=self._timestep(start.timestep),
             cells=self._cells(start.cells)[: PAGE_MAX["cells"].get(page, CELLS_MAX)],
@@ -198,6 +202,25 @@ class _QueryReader:
             finding=self._finding(),
             only=self._choice("only", SAMPLE_FILTERS),
         )
+
+    def _other_store(self) -> str:
+        key = self.query.get("other_store", "")
+        if not key or key == self.run.key:
+            return ""
+        if isinstance(self.library.runs.get(key), OpenRun):
+            return key
+        known = [other for other, run in self.library.runs.items() if isinstance(run, OpenRun)]
+        return self._replaced("other_store", key, f"one of {', '.join(known)}", "")
+
+    def _label(self) -> int | None:
+        text = self.query.get("label", "all")
+        if text == "all":
+            return None
+        known = sorted(set(self.run.ds["label"].values.tolist()))
+        if _integer(text) in known:
+            return _integer(text)
+        self._replaced("label", text, f"all or one of {', '.join(map(str, known))}", "all")
+        return None
 
     def _number(self, key: str, start: int, last: int) -> int:
         if (text := self.query.get(key)) is None:

@@ -12,7 +12,8 @@ Value = tuple[Any, str, Any]
 
 def body(outputs: Sequence[str], inputs: Sequence[Value], states: Sequence[Value], triggered: str = "") -> dict:
     """The body that the browser sends; see `ask`."""
-    sent = [dict(zip(("id", "property"), output.rsplit(".", 1), strict=True)) for output in outputs]
+    sent = [{"id": json.loads(id) if id.startswith("{") else id, "property": name}
+            for id, name in (output.rsplit(".", 1) for output in outputs)]  # fmt: skip
     return {
         "output": f"..{'...'.join(outputs)}.." if len(outputs) > 1 else outputs[0],
         "outputs": sent if len(outputs) > 1 else sent[0],
@@ -30,7 +31,7 @@ def ask(
     triggered: str = "",
     prefix: str = "/",
 ) -> dict:
-    """Return the answer of the callback with these outputs (each ``id.property``), by id.
+    """Return the answer of the callback with these outputs (each ``id.property``, the id as JSON or a text), by id.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ def test_where_unstable_finds_only_the_white_noise(ds):
     values = ds["gradient_lag_cosine"].values[1, 0, 0, 1].mean(axis=0)
     worst = int(np.nanargmin(values))
     t = ds["timestep"].values
-    start = f"non_robust, x_t, none, 0.5: N = {SAMPLES}, lowest at t = {t[worst]}: {values[worst]:.2f} ["
+    start = f"non_robust, x_t, no stabiliser, s = 0.5: N = {SAMPLES}, lowest at t = {t[worst]}: {values[worst]:.2f} ["
     assert noise[0].startswith(start)
     assert noise[1] == f"  below 0.4 at {TIMESTEPS - 1} of {TIMESTEPS - 1} timesteps: {t[1]} to {t[-1]}"
     assert (
@@ -63,7 +63,7 @@ def test_where_unstable_on_stores_that_lack_something(ds):
     assert "no permutation null: it needs the gradients, which the probe" in answer(few.drop_vars("gradient"))[2]
     few["written"][1] = 0
     few["gradient_lag_cosine"][1] = np.nan
-    assert answer(few)[3:] == ["non_robust, x_t, none, 0.5: nothing written"]
+    assert answer(few)[3:] == ["non_robust, x_t, no stabiliser, s = 0.5: nothing written"]
     with pytest.raises(GradscopeError, match="gradient_lag_cosine is not in this store; the probe `cosines`"):
         answer(ds.drop_vars("gradient_lag_cosine"))
 

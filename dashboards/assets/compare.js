@@ -4,7 +4,32 @@ window.dash_clientside = window.dash_clientside || {};
 window.dash_clientside.gradscope_compare = {
   swap: function (clicks, a, b) {
     const same = window.dash_clientside.no_update;
-    return clicks ? [b, a] : [same, same];
+    if (!clicks) return [same, same];
+    const url = new URL(location.href);
+    const other = url.searchParams.get("other_store");
+    if (!other) return [b, a];
+    // The cells are of two stores, which change their places too.
+    for (const [key, value] of Object.entries({
+      store: other,
+      other_store: url.searchParams.get("store"),
+      cell: b,
+      other: a,
+    }))
+      url.searchParams.set(key, value);
+    window.gradscope.go(url.href);
+    return [same, same];
+  },
+
+  // Show another store's cells under b: the cell of the same names, where it has one.
+  open_other: function (key, view) {
+    const url = new URL(location.href);
+    const before = url.searchParams.get("other_store") || (view && view.store);
+    const now = key === "same" ? view && view.store : key;
+    if (!view || !key || now === before) return window.dash_clientside.no_update;
+    url.searchParams.set("other_store", now);
+    url.searchParams.set("other_was", before);
+    window.gradscope.go(url.href);
+    return window.dash_clientside.no_update;
   },
 
   // The selected samples are those under the brush.

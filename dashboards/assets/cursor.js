@@ -95,10 +95,13 @@ window.gradscope = window.gradscope || {};
 
   // The timestep of a click, and the cell of the nearest line within NEAR pixels.
   function target(figure, { points, event }) {
+    const x = event.clientX - figure.getBoundingClientRect().left;
     const y = event.clientY - figure.getBoundingClientRect().top;
     const distance = (point) => (point.yaxis ? Math.abs(y - point.yaxis._offset - point.yaxis.d2p(point.y)) : Infinity);
     const nearest = points.reduce((a, b) => (distance(b) < distance(a) ? b : a));
     const line = distance(nearest) < NEAR ? nearest.data.meta : null;
-    return { timestep: Number(nearest.x), cell: line ? line.cell : undefined };
+    const axis = nearest.xaxis;
+    const category = !axis || axis.type === "category";
+    return { timestep: category ? Number(nearest.x) : axis.p2d(x - axis._offset), cell: line ? line.cell : undefined };
   }
 })(window.gradscope);

@@ -2,8 +2,6 @@
 window.dash_clientside = window.dash_clientside || {};
 
 (function () {
-  const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-
   window.dash_clientside.gradscope_overview = {
     describe: function (selected, rows) {
       const id = selected && selected.length ? selected[0].id : null;
@@ -12,12 +10,16 @@ window.dash_clientside = window.dash_clientside || {};
       return [row.name, `Open ${row.position}`, row.href, row.evidence, row.advice, row.why];
     },
 
-    // Each row of the heat map is a cell; the table of cells has its link.
+    // Each row of the heat map has the number of its cell, whose link the table of cells has.
     open: function (clicked, rows) {
       const point = clicked && clicked.points[0];
-      const row = point && rows.find((each) => escaped(each.cell) === point.y);
+      const graph = document.querySelector("#stability .js-plotly-plot");
+      const trace = point && graph && graph.data[0];
+      const cell = trace && trace.meta.cells[trace.y.indexOf(point.y)];
+      const row = trace && rows.find((each) => each.cells.includes(cell));
       if (row) {
         const url = new URL(row.href, location.href);
+        url.searchParams.set("cell", cell);
         url.searchParams.set("t", point.x);
         window.gradscope.go(url.href.replaceAll("%2C", ","));
       }

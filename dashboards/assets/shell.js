@@ -42,13 +42,14 @@ window.dash_clientside = window.dash_clientside || {};
       return window.dash_clientside.no_update;
     },
 
-    // Show another store, on the same page at the same timestep and sample.
+    // Show another store, on the same page at the same timestep and sample, with the cells of the same names.
     open_store: function (key, view) {
       if (!view || !key || key === view.store) return window.dash_clientside.no_update;
       const here = new URLSearchParams(location.search);
-      const kept = ["t", "sample"].filter((name) => here.has(name)).map((name) => `&${name}=${here.get(name)}`);
+      const names = ["t", "sample", "cell", "other", "other_store", "cells", "variables", "label"];
+      const kept = names.filter((name) => here.has(name)).map((name) => `&${name}=${here.get(name)}`);
       const page = ["oracle", "check"].includes(view.page) ? "overview" : view.page;
-      window.gradscope.go(`${page}?store=${key}${kept.join("")}`);
+      window.gradscope.go(`${page}?store=${key}${kept.join("")}&was=${view.store}`);
       return window.dash_clientside.no_update;
     },
   };

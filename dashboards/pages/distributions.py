@@ -8,9 +8,11 @@ from dashboards.data.open_run import OpenRun
 from dashboards.state import PAGE_MAX, State
 from dashboards.widgets.controls import (
     CellNumbers,
+    LabelText,
     NumberText,
     cell_select,
     cells_select,
+    class_select,
     control_id,
     variable_select,
 )
@@ -44,6 +46,7 @@ def layout(run: OpenRun, state: State):
                     variable_select(run, state.variables, "diagnostic"),
                     html.Div(cells, className="distributions-cells"),
                     cell_select(run, "cell", state.cell, "cell of the gradients"),
+                    class_select(run, state.label),
                 ],
                 className="controls",
             ),
@@ -59,14 +62,15 @@ def register(app: Dash, library: Library) -> None:
         *slot_outputs(ID["ridgelines"]),
         Input(control_id("cells"), "value"),
         Input(control_id("variables"), "value"),
+        Input(control_id("label"), "value"),
         VERSION,
         VIEW,
     )
-    def ridgelines(cells: CellNumbers, name: str, version: str | None, view: View | None):
+    def ridgelines(cells: CellNumbers, name: str, label: LabelText, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
         if not cells:
             return unfilled("Choose a cell above.")
-        call = Call("ridgelines", {"name": name, "cells": [dict(run.cell(number)) for number in cells]})
+        call = Call("ridgelines", {"name": name, "cells": [dict(run.cell(number)) for number in cells]}, label)
         return filled(ID["ridgelines"], call, run, f"{name} over samples")
 
     for figure in OF_TENSORS:
@@ -74,8 +78,14 @@ def register(app: Dash, library: Library) -> None:
 
 
 def _register_figure_of_tensors(app: Dash, library: Library, figure: str) -> None:
-    @app.callback(*slot_outputs(ID[figure]), Input(control_id("cell"), "value"), VERSION, VIEW)
-    def draw(cell: NumberText, version: str | None, view: View | None):
+    @app.callback(
+        *slot_outputs(ID[figure]),
+        Input(control_id("cell"), "value"),
+        Input(control_id("label"), "value"),
+        VERSION,
+        VIEW,
+    )
+    def draw(cell: NumberText, label: LabelText, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
-        call = Call(figure, {"cell": dict(run.cell(cell))})
+        call = Call(figure, {"cell": dict(run.cell(cell))}, label)
         return filled(ID[figure], call, run, OF_TENSORS[figure])

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from dashboards.data.open_run import OpenRun
 from dashboards.state import CELLS_MAX, VARIABLES_MAX, diagnostics
+from gradscope.analysis.by_class import class_sizes
 from gradscope.plots.style import cell_name
 
 
@@ -24,6 +25,14 @@ CellNumbers = Annotated[list[NumberText], Field(max_length=CELLS_MAX, fail_fast=
 """Value of `cells_select`."""
 
 
+def _label(value: Any) -> int | None:
+    return None if value == "all" else _number(value)
+
+
+LabelText = Annotated[int | None, BeforeValidator(_label)]
+"""Value of `class_select`: the number of a class, None for all."""
+
+
 def control_id(key: str) -> dict[str, str]:
     """Id of a control whose value is part of the state: the browser writes it to the URL."""
     return {"type": "control", "key": key}
@@ -34,12 +43,28 @@ def cell_select(run: OpenRun, key: str, value: int, label: str) -> dmc.Select:
     return dmc.Select(
         id=control_id(key),
         label=label,
-        data=_options(run),
+        data=cell_options(run),
         value=str(value),
         allowDeselect=False,
         searchable=True,
         size="xs",
-        w=260,
+        w=270,
+    )
+
+
+def class_select(run: OpenRun, value: int | None, label: str = "class") -> dmc.Select:
+    """Select the target class whose samples are shown; the options name the number of samples."""
+    sizes = run.memo("class sizes", lambda: class_sizes(run.ds))
+    options = [{"value": str(number), "label": f"{name} (N = {n})"} for number, (name, n) in sizes.items()]
+    return dmc.Select(
+        id=control_id("label"),
+        label=label,
+        data=[{"value": "all", "label": f"all (N = {run.ds.sizes['sample']})"}, *options],
+        value="all" if value is None else str(value),
+        allowDeselect=False,
+        searchable=True,
+        size="xs",
+        w=170,
     )
 
 
@@ -48,7 +73,7 @@ def cells_select(run: OpenRun, value: Sequence[int], label: str = "cells", most:
     return dmc.MultiSelect(
         id=control_id("cells"),
         label=label,
-        data=_options(run),
+        data=cell_options(run),
         value=[str(number) for number in value],
         maxValues=most,
         searchable=True,
@@ -86,5 +111,6 @@ def variables_select(run: OpenRun, value: Sequence[str]) -> dmc.MultiSelect:
     )
 
 
-def _options(run: OpenRun) -> list[dict[str, str]]:
+def cell_options(run: OpenRun) -> list[dict[str, str]]:
+    """Options of a select of cells."""
     return [{"value": str(number), "label": cell_name(cell)} for number, cell in enumerate(run.cells)]

@@ -16,7 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from dashboards.data.library import BrokenRun, Library, Opened
 from dashboards.data.open_leaderboard import OpenLeaderboard
+from dashboards.data.two_runs import Drawn, TwoRuns, two_runs
 from dashboards.widgets.file_names import file_name
+from gradscope.analysis.by_class import class_sizes, of_class
 from gradscope.errors import GradscopeError, one_of
 from gradscope.store.dims import is_tensor
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # the figures take a second to import: not before the first o
 
 _MAX_TEXT = 8192
 """Characters of an encoded call, and of a view's address."""
+_ENCODED: TypeAdapter = TypeAdapter(tuple[str, dict[str, Any]] | tuple[str, dict[str, Any], int])
 _FORMULA = re.compile(r"[\s\"']*(?:[=@]|[+-](?![\d.]+\s*$))")
 """A text that spreadsheets compute; a number with a sign is not one."""
 
@@ -39,13 +42,15 @@ class Call:
     """Name in `gradscope.plots.FIGURES`."""
     arguments: Mapping[str, Any]
     """Arguments of the figure's function, as JSON can hold them."""
+    label: int | None = None
+    """The target class whose samples the figure shows; None for all."""
 
     @property
     def variables(self) -> tuple[str, ...]:
         """Names of the variables along t that the figure reads."""
         return _figure(self.figure).needs(self.arguments)
 
-    def numbers(self, run: Opened) -> pd.DataFrame:
+    def numbers(self, run: Drawn) -> pd.DataFrame:
         """The numbers that the figure shows. They are cached: do not change them.
 
         Raises
@@ -56,15 +61,15 @@ class Call:
         if isinstance(run, OpenLeaderboard) != _is_of_leaderboards(self.figure):
             raise GradscopeError(f"call: {run.path.name} is no store that {self.figure} shows")
         return run.memo(
-            ("numbers", self.encode()), lambda: _figure(self.figure).numbers(self._data(run), **self.arguments)
+            ("numbers", self.encode()), lambda: _figure(self.figure).numbers(**self._data(run), **self.arguments)
         )
 
-    def draw(self, run: Opened) -> "go.Figure":
+    def draw(self, run: Drawn) -> "go.Figure":
         """The figure. It is cached: do not change it."""
         numbers = self.numbers(run)
         return run.memo(("figure", self.encode()), lambda: _figure(self.figure).draw(numbers))
 
-    def csv(self, run: Opened, view: str = "") -> str:
+    def csv(self, run: Drawn, view: str = "") -> str:
         """The numbers as CSV. Its first lines start with ``#`` and state the origin.
 
         Parameters
@@ -77,9 +82,11 @@ class Call:
             "run_id": run.ds.attrs.get("run_id", ""),
             "configuration_hash": run.ds.attrs.get("configuration_hash", ""),
             "store": run.path.name,
+            "store of b": run.other.path.name if isinstance(run, TwoRuns) else "",
             "status": run.ds.attrs.get("status", ""),
             "figure": self.figure,
             "arguments": self.arguments,
+            "class": "" if self.label is None else class_sizes(run.ds)[self.label][0],
             "view": view[:_MAX_TEXT],
             **{key: value for key, value in numbers.attrs.items() if key != "coordinates"},
         }
@@ -93,23 +100,28 @@ class Call:
         table.to_csv(text, index=not isinstance(numbers.index, pd.RangeIndex))
         return text.getvalue()
 
-    def python(self, run: Opened) -> str:
+    def python(self, run: Drawn) -> str:
         """A script that draws the figure from the store."""
         opens, imports = (
             ("open_leaderboard", "from gradscope.analysis.oracle import open_leaderboard")
             if isinstance(run, OpenLeaderboard)
             else ("gradscope.open", "import gradscope")
         )
+        stores = {"ds": run.path} | ({"other": run.other.path} if isinstance(run, TwoRuns) else {})
+        one_class = self.label is not None
         lines = [
             f"# {stamp(run)}",
             imports,
+            *(["from gradscope.analysis.by_class import of_class"] if one_class else ()),
             f"from gradscope.plots import {self.figure}",
             "from gradscope.plots.style import PLOTLY_CONFIG",
             "",
-            f"ds = {opens}({str(run.path)!r})",
+            *(f"{name} = {opens}({str(path)!r})" for name, path in stores.items()),
+            *(f"{name} = of_class({name}, {self.label})" for name in stores if one_class),
             f"figure = {self.figure}(",
             "    ds,",
             *(f"    {name}={_code(value)}," for name, value in self.arguments.items()),
+            *(["    other=other,"] if isinstance(run, TwoRuns) else ()),
             ")",
             "figure.show(config=PLOTLY_CONFIG)",
             "",
@@ -118,7 +130,8 @@ class Call:
 
     def encode(self) -> str:
         """The call as text that is fit for a URL."""
-        text = json.dumps([self.figure, self.arguments], separators=(",", ":"), sort_keys=True)
+        parts = [self.figure, self.arguments, *([] if self.label is None else [self.label])]
+        text = json.dumps(parts, separators=(",", ":"), sort_keys=True)
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
@@ -134,17 +147,24 @@ class Call:
             raise GradscopeError(f"call: {len(text)} characters; at most {_MAX_TEXT}")
         try:
             decoded = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-            figure, arguments = TypeAdapter(tuple[str, dict[str, Any]]).validate_python(decoded)
+            figure, arguments, *label = _ENCODED.validate_python(decoded)
         except (ValueError, RecursionError):  # errors of binascii, json and pydantic are ValueErrors
             raise GradscopeError("call: cannot be read; copy the whole address") from None
         _check_arguments(figure, arguments)
-        return cls(figure, arguments)
+        return cls(figure, arguments, *label)
 
-    def _data(self, run: Opened) -> xr.Dataset:
-        """The data that the figure reads: scalars in memory; the whole store, lazily, where it needs tensors."""
+    def _data(self, run: Drawn) -> dict[str, xr.Dataset]:
+        """Arguments with the data that the figure reads: the store, and that of cell b where it is another one."""
+        if isinstance(run, TwoRuns):
+            return {"ds": self._read(run.run), "other": self._read(run.other)}
+        return {"ds": self._read(run)}
+
+    def _read(self, run: Opened) -> xr.Dataset:
+        """The data of one store: scalars in memory; the whole store, lazily, where the figure needs tensors."""
         stored = [name for name in self.variables if name in run.ds]
         lazy = not stored or any(is_tensor(run.ds, name) for name in stored)
-        return run.ds if lazy else run.scalars(*stored)
+        ds = run.ds if lazy else run.scalars(*stored)
+        return ds if self.label is None else of_class(ds, self.label)
 
 
 def harmless(value: Any) -> Any:
@@ -154,8 +174,10 @@ def harmless(value: Any) -> Any:
     return "".join(f"'{part}" if _FORMULA.match(part) else part for part in re.split("([,;\t\r\n])", value))
 
 
-def stamp(run: Opened) -> str:
+def stamp(run: Drawn) -> str:
     """The origin of a figure in one line: run, configuration and store."""
+    if isinstance(run, TwoRuns):
+        return f"{stamp(run.run)}; b: {stamp(run.other)}"
     digest = str(run.ds.attrs.get("configuration_hash", "unknown"))[:8]
     return _one_line(f"run {run.key} · configuration {digest} · store {run.path.name}")
 
@@ -174,10 +196,10 @@ def register(server: Flask, library: Library, prefix: str) -> None:
     @server.get(f"{prefix.rstrip('/')}/numbers/<key>.csv")
     def numbers(key: str) -> Response:
         try:
-            run = library.runs.get(key)
+            run = two_runs(library, key) or library.runs.get(key)
             if run is None:
                 raise GradscopeError(f"run {key[:20]!r}: one of {', '.join(library.runs)}")
-            if not isinstance(run, Opened):
+            if not isinstance(run, Drawn):
                 raise GradscopeError(run.reason if isinstance(run, BrokenRun) else f"{run.path} has no figures")
             call = Call.decode(request.args.get("call", ""))
             text = call.csv(run, request.args.get("view", ""))
@@ -207,6 +229,8 @@ def _check_arguments(figure: str, arguments: Mapping[str, Any]) -> None:
     """Raise GradscopeError where the figure does not take these arguments."""
     takes = signature(_figure(figure).numbers)
     try:
+        if "other" in arguments:  # a store, which the address of the figure names
+            raise TypeError("got an unexpected argument 'other'")
         takes.bind(None, **arguments)
     except TypeError as error:
         raise GradscopeError(f"call: {figure}: {error}") from None

@@ -5,15 +5,21 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from dashboards.data.library import Opened
+from dashboards.data.two_runs import Drawn
 from dashboards.widgets.export import Call, stamp
 from dashboards.widgets.file_names import file_name
 from gradscope.plots.style import PLOTLY_CONFIG
 
-GRAPH_CONFIG = {**PLOTLY_CONFIG, "responsive": True, "displayModeBar": "hover"}
+GRAPH_CONFIG = {
+    **PLOTLY_CONFIG,
+    "responsive": True,
+    "displayModeBar": "hover",
+    # The card's own menu saves the figure. Few buttons fit above the curves.
+    "modeBarButtonsToRemove": ["toImage", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+}
 
 
-def figure_card(call: Call, run: Opened, id: str, height: int, title: str, caption: str):
+def figure_card(call: Call, run: Drawn, id: str, height: int, title: str, caption: str):
     """A card with a figure. `id` is that of the graph; the height is in pixels."""
     return empty_card(id, height, page_figure(call, run), export_menu(call, run, id), title, caption)
 
@@ -33,7 +39,7 @@ def empty_card(id: str, height: int, figure: Any = None, menu: Any = None, title
     )
 
 
-def page_figure(call: Call, run: Opened, legend: bool = True) -> dict[str, Any]:
+def page_figure(call: Call, run: Drawn, legend: bool = True) -> dict[str, Any]:
     """A figure as a page shows it.
 
     Parameters
@@ -45,12 +51,12 @@ def page_figure(call: Call, run: Opened, legend: bool = True) -> dict[str, Any]:
     layout = figure["layout"]
     layout["autosize"] = True
     if not legend:
-        layout |= {"showlegend": False, "margin": {**layout.get("margin", {}), "t": 20}}
+        layout |= {"showlegend": False, "margin": {**layout.get("margin", {}), "t": 28}}
         layout["meta"] = {**layout.get("meta", {}), "legend": True}
     return figure
 
 
-def export_menu(call: Call, run: Opened, graph: str):
+def export_menu(call: Call, run: Drawn, graph: str):
     """A menu that saves the figure of a graph as SVG, PNG or PDF, its numbers as CSV, and copies its Python."""
     name = file_name(run.path.name, call.figure, call.arguments)
     picture = {"data-figure": graph, "data-stamp": stamp(run), "data-name": name}

@@ -5,7 +5,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import Output, dcc, html, no_update
 
-from dashboards.data.library import Opened
+from dashboards.data.two_runs import Drawn
 from dashboards.widgets.export import Call
 from dashboards.widgets.figure_card import empty_card, export_menu, page_figure
 from dashboards.widgets.messages import empty
@@ -37,7 +37,7 @@ def slot_outputs(id: str) -> tuple[Output, ...]:
     return *(Output(*part) for part in parts), Output(f"menu-{id}", "children"), Output(id, "figure")
 
 
-def filled(id: str, call: Call, run: Opened, title: str) -> tuple[Any, ...]:
+def filled(id: str, call: Call, run: Drawn, title: str) -> tuple[Any, ...]:
     """The figure of a call, or why the store cannot show it. The zoom stays while the title is the same."""
     try:
         figure = page_figure(call, run)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from gradscope.analysis.verdict import verdict
+
 if TYPE_CHECKING:
     from gradscope.analysis.comparison import Comparison
 
@@ -62,6 +64,7 @@ def _head(comparison: "Comparison") -> Iterator[str]:
     yield f"Comparison of two cells over {comparison.samples} samples; {what}"
     for name in ("a", "b"):
         yield f"{name}: {_named(getattr(comparison, name))}"
+    yield verdict(comparison)
 
 
 def _named(cell: Mapping[str, str | float]) -> str:

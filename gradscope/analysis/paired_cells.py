@@ -17,7 +17,8 @@ from gradscope.intervals import bootstrap
 KERNEL_DISTANCES = ("kd_", "kid")
 """Prefixes of the kernel distances. Only these distances are unbiased at any number of samples."""
 
-_RESOLUTION = 1e-6  # relative rounding error of a sum over an image in float32
+RESOLUTION = 1e-6
+"""Relative rounding error of a sum over an image in float32."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def paired_difference(a: Floats, b: Floats) -> Floats:
     """
     with np.errstate(invalid="ignore"):
         difference = b - a
-    return np.where(np.isclose(a, b, rtol=_RESOLUTION, atol=0) & np.isfinite(difference), 0, difference)
+    return np.where(np.isclose(a, b, rtol=RESOLUTION, atol=0) & np.isfinite(difference), 0, difference)
 
 
 def accuracy_change(a: xr.Dataset, b: xr.Dataset, level: float = 0.95) -> Test:

@@ -17,7 +17,7 @@ from gradscope.analysis.verdicts import class_name, class_names
 from gradscope.plots.cell_style import coordinates, line
 from gradscope.plots.figure_numbers import by_cell, full_cells, sample_index
 from gradscope.plots.layout import along_t, finish, legend_above
-from gradscope.plots.style import INK, PALETTE, cell_name, escaped, label, shade
+from gradscope.plots.style import PALETTE, cell_name, escaped, label, pastel
 
 _CURVES = ("log_prob", "entropy")
 _STRIP, _PANEL, _BETWEEN = 21, 84, 12
@@ -27,7 +27,7 @@ _WIDTH, _LETTER = 400, 7
 _MOST_CLASSES = 12
 """Largest number of classes in the legend, besides the target."""
 _FAINT = 0.35
-"""Opacity of classes other than the target."""
+"""Share of its colour that a class other than the target has; the rest is white."""
 _ON_COLOUR = {PALETTE[0]: "white"}
 """Colour of text on a background on which black is hard to read."""
 
@@ -57,7 +57,7 @@ def belief(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], sample: i
     >>> ds = synthetic.trajectories(samples=8, timesteps=20)
     >>> ds["entropy"] = -ds.log_prob * np.exp(ds.log_prob)
     >>> belief(ds, [{}], sample=3).layout.yaxis.ticktext
-    ('synthetic, x_t, none, 0.3',)
+    ('synthetic, x_t, no stabiliser, s = 0.3',)
     """
     return draw_belief(belief_numbers(ds, cells, sample))
 
@@ -124,7 +124,7 @@ def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: 
     seen = np.stack([rows["predicted_class"].to_numpy() for _, rows in parts])
     timestep = parts[0][1]["timestep"].to_numpy()
     names = [escaped(class_name(classes, number)) for number in range(max(len(classes), seen.max() + 1, target + 1))]
-    shades = [*(shade(colour, _FAINT) for colour in PALETTE), *PALETTE]
+    shades = [*(pastel(colour, _FAINT) for colour in PALETTE), *PALETTE]
     ends = pairwise(np.linspace(0, 1, len(shades) + 1))
     figure.add_trace(
         go.Heatmap(
@@ -145,7 +145,7 @@ def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: 
     )
     words = [(x, y, k, word) for y, strip in enumerate(seen) for x, k, word in _words(strip, timestep, names, target)]
     x, y, k, word = zip(*words, strict=True) if words else ((), (), (), ())
-    ink = [_ON_COLOUR.get(PALETTE[c % len(PALETTE)], "black") if c == target else INK for c in k]
+    ink = [_ON_COLOUR.get(PALETTE[c % len(PALETTE)], "black") if c == target else "black" for c in k]
     figure.add_trace(
         go.Scatter(
             x=x, y=y, text=word, mode="text", textfont={"color": ink, "size": 11}, showlegend=False, hoverinfo="skip"
@@ -156,7 +156,7 @@ def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: 
     there, counts = np.unique(np.append(seen[seen >= 0], target), return_counts=True)
     shown = sorted({target, *there[np.argsort(-counts, kind="stable")][:_MOST_CLASSES].tolist()})
     for c in shown:
-        colour = PALETTE[c % len(PALETTE)] if c == target else shade(PALETTE[c % len(PALETTE)], _FAINT)
+        colour = PALETTE[c % len(PALETTE)] if c == target else pastel(PALETTE[c % len(PALETTE)], _FAINT)
         marker = {"symbol": "square", "size": 12, "color": colour}
         name = f"{c} {names[c]}" + (", the target" if c == target else "")
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legend="legend2"))

@@ -1,4 +1,4 @@
-"""Two cells, paired over the samples that are finished in both: the base of the figures of a comparison."""
+"""Two cells, of one store or of two, as the figures of a comparison show them."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -6,21 +6,14 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
-from numpy.typing import NDArray
 
-from gradscope.analysis.cells import Cell, place
 from gradscope.analysis.comparison import SCALARS
 from gradscope.analysis.diagnostics import described
-from gradscope.analysis.means import Floats, row_means
-from gradscope.analysis.paired_cells import paired_difference
-from gradscope.analysis.written import finished
-from gradscope.errors import GradscopeError
-from gradscope.plots.figure_numbers import cell_values, full_cell, require_diagnostic
+from gradscope.analysis.means import Floats
+from gradscope.analysis.two_cells import TwoCells
+from gradscope.plots.figure_numbers import require_diagnostic
 from gradscope.plots.layout import title_line
-from gradscope.plots.style import PALETTE, cell_name, escaped, label
-
-DIFFERENCE = PALETTE[3]
-"""Colour of a difference, which belongs to neither cell alone."""
+from gradscope.plots.style import cell_name, escaped, label
 
 
 class Quantity(NamedTuple):
@@ -30,14 +23,6 @@ class Quantity(NamedTuple):
     variable: str
     transform: Callable[[Floats], Floats]
     """Applied to the values, ``(samples, timesteps)``."""
-
-
-class Trajectories(NamedTuple):
-    """Means of each sample over the timesteps at which both cells are finite, ``(samples,)``."""
-
-    a: Floats
-    b: Floats
-    difference: Floats
 
 
 def variable_of(name: str) -> str:
@@ -66,8 +51,9 @@ def titled(ds: xr.Dataset, shown: Quantity) -> str:
 
 
 def cell_names(pair: "CellPair") -> dict[str, str]:
-    """The two cells in words, under ``a`` and ``b``."""
-    return {"a": cell_name(pair.a), "b": cell_name(pair.b)}
+    """The two cells in words, under ``a`` and ``b``, and why their samples are ``unpaired``, empty where they are."""
+    other = " (other store)" if pair.of_two_stores else ""
+    return {"a": cell_name(pair.a), "b": cell_name(pair.b) + other, "unpaired": pair.why_unpaired}
 
 
 def name_cells_above(figure: go.Figure, names: Mapping[str, str]) -> None:
@@ -76,41 +62,33 @@ def name_cells_above(figure: go.Figure, names: Mapping[str, str]) -> None:
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font_size": 11}, margin_t=70)
 
 
-class CellPair:
-    """Cells a and b of a store.
+class CellPair(TwoCells):
+    """Two cells with the values of their quantities; parameters and errors are those of `TwoCells`."""
 
-    Raises
-    ------
-    GradscopeError
-        A cell is unknown or ambiguous, or both are the same.
-    """
-
-    def __init__(self, ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | float]) -> None:
-        self.ds = ds
-        self.a: Cell = full_cell(ds, a)
-        self.b: Cell = full_cell(ds, b)
-        if self.a == self.b:
-            raise GradscopeError("a and b are the same cell; choose two")
-        self.cells = tuple(ds.isel(place(ds, cell)) for cell in (a, b))
-        self.both = finished(self.cells[0]) & finished(self.cells[1])
-        self.samples: NDArray[np.int64] = ds["sample"].values[self.both]
-        """Numbers of the samples that are finished in both cells."""
-
-    def values(self, shown: Quantity) -> tuple[Floats, Floats, Floats]:
-        """Values of a, of b, and b − a, each ``(samples, timesteps)``; they may be NaN or infinite.
+    def require(self, name: str) -> None:
+        """Check that both stores have a diagnostic.
 
         Raises
         ------
         GradscopeError
-            The store has no such diagnostic.
+            A store lacks it.
         """
-        require_diagnostic(self.ds, shown.variable)
-        with np.errstate(divide="ignore", invalid="ignore"):  # norms may be 0, and their logarithm infinite
-            a, b = (shown.transform(cell_values(self.ds, shown.variable, cell)[self.both]) for cell in (self.a, self.b))
-        return a, b, paired_difference(a, b)
+        for store in self.stores:
+            require_diagnostic(store, name)
 
-    def trajectories(self, shown: Quantity) -> Trajectories:
-        """Means over timesteps, computed as in `gradscope.analysis.compare`."""
-        a, b, difference = self.values(shown)
-        known = np.isfinite(difference)
-        return Trajectories(*(row_means(np.where(known, x, np.nan)) for x in (a, b, difference)))
+    def shown(self, of: Quantity) -> tuple[Floats, Floats]:
+        """Values of a and of b, each ``(samples, timesteps)``; they may be NaN or infinite.
+
+        Raises
+        ------
+        GradscopeError
+            A store has no such diagnostic.
+        """
+        self.require(of.variable)
+        with np.errstate(divide="ignore", invalid="ignore"):  # norms may be 0, and their logarithm infinite
+            a, b = (of.transform(values) for values in self.values(of.variable))
+        return a, b
+
+    def trajectories(self, of: Quantity) -> tuple[Floats, Floats]:
+        """Mean of each trajectory in a and in b, computed as in `gradscope.analysis.compare`."""
+        return self.means(*self.shown(of))

@@ -10,10 +10,12 @@ from plotly.subplots import make_subplots
 
 from gradscope.analysis.stability import curves
 from gradscope.plots.bands import band, fit_to_log_axis, has_log_axis, set_log_axis
+from gradscope.plots.cell_style import coordinates
 from gradscope.plots.figure_numbers import by_cell, diagnostic_attrs, rows_to_draw
-from gradscope.plots.layout import TIMESTEP, finish, thresholds
-from gradscope.plots.style import DASHES, PALETTE, assigned, escaped, shade
-from gradscope.store.dims import CELL_DIMS, cell_dims
+from gradscope.plots.layout import TIMESTEP, finish, nearest_curve, thresholds
+from gradscope.plots.style import DASHES, PALETTE, assigned, cell_name, escaped, hovered, name_along, shade
+from gradscope.plots.unguided import folded, shared
+from gradscope.store.dims import cell_dims
 
 _BANDS = {("q05", "q95"): 0.08, ("low", "high"): 0.25}
 """Columns of the ends of each band, and its opacity."""
@@ -23,7 +25,8 @@ def curve(ds: xr.Dataset, name: str) -> go.Figure:
     """A diagnostic's mean over samples along t, with its 95 % interval and the band of 90 % of the samples.
 
     The classifier sets the colour and the stabiliser the dash. There is a column of panels for each classifier_input
-    and a row for each guidance_scale. Norms and strengths have a logarithmic axis.
+    and a row for each guidance_scale. Unguided cells with the same means are one curve. Norms and strengths have a
+    logarithmic axis. Thresholds of signatures are named in the margin.
 
     Parameters
     ----------
@@ -69,7 +72,7 @@ def curve_numbers(ds: xr.Dataset, name: str) -> pd.DataFrame:
     order = [*cell_dims(ds), "timestep"]
     table = xr.Dataset({key: values.reset_coords(drop=True) for key, values in columns.items()})
     numbers = table.to_dataframe(dim_order=order).reset_index()[[*order, *columns]]
-    numbers.attrs = diagnostic_attrs(ds, name)
+    numbers.attrs = {**diagnostic_attrs(ds, name), "coordinates": coordinates(ds)}
     return numbers
 
 
@@ -89,44 +92,50 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
         shared_yaxes="all",
         horizontal_spacing=0.03,
         vertical_spacing=0.12 / len(scales),
-        subplot_titles=[f"{escaped(kind)}, scale {scale:g}" for scale, kind in product(scales, inputs)],
+        subplot_titles=[
+            f"{escaped(kind)}, {name_along('guidance_scale', scale)}" for scale, kind in product(scales, inputs)
+        ],
     )
-    shown = set()
-    for cell, rows in by_cell(numbers):
-        where = {
-            "row": list(scales).index(cell["guidance_scale"]) + 1,
-            "col": list(inputs).index(cell["classifier_input"]) + 1,
-        }
-        further = [f"{dim} {value}" for dim, value in cell.items() if dim not in CELL_DIMS]
-        colour, line = colours[cell["classifier"]], ", ".join([cell["classifier"], cell["stabilizer"], *further])
-        for ends, opacity in _BANDS.items():
-            figure.add_trace(band(rows, *ends, shade(colour, opacity), line), **where)
-        figure.add_trace(
-            go.Scatter(
+    seen = set()
+    panels = [(scale, kind) for scale in scales for kind in inputs]
+    for scale, kind in panels:
+        where = {"row": list(scales).index(scale) + 1, "col": list(inputs).index(kind) + 1}
+        here = numbers[(numbers["guidance_scale"] == scale) & (numbers["classifier_input"] == kind)]
+        for cell, rows, _, cells in folded(by_cell(here)) if len(here) else []:
+            of = {dim: name for dim, name in shared(cells).items() if dim not in ("classifier_input", "guidance_scale")}
+            line = cell_name(of | ({"guidance_scale": scale} if len(cells) > 1 else {}))
+            colour, dash = colours[cell["classifier"]], dashes[cell["stabilizer"]]
+            for ends, opacity in _BANDS.items():
+                figure.add_trace(band(rows, *ends, shade(colour, opacity), line), **where)
+            curve = go.Scatter(
                 x=rows["timestep"],
                 y=rows["mean"],
                 mode="lines",
                 name=escaped(line),
                 legendgroup=line,
-                showlegend=line not in shown,
-                line={"color": colour, "dash": dashes[cell["stabilizer"]], "width": 2},
+                showlegend=line not in seen,
+                line={"color": colour, "dash": dash, "width": 2},
                 customdata=hover.loc[rows.index],
                 hovertemplate=(
-                    "t = %{x}: %{y:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}], 5 to 95 % of samples: "
-                    "%{customdata[2]:.3g} to %{customdata[3]:.3g}, N = %{customdata[4]}"
+                    f"<b>{hovered(line)}</b><br>t = %{{x}}: %{{y:.3g}} [%{{customdata[0]:.3g}}, %{{customdata[1]:.3g}}]"
+                    "<br>5 to 95 % of samples: %{customdata[2]:.3g} to %{customdata[3]:.3g}, N = %{customdata[4]}"
+                    "<extra></extra>"
                 ),
-            ),
-            **where,
-        )
-        shown.add(line)
-    thresholds(figure, name)
+            )
+            figure.add_trace(curve, **where)
+            seen.add(line)
     figure.update_xaxes(autorange="reversed")
     figure.update_xaxes(title=TIMESTEP, row=len(scales))
+    low, high = numbers["mean"].min(), numbers["mean"].max()
     if logarithmic:
-        set_log_axis(figure, bottom, numbers[["mean", "high", "q95"]].max(axis=None))
+        low, high = bottom, numbers[["mean", "high", "q95"]].max(axis=None)
+        set_log_axis(figure, low, high)
+    nearest_curve(figure)
     figure.update_yaxes(title=escaped(numbers.attrs["label"]), col=1)
     figure.update_layout(legend={"orientation": "h", "yref": "container", "y": 1, "yanchor": "top"})
-    return finish(figure, 90 + 260 * len(scales)).update_layout(margin_t=60)
+    finish(figure, 90 + 260 * len(scales)).update_layout(margin_t=60)
+    thresholds(figure, name, low, high, axes=[f"y{k * len(inputs) + 1}" if k else "y" for k in range(len(scales))])
+    return figure
 
 
 def _on_log_axis(numbers: pd.DataFrame) -> tuple[pd.DataFrame, float]:

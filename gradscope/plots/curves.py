@@ -21,8 +21,9 @@ from gradscope.plots.figure_numbers import (
     rows_to_draw,
     sample_index,
 )
-from gradscope.plots.layout import along_t, finish, legend_above, thresholds
-from gradscope.plots.style import GREY, cell_name, escaped, shade
+from gradscope.plots.layout import along_t, finish, legend_above, nearest_curve, thresholds
+from gradscope.plots.style import GREY, cell_name, escaped, hovered, shade
+from gradscope.plots.unguided import folded
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q75": 0.75, "q95": 0.95}
 _BANDS = {("q05", "q95"): 0.1, ("q25", "q75"): 0.22}
@@ -41,7 +42,7 @@ def curves(
     """A diagnostic along t in some cells: the mean over samples and, for few cells, bands of 50 % and 90 % of samples.
 
     The classifier sets the colour, the stabiliser the dash, classifier_input the marker, and guidance_scale the width
-    of the line.
+    of the line. Unguided cells with the same means are one line. Thresholds of signatures are named in the margin.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def curves(
     sample
         A sample whose own values in the cell `focus` are drawn too.
     focus
-        Names of that cell. It is drawn even if it is not among `cells`.
+        Names of that cell. It is drawn even if it is not among `cells`, and has bands however many cells there are.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def curves(
     >>> from gradscope.analysis import synthetic
     >>> ds = synthetic.trajectories(samples=8, timesteps=20)
     >>> [trace.name for trace in curves(ds, "log_prob", [{}]).data if trace.name]
-    ['synthetic, x_t, none, 0.3']
+    ['synthetic, x_t, no stabiliser, s = 0.3']
     """
     return draw_curves(curves_numbers(ds, name, cells, sample, focus))
 
@@ -88,7 +89,7 @@ def curves_numbers(
         `focus`.
     """
     require_diagnostic(ds, name)
-    focused = None if focus is None or sample is None else full_cell(ds, focus)
+    focused = None if focus is None else full_cell(ds, focus)
     shown = full_cells(ds, cells if focused is None else [*cells, focused])
     parts = []
     for cell in shown:
@@ -137,24 +138,30 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
     if logarithmic:
         numbers, bottom = fit_to_log_axis(numbers, ["mean", "value"], list(QUANTILES))
     figure = go.Figure()
-    parts = list(by_cell(numbers))
-    focused = [(cell, rows) for cell, rows in parts if cell == numbers.attrs["focus"]]
-    for cell, rows in parts if len(parts) <= _LEGIBLE else focused:
+    focus = numbers.attrs["focus"]
+    each = sorted(by_cell(numbers), key=lambda part: part[0] != focus)  # the focused one is the first of its fold
+    parts = sorted(folded(each), key=lambda shown: shown.rows.index[0])
+    focused = [shown for shown in parts if shown.cell == focus]
+    for cell, rows, title, _ in parts if len(parts) <= _LEGIBLE else focused:
         for ends, opacity in _BANDS.items():
-            figure.add_trace(band(rows, *ends, shade(look(known, cell).colour, opacity), cell_name(cell)))
-    for cell, rows in parts:
+            figure.add_trace(band(rows, *ends, shade(look(known, cell).colour, opacity), title))
+    for cell, rows, title, _ in parts:
         figure.add_trace(
             go.Scatter(
                 x=rows["timestep"],
                 y=rows["mean"].astype(np.float32),
-                name=escaped(cell_name(cell)),
-                legendgroup=cell_name(cell),
+                name=escaped(title),
+                legendgroup=title,
                 customdata=hover.loc[rows.index].astype(np.float32),
-                hovertemplate="%{y:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}], N = %{customdata[2]}",
+                hovertemplate=(
+                    f"<b>{hovered(title)}</b><br>t = %{{x}}: mean %{{y:.3g}}<br>"
+                    "5 to 95 % of samples: %{customdata[0]:.3g} to %{customdata[1]:.3g}, N = %{customdata[2]}"
+                    "<extra></extra>"
+                ),
                 **line(known, cell),
             )
         )
-    for cell, rows in focused:
+    for cell, rows, _, _ in focused if numbers.attrs["sample"] is not None else ():
         figure.add_trace(
             go.Scatter(
                 x=rows["timestep"],
@@ -162,15 +169,18 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
                 name=f"sample {numbers.attrs['sample']} of {escaped(cell_name(cell))}",
                 mode="lines",
                 line={"color": GREY, "width": 1.25},
-                hovertemplate="%{y:.3g}",
+                hovertemplate=f"<b>sample {numbers.attrs['sample']}</b><br>t = %{{x}}: %{{y:.3g}}<extra></extra>",
             )
         )
-    thresholds(figure, name)
     if numbers["mean"].isna().all():
         figure.add_annotation(text="no values", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
-    figure.update_layout(hovermode="x unified")
+    nearest_curve(figure)
     figure.update_yaxes(title=escaped(numbers.attrs["label"]))
+    top = numbers[["mean", "value"]].max(axis=None)
     if logarithmic:
-        set_log_axis(figure, bottom, numbers[["mean", "q95", "value"]].max(axis=None), room_below=0.02)
+        top = numbers[["mean", "q95", "value"]].max(axis=None)
+        set_log_axis(figure, bottom, top, room_below=0.02)
     room = legend_above(figure, len(parts) + len(focused))
-    return finish(along_t(figure, timestep), 270 + room).update_layout(margin_t=room + 14)
+    finish(along_t(figure, timestep), 270 + room).update_layout(margin_t=room + 26)
+    thresholds(figure, name, bottom if logarithmic else numbers[["mean", "value"]].min(axis=None), top)
+    return figure

@@ -8,16 +8,27 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from gradscope.analysis.comparison import compare
-from gradscope.plots.cell_pair import DIFFERENCE, CellPair, cell_names, name_cells_above, quantity
+from gradscope.analysis.means import Floats
+from gradscope.analysis.paired_cells import RESOLUTION, paired_difference
+from gradscope.analysis.statistics import Test
+from gradscope.analysis.verdict import p_text
+from gradscope.analysis.verdicts import correct, judged
+from gradscope.plots.cell_pair import CellPair, cell_names, name_cells_above, quantity
 from gradscope.plots.layout import finish
-from gradscope.plots.style import GREY, escaped
+from gradscope.plots.style import DIFFERENCE, GREY, escaped
+
+ACCURACY = "judge's accuracy"
+"""Name of its row."""
 
 
-def forest(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | float]) -> go.Figure:
-    """Every diagnostic's change from cell a to cell b, in standard deviations of the paired differences.
+def forest(
+    ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | float], other: xr.Dataset | None = None
+) -> go.Figure:
+    """The change of the judge's accuracy and of every diagnostic from cell a to cell b, in standard deviations.
 
-    On the right stand the change in its own unit with its 95 % interval, and Holm's p. A marker is filled if that p is
-    at most 0.05.
+    These are of the paired differences, or pooled over both cells where samples are not pairs. On the right stand the
+    change in its own unit with its 95 % interval, and Holm's p; for the accuracy its own p. A marker is filled if that
+    p is at most 0.05.
 
     Parameters
     ----------
@@ -25,6 +36,8 @@ def forest(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | f
         A store, or the scalars of one.
     a, b
         Names of the two cells; dimensions of size one may be left out.
+    other
+        The store of b, or its scalars; None if it is that of a.
 
     Raises
     ------
@@ -39,29 +52,66 @@ def forest(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | f
     >>> forest(both, {"stabilizer": "a"}, {"stabilizer": "b"}).data[0].y[:2]
     ('gradient_cosine', 'update_cosine')
     """
-    return draw_forest(forest_numbers(ds, a, b))
+    return draw_forest(forest_numbers(ds, a, b, other))
 
 
-def forest_numbers(ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | float]) -> pd.DataFrame:
-    """Numbers of `forest`, with the same arguments: one row per diagnostic.
+def forest_numbers(
+    ds: xr.Dataset, a: Mapping[str, str | float], b: Mapping[str, str | float], other: xr.Dataset | None = None
+) -> pd.DataFrame:
+    """Numbers of `forest`, with the same arguments: one row for the judge's accuracy, one for each diagnostic.
 
     Returns
     -------
     pandas.DataFrame
         `gradscope.analysis.Comparison.scalars` (``estimate`` of b − a with ``low``, ``high``, in the diagnostic's
         unit), and ``d``, ``d_low``, ``d_high``: the same divided by the standard deviation of the difference over
-        samples (Cohen's d of paired samples), NaN if no sample differs. ``attrs["samples"]``: the number of samples
-        that are finished in both cells.
+        samples (Cohen's d of paired samples), or by the root mean square of both cells' standard deviations where
+        samples are not pairs; NaN if no sample differs. ``attrs["samples"]``: the number of samples that are finished
+        in both cells, or in a.
     """
-    pair, found = CellPair(ds, a, b), compare(ds, a, b)
-    apart = [pair.trajectories(quantity(ds, title)).difference for title in found.scalars["diagnostic"]]
-    spread = np.array([np.nanstd(x, ddof=1) if np.isfinite(x).sum() > 1 else np.nan for x in apart])
+    pair, found = CellPair(ds, a, b, other=other), compare(ds, a, b, other)
+    rows = found.scalars
+    values = [pair.trajectories(quantity(ds, title)) for title in rows["diagnostic"]]
+    if found.accuracy is not None and np.isfinite(found.accuracy.estimate):
+        verdicts = _verdicts(pair)
+        values.insert(0, verdicts)
+        rows = pd.concat([_accuracy_row(found.accuracy, verdicts), rows], ignore_index=True)
+    spread = np.array([_spread(*each, paired=pair.paired) for each in values])
     unit = np.where(spread > 0, spread, np.nan)
-    numbers = found.scalars.assign(
-        d=found.scalars["estimate"] / unit, d_low=found.scalars["low"] / unit, d_high=found.scalars["high"] / unit
-    )
+    numbers = rows.assign(d=rows["estimate"] / unit, d_low=rows["low"] / unit, d_high=rows["high"] / unit)
     numbers.attrs = {**cell_names(pair), "samples": found.samples}
     return numbers
+
+
+def _verdicts(pair: CellPair) -> tuple[Floats, Floats]:
+    """Whether the judge sees the target class: 1, 0, or NaN without a verdict, for the samples of a and of b."""
+    first, second = (
+        np.where(judged(cell), correct(cell, "judge_prediction"), np.nan)[rows]
+        for cell, rows in zip(pair.cells, pair.rows, strict=True)
+    )
+    return first, second
+
+
+def _accuracy_row(test: Test, verdicts: tuple[Floats, Floats]) -> pd.DataFrame:
+    """A row like those of `gradscope.analysis.Comparison.scalars`; its p stands alone."""
+    a, b = verdicts
+    if len(a) == len(b) == test.n:
+        a, b = a[np.isfinite(a + b)], b[np.isfinite(a + b)]
+    shares = {"mean_a": np.nanmean(a), "mean_b": np.nanmean(b)}
+    return pd.DataFrame([vars(test) | shares | {"diagnostic": ACCURACY, "p_holm": test.p}]).drop(columns="effect_name")
+
+
+def _spread(a: Floats, b: Floats, paired: bool) -> float:
+    """Standard deviation over samples that the change is divided by.
+
+    NaN where fewer than two are finite, or where the samples differ by rounding of float32 only.
+    """
+    parts = [x[np.isfinite(x)] for x in ((paired_difference(a, b),) if paired else (a, b))]
+    if min(map(len, parts)) < 2:
+        return np.nan
+    spread = float(np.mean([x.var(ddof=1) for x in parts]) ** 0.5)
+    size = max(float(np.abs(x[np.isfinite(x)]).max()) for x in (a, b))
+    return spread if spread > RESOLUTION * size else np.nan
 
 
 def draw_forest(numbers: pd.DataFrame) -> go.Figure:
@@ -74,7 +124,7 @@ def draw_forest(numbers: pd.DataFrame) -> go.Figure:
             x=numbers["d"],
             y=rows,
             mode="markers",
-            name=f"b − a of {about['samples']} samples, 95 % interval; filled: Holm's p at most 0.05",
+            name=f"b − a of {about['samples']} samples, 95 % interval; filled: p at most 0.05",
             marker={
                 "color": DIFFERENCE,
                 "symbol": np.where(filled, "diamond", "diamond-open"),
@@ -100,7 +150,8 @@ def draw_forest(numbers: pd.DataFrame) -> go.Figure:
             showarrow=False,
         )  # fmt: skip
     figure.add_vline(x=0, line={"color": GREY, "dash": "dot", "width": 1.5})
-    figure.update_xaxes(title="b − a, in standard deviations of the paired differences")
+    unit = "standard deviations" if about["unpaired"] else "standard deviations of the paired differences"
+    figure.update_xaxes(title=f"b − a, in {unit}")
     figure.update_yaxes(autorange="reversed", dtick=1)
     finish(figure, 150 + 26 * len(numbers))
     name_cells_above(figure, about)
@@ -110,6 +161,8 @@ def draw_forest(numbers: pd.DataFrame) -> go.Figure:
 def _in_words(row: Mapping[str, float]) -> str:
     """The change with its interval, and Holm's p if there is one."""
     change = f"{row['estimate']:+.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-    if not np.isfinite(row["d"]):
-        return "no difference" if row["estimate"] == 0 else "not finite"
-    return change + (f", p {row['p_holm']:.2g}" if np.isfinite(row["p_holm"]) else "")
+    if not np.isfinite(row["estimate"]):
+        return "not finite"
+    if row["estimate"] == 0 and not np.isfinite(row["d"]):
+        return "no difference"
+    return change + (f", p {p_text(row['p_holm'])}" if np.isfinite(row["p_holm"]) else "")

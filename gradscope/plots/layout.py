@@ -1,19 +1,24 @@
 """The layout that figures share: size, title, legend, the timestep axis and the thresholds of signatures."""
 
+from collections.abc import Sequence
+from itertools import product
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from gradscope.analysis.signatures import CURVES
-from gradscope.plots.style import GREY, INK
+from gradscope.plots.style import GREY, INK, LABEL
 from probes.catalogue import CATALOGUE
 
 TIMESTEP = "timestep t, in sampling order"
 """Title of the timestep axis."""
 
 _RULE, _CLEAR = "rgba(128, 128, 128, 0.3)", "rgba(0, 0, 0, 0)"
+MARGIN = 100
+"""Pixels of the right margin with names of thresholds."""
 _ENTRIES_PER_ROW = 3
 """Entries in one row of a legend on a narrow page."""
 
@@ -26,7 +31,7 @@ def finish(figure: go.Figure, height: int) -> go.Figure:
         font={"color": INK, "size": 12},
         paper_bgcolor=_CLEAR,
         plot_bgcolor=_CLEAR,
-        hoverlabel={"namelength": -1},
+        hoverlabel={"namelength": -1, **LABEL},
         modebar={"bgcolor": _CLEAR, "color": INK},
     )
     figure.update_annotations(font_size=12)
@@ -69,13 +74,62 @@ def along_t(figure: go.Figure, timestep: ArrayLike, **lowest: int) -> go.Figure:
     return figure.update_layout(meta={"timestep": True})
 
 
-def thresholds(figure: go.Figure, name: str) -> None:
-    """Draw a dotted line, with its name, for each failure signature that compares this diagnostic with a threshold."""
+def edges(timestep: ArrayLike) -> dict[float, tuple[float, float]]:
+    """The interval around each timestep that reaches half way to its neighbours."""
+    times = np.asarray(timestep, dtype=np.float64)
+    middles = (times[1:] + times[:-1]) / 2
+    first, last = np.append(times[:1], middles), np.append(middles, times[-1:])
+    return {t: (a, b) for t, a, b in zip(times.tolist(), first.tolist(), last.tolist(), strict=True)}
+
+
+def nearest_curve(figure: go.Figure) -> None:
+    """Show the numbers of the nearest curve alone, however far the mouse is from it."""
+    figure.update_layout(hovermode="closest", hoverdistance=-1)
+
+
+class Threshold(NamedTuple):
+    """The value beyond which a diagnostic shows a failure signature."""
+
+    signature: str
+    side: str
+    """``below`` or ``above``: the side that fails."""
+    value: float
+
+
+def thresholds_of(name: str) -> list[Threshold]:
+    """The thresholds of a diagnostic, from the table of diagnostics."""
     values = row.thresholds if (row := CATALOGUE.get(name)) else {}
-    for signature in (s for s in CURVES if s.name in values):
-        value = values[signature.name]
-        figure.add_hline(y=value, line={"color": GREY, "dash": "dot", "width": 1.25})
-        figure.add_annotation(
-            text=f"{signature.name}: {signature.side} {value:g}",
-            x=0.005, xref="x domain", xanchor="left", y=value, yanchor="bottom", showarrow=False,
-        )  # fmt: skip
+    return [Threshold(found.name, found.side, values[found.name]) for found in CURVES if found.name in values]
+
+
+def thresholds(figure: go.Figure, name: str, low: float, high: float, axes: Sequence[str] = ("y",)) -> None:
+    """Name each threshold of a diagnostic in the right margin, with an arrow to its place on the vertical axis.
+
+    A threshold far from the values would squeeze the curves: it is named at that end of the axis, with a triangle.
+
+    Parameters
+    ----------
+    low, high
+        The smallest and the largest value that is drawn; of a logarithmic axis, its limits.
+    axes
+        The vertical axes beside which the names stand.
+    """
+    found = thresholds_of(name)
+    if not found or not np.isfinite([low, high]).all():
+        return
+    logarithmic = figure.layout.yaxis.type == "log"
+    place = np.log10 if logarithmic else np.asarray
+    ends = place([low, high])
+    room = 0.0 if logarithmic else ends[1] - ends[0]
+    for axis, threshold in product(axes, found):
+        y = float(place(threshold.value))
+        words = f"{threshold.signature}<br>{threshold.side} {threshold.value:g}"
+        about = {"font_size": 10, "align": "left", "x": 1, "xref": "paper", "xanchor": "left"}
+        if ends[0] - room <= y <= ends[1] + room:
+            arrow = {"ax": 12, "ay": 0, "arrowcolor": GREY, "arrowhead": 2, "arrowwidth": 1.25}
+            figure.add_annotation(text=words, y=y, yref=axis, **about, **arrow)
+        else:
+            end, sign, anchor = (0, "▾", "bottom") if y < ends[0] else (1, "▴", "top")
+            at = {"y": end, "yref": f"{axis} domain", "yanchor": anchor, "xshift": 8, "showarrow": False}
+            figure.add_annotation(text=f"{sign} {words}", **about, **at)
+    figure.update_layout(margin_r=MARGIN)

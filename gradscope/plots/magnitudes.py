@@ -15,7 +15,7 @@ from gradscope.plots.style import GREY, PALETTE, cell_name, escaped, shade
 
 _WIDTH = 0.2
 """Width of a bin of log10 |element|."""
-_SCALE = [(0, shade(PALETTE[0], 0.12)), (0.4, shade(PALETTE[0], 0.9)), (1, PALETTE[4])]
+_SCALE = [(0, shade(PALETTE[0], 0.12)), (0.4, shade(PALETTE[0], 0.9)), (1, PALETTE[3])]
 """Colours by share; rare values are nearly transparent."""
 _SPECIAL = {"zero": ("exactly 0", PALETTE[0], "solid"), "not_finite": ("not finite", PALETTE[1], "dash")}
 """Name, colour and dash of the elements that have no logarithm."""

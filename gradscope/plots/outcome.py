@@ -18,7 +18,7 @@ from gradscope.plots.layout import finish
 from gradscope.plots.style import GREY, PALETTE, cell_name, escaped
 from gradscope.store.dims import cell_dims
 
-_VIEWERS = {"judge": (PALETTE[0], ""), "own": (PALETTE[4], "/")}
+_VIEWERS = {"judge": (PALETTE[0], ""), "own": (PALETTE[3], "/")}
 """Colour of the judge and of the guide itself, and a pattern that distinguishes them without colour."""
 _SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up")
 

@@ -7,15 +7,16 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
-from gradscope.analysis.verdicts import class_name, class_names, judged
+from gradscope.analysis.verdicts import class_name, class_names, correct, judged
+from gradscope.errors import GradscopeError
 from gradscope.plots.cell_pair import CellPair, cell_names, name_cells_above, quantity, titled
 from gradscope.plots.layout import finish
-from gradscope.plots.style import GREY, PALETTE, escaped
+from gradscope.plots.style import DIFFERENCE, GREY, escaped
 
 _VERDICTS = {
-    "right in both": ("circle", PALETTE[2]),
-    "right in b only": ("triangle-up", PALETTE[0]),
-    "right in a only": ("triangle-down", PALETTE[1]),
+    "right in both": ("circle", GREY),
+    "right in b only": ("triangle-up", DIFFERENCE),
+    "right in a only": ("triangle-down", DIFFERENCE),
     "wrong in both": ("x-thin", GREY),
     "no verdict": ("circle-open", GREY),
 }
@@ -28,6 +29,7 @@ def pairs(
     a: Mapping[str, str | float],
     b: Mapping[str, str | float],
     selected: Sequence[int] = (),
+    other: xr.Dataset | None = None,
 ) -> go.Figure:
     """Samples in cell b against the same samples in cell a: a diagnostic's mean over the trajectory.
 
@@ -43,11 +45,13 @@ def pairs(
         Names of the two cells; dimensions of size one may be left out.
     selected
         Samples to emphasise; all if empty.
+    other
+        The store of b, or its scalars; None if it is that of a.
 
     Raises
     ------
     GradscopeError
-        The store has no such diagnostic or cell, or both cells are the same.
+        The store has no such diagnostic or cell, both cells are the same, or their samples are not pairs.
 
     Examples
     --------
@@ -57,7 +61,7 @@ def pairs(
     >>> [trace.name for trace in pairs(both, "log_prob", {"stabilizer": "none"}, {"stabilizer": "adam"}).data]
     ['right in both (8)']
     """
-    return draw_pairs(pairs_numbers(ds, name, a, b, selected))
+    return draw_pairs(pairs_numbers(ds, name, a, b, selected, other))
 
 
 def pairs_numbers(
@@ -66,6 +70,7 @@ def pairs_numbers(
     a: Mapping[str, str | float],
     b: Mapping[str, str | float],
     selected: Sequence[int] = (),
+    other: xr.Dataset | None = None,
 ) -> pd.DataFrame:
     """Numbers of `pairs`, with the same arguments: one row per sample that is finished in both cells.
 
@@ -75,17 +80,20 @@ def pairs_numbers(
         ``sample``; its target ``class``; ``a`` and ``b``, the mean over the timesteps at which both are finite;
         ``verdict``, in which of the cells the judge sees the target class; ``selected``, whether to emphasise it.
     """
-    shown, pair = quantity(ds, name), CellPair(ds, a, b)
-    means = pair.trajectories(shown)
-    classes = class_names(ds)
+    shown, pair = quantity(ds, name), CellPair(ds, a, b, other=other)
+    if not pair.paired:
+        raise GradscopeError(f"samples are not pairs: {pair.why_unpaired}")
+    first, second = pair.trajectories(shown)
+    classes, samples = class_names(pair.stores[0]), pair.samples[0]
+    labels = pair.stores[0]["label"].values[pair.rows[0]].tolist()
     numbers = pd.DataFrame(
         {
-            "sample": pair.samples,
-            "class": [class_name(classes, number) for number in ds["label"].values[pair.both].tolist()],
-            "a": means.a,
-            "b": means.b,
+            "sample": samples,
+            "class": [class_name(classes, number) for number in labels],
+            "a": first,
+            "b": second,
             "verdict": _verdicts(pair),
-            "selected": np.isin(pair.samples, selected) if len(selected) else True,
+            "selected": np.isin(samples, selected) if len(selected) else True,
         }
     )
     numbers.attrs = {**cell_names(pair), "label": titled(ds, shown)}
@@ -132,7 +140,8 @@ def _verdicts(pair: CellPair) -> np.ndarray:
     """The key in `_VERDICTS` for each sample."""
     right, only_b, only_a, wrong, none = _VERDICTS
     if any("judge_prediction" not in cell for cell in pair.cells):
-        return np.full(len(pair.samples), none)
-    known = np.logical_and(*(judged(cell) for cell in pair.cells))[pair.both]
-    a, b = ((cell["judge_prediction"] == cell["label"]).values[pair.both] for cell in pair.cells)
+        return np.full(len(pair.samples[0]), none)
+    each = list(zip(pair.cells, pair.rows, strict=True))
+    known = np.logical_and(*(judged(cell)[rows] for cell, rows in each))
+    a, b = (correct(cell, "judge_prediction")[rows] for cell, rows in each)
     return np.select([~known, a & b, b, a], [none, right, only_b, only_a], wrong)

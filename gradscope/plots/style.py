@@ -11,31 +11,68 @@ from gradscope.store import CELL_DIMS
 PLOTLY_CONFIG: Mapping[str, bool] = {"showSendToCloud": False, "displaylogo": False}
 """For ``figure.show(config=...)`` and ``figure.to_html(config=...)``."""
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-"""Okabe and Ito's colours, which colour-blind readers can distinguish; without black, which a dark page hides."""
+PALETTE = ("#0076B8", "#D55E00", "#009E73", "#A87900", "#3C93C7", "#7F8600", "#9B6D50")
+"""Colours of lines. Each has a contrast of at least 3 on a white and on a dark page. The first three are close to Okabe
+and Ito's, which colour-blind readers can distinguish."""
+DIFFERENCE = "#C46E9E"
+"""Colour of a difference between two cells, which belongs to neither alone."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 GREY = "#808080"
 """Colour of lines that belong to no cell: visible on a white and on a black page."""
-INK = "#707070"
-"""Colour of texts: legible on a white and on a black page."""
+INK = "#757575"
+"""Colour of texts: the grey with a contrast of at least 4.5 on white and on black."""
+LABEL = {"bgcolor": "#1f2328", "bordercolor": "#8a929a", "font": {"color": "#ffffff", "size": 12}}
+"""Opaque label under the mouse."""
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:
-    """A cell in words; names along further dimensions come last.
+    """A cell in words; names along further dimensions come last. Dimensions may be left out.
 
     Examples
     --------
-    >>> cell = {"classifier": "robust", "classifier_input": "x0", "stabilizer": "adam", "guidance_scale": 0.5}
+    >>> cell = {"classifier": "robust", "classifier_input": "x0", "stabilizer": "none", "guidance_scale": 0.5}
     >>> cell_name(cell)
-    'robust, x0, adam, 0.5'
+    'robust, x0, no stabiliser, s = 0.5'
+    >>> cell_name({"classifier": "robust", "guidance_scale": 0.0})
+    'robust, unguided'
     """
-    four = [*(str(cell[dim]) for dim in CELL_DIMS[:3]), f"{cell['guidance_scale']:g}"]
+    four = [name_along(dim, cell[dim]) for dim in CELL_DIMS if dim in cell]
     return ", ".join([*four, *(f"{dim} {value}" for dim, value in cell.items() if dim not in CELL_DIMS)])
+
+
+def name_along(dim: str, value: Any) -> str:
+    """One name of a cell in words, which says its dimension where the name alone does not.
+
+    Examples
+    --------
+    >>> name_along("stabilizer", "none"), name_along("guidance_scale", 0.5), name_along("guidance_scale", 0.0)
+    ('no stabiliser', 's = 0.5', 'unguided')
+    """
+    if dim == "guidance_scale":
+        return f"s = {value:g}" if value else "unguided"
+    return "no stabiliser" if (dim, value) == ("stabilizer", "none") else str(value)
 
 
 def escaped(value: object) -> str:
     """A text for plotly, which would read markup in it."""
     return html.escape(str(value), quote=False)
+
+
+def pastel(colour: str, share: float) -> str:
+    """A colour of `PALETTE` mixed with white: legible under black text on any page.
+
+    Examples
+    --------
+    >>> pastel("#000000", 0.25)
+    '#bfbfbf'
+    """
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(share * part + (1 - share) * 255):02x}" for part in parts)
+
+
+def hovered(name: str) -> str:
+    """A text for a template of plotly, which would read markup and ``%{...}`` in it."""
+    return escaped(name).replace("%{", "% {")
 
 
 def label(ds: xr.Dataset, name: str) -> str:

@@ -11,6 +11,9 @@ from dash_client import ask, parts, texts
 from scipy import stats
 
 from dashboards import create_app
+from dashboards.app import app_of
+from dashboards.data.library import Library
+from dashboards.data.two_runs import two_runs
 from dashboards.pages.compare import page, selection
 from dashboards.pages.compare.differences import (
     ACCURACY,
@@ -18,15 +21,15 @@ from dashboards.pages.compare.differences import (
     NONE,
     differences,
     differing,
-    headline,
     hint,
     table_texts,
     why_incomparable,
 )
-from dashboards.state import default
-from dashboards.widgets.export import Call
+from dashboards.state import default, parse
+from dashboards.widgets.export import Call, stamp
 from gradscope.analysis.comparison import SCALARS, compare
 from gradscope.analysis.synthetic import trajectories
+from gradscope.analysis.verdict import p_text, verdict
 from gradscope.store import CELL_DIMS
 
 A, B = 1, 9
@@ -105,7 +108,6 @@ def test_below_64_samples_there_is_no_p_and_the_table_says_so(table):
     shown = {row[0]: dict(zip(HEADS, row, strict=True)) for row in table_texts(table.reset_index())}
     assert shown["gradient_cosine"]["p"] == shown["gradient_cosine"]["Holm's p"] == NONE
     assert shown["gradient_cosine"]["note"] == "insufficient samples: 16 of 64"
-    assert "no p: insufficient samples" in headline(table.reset_index())
 
 
 def test_from_64_samples_there_is_a_p(many):
@@ -124,7 +126,7 @@ def test_from_64_samples_there_is_a_p(many):
     gained, lost = (right[1] & ~right[0]).sum(), (right[0] & ~right[1]).sum()
     share = stats.binom(gained + lost, 0.5)
     p = min(1, 2 * share.sf(max(gained, lost)) + share.pmf(max(gained, lost)))  # mid-p
-    assert f"McNemar's p {p:.3g} (N = 64)" in headline(found.reset_index())
+    assert f"McNemar's p {p_text(p)}, N = 64." in verdict(compare(many, *cells))
 
 
 def test_quantities_have_their_units(ds):
@@ -146,7 +148,9 @@ def test_the_hint_names_the_differing_dimensions():
 def test_why_cells_cannot_be_compared(ds):
     good, bad = small_store.GOOD, small_store.BAD
     assert why_incomparable(ds, good, bad) == ""
-    assert why_incomparable(ds, good, good).startswith("a and b are the same cell, robust, x_t, none, 0.5.")
+    assert why_incomparable(ds, good, good).startswith(
+        "a and b are the same cell, robust, x_t, no stabiliser, s = 0.5."
+    )
     partly = ds.copy(deep=True)
     partly["written"].values[AT[B]][:, -1] = 0
     assert "finished: 16 in a, 0 in b" in why_incomparable(partly, good, bad)
@@ -163,8 +167,9 @@ def view(run, **changes):
     return ("view", "data", {"store": run.key, "page": "compare", "url": default(run).to("compare", **changes).url()})
 
 
-def chosen(a, b):
-    return [(control("cell"), "value", str(a)), (control("other"), "value", str(b))]
+def chosen(a, b, label=None):
+    label = (control("label"), "value", "all" if label is None else str(label))
+    return [(control("cell"), "value", str(a)), (control("other"), "value", str(b)), label]
 
 
 def slots(*names):
@@ -172,23 +177,23 @@ def slots(*names):
     return [part.format(f"compare-{name}") for name in names for part in each]
 
 
-def statistics(client, run, a, b):
+def statistics(client, run, a, b, label=None, **changes):
     outputs = [f"compare-{part}" for part in ("hint.children", "headline.children", "reason.children", "body.style")]
     outputs += ["compare-table.children", *slots("forest")]
-    return ask(client, outputs, [*chosen(a, b), ("version", "data", None)], [view(run)])
+    return ask(client, outputs, [*chosen(a, b, label), ("version", "data", None)], [view(run, **changes)])
 
 
-def drawn(client, run, samples, triggered="", a=A, b=B):
-    inputs = [*chosen(a, b), (control("variables"), "value", "log_prob"), ("compare-samples", "value", samples)]
+def drawn(client, run, samples, triggered="", a=A, b=B, label=None, **changes):
+    inputs = [*chosen(a, b, label), (control("variables"), "value", "log_prob"), ("compare-samples", "value", samples)]
     outputs = slots("difference", "pairs")
-    return ask(client, outputs, [*inputs, ("version", "data", None)], [view(run)], triggered)
+    return ask(client, outputs, [*inputs, ("version", "data", None)], [view(run, **changes)], triggered)
 
 
 def test_the_layout_has_its_controls_and_slots(run):
     state = default(run).to("compare", cell=A, other=B)
     made = {str(part.get("id")): part for part in parts(page.layout(run, state))}
     controls = {part["id"]["key"]: part["value"] for part in made.values() if isinstance(part.get("id"), dict)}
-    assert controls == {"cell": str(A), "other": str(B), "variables": state.variables[0]}
+    assert controls == {"cell": str(A), "other": str(B), "variables": state.variables[0], "label": "all"}
     for name in ("compare-forest", "compare-difference", "compare-pairs", "compare-swap", "compare-clear"):
         assert name in made
     assert made["compare-samples"]["data"] == [str(i) for i in range(16)]
@@ -198,7 +203,9 @@ def test_the_layout_has_its_controls_and_slots(run):
 def test_statistics_follow(client, run):
     found = statistics(client, run, A, B)
     assert found["compare-hint"]["children"] == "They differ in classifier: robust → non_robust."
-    assert found["compare-headline"]["children"].startswith("Judge's accuracy: a ")
+    sentence = verdict(compare(small_store.evaluated(), small_store.GOOD, small_store.BAD))
+    assert found["compare-headline"]["children"] == sentence
+    assert sentence.startswith("Too few samples: judge's accuracy −0.")
     assert found["compare-body"]["style"] == {}
     assert found["frame-compare-forest"]["hidden"] is False
     table = found["compare-table"]["children"]
@@ -213,7 +220,9 @@ def test_statistics_follow(client, run):
 def test_the_same_cell_twice_is_no_error(client, run):
     found = statistics(client, run, A, A)
     assert found["compare-body"]["style"] == {"display": "none"}
-    assert "a and b are the same cell, robust, x_t, none, 0.5" in texts(found["compare-reason"]["children"])
+    assert "a and b are the same cell, robust, x_t, no stabiliser, s = 0.5" in texts(
+        found["compare-reason"]["children"]
+    )
     assert found["frame-compare-forest"]["hidden"] is True
     assert drawn(client, run, [], a=A, b=A)["frame-compare-pairs"]["hidden"] is True
 
@@ -249,9 +258,9 @@ def test_a_new_selection_leaves_the_scatter_plot_to_the_browser(client, run):
     assert exported(found["menu-compare-pairs"]["children"]).arguments["selected"] == [7]
 
 
-def images(client, run, samples):
-    inputs = [("compare-samples", "value", samples), *chosen(A, B), ("version", "data", None)]
-    states = [(control("variables"), "value", "log_prob"), view(run, timestep=300)]
+def images(client, run, samples, a=A, b=B, **changes):
+    inputs = [("compare-samples", "value", samples), *chosen(a, b), ("version", "data", None)]
+    states = [(control("variables"), "value", "log_prob"), view(run, **({"timestep": 300} | changes))]
     return ask(client, ["compare-selected.children"], inputs, states)["compare-selected"]["children"]
 
 
@@ -276,7 +285,7 @@ def test_of_many_selected_samples_the_first_are_shown(client, run, monkeypatch):
 def test_a_store_without_verdicts_is_compared_all_the_same(opened):
     run = opened(small_store.recorded())
     found = statistics(create_app([run.path]).server.test_client(), run, A, B)
-    assert found["compare-headline"]["children"] == ""
+    assert "`gradscope evaluate STORE` adds it" in found["compare-headline"]["children"]
     assert "`gradscope evaluate STORE` adds it" in texts(found["compare-table"]["children"])
     assert found["frame-compare-forest"]["hidden"] is False
 
@@ -287,3 +296,122 @@ def test_a_store_in_which_nothing_is_written_says_so(opened):
     run = opened(ds)
     found = statistics(create_app([run.path]).server.test_client(), run, A, B)
     assert "No sample is finished in both cells yet" in texts(found["compare-reason"]["children"])
+
+
+def seeded(ds, first=0, **attributes):
+    return ds.assign_coords(seed=("sample", np.arange(ds.sizes["sample"]) + first)).assign_attrs(attributes)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory, many):
+    """Three stores: a of 16 cells, b with the same seeds but few cells and another scale, and c with other seeds."""
+    folder = tmp_path_factory.mktemp("several")
+    sampling = [json.dumps({"sampling": {"seed": seed, "steps": steps}}) for seed, steps in ((0, 10), (0, 6), (1, 6))]
+    a = seeded(small_store.evaluated(), run_id="aaaa", configuration=sampling[0])
+    many = many.drop_vars([name for name in many.variables if "coverage" in name or name == "bound"])
+    b = seeded(many.assign_coords(guidance_scale=[0.8]), run_id="bbbb", configuration=sampling[1])
+    c = seeded(many, 1000, run_id="cccc", configuration=sampling[2])
+    return Library([small_store.save(ds, folder / f"{name}.zarr") for name, ds in zip("abc", (a, b, c), strict=True)])
+
+
+@pytest.fixture(scope="module")
+def across(several):
+    app = app_of(several, "/")
+    app.server.test_client().get("/_dash-dependencies")
+    return app.server.test_client()
+
+
+def test_cells_of_two_stores_are_compared(across, several):
+    run, other = several.runs["aaaa"], several.runs["bbbb"]
+    found = statistics(across, run, A, 0, other_store="bbbb")
+    expected = compare(run.scalars(), run.cell(A), other.cell(0), other.scalars())
+    assert expected.samples == 16  # pairs by seed
+    assert found["compare-headline"]["children"] == verdict(expected)
+    assert found["compare-hint"]["children"].startswith("They differ in 2 ways: classifier: robust → non_robust;")
+    assert found["frame-compare-forest"]["hidden"] is False
+    mean = expected.scalars.set_index("diagnostic").loc["gradient_cosine"]
+    row = f"gradient_cosine {mean['mean_a']:.3g} {mean['mean_b']:.3g} {mean['estimate']:+.3g} "
+    assert row in texts(found["compare-table"]["children"])
+    call = exported(found["menu-compare-forest"]["children"])
+    assert call.arguments == {"a": dict(run.cell(A)), "b": dict(other.cell(0))}
+    pair = two_runs(several, "aaaa~bbbb")
+    np.testing.assert_array_equal(call.numbers(pair)["estimate"][1:], expected.scalars["estimate"])
+
+
+def test_other_samples_are_compared_as_such(across, several):
+    found = statistics(across, several.runs["bbbb"], 0, 1, other_store="cccc")
+    sentence = found["compare-headline"]["children"]
+    assert sentence.startswith("b is better: judge's accuracy +")
+    assert "Newcombe's p below 0.0001, N = 64 and 64; unpaired: other samples" in sentence
+    assert "Samples are not pairs" in texts(found["compare-table"]["children"])
+    figures = drawn(across, several.runs["bbbb"], ["3"], a=0, b=1, other_store="cccc")
+    assert figures["frame-compare-pairs"]["hidden"] is True
+    assert "samples are not pairs" in texts(figures["reason-compare-pairs"]["children"])
+    assert figures["frame-compare-difference"]["hidden"] is False
+    assert "are not pairs" in texts(images(across, several.runs["bbbb"], ["3"], a=0, b=1, other_store="cccc"))
+
+
+def test_thumbnails_of_two_stores_are_of_partners(across, several):
+    shown = images(across, several.runs["aaaa"], ["3", "5"], a=A, b=A, other_store="aaaa")
+    assert len([part for part in parts(shown) if part["type"] == "A"]) == 4  # its own store is no other store
+    links = images(across, several.runs["bbbb"], ["3", "5"], a=0, b=A, other_store="aaaa")
+    states = [parse(*address(part["href"]), several) for part in parts(links) if part["type"] == "A"]
+    found = [(state.store, state.cell, state.sample) for state, notices in states if not notices]
+    assert found == [("bbbb", 0, 3), ("bbbb", 0, 5), ("aaaa", A, 3), ("aaaa", A, 5)]
+
+
+def address(url):
+    found = urlsplit(url)
+    return found.path, dict(parse_qsl(found.query))
+
+
+def test_the_page_offers_other_stores_and_lists_settings_that_differ(across, several):
+    outputs = ["compare-other-store.data", control_output("other", "data"), "compare-settings.children"]
+    states = [view(several.runs["aaaa"], other_store="bbbb")]
+    found = ask(across, outputs, [("compare-body", "id", "compare-body")], states)
+    options = found["compare-other-store"]["data"]
+    assert [option["value"] for option in options] == ["same", "bbbb", "cccc"]
+    (cells,) = (value["data"] for key, value in found.items() if "other" in key and "store" not in key)
+    assert [cell["label"] for cell in cells] == [
+        "non_robust, x_t, no stabiliser, s = 0.8", "robust, x_t, no stabiliser, s = 0.8"
+    ]  # fmt: skip
+    assert "sampling.steps 10 6" in texts(found["compare-settings"]["children"])
+    same = ask(across, outputs, [("compare-body", "id", "compare-body")], [view(several.runs["aaaa"])])
+    assert same["compare-settings"]["children"] is None
+
+
+def control_output(key, property):
+    return json.dumps(control(key), separators=(",", ":"), sort_keys=True) + f".{property}"
+
+
+def test_figures_of_two_stores_are_exported_with_both(across, several):
+    pair = two_runs(several, "aaaa~cccc")
+    call = Call("difference", {"name": "gradient_norm", "a": small_store.GOOD, "b": {"classifier": "robust"}})
+    answer = across.get(f"/numbers/{pair.key}.csv?call={call.encode()}")
+    assert answer.status_code == 200
+    assert "# store of b: c.zarr" in answer.text
+    assert "b: run cccc" in stamp(pair)
+    ran = {}
+    exec(call.python(pair).replace("figure.show(config=PLOTLY_CONFIG)", ""), ran)  # noqa: S102
+    assert ran["figure"] == call.draw(pair)
+    for wrong in ("aaaa~gone", "aaaa~", "~", "aaaa~bbbb~cccc"):
+        assert across.get(f"/numbers/{wrong}.csv?call={call.encode()}").status_code == 404
+    hostile = Call("difference", dict(call.arguments) | {"other": "b.zarr"})
+    assert "unexpected argument 'other'" in across.get(f"/numbers/aaaa.csv?call={hostile.encode()}").text
+
+
+@pytest.mark.parametrize("label", [0, 3])
+def test_a_class_alone_is_compared(client, run, evaluated, label):
+    found = statistics(client, run, A, B, label)
+    one = evaluated.isel(sample=np.flatnonzero(evaluated["label"].values == label))
+    right = [(one["judge_prediction"] == one["label"]).values[AT[cell]] for cell in (A, B)]
+    assert "N = 4" in found["compare-headline"]["children"]
+    estimate = float(right[1].mean() - right[0].mean())
+    assert f"{estimate:+.2f}".replace("-", "−") in found["compare-headline"]["children"]
+    table = texts(found["compare-table"]["children"])
+    assert "4 samples are finished in both cells" in table
+    assert "distances are those of all classes together" in table
+    figures = drawn(client, run, [], label=label)
+    numbers = exported(figures["menu-compare-pairs"]["children"]).numbers(run)
+    assert numbers["sample"].tolist() == one["sample"].values.tolist()
+    assert set(numbers["class"]) == {small_store.CLASSES[label]}

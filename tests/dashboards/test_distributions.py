@@ -18,6 +18,7 @@ PARTS = ("frame-{}.hidden", "reason-{}.children", "title-{}.children", "menu-{}.
 def answer(client, run, figure, *inputs):
     name = f"distributions-{figure}"
     view = {"store": run.key, "page": "distributions", "url": default(run).to("distributions").url()}
+    inputs = [*inputs] if any(key == "label" for key, _ in inputs) else [*inputs, ("label", "all")]
     values = [({"type": "control", "key": key}, "value", value) for key, value in inputs]
     outputs = [part.format(name) for part in PARTS]
     found = ask(client, outputs, [*values, ("version", "data", None)], [("view", "data", view)])
@@ -45,6 +46,15 @@ def test_ridgelines_are_of_the_chosen_cells_and_diagnostic(client, run):
     assert found[""]["figure"]["data"] == json.loads(call.draw(run).to_json())["data"]
     numbers = call.numbers(run)
     assert set(numbers["classifier"]) == {"robust", "non_robust"}
+
+
+def test_figures_are_of_the_chosen_class(client, run):
+    found = answer(client, run, "ridgelines", ("cells", ["9", "1"]), ("variables", "log_prob"), ("label", "3"))
+    call = Call("ridgelines", {"name": "log_prob", "cells": [small_store.BAD, small_store.GOOD]}, 3)
+    assert found[""]["figure"]["data"] == json.loads(call.draw(run).to_json())["data"]
+    assert call.numbers(run)["n"].max() == 4
+    spectrum = answer(client, run, "magnitudes", ("cell", "9"), ("label", "2"))
+    assert spectrum[""]["figure"]["data"] != answer(client, run, "magnitudes", ("cell", "9"))[""]["figure"]["data"]
 
 
 def test_without_cells_the_page_asks_for_one(client, run):

@@ -22,6 +22,7 @@ from small_store import BAD, GOOD
 
 from dashboards.data.library import Library
 from dashboards.widgets.export import Call, register, stamp
+from gradscope.analysis.by_class import of_class
 from gradscope.errors import GradscopeError
 from gradscope.plots import FIGURES
 
@@ -74,6 +75,23 @@ def test_the_csv_holds_the_numbers(run, call):
     assert about["view"] == "/trajectory?t=499"
     assert about["figure"] == call.figure
     assert json.loads(about["arguments"]) == call.arguments
+
+
+@pytest.mark.parametrize("call", [CALLS[2], CALLS[3], CALLS[5], CALLS[10]], ids=lambda call: call.figure)
+def test_a_figure_of_one_class_says_so_in_every_export(run, call):
+    label = 3  # of sample 3, whose own line the first figure shows
+    one = Call(call.figure, call.arguments, label)
+    about, table = read(one.csv(run))
+    assert about["class"] == small_store.CLASSES[label]
+    ds = small_store.evaluated()
+    numbers = FIGURES[call.figure].numbers(of_class(ds, label), **call.arguments)
+    np.testing.assert_allclose(table.select_dtypes("number"), numbers.select_dtypes("number"), rtol=1e-6)
+    assert Call.decode(one.encode()) == one != call
+    ran = {}
+    exec(one.python(run).replace("figure.show(config=PLOTLY_CONFIG)", ""), ran)  # noqa: S102
+    assert ran["figure"] == one.draw(run)
+    with pytest.raises(GradscopeError, match="no sample has the class 7; one of: 0, 1, 2, 3"):
+        Call(call.figure, call.arguments, 7).draw(run)
 
 
 def test_the_csv_has_the_attributes_of_the_numbers(run):

@@ -72,7 +72,7 @@ def test_norms_share_an_axis_that_holds_every_mean(run):
     norms = numbers[numbers["quantity"].isin([PARALLEL, PERPENDICULAR])]["mean"]
     assert 10**low < norms[norms > 0].min() <= norms.max() < 10**high
     assert [trace.name for trace in figure.data if trace.showlegend] == [
-        "robust, x_t, none, 0.5", "robust, x_t, adam, 0", "robust, x_t, adam, 0.5",
+        "robust, x_t, no stabiliser, s = 0.5", "robust, x_t, adam, unguided", "robust, x_t, adam, s = 0.5",
     ]  # fmt: skip
 
 

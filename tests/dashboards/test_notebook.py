@@ -57,7 +57,7 @@ def test_tiles_are_the_stored_tensors(ds):
     view = ds.gradscope.show(cell=GOOD, sample=2, timestep=300)
     at = ds.sel(view.cursor).load()
     assert view.cursor == {**GOOD, "sample": 2, "timestep": 300}
-    assert repr(view) == "View(robust, x_t, none, 0.5; sample 2; t = 300)"
+    assert repr(view) == "View(robust, x_t, no stabiliser, s = 0.5; sample 2; t = 300)"
     assert [tile.tensor for tile in view.tiles()] == ["gradient", "update", "x_t", "pred_original_sample"]
     for tile in view.tiles():
         tensor = at[tile.tensor].values
@@ -78,8 +78,8 @@ def test_curves_are_the_figures_of_gradscope(ds):
     view = ds.gradscope.show(cell=GOOD, sample=1)
     numbers = curves_numbers(ds, view._cursor.variables[0], [GOOD], 1, GOOD)
     lines = {trace.name: np.asarray(trace.y) for trace in view.figures[0].data if trace.name}
-    np.testing.assert_allclose(lines["robust, x_t, none, 0.5"], numbers["mean"], rtol=1e-6)
-    np.testing.assert_allclose(lines["sample 1 of robust, x_t, none, 0.5"], numbers["value"], rtol=1e-6)
+    np.testing.assert_allclose(lines["robust, x_t, no stabiliser, s = 0.5"], numbers["mean"], rtol=1e-6)
+    np.testing.assert_allclose(lines["sample 1 of robust, x_t, no stabiliser, s = 0.5"], numbers["value"], rtol=1e-6)
     assert view.figures[0].layout.showlegend is not False  # those of the page have swatches in its place
     assert json.loads(view._figures[0])["layout"]["showlegend"] is False
 
@@ -139,7 +139,7 @@ def test_selections_and_several_stores(ds, path):
     assert view.tiles()[0].texts[0] == f"norm {float(ds.sel(view.cursor).gradient_norm):.3g}"
     runs = gradscope.open_many({"a": path, "b": path}).gradscope.show(cell=GOOD | {"run": "b"})
     assert runs.cell["run"] == "b"
-    assert runs._about["cells"][runs._cell]["name"] == "robust, x_t, none, 0.5, run b"
+    assert runs._about["cells"][runs._cell]["name"] == "robust, x_t, no stabiliser, s = 0.5, run b"
 
 
 def test_the_link_opens_the_same_position(ds, path):

@@ -14,6 +14,7 @@ from dashboards.pages.overview import page as overview
 from dashboards.pages.overview.cells_table import cell_badges, cell_columns, cell_rows
 from dashboards.pages.overview.findings_table import finding_rows
 from dashboards.state import default
+from dashboards.widgets.export import Call
 from gradscope.store import CELL_DIMS
 
 JUDGED = ["written", "judge_prediction", "image"]
@@ -41,6 +42,60 @@ def test_cells_against_a_loop(run, evaluated):
         assert row["samples"] == 16
         assert row["findings"] == ("▲ unstable" if row["id"] == "3" else "")
         assert all(row[column["field"]] is not None for column in cell_columns(run.ds))
+
+
+@pytest.mark.parametrize("label", [1, 2])
+def test_rows_of_one_class_count_its_samples(run, evaluated, label):
+    mine = np.flatnonzero(evaluated["label"].values == label)
+    for row, cell in zip(cell_rows(run, default(run), {}, label), run.cells, strict=True):
+        at = index(evaluated, cell)
+        judge = evaluated["judge_prediction"].values[at][mine]
+        seen = judge[judge >= 0]
+        assert row["samples"] == len(mine) == 4
+        assert row["judge"] == pytest.approx(np.mean(seen == label))
+        cosine = evaluated["gradient_cosine"].values[at][mine]
+        assert row["gradient_cosine"] == pytest.approx(np.mean([np.nanmean(one) for one in cosine]))
+        assert f"label={label}" in row["href"]
+
+
+def test_unguided_cells_with_the_same_numbers_are_one_row(opened):
+    ds = small_store.evaluated()
+    for name in ds.data_vars:
+        if {"stabilizer", "guidance_scale"} <= set(ds[name].dims):
+            at = {"stabilizer": 1, "guidance_scale": 0}
+            ds[name][at] = ds[name].isel(stabilizer=0, guidance_scale=0)
+    rows = cell_rows(run := opened(ds), default(run), {"2": "▲ unstable"})
+    assert len(rows) == 4 + 8
+    assert [(row["id"], row["cell"], row["cells"]) for row in rows[:3]] == [
+        ("0", "robust, x_t, unguided", [0, 2]),
+        ("1", "robust, x_t, no stabiliser, s = 0.5", [1]),
+        ("3", "robust, x_t, adam, s = 0.5", [3]),
+    ]
+    assert rows[0]["findings"] == "▲ unstable"
+    assert sorted(i for row in rows for i in row["cells"]) == list(range(16))
+
+
+def heat_map(client, run, name, label, found):
+    view = ("view", "data", {"store": run.key, "page": "overview", "url": default(run).url()})
+    chosen = [({"type": "control", "key": key}, "value", v) for key, v in (("variables", name), ("label", label))]
+    inputs = [*chosen, ("overview-found", "data", found), ("version", "data", None)]
+    card = dash_client.ask(client, ["stability-card.children"], inputs, [view])["stability-card"]["children"]
+    return next(part["figure"] for part in dash_client.parts(card) if part["type"] == "Graph")
+
+
+def test_the_heat_map_outlines_what_findings_flag_and_shows_one_class(client, run):
+    spans = overview._spans(run, run.findings())
+    unstable = [f for f in run.findings() if f.signature == "unstable"]
+    assert [span["cell"] for span in spans["gradient_lag_cosine"]] == [f.cell for f in unstable]
+    assert "log_prob" not in spans or all(span["name"] != "unstable" for span in spans["log_prob"])
+    found = {"version": "x", "badges": {}, "spans": spans}
+    figure = heat_map(client, run, "gradient_lag_cosine", "all", found)
+    assert len(figure["layout"]["shapes"]) == 2 * len(unstable)
+    assert "shapes" not in heat_map(client, run, "gradient_lag_cosine", "all", None)["layout"]
+    one = heat_map(client, run, "gradient_cosine", "2", found)
+    expected = Call("stability", {"name": "gradient_cosine"}, 2).draw(run)
+    assert one["data"] == json.loads(expected.to_json())["data"]
+    assert one["data"] != heat_map(client, run, "gradient_cosine", "all", found)["data"]
 
 
 def test_a_row_of_a_cell_opens_its_trajectory_at_the_cursor(run, state_of):

@@ -3,9 +3,12 @@
 from dataclasses import replace
 from urllib.parse import parse_qsl, urlsplit
 
+import pytest
+import small_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dashboards.data.library import Library
 from dashboards.state import (
     FIELDS,
     LIMITS,
@@ -21,6 +24,7 @@ from dashboards.state import (
     parse,
     unmask,
 )
+from gradscope.plots.style import cell_name
 
 
 def read(url, library):
@@ -49,6 +53,7 @@ def test_a_url_restores_the_state_of_its_page(library, data, page):
         channel=data.draw(st.sampled_from(channels(run))),
         zoom=data.draw(st.sampled_from(("", *run.tensors))),
         finding=data.draw(st.sampled_from(("", "3.unstable", "15.class_failure.2"))),
+        label=data.draw(st.sampled_from([None, 0, 1, 2, 3])),
         only=data.draw(st.sampled_from(SAMPLE_FILTERS)),
     )
     restored, notices = read(state.url(), library)
@@ -79,6 +84,10 @@ def test_a_url_restores_the_state_of_its_page(library, data, page):
                 "finding",
                 "only",
                 "x",
+                "label",
+                "other_store",
+                "was",
+                "other_was",
             ]
         ),
         st.text(max_size=400) | st.integers().map(str) | st.sampled_from(["nan", "1e9", "-1", "９", "0x1", "1_0", ""]),
@@ -144,11 +153,70 @@ def test_values_of_a_map_that_are_usual_are_left_out(library):
         assert f"{key}=" not in state.url()
     assert channels(run) == ("mean", "0", "1", "2")
     changed = state.to("trajectory", scale="log", channel="1", zoom="gradient", finding="3.unstable")
-    assert changed.url().endswith("&limits=cell&scale=log&channel=1&zoom=gradient&finding=3.unstable")
+    assert changed.url().endswith("&limits=cell&scale=log&channel=1&zoom=gradient&finding=3.unstable&label=all")
     _, notices = read("trajectory?channel=3&scale=sqrt&zoom=nothing&finding=<b>", library)
     assert notices == [
         "scale=sqrt: not one of linear, log; shown: linear",
         "channel=3: not one of mean, 0, 1, 2; shown: mean",
         "zoom=nothing: not one of gradient, update, x_t, pred_original_sample; shown: none",
         "finding=<b>: not a cell and a signature, such as 3.unstable; shown: none",
+    ]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A store of 16 cells; one with other names, other scales and another order of cells."""
+    folder = tmp_path_factory.mktemp("several")
+    first = small_store.recorded()
+    second = first.isel(stabilizer=[1, 0], classifier=[1]).assign_coords(guidance_scale=[0.0, 0.8])
+    second = second.assign_coords(classifier_input=["x_t", "x0_detached"]).assign_attrs(run_id="second")
+    return Library([small_store.save(ds, folder / f"{name}.zarr") for name, ds in (("a", first), ("b", second))])
+
+
+def test_cells_survive_a_change_of_store_by_their_names(several):
+    run, other = several.runs["5f0c"], several.runs["second"]
+    for number, cell in enumerate(run.cells):
+        state, notices = read(f"trajectory?store=second&was=5f0c&cell={number}", several)
+        found = other.cells[state.cell]
+        same = [cell[dim] == found[dim] for dim in ("classifier", "classifier_input", "stabilizer", "guidance_scale")]
+        possible = cell["classifier"] == "non_robust" and cell["classifier_input"] == "x_t"
+        if possible and not cell["guidance_scale"]:
+            assert same == [True] * 4
+            assert notices == []
+        else:
+            assert same[2]  # the stabiliser is there
+            assert found["guidance_scale"] == (0.8 if cell["guidance_scale"] else 0.0)
+            assert notices[0].startswith(f"b.zarr has no cell {cell_name(cell)}; shown: {cell_name(found)}")
+
+
+def test_cells_shown_together_and_b_survive_too(several):
+    other = several.runs["second"]
+    names = [{"classifier": "non_robust", "classifier_input": "x_t", "stabilizer": s, "guidance_scale": 0.0}
+             for s in ("none", "adam")]  # fmt: skip
+    run = several.runs["5f0c"]
+    numbers = tuple(i for i, cell in enumerate(run.cells) if cell in names)
+    state, notices = read(f"trajectory?store=second&was=5f0c&cells={mask((*numbers, 15))}", several)
+    assert [cell for cell in names if other.cells.index(cell) in state.cells] == names
+    assert len(state.cells) == 2  # of those that the store lacks, none is shown
+    assert notices == []
+    state, _ = read(f"compare?store=second&was=5f0c&cell={numbers[0]}&other={numbers[1]}", several)
+    assert [other.cells[i] for i in (state.cell, state.other)] == names
+    state, _ = read(f"compare?store=5f0c&cell=1&other={numbers[1]}&other_store=second&other_was=5f0c", several)
+    assert (state.cell, state.other_store, other.cells[state.other]) == (1, "second", names[1])
+    assert "was" not in state.url()
+    kept, _ = read(state.url(), several)
+    assert kept == state
+    moved, _ = read(f"compare?store=second&was=5f0c&cell=1&other={state.other}&other_store=second", several)
+    assert (moved.other_store, moved.other) == ("", state.other)  # b's store is now that of a
+    for wrong in ("compare?store=second&was=gone&cell=3", "compare?store=second&was=5f0c&cell=zz&cells=q&other=999"):
+        found, _ = read(wrong, several)
+        assert 0 <= found.cell < 8
+
+
+def test_impossible_classes_and_stores_are_replaced_with_notices(library):
+    state, notices = read("compare?label=9&other_store=gone", library)
+    assert (state.label, state.other_store) == (None, "")
+    assert notices == [
+        "other_store=gone: not one of 5f0c; shown: none",
+        "label=9: not all or one of 0, 1, 2, 3; shown: all",
     ]

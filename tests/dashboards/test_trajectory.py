@@ -17,6 +17,7 @@ from dashboards.pages.trajectory import page
 from dashboards.pages.trajectory.browser_data import description, readout_names, sample_numbers, with_focus
 from dashboards.pages.trajectory.figures import figures
 from dashboards.state import default
+from dashboards.widgets.export import Call
 from dashboards.widgets.swatches import swatch
 from gradscope.plots import cell_style as style
 from gradscope.plots.style import DASHES
@@ -65,7 +66,7 @@ def test_the_description_of_a_run(run):
     assert about["targets"] == [small_store.CLASSES[label] for label in ds["label"].values]
     names = [f"{cell['row']}, {cell['column']}" for cell in about["cells"]]
     assert names == [cell["name"] for cell in about["cells"]]
-    assert names[number((1, 0, 1, 1))] == "non_robust, x_t, adam, 0.5"
+    assert names[number((1, 0, 1, 1))] == "non_robust, x_t, adam, s = 0.5"
     assert len(names) == len({cell["swatch"] for cell in about["cells"]}) == 16
 
 
@@ -149,22 +150,38 @@ def test_a_store_without_tensors_or_belief_says_what_records_them(opened):
 
 def test_a_figure_is_drawn_or_hidden(client):
     cursor = {"cell": 1, "sample": 3, "cells": [1, 9], "variables": ["log_prob"]}
-    inputs = [("trajectory-cursor", "data", cursor), ("version", "data", None)]
     names = ("frame-{}.hidden", "title-{}.children", "caption-{}.children", "menu-{}.children", "{}.figure", "{}.style")
 
-    def answer(outputs):
+    def answer(outputs, label=()):
+        chosen = [({"type": "control", "key": "label"}, "value", text) for text in label]
+        inputs = [("trajectory-cursor", "data", cursor), *chosen, ("version", "data", None)]
         return ask(client, outputs, inputs, [("view", "data", VIEW)], "trajectory-cursor.data")
 
-    first = answer([name.format("curve-0") for name in names])
+    first = answer([name.format("curve-0") for name in names], ["all"])
     assert first["frame-curve-0"]["hidden"] is False
     assert first["title-curve-0"]["children"] == "log_prob"
     figure = first["curve-0"]["figure"]
     assert figure["layout"]["meta"]["timestep"] is True
     assert figure["layout"]["showlegend"] is False
     assert {trace["meta"]["cell"] for trace in figure["data"] if "meta" in trace} == {1, 9}
-    assert answer([name.format("curve-1") for name in names]) == {"frame-curve-1": {"hidden": True}}
+    assert answer([name.format("curve-1") for name in names], ["all"]) == {"frame-curve-1": {"hidden": True}}
     numbers = answer(["trajectory-numbers.data"])["trajectory-numbers"]["data"]
     assert (numbers["cell"], numbers["sample"], numbers["written"]) == (1, 3, small_store.TIMESTEPS)
+
+
+@pytest.mark.parametrize(("label", "inside"), [(3, True), (1, False)])
+def test_curves_of_a_class_are_means_over_its_samples(run, evaluated, label, inside):
+    shown = figures(run, cell=1, sample=3, cells=[1, 9], variables=["log_prob"], label=label)["curve-0"]
+    name = small_store.CLASSES[label]
+    grey = "grey: sample 3" if inside else "sample 3 is of another class"
+    assert shown.caption.endswith(f"of the samples of class {name} (N = 4); {grey}")
+    numbers = shown.call.numbers(run)
+    mine = evaluated["log_prob"].values[0, 0, 0, 1][evaluated["label"].values == label]
+    np.testing.assert_allclose(numbers["mean"][: small_store.TIMESTEPS], mine.mean(axis=0), rtol=1e-6)
+    lines = [trace.name for trace in shown.call.draw(run).data if trace.name]
+    assert any(name.startswith("sample 3 of ") for name in lines) is inside
+    assert Call.decode(shown.call.encode()) == shown.call
+    assert "of_class" in shown.call.python(run)
 
 
 def test_a_swatch_has_the_look_of_the_lines():

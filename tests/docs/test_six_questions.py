@@ -104,7 +104,7 @@ def test_the_same_in_a_notebook(folder):
     place = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, kernel_name="python3", timeout=300, resources=place).execute()
     data = {name: cell.outputs[-1].data for name, cell in zip(shows, notebook.cells[1:], strict=False)}
-    assert "non_robust, x_t, none, 0.5" in data["report"]["text/html"]
+    assert "non_robust, x_t, no stabiliser, s = 0.5" in data["report"]["text/html"]
     assert "<b>alarm: unstable</b>" in data["unstable"]["text/html"]
     assert "judge_accuracy" in data["better"]["text/html"]
     assert "application/vnd.jupyter.widget-view+json" in data["view"]

@@ -113,7 +113,7 @@ def test_the_path_of_a_point_is_that_of_the_store(stores, kind):
         np.testing.assert_allclose(rows["gradient_norm"], norm, rtol=1e-5)
     figure = plots.trajectories(ds, [GOOD, BAD], sample=1)
     assert figure == draw_paths(paths_numbers(ds, [GOOD, BAD], sample=1, steps=8))
-    path = next(trace for trace in figure.data if trace.name == "robust, x_t, none, 0.5")
+    path = next(trace for trace in figure.data if trace.name == "robust, x_t, no stabiliser, s = 0.5")
     x = ds["x_t"].values[AT["robust"]][1]
     np.testing.assert_allclose(path.y, x[:, min(1, axes - 1)])
     np.testing.assert_allclose(path.x, ds["timestep"].values if axes == 1 else x[:, 0])

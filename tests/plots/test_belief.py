@@ -6,7 +6,7 @@ from small_store import BAD, CLASSES, GOOD, TIMESTEPS
 
 from gradscope.errors import GradscopeError
 from gradscope.plots.belief import belief, belief_numbers, draw_belief
-from gradscope.plots.style import PALETTE, shade
+from gradscope.plots.style import PALETTE, pastel
 
 
 def test_numbers_are_those_of_the_sample(ds):
@@ -30,7 +30,7 @@ def test_only_the_target_has_full_colour(ds):
         inside = [k for k in range(0, len(ends), 2) if ends[k] - 1e-9 <= at <= ends[k + 1] + 1e-9]
         shown.append(colours[inside[0]] if np.isfinite(z) else None)
     assert shown[:6] == [PALETTE[2]] * 6
-    assert shown[6:] == [shade(PALETTE[0], 0.35)] * 2 + [shade(PALETTE[3], 0.35), None]
+    assert shown[6:] == [pastel(PALETTE[0], 0.35)] * 2 + [pastel(PALETTE[3], 0.35), None]
     assert list(strip.text[0]) == ["soccer ball"] * 6 + ["baseball"] * 2 + ["volleyball", ""]
 
 
@@ -66,7 +66,10 @@ def test_curves_have_the_style_of_their_cells(ds):
     assert [line.line.color for line in lines] == [PALETTE[0], PALETTE[1]] * 2
     np.testing.assert_array_equal(lines[3].y, numbers["entropy"][TIMESTEPS:].astype(np.float32))
     assert [figure.layout[axis].title.text for axis in ("yaxis2", "yaxis3")] == ["log_prob [nat]", "entropy [nat]"]
-    assert list(figure.layout.yaxis.ticktext) == ["robust, x_t, none, 0.5", "non_robust, x_t, none, 0.5"]
+    assert list(figure.layout.yaxis.ticktext) == [
+        "robust, x_t, no stabiliser, s = 0.5",
+        "non_robust, x_t, no stabiliser, s = 0.5",
+    ]
     assert figure.layout.meta == {"timestep": True}
 
 

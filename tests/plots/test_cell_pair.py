@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from small_store import BAD, GOOD, SAMPLES, TIMESTEPS
 
 from gradscope.analysis import compare
@@ -65,7 +66,7 @@ def test_difference_draws_the_numbers(pair):
     np.testing.assert_array_equal(band.y[:-1], [*numbers["high"], *numbers["low"][::-1]])
     np.testing.assert_array_equal(own.y, numbers["highlighted"])
     assert figure.layout.yaxis.title.text == "log10 gradient_norm, b − a"
-    assert figure.layout.title.text == "a: synthetic, x_t, a, 0.3  ·  b: synthetic, x_t, b, 0.3"
+    assert figure.layout.title.text == "a: synthetic, x_t, a, s = 0.3  ·  b: synthetic, x_t, b, s = 0.3"
     assert figure.layout.meta == {"timestep": True}
     assert len(difference(pair, "gradient_norm", A, B).data) == 2
 
@@ -131,8 +132,14 @@ def test_pairs_draw_the_numbers_with_samples_and_selection(pair):
 def test_the_forest_is_the_comparison_over_the_spread_of_its_differences(pair):
     numbers = forest_numbers(pair, A, B)
     scalars = compare(pair, A, B).scalars
-    assert numbers["diagnostic"].tolist() == scalars["diagnostic"].tolist()
-    np.testing.assert_array_equal(numbers[["estimate", "low", "p_holm"]], scalars[["estimate", "low", "p_holm"]])
+    assert numbers["diagnostic"].tolist() == ["judge's accuracy", *scalars["diagnostic"]]
+    columns = ["estimate", "low", "p_holm"]
+    np.testing.assert_array_equal(numbers[columns][1:], scalars[columns])
+    right = (pair["judge_prediction"] == pair["label"]).values[0, 0, :, 0].astype(float)
+    accuracy, first = compare(pair, A, B).accuracy, numbers.iloc[0]
+    assert (first["mean_a"], first["mean_b"]) == pytest.approx(tuple(right.mean(axis=1)))
+    assert (first["estimate"], first["low"], first["p_holm"]) == (accuracy.estimate, accuracy.low, accuracy.p)
+    assert first["d"] == pytest.approx(accuracy.estimate / np.std(right[1] - right[0], ddof=1))
     row = numbers.set_index("diagnostic").loc["gradient_cosine"]
     values = pair["gradient_cosine"].values[0, 0, :, 0].mean(axis=-1)
     spread = np.std(values[1] - values[0], ddof=1)
@@ -168,8 +175,60 @@ def test_figures_are_empty_if_no_sample_is_finished_in_both(ds):
 
 def test_a_cell_against_itself_is_refused(ds):
     for make in (forest, lambda *cells: difference(ds, "log_prob", *cells[1:])):
-        with pytest.raises(GradscopeError, match="same cell"):
+        with pytest.raises(GradscopeError, match="both are the cell"):
             make(ds, GOOD, GOOD)
     with pytest.raises(GradscopeError, match="final log_prob is not in this store"):
         difference(ds, "final log_prob", GOOD, BAD)
     assert len(pairs_numbers(ds, "final log_prob", GOOD, BAD)) == SAMPLES
+
+
+@pytest.fixture
+def two(pair):
+    """The cells of `pair` as two stores whose samples are pairs."""
+    pair = pair.assign_coords(seed=("sample", np.arange(70)))
+    return pair.isel(stabilizer=[0]), pair.isel(stabilizer=[1])
+
+
+def test_pairs_of_two_stores_are_drawn_like_those_of_one(pair, two):
+    one, other = two
+    shuffled = other.isel(sample=np.arange(70)[::-1]).assign_coords(sample=np.arange(70))
+    for numbers in (difference_numbers, pairs_numbers):
+        expected = numbers(pair, "gradient_cosine", A, B)
+        found = numbers(one, "gradient_cosine", A, B, other=shuffled)
+        np.testing.assert_allclose(found.select_dtypes("number"), expected.select_dtypes("number"))
+        assert found.attrs["b"] == expected.attrs["b"] + " (other store)"
+    expected, found = forest_numbers(pair, A, B), forest_numbers(one, A, B, other=shuffled)
+    np.testing.assert_allclose(found["d"], expected["d"])
+    verdicts = pairs_numbers(one, "gradient_cosine", A, B, other=shuffled)["verdict"]
+    assert verdicts.tolist() == pairs_numbers(pair, "gradient_cosine", A, B)["verdict"].tolist()
+
+
+def test_samples_that_are_no_pairs_have_welchs_interval_and_no_scatter_plot(two):
+    one, other = two
+    other = other.assign_coords(seed=other["seed"] + 1000).isel(sample=slice(66))
+    numbers = difference_numbers(one, "gradient_cosine", A, B, other=other)
+    a, b = (ds["gradient_cosine"].values[0, 0, 0, 0].astype(float) for ds in (one, other))
+    for t in range(20):
+        wanted = stats.ttest_ind(b[:, t], a[:, t], equal_var=False).confidence_interval()
+        assert tuple(numbers.loc[t, ["low", "high"]]) == pytest.approx(tuple(wanted))
+    np.testing.assert_allclose(numbers["mean"], b.mean(axis=0) - a.mean(axis=0))
+    figure = draw_difference(numbers)
+    assert figure.data[1].name == "mean of 70 and 66, 95 % interval<br>no p: samples are not pairs"
+    assert [shape for shape in figure.layout.shapes if shape.type == "rect"] == []
+    row = forest_numbers(one, A, B, other=other).set_index("diagnostic").loc["gradient_cosine"]
+    means = a.mean(axis=1), b.mean(axis=1)
+    pooled = ((means[0].var(ddof=1) + means[1].var(ddof=1)) / 2) ** 0.5
+    assert row["d"] == pytest.approx((means[1].mean() - means[0].mean()) / pooled)
+    with pytest.raises(GradscopeError, match="not pairs: no samples have the same seed and label in both stores"):
+        pairs(one, "gradient_cosine", A, B, other=other)
+
+
+def test_the_difference_has_the_timesteps_of_both_stores(pair, two):
+    one, other = two
+    numbers = difference_numbers(one, "gradient_cosine", A, B, other=other.isel(timestep=slice(0, 20, 3)))
+    expected = difference_numbers(pair, "gradient_cosine", A, B)[::3]
+    assert numbers["timestep"].tolist() == expected["timestep"].tolist()
+    np.testing.assert_allclose(numbers["mean"], expected["mean"])
+    apart = other.assign_coords(timestep=other["timestep"] + 1)
+    with pytest.raises(GradscopeError, match="no timestep in common"):
+        difference(one, "gradient_cosine", A, B, other=apart)

@@ -28,11 +28,17 @@ def bands(figure):
     return [trace for trace in figure.data if trace.fill == "toself"]
 
 
+def differ(ds):
+    """Make the means of all cells differ, also of unguided ones."""
+    ds["log_prob"][...] -= np.random.default_rng(0).uniform(0, 0.1, ds["log_prob"].shape)
+
+
 def test_curve_numbers_are_means_and_quantiles_over_samples(ds):
     ds["log_prob"][(*AT_GOOD, 2, 5)] = np.nan
     numbers = plots.curve_numbers(ds, "log_prob")
     assert len(numbers) == 16 * TIMESTEPS
-    assert numbers.attrs == {"name": "log_prob", "label": "log_prob [nat]", "logarithmic": False, "on_a_grid": False}
+    about = {"name": "log_prob", "label": "log_prob [nat]", "logarithmic": False, "on_a_grid": False}
+    assert numbers.attrs == about | {"coordinates": CELLS}
     for at in np.ndindex(SHAPE):
         rows, values = of_cell(numbers, at), ds["log_prob"].values[at]
         assert rows["timestep"].tolist() == ds["timestep"].values.tolist()
@@ -47,6 +53,7 @@ def test_curve_numbers_are_means_and_quantiles_over_samples(ds):
 
 
 def test_curves_draw_the_numbers(ds):
+    differ(ds)
     numbers = plots.curve_numbers(ds, "log_prob")
     figure = plots.curve(ds, "log_prob")
     drawn = lines(figure)
@@ -55,7 +62,8 @@ def test_curves_draw_the_numbers(ds):
         dict(zip(CELLS["classifier"], PALETTE, strict=False)),
         dict(zip(["none", "adam"], DASHES, strict=False)),
     )
-    for line, at in zip(drawn, np.ndindex(SHAPE), strict=True):
+    for line, (scale, kind, classifier, stabilizer) in zip(drawn, np.ndindex(SHAPE), strict=True):
+        at = (classifier, kind, stabilizer, scale)
         rows = of_cell(numbers, at)
         np.testing.assert_array_equal(line.x, rows["timestep"])
         np.testing.assert_array_equal(line.y, rows["mean"])
@@ -63,7 +71,7 @@ def test_curves_draw_the_numbers(ds):
         assert line.line.dash == dashes[CELLS["stabilizer"][at[2]]]
         assert line.yaxis == {(0, 0): "y", (1, 0): "y2", (0, 1): "y3", (1, 1): "y4"}[at[1], at[3]]
     assert sorted(line.name for line in drawn if line.showlegend) == [
-        "non_robust, adam", "non_robust, none", "robust, adam", "robust, none",
+        "non_robust, adam", "non_robust, no stabiliser", "robust, adam", "robust, no stabiliser",
     ]  # fmt: skip
     assert {axis.autorange for axis in figure.select_xaxes()} == {"reversed"}
     assert figure.layout.yaxis.title.text == "log_prob [nat]"
@@ -84,6 +92,7 @@ def test_bands_have_gaps_where_values_are_missing(ds):
 
 
 def test_a_cell_without_values_is_empty(ds):
+    differ(ds)
     ds["log_prob"][AT_GOOD] = np.nan
     numbers = of_cell(plots.curve_numbers(ds, "log_prob"), AT_GOOD)
     assert numbers["n"].tolist() == [0] * TIMESTEPS
@@ -93,9 +102,23 @@ def test_a_cell_without_values_is_empty(ds):
 
 def test_the_threshold_of_a_signature_is_drawn_with_its_curve(ds):
     ds["gradient_lag_cosine"] = ds["gradient_cosine"]
-    shapes = plots.curve(ds, "gradient_lag_cosine").layout.shapes
-    assert {shape.y0 for shape in shapes} == {0.4, 0.9999}
-    assert not plots.curve(ds, "gradient_cosine").layout.shapes  # no signature has a threshold for it
+    layout = plots.curve(ds, "gradient_lag_cosine").layout
+    assert layout.shapes == ()
+    named = [(a.text, a.y, a.yref) for a in layout.annotations if a.xref == "paper" and a.x == 1]
+    both = (("unstable<br>below 0.4", 0.4), ("frozen<br>above 0.9999", 0.9999))
+    assert named == [(*one, axis) for axis in ("y", "y3") for one in both]  # beside each row
+    texts = {a.text for a in plots.curve(ds, "gradient_cosine").layout.annotations}
+    assert texts == {"x_t, unguided", "x0, unguided", "x_t, s = 0.5", "x0, s = 0.5"}  # it has no threshold
+
+
+def test_unguided_cells_with_the_same_means_are_one_curve_of_their_panel(ds):
+    ds["log_prob"][:, :, 1, 0] = ds["log_prob"].values[:, :, 0, 0]
+    drawn = lines(plots.curve(ds, "log_prob"))
+    assert len(drawn) == 4 + 8
+    assert sorted(line.name for line in drawn if line.showlegend) == [
+        "non_robust, adam", "non_robust, no stabiliser", "non_robust, unguided",
+        "robust, adam", "robust, no stabiliser", "robust, unguided",
+    ]  # fmt: skip
 
 
 def test_every_threshold_of_the_table_belongs_to_a_signature_that_needs_this_variable():
@@ -116,7 +139,7 @@ def test_attributes_in_the_store_say_how_to_draw_the_diagnostic_of_a_users_probe
     plain, own = ds.assign(peak=peak), ds.assign(peak=peak.assign_attrs(logarithmic=1))
     assert plots.curve(plain, "peak").layout.yaxis.type != "log"
     assert plots.curve(own, "peak").layout.yaxis.type == "log"
-    assert plots.heatmap(own, "peak").data[0].colorbar.title.text == "log10 peak"
+    assert plots.heatmap(own, "peak").data[0].colorbar.title.text == "log10 peak<br> "
 
 
 def test_a_line_skips_timesteps_at_which_no_cell_has_values(ds):
@@ -157,17 +180,21 @@ def test_a_diagnostic_that_was_not_recorded_is_refused(ds):
 
 def test_heat_maps_show_the_means(ds):
     ds["gradient_norm"][(*AT_GOOD, slice(None), 3)] = 0
+    guided = ds.isel(guidance_scale=[1])
     for name, transform in (("gradient_cosine", np.asarray), ("gradient_norm", np.log10)):
-        (trace,) = plots.heatmap(ds, name).data
+        (trace,) = plots.heatmap(guided, name).data
         with np.errstate(divide="ignore"):
-            expected = transform(ds[name].mean("sample").values.reshape(16, TIMESTEPS))
+            expected = transform(guided[name].mean("sample").values.reshape(8, TIMESTEPS))
         np.testing.assert_allclose(trace.z, np.where(np.isfinite(expected), expected, np.nan))
-        assert trace.y[1] == "robust, x_t, none, 0.5"
+        assert trace.y[1] == "robust, x_t, adam, s = 0.5"
+        assert trace.meta["cells"] == list(range(8))
+        shown = trace.z[np.isfinite(trace.z)]
+        assert (trace.zmin, trace.zmax) == (shown.min(), shown.max())
+        assert trace.colorscale[0][1] == "#00224e"  # no threshold: neither end is alarming
         assert list(trace.x) == [str(t) for t in ds["timestep"].values]
-    assert plots.heatmap(ds, "gradient_cosine").data[0].zmid == 0
 
 
 def test_names_are_not_read_as_markup(ds):
     ds = ds.assign_coords(classifier=["<b>a</b>", "<script>"])
-    assert lines(plots.curve(ds, "log_prob"))[0].name == "&lt;b&gt;a&lt;/b&gt;, none"
+    assert lines(plots.curve(ds, "log_prob"))[0].name == "&lt;b&gt;a&lt;/b&gt;, no stabiliser"
     assert plots.heatmap(ds, "log_prob").data[0].y[-1].startswith("&lt;script&gt;")

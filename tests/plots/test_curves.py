@@ -87,9 +87,9 @@ def test_with_many_cells_only_the_focused_one_has_bands(ds):
     assert bands(curves(ds, "log_prob", cells)) == []
     figure = curves(ds, "log_prob", cells, sample=5, focus=BAD)
     assert len(means(figure)) == 5  # the focused cell is shown too
-    assert {band.legendgroup for band in bands(figure)} == {"non_robust, x_t, none, 0.5"}
+    assert {band.legendgroup for band in bands(figure)} == {"non_robust, x_t, no stabiliser, s = 0.5"}
     own = figure.data[-1]
-    assert own.name == "sample 5 of non_robust, x_t, none, 0.5"
+    assert own.name == "sample 5 of non_robust, x_t, no stabiliser, s = 0.5"
     np.testing.assert_array_equal(own.y, ds["log_prob"].values[1, 0, 0, 1, 5].astype(np.float32))
     assert len(means(curves(ds, "log_prob", [GOOD, GOOD], sample=5, focus=GOOD))) == 1
 
@@ -118,9 +118,60 @@ def test_a_cell_without_values_says_so(ds):
 
 
 def test_the_threshold_of_a_signature_is_drawn_with_its_curve(ds):
-    ds["gradient_lag_cosine"] = ds["gradient_cosine"]
-    assert curves(ds, "gradient_lag_cosine", [GOOD]).layout.shapes[0].y0 == 0.4
-    assert curves(ds, "gradient_cosine", [GOOD]).layout.shapes == ()  # no signature has a threshold for it
+    ds["gradient_lag_cosine"] = ds["gradient_cosine"] * np.linspace(0, 1, TIMESTEPS)
+    figure = curves(ds, "gradient_lag_cosine", [GOOD])
+    assert figure.layout.shapes == ()  # no line through the curves
+    assert figure.layout.margin.r >= 100  # room for the names
+    assert [(a.text, a.x, a.xref, a.xanchor) for a in figure.layout.annotations] == [
+        ("unstable<br>below 0.4", 1, "paper", "left"),
+        ("frozen<br>above 0.9999", 1, "paper", "left"),
+    ]
+    assert [(a.y, a.yref) for a in figure.layout.annotations] == [(0.4, "y"), (0.9999, "y")]
+    assert curves(ds, "gradient_cosine", [GOOD]).layout.annotations == ()  # no signature has a threshold for it
+
+
+def test_a_threshold_far_from_the_values_is_named_at_the_end_of_the_axis(ds):
+    ds["gradient_lag_cosine"] = 0.98 + 0.001 * ds["gradient_cosine"]
+    below, above = curves(ds, "gradient_lag_cosine", [GOOD]).layout.annotations
+    assert (below.text, below.y, below.yref) == ("▾ unstable<br>below 0.4", 0, "y domain")
+    assert (above.text, above.y, above.yref) == ("▴ frozen<br>above 0.9999", 1, "y domain")
+    ds["effective_strength"][...] = 0.01 * (1 + np.arange(TIMESTEPS))
+    figure = curves(ds, "effective_strength", [GOOD])
+    assert figure.layout.yaxis.type == "log"
+    low, high = (a for a in figure.layout.annotations)
+    assert (low.text[:1], high.text[:1]) == ("▾", "▴")
+    ds["effective_strength"][...] = np.geomspace(1e-5, 10, TIMESTEPS)
+    inside = curves(ds, "effective_strength", [GOOD]).layout.annotations
+    assert [a.y for a in inside] == pytest.approx([-3, 0])  # places of annotations on such an axis are logarithms
+
+
+def test_unguided_cells_with_the_same_means_are_one_line(ds):
+    unguided = [GOOD | {"guidance_scale": 0.0, "stabilizer": s, "classifier_input": c}
+                for s in ("none", "adam") for c in ("x_t", "x0")]  # fmt: skip
+    same = ds["log_prob"].values[0, 0, 0, 0]
+    ds["log_prob"][0, 0, 1, 0] = same
+    names = [trace.name for trace in means(curves(ds, "log_prob", [GOOD, *unguided]))]
+    apart = ["robust, x0, no stabiliser, unguided", "robust, x0, adam, unguided"]
+    assert sorted(names) == sorted(["robust, x_t, no stabiliser, s = 0.5", "robust, x_t, unguided", *apart])
+    ds["log_prob"][0, :, :, 0] = same
+    figure = curves(ds, "log_prob", [GOOD, *unguided], sample=2, focus=unguided[3])
+    one = next(trace for trace in means(figure) if trace.name == "robust, unguided")
+    assert one.meta == {"cell": 6}  # the focused one
+    assert figure.data[-1].name.startswith("sample 2 of ")
+    ds["log_prob"][0, :, :, 1] = same  # guided cells are never folded
+    assert len(means(curves(ds, "log_prob", [GOOD, ADAM]))) == 2
+
+
+def test_the_label_under_the_mouse_is_opaque_and_of_the_nearest_curve(ds):
+    layout = curves(ds, "log_prob", [GOOD, BAD]).layout
+    assert (layout.hovermode, layout.hoverdistance) == ("closest", -1)
+    assert layout.hoverlabel.bgcolor == "#1f2328"
+    for trace in means(curves(ds, "log_prob", [GOOD, BAD])):
+        assert trace.hovertemplate.startswith(f"<b>{trace.name}</b><br>")
+        assert trace.hovertemplate.endswith("<extra></extra>")
+    hostile = ds.assign_coords(classifier=["%{x}", "b"])
+    (trace,) = means(curves(hostile, "log_prob", [GOOD | {"classifier": "%{x}"}]))
+    assert "%{x}, x_t" not in trace.hovertemplate
 
 
 def test_a_line_skips_timesteps_at_which_no_cell_has_values(ds):
@@ -162,4 +213,4 @@ def test_unknown_names_are_refused(ds):
 def test_names_are_not_read_as_markup(ds):
     ds = ds.assign_coords(classifier=["<b>a</b>", "b"])
     figure = curves(ds, "log_prob", [GOOD | {"classifier": "<b>a</b>"}])
-    assert means(figure)[0].name == "&lt;b&gt;a&lt;/b&gt;, x_t, none, 0.5"
+    assert means(figure)[0].name == "&lt;b&gt;a&lt;/b&gt;, x_t, no stabiliser, s = 0.5"

@@ -47,7 +47,7 @@ def test_values_that_are_left_out_are_counted(ds):
     assert (ridge["n"], ridge["zero"], ridge["not_finite"]) == (SAMPLES - 5, 3, 1)
     assert numbers.attrs["label"] == "log10 gradient_norm"
     title = draw_ridgelines(numbers).layout.annotations[0].text
-    assert title == "robust<br>x_t, none, 0.5<br>N = 11 to 16<br>1 not finite, 3 zero"
+    assert title == "robust<br>x_t, no stabiliser, s = 0.5<br>N = 11 to 16<br>1 not finite, 3 zero"
     assert ridgelines(ds, "log_prob", [BAD]).layout.annotations[0].text.endswith("N = 16<br>all finite")
 
 

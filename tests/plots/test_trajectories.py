@@ -12,7 +12,10 @@ AT_GOOD, AT_BAD = (0, 0, 0, 1), (1, 0, 0, 1)
 
 def test_trajectories_are_unit_gradients_and_images(ds):
     numbers = plots.trajectory_numbers(ds, [BAD, GOOD], sample=2, steps=4)
-    assert numbers["cell"].values.tolist() == ["non_robust, x_t, none, 0.5", "robust, x_t, none, 0.5"]
+    assert numbers["cell"].values.tolist() == [
+        "non_robust, x_t, no stabiliser, s = 0.5",
+        "robust, x_t, no stabiliser, s = 0.5",
+    ]
     assert numbers["timestep"].values.tolist() == ds["timestep"].values[[0, 3, 6, 9]].tolist()
     seen = []
     for i, at in enumerate((AT_BAD, AT_GOOD)):

@@ -9,7 +9,8 @@ import xarray as xr
 
 from gradscope.analysis.cells import Cell, place
 from gradscope.analysis.comparison import Comparison
-from gradscope.analysis.verdicts import judged
+from gradscope.analysis.two_cells import TwoCells
+from gradscope.analysis.verdicts import correct, judged
 from gradscope.analysis.written import finished
 from gradscope.plots.cell_pair import quantity, titled
 from gradscope.plots.style import cell_name
@@ -20,7 +21,7 @@ HEADS = ("quantity", "a", "b", "b − a", "95 % interval", "effect", "N", "p", "
 _COLUMNS = ("quantity", "mean_a", "mean_b", "estimate", "low", "high", "effect", "n", "p", "p_holm", "note")
 
 
-def differences(ds: xr.Dataset, comparison: Comparison) -> pd.DataFrame:
+def differences(ds: xr.Dataset, comparison: Comparison, other: xr.Dataset | None = None) -> pd.DataFrame:
     """All differences that `gradscope.analysis.compare` finds, as one table.
 
     Parameters
@@ -28,17 +29,19 @@ def differences(ds: xr.Dataset, comparison: Comparison) -> pd.DataFrame:
     ds
         The store, in memory.
     comparison
-        The store's comparison of two cells.
+        The comparison of two cells.
+    other
+        The store of b; None if it is that of a.
 
     Returns
     -------
     pandas.DataFrame
         One row for the judge's accuracy, for each diagnostic and for each distance: ``quantity`` with its unit;
-        ``mean_a``, ``mean_b`` and ``estimate``, b − a, with its 95 % interval ``low``, ``high``; ``effect``, Cohen's g
-        for the accuracy and the rank-biserial correlation for a diagnostic; ``n``, the samples; ``p``, and Holm's
-        ``p_holm`` over the diagnostics; ``note``. NaN where there is no number.
+        ``mean_a``, ``mean_b`` and ``estimate``, b − a, with its 95 % interval ``low``, ``high``; ``effect``, as the
+        tests of `gradscope.analysis.compare` name it; ``n``, the samples; ``p``, and Holm's ``p_holm`` over the
+        diagnostics; ``note``. NaN where there is no number.
     """
-    rows = [_accuracy(ds, comparison)] if comparison.accuracy else []
+    rows = [_accuracy(ds, comparison, other)] if comparison.accuracy else []
     for row in comparison.scalars.to_dict("records"):
         rows.append({**row, "quantity": titled(ds, quantity(ds, row["diagnostic"]))})
     for name, change in comparison.distance.items():
@@ -48,13 +51,15 @@ def differences(ds: xr.Dataset, comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_COLUMNS)).fillna({"note": ""})
 
 
-def _accuracy(ds: xr.Dataset, comparison: Comparison) -> dict[str, Any]:
-    cells = [ds.isel(place(ds, cell)) for cell in (comparison.a, comparison.b)]
-    both = judged(cells[0]) & judged(cells[1])
-    right = [(cell["judge_prediction"] == cell["label"]).values[both] for cell in cells]
-    shares = [float(each.mean()) if len(each) else np.nan for each in right]
-    test = vars(comparison.accuracy)
-    return {**test, "quantity": ACCURACY, "mean_a": shares[0], "mean_b": shares[1]}
+def _accuracy(ds: xr.Dataset, comparison: Comparison, other: xr.Dataset | None) -> dict[str, Any]:
+    pair = TwoCells(ds, comparison.a, comparison.b, other)
+    seen = [judged(cell)[rows] for cell, rows in zip(pair.cells, pair.rows, strict=True)]
+    if pair.paired:
+        seen = [seen[0] & seen[1]] * 2
+    each = zip(pair.cells, pair.rows, seen, strict=True)
+    right = [correct(cell, "judge_prediction")[rows][known] for cell, rows, known in each]
+    shares = [float(one.mean()) if len(one) else np.nan for one in right]
+    return {**vars(comparison.accuracy), "quantity": ACCURACY, "mean_a": shares[0], "mean_b": shares[1]}
 
 
 def differing(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
@@ -62,8 +67,10 @@ def differing(a: Cell, b: Cell) -> dict[str, tuple[Any, Any]]:
     return {dim: (a[dim], b[dim]) for dim in a if a[dim] != b[dim]}
 
 
-def hint(a: Cell, b: Cell) -> str:
+def hint(a: Cell, b: Cell, two_stores: bool = False) -> str:
     """A sentence that names the dimensions in which two cells differ."""
+    if two_stores and not differing(a, b):
+        return "The cells have the same names; the stores differ."
     parts = [f"{dim}: {_text(value_a)} → {_text(value_b)}" for dim, (value_a, value_b) in differing(a, b).items()]
     if not parts:
         return "They are the same cell."
@@ -72,28 +79,17 @@ def hint(a: Cell, b: Cell) -> str:
     return f"They differ in {len(parts)} ways: {'; '.join(parts)}."
 
 
-def why_incomparable(ds: xr.Dataset, a: Cell, b: Cell) -> str:
+def why_incomparable(ds: xr.Dataset, a: Cell, b: Cell, other: xr.Dataset | None = None) -> str:
     """Why two cells cannot be compared; empty where they can."""
-    if not differing(a, b):
+    if other is None and not differing(a, b):
         return f"a and b are the same cell, {cell_name(a)}. Choose another a or b."
-    done = [finished(ds.isel(place(ds, cell))) for cell in (a, b)]
-    if (done[0] & done[1]).any():
+    pair = TwoCells(ds, a, b, other)
+    if all(len(rows) for rows in pair.rows):
         return ""
-    counts = ", ".join(f"{each.sum()} in {key}" for key, each in zip("ab", done, strict=True))
+    counts = ", ".join(f"{finished(cell).sum()} in {key}" for key, cell in zip("ab", pair.cells, strict=True))
+    if not pair.paired:
+        return f"A cell has no finished sample yet (finished: {counts})."
     return f"No sample is finished in both cells yet (finished: {counts}). Samples are compared in pairs."
-
-
-def headline(table: pd.DataFrame) -> str:
-    """The difference of the judge's accuracy in one sentence; empty where there is no judge."""
-    rows = table[table["quantity"] == ACCURACY].to_dict("records")
-    if not rows or not rows[0]["n"]:
-        return ""
-    row = rows[0]
-    p = f"McNemar's p {_number(row['p'])}" if np.isfinite(row["p"]) else f"no p: {row['note']}"
-    return (
-        f"Judge's accuracy: a {row['mean_a']:.2f}, b {row['mean_b']:.2f}; b − a {row['estimate']:+.2f} "
-        f"{_interval(row, '.2f')}, {p} (N = {row['n']:g})."
-    )
 
 
 def table_texts(table: pd.DataFrame) -> list[list[str]]:

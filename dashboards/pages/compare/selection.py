@@ -9,10 +9,11 @@ from pydantic import Field
 
 from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
+from dashboards.pages.compare.shown import compared
 from dashboards.state import State
-from dashboards.widgets.controls import NumberText, control_id
+from dashboards.widgets.controls import LabelText, NumberText, control_id
 from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
-from dashboards.widgets.links import VERSION, VIEW, View, shown_state
+from dashboards.widgets.links import VERSION, VIEW, View
 from dashboards.widgets.thumbnails import thumbnails
 from dashboards.widgets.verdicts import verdicts
 from gradscope.analysis.cells import place
@@ -78,21 +79,32 @@ def register(app: Dash, library: Library) -> None:
         Input("compare-samples", "value"),
         Input(control_id("cell"), "value"),
         Input(control_id("other"), "value"),
+        Input(control_id("label"), "value"),
         VERSION,
         dash.State(control_id("variables"), "value"),
         VIEW,
     )
-    def show(samples: Samples, a: NumberText, b: NumberText, version: str | None, name: str, view: View | None):
-        run, state = shown_state(library, view)
+    def show(
+        samples: Samples,
+        first: NumberText,
+        second: NumberText,
+        label: LabelText,
+        version: str | None,
+        name: str,
+        view: View | None,
+    ):
+        shown = compared(library, view, first, second, label)
         if not samples:
             return None
-        cells = [run.cell(number) for number in (a, b)]  # raises before an unknown number gets into a URL
-        target = state.to("trajectory", cells=tuple(sorted((a, b))), variables=(name,))
-        rows = []
-        for number, cell in zip((a, b), cells, strict=True):
-            shown = _thumbnails(run, target.to("trajectory", cell=number), sorted(samples)[:MOST])
-            pictures = html.Div(shown, className="thumbs", style=tile_style(run), **kind_data(run))
-            rows.append(html.Div([html.H3(cell_name(cell)), pictures]))
+        chosen = shown.partners(sorted(samples))
+        if not chosen:
+            return html.P("Samples of the two stores are not pairs.", className="caption")
+        run, rows = shown.run, []
+        for side, (store, number) in enumerate(((run, first), (shown.other, second))):
+            target = shown.trajectory(store, number, (first, second), name)
+            pictures = _thumbnails(store, target, [pair[side] for pair in chosen[:MOST]])
+            thumbs = html.Div(pictures, className="thumbs", style=tile_style(store), **kind_data(store))
+            rows.append(html.Div([html.H3(cell_name(store.cell(number))), thumbs]))
         rows.append(how_drawn(run))
         if len(samples) > MOST:
             rows.append(html.P(f"The first {MOST} of {len(samples)} selected samples.", className="caption"))

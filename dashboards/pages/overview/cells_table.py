@@ -1,6 +1,7 @@
 """The table of cells: accuracy of guide and judge, behaviour of the gradients, and findings."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,10 +12,12 @@ from dashboards.widgets.grid import Column, Row, badge, badge_column, interval_c
 from dashboards.widgets.links import trajectory_state
 from dashboards.widgets.verdicts import NAMES
 from gradscope.analysis import summary
+from gradscope.analysis.by_class import of_class
 from gradscope.analysis.cells import place
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.verdicts import class_names
 from gradscope.plots.style import cell_name
+from gradscope.plots.unguided import shared
 
 NEEDS = ("gradient_cosine", "effective_strength", "finite_fraction")
 """Diagnostics along t that the rows need."""
@@ -53,29 +56,53 @@ def cell_badges(run: OpenRun, findings: Iterable[Finding]) -> dict[str, str]:
     return {id: ", ".join(texts) for id, texts in badges.items()}
 
 
-def cell_rows(run: OpenRun, state: State, badges: Mapping[str, str]) -> list[Row]:
-    """One row for each cell, in the order of `OpenRun.cells`; a click opens its trajectory at the cursor."""
-    rows = run.memo("rows of cells", lambda: _measured(run))
+def cell_rows(run: OpenRun, state: State, badges: Mapping[str, str], label: int | None = None) -> list[Row]:
+    """One row for each cell, in the order of `OpenRun.cells`; a click opens its trajectory at the cursor.
+
+    Unguided cells with the same numbers are one row, whose ``cells`` are their numbers.
+
+    Parameters
+    ----------
+    badges
+        Of `cell_badges`.
+    label
+        The target class whose samples are counted; None for all.
+    """
+    rows = run.memo(("rows of cells", label), lambda: _measured(run, label))
     return [
         row
         | {
-            "findings": badges.get(row["id"], ""),
-            "href": trajectory_state(run, i).to("trajectory", timestep=state.timestep, sample=state.sample).url(),
+            "findings": ", ".join(dict.fromkeys(filter(None, (badges.get(str(i), "") for i in row["cells"])))),
+            "href": trajectory_state(run, row["cells"][0])
+            .to("trajectory", timestep=state.timestep, sample=state.sample, label=label)
+            .url(),
         }
-        for i, row in enumerate(rows)
+        for row in rows
     ]
 
 
-def _measured(run: OpenRun) -> list[dict]:
+def _measured(run: OpenRun, label: int | None) -> list[dict]:
     ds = run.scalars("written", *(name for name in NEEDS if name in run.ds))
+    ds = ds if label is None else of_class(ds, label)
     if "finite_fraction" not in ds:
         ds = ds.assign(finite_fraction=xr.ones_like(ds["written"], dtype=float))
     cells = summary(ds)
-    return [_row(cells.isel(place(cells, cell)), i, cell_name(cell)) for i, cell in enumerate(run.cells)]
+    rows: dict[tuple, list[dict]] = {}
+    for i, cell in enumerate(run.cells):
+        numbers = _numbers(cells.isel(place(cells, cell)))
+        known = numbers["samples"] and any(v is not None for name, v in numbers.items() if name != "samples")
+        key = tuple(numbers.items()) if known and not cell["guidance_scale"] else (i,)
+        rows.setdefault(key, []).append({"number": i, **numbers})
+    found = []
+    for group in rows.values():
+        same = [row.pop("number") for row in group]
+        name = cell_name(shared([run.cells[i] for i in same]))
+        found.append({"id": str(same[0]), "cell": name, "cells": same, **group[0]})
+    return found
 
 
-def _row(cell: xr.Dataset, i: int, name: str) -> dict:
-    row = {"id": str(i), "cell": name, "samples": int(cell["samples"])}
+def _numbers(cell: xr.Dataset) -> dict[str, Any]:
+    row: dict[str, Any] = {"samples": int(cell["samples"])}
     for who in NAMES:
         if f"{who}_accuracy" in cell:
             low, high = cell[f"{who}_accuracy_interval"].values

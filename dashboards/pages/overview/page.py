@@ -1,6 +1,7 @@
 """Overview: what fails, in which cells, and where along t."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import dash
 import dash_mantine_components as dmc
@@ -13,14 +14,15 @@ from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
 from dashboards.pages.overview.cells_table import cell_badges, cell_columns, cell_rows
 from dashboards.pages.overview.findings_table import COLUMNS, finding_rows
-from dashboards.state import State
-from dashboards.widgets.controls import control_id, variable_select
+from dashboards.state import State, diagnostics
+from dashboards.widgets.controls import LabelText, class_select, control_id, variable_select
 from dashboards.widgets.export import Call
 from dashboards.widgets.figure_card import figure_card
 from dashboards.widgets.grid import Column, changed_columns, height_of, table
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
 from dashboards.widgets.messages import amount_written, dependence, empty
 from gradscope.analysis.findings import Finding
+from gradscope.plots.heatmap import flagged_spans
 from gradscope.reporting.report import headline
 
 TITLE = "Overview"
@@ -28,6 +30,17 @@ FINDINGS_SHOWN, CELLS_SHOWN = 8, 16
 """Rows of the tables that are seen without scrolling."""
 FEW = 8
 """Fewer samples say little; the headline says so."""
+SPANS_SHOWN = 32
+"""Outlined spans of the heat map; the address of its numbers holds them all."""
+
+
+class FlaggedSpan(BaseModel, extra="forbid"):
+    """Timesteps of a cell that a finding flags, see `gradscope.plots.heatmap.Span`."""
+
+    cell: dict[str, str | float]
+    first: float
+    last: float
+    name: str
 
 
 class Found(BaseModel, extra="forbid"):
@@ -37,6 +50,8 @@ class Found(BaseModel, extra="forbid"):
     """Of `findings_version`."""
     badges: dict[str, str]
     """Of `cell_badges`."""
+    spans: dict[str, list[FlaggedSpan]]
+    """The spans that findings flag, by diagnostic; of `gradscope.plots.heatmap.flagged_spans`."""
 
 
 def layout(run: OpenRun, state: State):
@@ -100,13 +115,16 @@ def _heat_map(run: OpenRun, state: State) -> list:
         return [empty("This store holds no diagnostic along t. Probes record them: see `probes` in its configuration.")]
     height = _height(run)
     return [
-        html.Div(variable_select(run, state.variables, "diagnostic"), className="beside-label"),
+        html.Div(
+            [variable_select(run, state.variables, "diagnostic"), class_select(run, state.label)],
+            className="beside-label",
+        ),
         html.Div(dmc.Skeleton(height=height), id="stability-card", style={"minHeight": f"{height + 60}px"}),
     ]
 
 
 def _cells(run: OpenRun, state: State) -> list:
-    rows = cell_rows(run, state, {})
+    rows = cell_rows(run, state, {}, state.label)
     return [
         html.Div(html.H2("Cells", className="card-title"), className="card-head"),
         html.P("One row for each cell. A click or Enter opens its trajectory.", className="caption"),
@@ -145,7 +163,7 @@ def register(app: Dash, library: Library) -> None:
             "body": {} if rows else {"display": "none"},
             "waiting": False,
             "untested": _untested(run.untested()),
-            "found": Found(version=now, badges=cell_badges(run, found)).model_dump(),
+            "found": Found(version=now, badges=cell_badges(run, found), spans=_spans(run, found)).model_dump(),
         }
 
     @app.callback(
@@ -153,20 +171,34 @@ def register(app: Dash, library: Library) -> None:
         Output("cells-table", "columnDefs"),
         VERSION,
         Input("overview-found", "data"),
+        Input(control_id("label"), "value"),
         VIEW,
         dash.State("cells-table", "columnDefs"),
         prevent_initial_call=True,
     )
-    def cells(version: str | None, found: Found | None, view: View | None, columns: list[Column] | None):
+    def cells(
+        version: str | None, found: Found | None, label: LabelText, view: View | None, columns: list[Column] | None
+    ):
         run, state = shown_state(library, view)
-        rows = cell_rows(run, state, found.badges if found else {})
+        rows = cell_rows(run, state, found.badges if found else {}, label)
         return rows, changed_columns(cell_columns(run.ds), columns)
 
-    @app.callback(Output("stability-card", "children"), Input(control_id("variables"), "value"), VERSION, VIEW)
-    def stability(name: str, version: str | None, view: View | None):
+    @app.callback(
+        Output("stability-card", "children"),
+        Input(control_id("variables"), "value"),
+        Input(control_id("label"), "value"),
+        Input("overview-found", "data"),
+        VERSION,
+        VIEW,
+    )
+    def stability(name: str, label: LabelText, found: Found | None, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
-        caption = "One row for each cell, in sampling order from left to right. A click opens that cell and timestep."
-        call = Call("stability", {"name": name})
+        caption = (
+            "One row for each cell, in sampling order from left to right; outlined: what findings flag. A click opens "
+            "that cell and timestep."
+        )
+        flagged = [span.model_dump() for span in found.spans.get(name, [])] if found else []
+        call = Call("stability", {"name": name} | ({"flagged": flagged} if flagged else {}), label)
         return figure_card(call, run, "stability", _height(run), f"{name}, mean over samples", caption)
 
     app.clientside_callback(
@@ -188,6 +220,12 @@ def register(app: Dash, library: Library) -> None:
         dash.State("cells-table", "rowData"),
         prevent_initial_call=True,
     )
+
+
+def _spans(run: OpenRun, found: list[Finding]) -> dict[str, Any]:
+    """The spans that findings flag, by diagnostic; the most severe ones where there are many."""
+    every = {name: flagged_spans(found, name)[:SPANS_SHOWN] for name in diagnostics(run)}
+    return {name: spans for name, spans in every.items() if spans}
 
 
 def findings_version(run: OpenRun) -> str:
@@ -225,4 +263,4 @@ def _untested(reasons: Mapping[str, str]):
 
 def _height(run: OpenRun) -> int:
     """Pixels of the heat map; with 16 cells it fits on a small screen together with the findings."""
-    return min(max(64 + 14 * len(run.cells), 200), 640)
+    return min(max(70 + 14 * len(run.cells), 200), 640)

@@ -15,7 +15,7 @@ from dashboards.widgets.swatches import swatch
 from gradscope.analysis.missing import absent
 from gradscope.analysis.verdicts import class_name, class_names
 from gradscope.plots.cell_style import coordinates, look
-from gradscope.plots.style import cell_name
+from gradscope.plots.style import cell_name, name_along
 from gradscope.store.dims import cell_dims, over
 
 LABELS = {
@@ -46,7 +46,7 @@ def description(run: OpenRun, state: State) -> dict[str, Any]:
                 "name": cell_name(cell),
                 "swatch": swatch(look(known, cell)),
                 "row": f"{cell['classifier']}, {cell['classifier_input']}",
-                "column": f"{cell['stabilizer']}, {cell['guidance_scale']:g}",
+                "column": ", ".join(name_along(dim, cell[dim]) for dim in ("stabilizer", "guidance_scale")),
             }
             for cell in run.cells
         ],

@@ -6,8 +6,10 @@ from typing import NamedTuple
 from dashboards.data.open_run import OpenRun
 from dashboards.state import VARIABLES_MAX
 from dashboards.widgets.export import Call
+from gradscope.analysis.by_class import class_sizes
 from gradscope.analysis.missing import absent, require
 from gradscope.analysis.verdicts import class_names
+from gradscope.errors import GradscopeError
 
 CURVES = tuple(f"curve-{i}" for i in range(VARIABLES_MAX))
 PATH = "path"
@@ -30,16 +32,23 @@ class CursorFigure(NamedTuple):
 
 
 def figures(
-    run: OpenRun, cell: int, sample: int, cells: Sequence[int], variables: Sequence[str]
+    run: OpenRun, cell: int, sample: int, cells: Sequence[int], variables: Sequence[str], label: int | None = None
 ) -> dict[str, CursorFigure]:
-    """The figures by id."""
+    """The figures by id. With a class, the means and bands of the curves are over its samples."""
     shown = [dict(run.cell(number)) for number in cells]
+    labels, sizes = run.ds["label"].values.tolist(), class_sizes(run.ds)
+    if label is not None and label not in sizes:
+        raise GradscopeError(f"label: no sample has the class {label}")
     found = {}
     for id, name in zip(CURVES, variables, strict=False):
-        call = Call("curves", {"name": name, "cells": shown, "sample": sample, "focus": dict(run.cell(cell))})
+        inside = label is None or label in labels[sample : sample + 1]
+        own = {"sample": sample} if inside else {}
+        call = Call("curves", {"name": name, "cells": shown, **own, "focus": dict(run.cell(cell))}, label)
         require(run.ds, name)
         long_name = run.ds[name].attrs.get("long_name", name)
-        caption = f"{long_name}: mean, 25 to 75 and 5 to 95 % of samples; grey: sample {sample}"
+        whose = "samples" if label is None else "the samples of class {} (N = {})".format(*sizes[label])
+        line = f"grey: sample {sample}" if inside else f"sample {sample} is of another class"
+        caption = f"{long_name}: mean, 25 to 75 and 5 to 95 % of {whose}; {line}"
         found[id] = CursorFigure(call, name, caption, HEIGHT)
     if not why_no_belief(run):
         call = Call("belief", {"cells": shown, "sample": sample})

@@ -17,7 +17,7 @@ from dashboards.pages.trajectory.browser_data import description, sample_numbers
 from dashboards.pages.trajectory.figures import FIGURES, HEIGHT, PATH, figures, why_no_belief
 from dashboards.pages.trajectory.focus import focus, map_switches
 from dashboards.state import CELLS_MAX, VARIABLES_MAX, State
-from dashboards.widgets.controls import cell_select, cells_select, control_id, variables_select
+from dashboards.widgets.controls import LabelText, cell_select, cells_select, class_select, control_id, variables_select
 from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
 from dashboards.widgets.figure_card import empty_card, export_menu, page_figure
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
@@ -149,12 +149,13 @@ def _register_figure(app: Dash, library: Library, id: str) -> None:
         Output(id, "figure"),
         Output(id, "style"),
         CURSOR,
+        Input(control_id("label"), "value"),
         VERSION,
         VIEW,
     )
-    def draw(cursor: Cursor, version: str | None, view: View | None):
+    def draw(cursor: Cursor, label: LabelText, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
-        if (shown := figures(run, **dict(cursor)).get(id)) is None:
+        if (shown := figures(run, **dict(cursor), label=label).get(id)) is None:
             return True, *[no_update] * 5
         figure = page_figure(shown.call, run, legend=False)
         figure["layout"]["uirevision"] = shown.call.arguments.get("name")  # keeps the zoom
@@ -179,9 +180,14 @@ def _controls(run: OpenRun, state: State, cells: list[int]):
             ),
             html.Details(
                 [
-                    html.Summary("cells and diagnostics"),
+                    html.Summary("cells, diagnostics and class"),
                     html.Div(
-                        [cells_select(run, cells), variables_select(run, state.variables)], className="shown-items"
+                        [
+                            cells_select(run, cells),
+                            variables_select(run, state.variables),
+                            class_select(run, state.label, "class of the curves' means"),
+                        ],
+                        className="shown-items",
                     ),
                 ],
                 className="shown-choice",

@@ -80,7 +80,7 @@ def test_what_is_not_finite_is_said(opened):
     page.keyboard.press("ArrowRight")
     chromium.settle(page)
     assert page.locator("#nonfinite").inner_text() == (
-        "magenta: elements that are not finite (non_robust, x_t, none, 0.5: 2)"
+        "magenta: elements that are not finite (non_robust, x_t, no stabiliser, s = 0.5: 2)"
     )
     corner = chromium.pixels(page.locator('.focus-maps [data-tensor="gradient"]'), (160, 160))[2, 80]
     assert np.abs(corner - (255, 0, 255)).max() < 30

@@ -71,9 +71,9 @@ def test_cells_samples_and_curves_move_it(page, ds):
     view = ds.gradscope.show()
     show(page, view, dark=True)
     page.wait_for_selector(".gs-curve .marks", state="attached")
-    page.get_by_role("button", name="non_robust, x_t, none, 0.5").click()
+    page.get_by_role("button", name="non_robust, x_t, no stabiliser, s = 0.5").click()
     pressed = "document.querySelector('[aria-pressed=true]').textContent.startsWith('{}')"
-    page.wait_for_function(pressed.format("non_robust, x_t, none"))
+    page.wait_for_function(pressed.format("non_robust, x_t, no stabiliser"))
     assert view.cell == BAD
     page.get_by_label("sample").select_option("3")
     page.wait_for_function("document.querySelector('.gs-target').textContent.startsWith('sample 3,')")

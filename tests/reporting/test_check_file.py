@@ -79,7 +79,7 @@ REFUSED = {
     "a verdict that is markup": (document(answer(verdict="<b>x</b>")), "a name in small letters"),
     "an unknown kind of verdict": (document(answer(kind="fine")), "kind"),
     "a timestep that is text": (document(answer(timestep="5")), "timestep"),
-    "a number that is none": (b'{"kind": "gradscope check", "source": "", "answers": [{"timestep": NaN}]}', "timestep"),
+    "a number that is none": (document(answer(timestep=float("nan"))), "timestep"),
     "a long text": (document(answer(cause="x" * 5000)), "cause must be a text of at most 4096"),
     "evidence that is nested": (document(answer(evidence={"a": {"b": 1}})), "evidence"),
     "too much evidence": (document(answer(evidence={str(i): i for i in range(201)})), "evidence"),

@@ -17,7 +17,7 @@ def mean_difference(a: ArrayLike, b: ArrayLike) -> Mean:
     Examples
     --------
     >>> mean_difference([1.0, 2.0, 3.0], [3.0, 4.0, 5.0, 6.0]).low.round(2)
-    np.float64(0.36)
+    np.float64(0.27)
     """
     (mean_a, part_a, n_a), (mean_b, part_b, n_b) = (_moments(np.asarray(x, dtype=np.float64)) for x in (a, b))
     half = student(0.95, _freedom(part_a, n_a, part_b, n_b)) * np.sqrt(part_a + part_b)

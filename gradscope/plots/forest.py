@@ -50,7 +50,7 @@ def forest(
     >>> parts = [synthetic.trajectories(seed=k).assign_coords(stabilizer=[name]) for k, name in enumerate("ab")]
     >>> both = xr.concat(parts, "stabilizer", data_vars="all", join="outer")
     >>> forest(both, {"stabilizer": "a"}, {"stabilizer": "b"}).data[0].y[:2]
-    ('gradient_cosine', 'update_cosine')
+    ("judge's accuracy", 'gradient_cosine')
     """
     return draw_forest(forest_numbers(ds, a, b, other))
 

@@ -72,7 +72,7 @@ def stability(ds: xr.Dataset, name: str, flagged: Sequence[Span] = ()) -> go.Fig
     >>> ds = synthetic.trajectories("white_noise")
     >>> figure = stability(ds, "gradient_lag_cosine", flagged_spans(find(ds), "gradient_lag_cosine"))
     >>> figure.data[0].z.shape, len(figure.layout.shapes)
-    ((1, 50), 2)
+    ((1, 27), 2)
     """
     return draw_stability(stability_numbers(ds, name, flagged))
 

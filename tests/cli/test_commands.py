@@ -273,13 +273,14 @@ def test_an_interrupted_run_says_what_is_kept_and_its_tables_say_that_they_are_p
     monkeypatch.setattr(GuidedSampler, "sample", interrupted)
     status, out, err = gradscope("record", "--config", "run.yaml", "--device", "cpu")
     assert status == 130
-    told = "gradscope: interrupted; 2 of 12 blocks are recorded in mine.zarr; continue with: gradscope record --resume"
+    # both controls, whose three blocks are recorded together, and two blocks of the first guided cell
+    told = "gradscope: interrupted; 8 of 12 blocks are recorded in mine.zarr; continue with: gradscope record --resume"
     assert told in err
     written = float((xr.open_zarr("mine.zarr").written > 0).mean())
     assert 0 < written < 1
     status, out, _ = gradscope("report", "mine.zarr")
     assert status == 0
-    told = f"{100 * written:.0f} % written: 0 of 4 cells complete, 0 to 4 of 5 samples finished per cell; only this"
+    told = f"{100 * written:.0f} % written: 2 of 4 cells complete, 0 to 5 of 5 samples finished per cell; only this"
     assert told in " ".join(out.split())
     assert "`gradscope evaluate STORE` adds judged numbers" in out
     assert "continue with: gradscope record --resume mine.zarr\n" in gradscope("info", "mine.zarr")[1]

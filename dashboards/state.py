@@ -18,7 +18,7 @@ CURSOR = ("store", "cell", "t", "sample")
 """Parameters of every page's URL."""
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "overview": ("variables", "label"),
-    "trajectory": ("cells", "variables", "limits", "scale", "channel", "zoom", "finding", "label"),
+    "trajectory": ("cells", "variables", "limits", "label", "scale", "channel", "zoom", "finding"),
     "compare": ("other", "other_store", "variables", "label"),
     "distributions": ("cells", "variables", "label"),
     "guidance": ("cells",),
@@ -261,7 +261,7 @@ class _QueryReader:
         known = diagnostics(self.run)
         wanted = tuple(dict.fromkeys(filter(None, text.split(","))))
         found = tuple(name for name in wanted if name in known)
-        if found != wanted:
+        if found != wanted and "was" not in self.query:  # another store has other diagnostics
             return self._replaced("variables", text, f"some of {', '.join(known)}", found or start)
         return found or start
 

@@ -125,7 +125,8 @@ window.gradscope = window.gradscope || {};
       if (row >= 0) this.markZero(map, row);
       const value = (key) => gradscope.significant(frame[key][tensor][row]);
       const limit = () => value("limits");
-      const hasBar = !text && frame.low[tensor][row] !== null && (diverging || !this.isInColours()); // images in their colours need none
+      const isFinite = row >= 0 && frame.low[tensor][row] !== null;
+      const hasBar = !text && isFinite && (diverging || !this.isInColours()); // images in their colours need none
       set(".low", () => (text ? text.replace("{}", limit()) : hasBar ? (limit() === "0" ? "0" : `−${limit()}`) : ""));
       set(".middle", () => (hasBar ? "0" : ""));
       set(".high", () => (hasBar ? limit() : ""));

@@ -89,8 +89,9 @@ class View {
   }
 
   clicked(timestep, cell) {
-    const step = this.about.timesteps.indexOf(timestep);
-    if (step >= 0) this.model.set("_step", step);
+    const distance = (step) => Math.abs(this.about.timesteps[step] - timestep); // a click lies between two timesteps
+    const nearest = this.about.timesteps.reduce((best, _, step) => (distance(step) < distance(best) ? step : best), 0);
+    this.model.set("_step", nearest);
     if (cell !== undefined) this.model.set("_cell", cell);
     this.model.save_changes();
   }

@@ -153,7 +153,7 @@ def test_values_of_a_map_that_are_usual_are_left_out(library):
         assert f"{key}=" not in state.url()
     assert channels(run) == ("mean", "0", "1", "2")
     changed = state.to("trajectory", scale="log", channel="1", zoom="gradient", finding="3.unstable")
-    assert changed.url().endswith("&limits=cell&scale=log&channel=1&zoom=gradient&finding=3.unstable&label=all")
+    assert changed.url().endswith("&limits=cell&label=all&scale=log&channel=1&zoom=gradient&finding=3.unstable")
     _, notices = read("trajectory?channel=3&scale=sqrt&zoom=nothing&finding=<b>", library)
     assert notices == [
         "scale=sqrt: not one of linear, log; shown: linear",

@@ -82,12 +82,12 @@ def test_cells_samples_and_curves_move_it(page, ds):
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.5 * box["height"], steps=5)
-    page.wait_for_selector(".hoverlayer .legend")
+    page.wait_for_selector(".hoverlayer .hovertext")
     page.mouse.down()
     page.mouse.up()
     page.wait_for_function("document.querySelector('output').textContent.startsWith('t = 700')")
     assert view.timestep == 700
-    page.get_by_label("cell").select_option("robust, x0, adam, 0.5")
+    page.get_by_label("cell").select_option("robust, x0, adam, s = 0.5")
     page.wait_for_function(pressed.format("robust, x0, adam"))
     assert view.cell["stabilizer"] == "adam"
     page.evaluate("window.close()")

@@ -103,7 +103,7 @@ def read(path: Path) -> CheckFile:
     except ValueError as error:
         raise GradscopeError(f"{path}: {error}") from None
     if not isinstance(value, dict) or value.get("kind") != KIND:
-        raise GradscopeError(f"{path}: not written by `gradscope check --out`: its kind is not {json.dumps(KIND)}")
+        raise GradscopeError(f"{path}: not the answers of `gradscope check`: its kind is not {json.dumps(KIND)}")
     try:
         return CheckFile.model_validate(value)
     except ValidationError as error:

@@ -69,8 +69,8 @@ def test_every_verdict_has_the_form(verdict, tmp_path):
 REFUSED = {
     "not json": (b"{", "cannot be read as JSON"),
     "not utf-8": (b"\xff\xfe{}", "cannot be read as JSON"),
-    "a list": (b"[]", "not written by `gradscope check --out`"),
-    "another kind": (json.dumps({"kind": "x"}).encode(), "not written by"),
+    "a list": (b"[]", "not the answers of `gradscope check`"),
+    "another kind": (json.dumps({"kind": "x"}).encode(), "not the answers of"),
     "another version": (document(version=2), "version must be 1"),
     "nested deep": (b'{"kind": "gradscope check", "answers": ' + b"[" * 60 + b"]" * 60 + b"}", "nested more than 25"),
     "nested beyond the parser": (b"[" * 200_000, "JSON"),

@@ -99,7 +99,7 @@ def test_analyses_see_the_further_dimension(recorded):
     frame = gradscope.signatures(ds)
     assert not len(frame) or "method" in frame
     figure = ds.gradscope.plot_curve("gradient_norm")
-    assert {"value, none, method dps", "value, adam, method mpgd"} <= {trace.name for trace in figure.data}
+    assert {"value, no stabiliser, method dps", "value, adam, method mpgd"} <= {trace.name for trace in figure.data}
 
 
 def test_verify_finds_damage(recorded):

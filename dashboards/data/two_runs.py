@@ -43,10 +43,8 @@ def two_runs(library: Library, key: str) -> TwoRuns | None:
         The second store cannot be read.
     """
     first, between, second = key.partition(_BETWEEN)
-    runs = [library.runs.get(each) for each in (first, second)]
-    if not between or not all(isinstance(run, OpenRun) for run in runs):
-        return None
-    return TwoRuns(*runs)  # type: ignore[arg-type]
+    run, other = library.runs.get(first), library.runs.get(second)
+    return TwoRuns(run, other) if between and isinstance(run, OpenRun) and isinstance(other, OpenRun) else None
 
 
 def other_run(library: Library, run: OpenRun, key: str) -> OpenRun:

@@ -1,6 +1,6 @@
 """Connections: waitress, with a limit for each client and on the time that a request may take to arrive.
 
-A client that opens many connections, or sends its requests slowly, keeps nobody else out. At a client's limit its
+One client cannot keep others out by many connections or by slow requests. At a client's limit its
 connection that was idle longest ends in favour of the new one, so that users who share an address are served too.
 """
 

@@ -69,6 +69,8 @@ def trajectory(
     for sampler in samplers:
         refuse_inference_tensors(sampler.models)
     through_denoiser = any(sampler.guidance.classifier_input == "x0" for sampler in samplers)
+    # a method of the user's own may differentiate the denoiser twice, which a shared pass cannot
+    can_share = len(groups) > 1 and type(first.guidance.method).__module__.startswith("gradscope.")
     with (
         BlockNoise(seeds, first.sample_shape, first.device, ahead=schedule.is_ddpm) as noise,
         frozen(*dict.fromkeys(model for _, model in models)),
@@ -83,7 +85,7 @@ def trajectory(
             count = first.guidance.repeats(times)
             saved = walk.save(x_t.shape) if count > 1 else None
             for repeat in range(count):
-                shared = SharedPass(x_t, through_denoiser) if len(groups) > 1 else None
+                shared = SharedPass(x_t, through_denoiser) if can_share else None
                 for group, own in zip(groups, states, strict=True):
                     with torch.inference_mode(False), torch.no_grad():
                         evidence = group[0].evaluate(

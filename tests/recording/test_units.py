@@ -1,15 +1,21 @@
 """Cells at scale 0 are recorded together, with the same bits as one by one, and with fewer passes."""
 
 from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
+from small_models import SIZE
 from small_run import assert_same_recording, config
+from torch import nn
 
 import gradscope
 import gradscope.recording.run as recording_run
 from gradscope import ClassifierGuidance, GuidedSampler
+from gradscope.methods import Method, pull
 from gradscope.recording import units as recorded_units
 from gradscope.recording.prepare import prepare
 from gradscope.recording.run import record_run
@@ -176,3 +182,33 @@ def test_a_shared_pass_frees_its_graph_after_the_step(unet, scheduler, classifie
     cosine = torch.cosine_similarity(gradient.flatten(1).double(), steps[-1].gradient.flatten(1).double())
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
     torch.testing.assert_close(final, groups[1][0].sample([0, 1], 3), rtol=0, atol=0)
+
+
+@dataclass(frozen=True)
+class Curved(Method):
+    """Ascends the squared norm of the objective's gradient, so that the denoiser is differentiated twice."""
+
+    inputs: ClassVar = ("x0",)
+    enters: ClassVar = "process"
+
+    def pull(self, view):
+        answer = view.ask()
+        (first,) = torch.autograd.grad(answer.scores.value.sum(), view.x_t, create_graph=True)
+        return pull(torch.autograd.grad(first.square().sum(), view.x_t)[0].double(), answer)
+
+
+def test_a_method_of_ones_own_may_differentiate_the_denoiser_twice(scheduler, classifier):
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2, "add_attention": False}
+    unet = UNet2DModel(SIZE, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, **blocks)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 4), nn.Tanh())
+    guides = (classifier, other)
+    groups = [[GuidedSampler(unet, scheduler, ClassifierGuidance(guide, "x0", guidance_scale=0, method=Curved()))]
+              for guide in guides]  # fmt: skip
+    together, alone = [], []
+    for ((sampler,),) in zip(groups, strict=True):
+        sampler.register_step_hook(together.append)
+    sample_together(groups, [0, 1], 2)
+    for ((sampler,),) in zip(groups, strict=True):
+        alone += list(sampler.steps([0, 1], 2))
+    found = {(step.step, step.gradient.numpy().tobytes()) for step in together}
+    assert found == {(step.step, step.gradient.numpy().tobytes()) for step in alone}

@@ -54,7 +54,7 @@ def _recorded() -> xr.Dataset:
         fault = "white_noise" if cell[0] == "non_robust" else "none"
         part = trajectories(fault, SAMPLES, TIMESTEPS, seed=i, cosine=0.9)
         parts.append(part.assign_coords({dim: [value] for dim, value in zip(CELL_DIMS, cell, strict=True)}))
-    ds = xr.combine_by_coords(parts, combine_attrs="override", join="outer")
+    ds = xr.combine_by_coords(parts, combine_attrs="override", join="outer", data_vars="all")
     ds = ds.sel({dim: values for dim, values in CELLS.items()})
     judged = ["own_prediction", "judge_prediction", "coverage", "coverage_interval", "coverage_floor", "bound"]
     ds = ds.drop_vars(judged)

@@ -14,7 +14,10 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+import typer
 from documentation import PAGES, ROOT, blocks, prose
+
+from gradscope.cli.commands import app
 
 CI = (ROOT / ".ci" / "run").read_text()
 SMALL = "--set sampling.samples=4 --set sampling.batch_size=4 --set sampling.num_inference_steps=6"
@@ -124,6 +127,22 @@ def how(command: str) -> How | None:
 def test_it_is_known_how_each_command_is_run():
     assert len(commands()) > 15
     assert [command for command in commands() if how(command) is None] == []
+
+
+def test_no_command_lacks_an_argument():
+    """Typer's own parser, without a run: what a slow test would find after minutes."""
+    group = typer.main.get_command(app)
+    for command in commands():
+        words = shlex.split(command)
+        if words[0] != "gradscope":
+            continue
+        outer, inner, rest = group, group, words[1:]
+        while isinstance(inner, typer.core.TyperGroup) and rest and rest[0] in inner.commands:
+            outer, inner, rest = inner, inner.commands[rest[0]], rest[1:]
+        try:
+            inner.make_context(words[0], rest, parent=outer.context_class(outer))
+        except Exception as error:  # --help ends so, too; the stores are not there
+            assert "issing" not in str(error) and "o such" not in str(error), (command, str(error))
 
 
 def test_what_ci_runs_is_in_ci():

@@ -28,6 +28,7 @@ VIEW = {"store": "5f0c", "page": "trajectory", "url": "trajectory?store=5f0c&cel
 NUMBERS = ["trajectory-numbers.data"]
 CURVE = ["frame-curve-0.hidden", "title-curve-0.children", "caption-curve-0.children", "menu-curve-0.children"]
 CURVE += ["curve-0.figure", "curve-0.style"]
+ALL_CLASSES = ({"type": "control", "key": "label"}, "value", "all")
 
 
 @dataclass
@@ -48,11 +49,9 @@ class Client:
                     self._ask(connection, "GET", f"/frames/5f0c/{sample}/{step}.png?cells={cells:x}&limits=cell")
                 numbers = [i for i in range(16) if cells >> i & 1]
                 at = {"cell": numbers[0], "sample": sample, "cells": numbers, "variables": ["gradient_cosine"]}
-                inputs, states = (
-                    [("trajectory-cursor", "data", at), ("version", "data", None)],
-                    [("view", "data", VIEW)],
-                )
-                for outputs in (NUMBERS, CURVE):
+                cursor, version = ("trajectory-cursor", "data", at), ("version", "data", None)
+                for outputs, chosen in ((NUMBERS, []), (CURVE, [ALL_CLASSES])):
+                    inputs, states = [cursor, *chosen, version], [("view", "data", VIEW)]
                     body = dash_client.body(outputs, inputs, states, "trajectory-cursor.data")
                     self._ask(connection, "POST", "/_dash-update-component", json.dumps(body))
                 first = rng.randrange(8)
@@ -118,6 +117,13 @@ def summary(clients: list[Client], warm: Use, end: Use, seconds: float) -> str:
         f"fastest {counts[-1]}; MiB {warm.memory / 2**20:.0f} to {end.memory / 2**20:.0f}, files {warm.files} to "
         f"{end.files}, threads {warm.threads} to {end.threads}"
     )
+
+
+def test_a_client_is_answered(tmp_path):
+    store = small_store.save(small_store.evaluated(), tmp_path / "small.zarr")
+    clients, _, _ = load(store, 1, 2)
+    assert clients[0].errors == []
+    assert len(clients[0].latencies) >= ROUND
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ class Checked:
     """Which factor, point, timestep or label, where the verdict leaves that open."""
     evidence: Mapping[str, Any] = field(default_factory=dict)
     """Numbers by name. ``deviation`` is ``|c - g| / max(|c|, |g|)`` and ``allowed`` what rounding explains of it, both
-    of the worst sample."""
+    of the worst sample. ``wrong_samples``, of a fault: the places in the batch where rounding does not explain it."""
     confidence: Confidence = "high"
     """``high``: every element was compared; ``medium``: some directions, or with rounding of 1 to 10 %; ``low``: with
     more; ``none``: nothing was compared."""

@@ -232,6 +232,9 @@ def _checked(
         **further,
     }
     kind = VERDICTS[verdict].kind
+    wrong = fit.informative & ~fit.agrees
+    if kind == "fault" and bool(wrong.any()):
+        evidence["wrong_samples"] = "all" if bool(wrong.all()) else _some(wrong.nonzero().flatten().tolist())
     confidence: Confidence = "none" if verdict in ("flat", "undecided") else _confidence(case, fit)
     return Checked(
         verdict,

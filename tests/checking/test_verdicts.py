@@ -16,6 +16,26 @@ def test_a_planted_fault_is_named(name):
     assert (found.verdict, word in found.cause, found.right) == (verdict, True, False), str(found)
 
 
+@pytest.mark.parametrize(("rows", "text"), [([1], "1"), ([0, 3, 5], "0, 3, 5"), (range(12), "all")])
+def test_the_wrong_samples_are_named(rows, text):
+    problem = Problem(seed=2, n=12)
+
+    def partly(x, t):
+        gradient = derivative(problem.energy)(x, t)
+        gradient[list(rows)] *= -1
+        return gradient
+
+    found = gradscope.check(partly, problem.energy, problem.x, problem.t, **problem.known)
+    assert found.evidence["wrong_samples"] == text, str(found)
+    assert f"wrong_samples {text}" in str(found)
+
+
+def test_a_right_gradient_has_no_wrong_samples():
+    problem = Problem(seed=2)
+    found = gradscope.check(derivative(problem.energy), problem.energy, problem.x, problem.t)
+    assert (found.verdict, "wrong_samples" in found.evidence) == ("right", False)
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("t", [0, 40, 500, 999])
 def test_faults_are_named_at_every_noise_level_and_shape(kind, t):

@@ -15,7 +15,7 @@ class Attribution(Probe):
     Parameters
     ----------
     draws
-        Perturbations of x_t for each measure. Both measures together cost ``draws + 2`` gradients and ``2 * draws``
+        Perturbations of x_t for each measure. Both measures together cost ``draws + 1`` gradients and ``draws + 1``
         further forward passes.
     radius
         Half the side of the cube that `sensitivity_max` draws from, and standard deviation of the Gaussian noise of
@@ -39,6 +39,7 @@ class Attribution(Probe):
     """
 
     needs = ("gradient", "label", "objective")
+    of_guide = True
     variables = (
         CATALOGUE["sensitivity_max"],
         CATALOGUE["infidelity"],
@@ -62,8 +63,16 @@ class Attribution(Probe):
         x_t = step.x_t.contiguous()
         options = {"n_perturb_samples": self.draws, "max_examples_per_batch": len(x_t)}
 
+        # Captum asks about x_t again and again.
+        at_x_t = gradient(objective, x_t, label).double().contiguous()
+        value_at_x_t = objective(x_t, label).double()
+
         def explain(inputs: tuple[Tensor]) -> tuple[Tensor]:
-            return (gradient(objective, inputs[0], label).double().contiguous(),)
+            x = inputs[0]
+            return (at_x_t if x.equal(x_t) else gradient(objective, x, label).double().contiguous(),)
+
+        def value(x: Tensor) -> Tensor:
+            return value_at_x_t if x.equal(x_t) else objective(x, label).double()
 
         def in_cube(x: Tensor) -> tuple[Tensor]:
             return (x + torch.empty(x.shape).uniform_(-self.radius, self.radius, generator=generator).to(x),)
@@ -73,7 +82,7 @@ class Attribution(Probe):
             return noise, x - noise
 
         sensitivity = sensitivity_max(explain, x_t, in_cube, **options)
-        nonzero = explain((x_t,))[0].flatten(1).any(dim=1)  # captum divides by 1 for a zero gradient
+        nonzero = at_x_t.flatten(1).any(dim=1)  # captum divides by 1 for a zero gradient
         explained = step.gradient.double().contiguous()
-        error = infidelity(lambda x: objective(x, label).double(), normal, x_t, explained, **options)
+        error = infidelity(value, normal, x_t, explained, **options)
         return {"sensitivity_max": sensitivity.where(nonzero, torch.nan).float(), "infidelity": error.float()}, state

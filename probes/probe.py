@@ -33,6 +33,9 @@ class Probe:
     """The quantities that `measure` returns."""
     needs: tuple[str, ...] = ("gradient",)
     """Fields of `GuidedStep` that must not be None."""
+    of_guide: bool = False
+    """Whether the values depend on x_t and the guide alone, and not on what comes after the gradient, nor on a state.
+    Cells at scale 0 that differ in their stabiliser alone then share them."""
 
     def init(self) -> Any:
         """The state at the start of a trajectory."""

@@ -34,6 +34,7 @@ class ReferenceCosine(Probe):
     """
 
     needs = ("gradient", "label")
+    of_guide = True
     variables = (CATALOGUE["reference_cosine"],)
 
     def __init__(self, classifier: nn.Module) -> None:

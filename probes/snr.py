@@ -42,6 +42,7 @@ class GradientSNR(Probe):
     """
 
     needs = ("pred_original_sample", "label", "alphas_cumprod", "objective")
+    of_guide = True
     variables = (CATALOGUE["gradient_snr"],)
 
     def __init__(self, draws: int = 8, seed: int = 0) -> None:

@@ -17,7 +17,7 @@ from gradscope.store import open_store
 from gradscope.store.chunks import Chunks
 from gradscope.store.dims import REPEAT, is_tensor, over, sample_dims
 from gradscope.store.locations.location import ROOT, locate
-from gradscope.store.reader import open_arrays
+from gradscope.store.opening import open_arrays
 from gradscope.store.sample_kind import sample_kind, why_not_drawn
 
 if TYPE_CHECKING:

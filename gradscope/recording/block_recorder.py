@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError, NonFiniteGradient
-from gradscope.recording.measure import measured
+from gradscope.recording.measure import Common, measured
 from gradscope.recording.ring import Ring
 from gradscope.store import Frame, Schema, StoreWriter
 from gradscope.store.locations.location import StorePath, locate
@@ -93,11 +93,14 @@ class BlockRecorder:
         if error is None:
             self._refuse_nonfinite()
 
-    def trajectory(self, cell: tuple[int, ...], first_sample: int) -> "Trajectory":
-        """A step hook that records the block of one cell that begins at a sample."""
+    def trajectory(self, cell: tuple[int, ...], first_sample: int, common: Common | None = None) -> "Trajectory":
+        """A step hook that records the block of one cell that begins at a sample.
+
+        Cells that have one gradient, and whose steps come in turns, may get one `Common`.
+        """
         samples = min(self.schema.grid.block, self.schema.grid.samples - first_sample)
         self.writer.forget(cell, first_sample, samples)
-        return Trajectory(self, cell, first_sample)
+        return Trajectory(self, cell, first_sample, common)
 
     def emit(
         self, cell: tuple[int, ...], first_sample: int, step: int, values: Mapping[str, Tensor], repeat: int = 0
@@ -161,8 +164,10 @@ class BlockRecorder:
 class Trajectory:
     """Step hook that records one block of one cell."""
 
-    def __init__(self, recorder: BlockRecorder, cell: tuple[int, ...], first_sample: int) -> None:
-        self._recorder, self._cell, self._first_sample = recorder, cell, first_sample
+    def __init__(
+        self, recorder: BlockRecorder, cell: tuple[int, ...], first_sample: int, common: Common | None = None
+    ) -> None:
+        self._recorder, self._cell, self._first_sample, self._common = recorder, cell, first_sample, common
         self._states = [probe.init() for probe in recorder.probes]
 
     def attach(self, modules: Mapping[str, nn.Module]) -> AbstractContextManager[None]:
@@ -180,7 +185,7 @@ class Trajectory:
         self._recorder.emit(self._cell, self._first_sample, step.step, values, step.repeat)
 
     def _measured(self, step: GuidedStep) -> dict[str, Tensor]:
-        return measured(self._recorder.probes, step, self._states)
+        return measured(self._recorder.probes, step, self._states, self._common)
 
     def _refuse_other_grid(self, step: GuidedStep) -> None:
         """Raise GradscopeError if a step does not fit the grid, or the guide lacks a label of the grid."""

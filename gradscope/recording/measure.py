@@ -67,7 +67,23 @@ def _check_variable(variable: Variable, where: str) -> None:
             raise GradscopeError(f"{where}: {variable.name} has a dimension {dim!r} of unknown length; give `sizes`")
 
 
-def measured(probes: Sequence[Probe], step: GuidedStep, states: list[Any]) -> dict[str, Tensor]:
+class Common:
+    """What cells with one gradient have in common at a step: the values of the probes that are `of_guide`."""
+
+    def __init__(self) -> None:
+        self._at: tuple[int, int] | None = None
+        self._values: dict[int, dict[str, Tensor]] = {}
+
+    def at(self, step: GuidedStep) -> dict[int, dict[str, Tensor]]:
+        """The values that are known at a step, by the probe's number."""
+        if self._at != (step.step, step.repeat):
+            self._at, self._values = (step.step, step.repeat), {}
+        return self._values
+
+
+def measured(
+    probes: Sequence[Probe], step: GuidedStep, states: list[Any], common: Common | None = None
+) -> dict[str, Tensor]:
     """Measure a step with all probes.
 
     Parameters
@@ -78,6 +94,8 @@ def measured(probes: Sequence[Probe], step: GuidedStep, states: list[Any]) -> di
         The step.
     states
         The state of each probe, replaced by its next state.
+    common
+        What the cells before this one measured at the same step with the same gradient.
 
     Returns
     -------
@@ -92,10 +110,16 @@ def measured(probes: Sequence[Probe], step: GuidedStep, states: list[Any]) -> di
         The step lacks a field that a probe needs.
     """
     values: dict[str, Tensor] = {}
+    known = {} if common is None else common.at(step)
     for i, probe in enumerate(probes):
+        if i in known:
+            values |= known[i]
+            continue
         check_needs(probe, step)
         found, states[i] = probe.measure(step, states[i])
         _check_values(probe, found, step)
+        if probe.of_guide:
+            known[i] = found
         values |= found
     return values
 

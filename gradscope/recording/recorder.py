@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from gradscope.recording.block_recorder import BlockRecorder, Trajectory
 from gradscope.recording.make_schema import make_schema, with_finite_fraction
-from gradscope.recording.measure import check_probes
+from gradscope.recording.measure import Common, check_probes
 from gradscope.store import Grid
 from gradscope.store.creation import refuse_path
 from gradscope.store.locations.location import StorePath, locate
@@ -147,9 +148,10 @@ class Recorder(BlockRecorder):
         """Record the final samples of a block, ``(n, *sample)``, if its last step did not give them."""
         self.writer.submit_final(cell, first_sample, {"image": image.detach().float().cpu().numpy()})
 
-    def trajectory(self, cell: tuple[int, ...], first_sample: int) -> Trajectory:
+    def trajectory(self, cell: tuple[int, ...], first_sample: int, common: Common | None = None) -> Trajectory:
         """A step hook that records the block of one cell that begins at a sample; call it with each `GuidedStep`."""
-        return super().trajectory(cell, first_sample) if self._begun else Trajectory(self, cell, first_sample)
+        made = super().trajectory if self._begun else partial(Trajectory, self)
+        return made(cell, first_sample, common)
 
     def emit(
         self, cell: tuple[int, ...], first_sample: int, step: int, values: Mapping[str, Tensor], repeat: int = 0

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from gradscope.recording.block_recorder import BlockRecorder
+from gradscope.recording.measure import Common
 from gradscope.sampling.sampler import GuidedSampler, StepHook
 from gradscope.sampling.trajectory import sample_together
 from gradscope.store import Schema
@@ -78,10 +79,11 @@ def record_unit(
     grid = recorder.schema.grid
     first = unit.block * grid.block
     labels = grid.label[first : first + grid.block].tolist()
+    common = {cell[:2]: Common() for cell in unit.cells}  # cells of one guide and input have one gradient
     with ExitStack() as hooks:
         samplers = {cell: sampler_of(cell) for cell in unit.cells}
         for cell, sampler in samplers.items():
-            hooks.enter_context(sampler.register_step_hook(recorder.trajectory(cell, first)))
+            hooks.enter_context(sampler.register_step_hook(recorder.trajectory(cell, first, common[cell[:2]])))
             hooks.enter_context(sampler.register_step_hook(hook(cell)))
         if len(samplers) == 1:
             return samplers[unit.cells[0]].sample(labels, num_inference_steps, seed, first)

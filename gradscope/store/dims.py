@@ -1,13 +1,15 @@
 """Names of a store's dimensions: those of cells, those of a sample, and `repeat`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from gradscope.errors import GradscopeError
 from probes.variable import IMAGE_DIMS
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 CELL_DIMS = ("classifier", "classifier_input", "stabilizer", "guidance_scale")
 """Dimensions of the cells of every store; a store may have more, see `cell_dims`."""
@@ -30,12 +32,12 @@ TAKEN = frozenset(
 """Names that every store may have, which no dimension of a user's own can have."""
 
 
-def cell_dims(ds: xr.Dataset) -> tuple[str, ...]:
+def cell_dims(ds: "xr.Dataset") -> tuple[str, ...]:
     """Dimensions of a store's cells: those of `CELL_DIMS`, then any further ones."""
     return cell_dims_of(ds.attrs)
 
 
-def sample_dims(ds: xr.Dataset) -> tuple[str, ...]:
+def sample_dims(ds: "xr.Dataset") -> tuple[str, ...]:
     """Dimensions of a sample, for example channel, height, width of an image, or horizon, action of a trajectory."""
     return sample_dims_of(ds.attrs)
 
@@ -50,36 +52,38 @@ def sample_dims_of(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(attributes.get("sample_dims", IMAGE_DIMS))
 
 
-def over(ds: xr.Dataset) -> tuple[str, ...]:
+def over(ds: "xr.Dataset") -> tuple[str, ...]:
     """Dimensions of a scalar diagnostic: those of cells, then sample and timestep."""
     return (*cell_dims(ds), "sample", "timestep")
 
 
-def is_tensor(ds: xr.Dataset, name: str) -> bool:
+def is_tensor(ds: "xr.Dataset", name: str) -> bool:
     """Whether a variable has all dimensions of a sample."""
     return set(sample_dims(ds)) <= set(ds[name].dims)
 
 
-def sample_shape(ds: xr.Dataset) -> tuple[int, ...]:
+def sample_shape(ds: "xr.Dataset") -> tuple[int, ...]:
     """Shape of one sample."""
     return tuple(ds.sizes[dim] for dim in sample_dims(ds))
 
 
-def final_samples(ds: xr.Dataset) -> xr.DataArray:
+def final_samples(ds: "xr.Dataset") -> "xr.DataArray":
     """The final samples that classifiers and people look at: decoded where the store has pictures."""
     return ds["picture" if "picture" in ds else "image"]
 
 
-def final_shape(ds: xr.Dataset) -> tuple[int, ...]:
+def final_shape(ds: "xr.Dataset") -> tuple[int, ...]:
     """Shape of one of `final_samples`."""
     return tuple(ds.sizes[dim] for dim in (PICTURE_DIMS if "picture" in ds else sample_dims(ds)))
 
 
-def recorded_steps(ds: xr.Dataset) -> xr.DataArray:
+def recorded_steps(ds: "xr.Dataset") -> "xr.DataArray":
     """Whether each timestep is recorded, over cells, sample and timestep, to its last repetition if that is known."""
     there = ds["written"] > 0
     if REPEAT not in there.dims:
         return there
+    import xarray as xr  # the names of dimensions are needed without it, too
+
     last = xr.DataArray(last_repetitions(ds.attrs, np.atleast_1d(ds["step"].values)), dims="timestep")
     return there.isel({REPEAT: last if "timestep" in there.dims else last[0]}).drop_vars(REPEAT, errors="ignore")
 

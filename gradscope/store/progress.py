@@ -9,7 +9,7 @@ from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks
 from gradscope.store.dims import cell_dims_of, last_repetitions
 from gradscope.store.locations.location import Location
-from gradscope.store.reader import open_arrays
+from gradscope.store.opening import open_arrays
 from gradscope.store.schema import VERSION, WRITTEN, Schema
 
 

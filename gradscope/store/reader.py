@@ -6,14 +6,12 @@ import xarray as xr
 import zarr
 
 from gradscope.errors import GradscopeError
-from gradscope.store.attributes import as_texts
 from gradscope.store.chunks import Chunks
 from gradscope.store.dims import is_tensor
 from gradscope.store.lazy import Recorded, lazy
-from gradscope.store.locations.location import ROOT, Location, StorePath, locate
-from gradscope.store.untrusted.bounded import Bounded
-from gradscope.store.untrusted.content import check_coordinates, check_links
-from gradscope.store.untrusted.root import parse
+from gradscope.store.locations.location import Location, StorePath, locate
+from gradscope.store.opening import attributes_of, open_arrays
+from gradscope.store.untrusted.content import check_coordinates
 
 
 def open_store(where: StorePath, dask: bool = True) -> xr.Dataset:
@@ -56,41 +54,17 @@ def open_store(where: StorePath, dask: bool = True) -> xr.Dataset:
         # They are small, and groupby("label") needs them. Synchronously: in a task, dask would wait for that task.
         ds = ds.assign_coords({name: coord.load(scheduler="synchronous") for name, coord in ds.coords.items()})
         masked = _masked(ds, location, group, dask)
-        check_coordinates(ds, str(location))
+        check_coordinates({str(name): coord.values for name, coord in ds.coords.items()}, ds.attrs, str(location))
     except GradscopeError:
         raise
     except Exception as error:  # zarr and its codecs raise errors of many types
         raise GradscopeError(f"{location} is damaged: {error}") from error
-    if ds.attrs.get("status") == "recording" and not location.locked():
-        ds.attrs["status"] = "interrupted"
-    ds.attrs = as_texts(ds.attrs)
+    ds.attrs = attributes_of(location, ds.attrs)
     ds = ds.assign(masked)
     if "timestep" in ds.dims and not ds.indexes["timestep"].is_unique:  # some solvers repeat a timestep
         ds = ds.drop_indexes("timestep").set_xindex("step")
     ds.encoding["source"] = str(location)  # selections keep it
     return ds
-
-
-def open_arrays(where: StorePath) -> zarr.Group:
-    """Open the arrays of a store through zarr; reading a chunk larger than the metadata allow raises an error.
-
-    Raises
-    ------
-    GradscopeError
-        There is no store, it is damaged, or a later version wrote it.
-    """
-    location = locate(where)
-    content = location.read(ROOT)
-    if content is None:
-        raise GradscopeError(f"{location} is not a zarr store (no {ROOT} in it)")
-    root = parse(content, str(location))
-    if location.path is not None:
-        check_links(location.path)
-    store = Bounded(location, root)
-    try:
-        return zarr.open_group(store, mode="r", zarr_format=3)
-    except Exception as error:  # zarr and its codecs raise errors of many types
-        raise GradscopeError(f"{location} is damaged: {error}") from error
 
 
 def _masked(ds: xr.Dataset, location: Location, group: zarr.Group, dask: bool) -> dict[str, xr.Variable]:

@@ -15,7 +15,7 @@ import gradscope
 from gradscope.analysis.tensors import from_tensors
 from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, create
 from gradscope.store.chunks import Chunks
-from gradscope.store.reader import open_arrays
+from gradscope.store.opening import open_arrays
 from probes.variable import IMAGE_DIMS
 
 CELL = {"classifier": ("a",), "classifier_input": ("x_t",), "stabilizer": ("none",), "guidance_scale": (1.0,)}

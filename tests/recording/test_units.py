@@ -1,6 +1,5 @@
 """Cells at scale 0 are recorded together, with the same bits as one by one, and with fewer passes."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -74,33 +73,6 @@ def both(tmp_path, monkeypatch, **changes):
 )  # fmt: skip
 def test_the_bits_are_those_of_cells_recorded_alone(tmp_path, monkeypatch, changes):
     assert_same_recording(*both(tmp_path, monkeypatch, **changes))
-
-
-class Passes:
-    """Counts forward and backward passes of a module."""
-
-    def __init__(self, module):
-        self.count = Counter()
-        module.register_forward_hook(self._forward)
-
-    def _forward(self, module, given, output):
-        self.count["forward"] += 1
-        sample = output.sample
-        if sample.requires_grad:
-            sample.register_hook(lambda gradient: self.count.update(backward=1))
-
-
-def test_the_denoiser_runs_once_a_step_and_back_once_for_each_guide_at_x0(tmp_path):
-    run = prepare(config(tmp_path / "a.zarr", **settings(guidance={"guidance_scale": [0]}, probes=["norms"])), "cpu")
-    location = locate(run.config.recording.path)
-    recording_run.begin_run(run, location)
-    passes = Passes(run.denoiser.unet)
-    with recording_run.block_recorder(run, location) as recorder:
-        for unit in units(unfinished(location), run.schema, run.probes):
-            recording_run.record_cells(run, recorder, unit)
-    blocks, guides = 2, 2
-    assert passes.count == {"forward": blocks * STEPS, "backward": blocks * STEPS * guides}
-    assert not unfinished(location)
 
 
 def test_what_is_left_of_the_controls_is_recorded_together(tmp_path, monkeypatch):

@@ -21,10 +21,12 @@ from dashboards.data.library import Library
 from dashboards.pages import PAGES
 from gradscope.analysis import summary
 from gradscope.cli.display import tables as console
+from gradscope.cli.display.contents import print_contents
 from gradscope.cli.display.report import report_parts
 from gradscope.errors import GradscopeError
 from gradscope.reporting.report import report, to_json
 from gradscope.store import open_store
+from gradscope.store.contents import contents
 from gradscope.store.untrusted import root as trust
 
 COMMON = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
@@ -94,7 +96,7 @@ def look(path):
     """Read a store in every way that does not evaluate it."""
     ds = open_store(path)
     shown = Console(file=io.StringIO())
-    console.print_info(shown, ds)
+    print_contents(shown, contents(path))
     for table in console.summary_tables(summary(ds)):
         shown.print(table)
     if "evaluation" in ds.attrs:

@@ -11,10 +11,9 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from gradscope.analysis.in_memory import in_memory
 from gradscope.analysis.independence import also_guides, warnings
+from gradscope.cli.display.plain import plain
 from gradscope.store import CELL_DIMS, cell_dims
 
 
@@ -200,7 +199,7 @@ def _with_interval(name: str, row: xr.Dataset, digits: int = 2) -> str:
 
 def _table(rows: xr.Dataset, title: str, columns: _Columns, caption: str) -> Table:
     """A table with one row per cell."""
-    table = Table(title=title, caption=_plain(caption), title_justify="left", caption_justify="left", box=None)
+    table = Table(title=title, caption=plain(caption), title_justify="left", caption_justify="left", box=None)
     table.collapse_padding = True
     dims = cell_dims(rows)
     for head in ("classifier", "input", "stabilizer", *dims[len(CELL_DIMS) :]):
@@ -209,7 +208,7 @@ def _table(rows: xr.Dataset, title: str, columns: _Columns, caption: str) -> Tab
         table.add_column(head, justify="right", no_wrap=True)
     for index in product(*(range(rows.sizes[dim]) for dim in dims)):
         row = rows[dict(zip(dims, index, strict=True))]
-        names = [_plain(row[dim].values) for dim in dims if dim != "guidance_scale"]
+        names = [plain(row[dim].values) for dim in dims if dim != "guidance_scale"]
         table.add_row(*names, f"{float(row['guidance_scale']):g}", *(column(row) for column in columns.values()))
     return table
 
@@ -222,29 +221,3 @@ def _number(value: xr.DataArray | float, digits: int = 2) -> str:
 def _samples(rows: xr.Dataset) -> str:
     low, high = int(rows["samples"].min()), int(rows["samples"].max())
     return str(low) if low == high else f"{low} to {high}"
-
-
-def print_info(console: Console, ds: xr.Dataset) -> None:
-    """Print sizes, variables and origin of a store."""
-    written = float((in_memory(ds[["written"]])["written"] > 0).mean())
-    sizes = Table("dimension", "size", "values", box=None, header_style="bold")
-    for dim, size in ds.sizes.items():
-        values = ds[dim].values if dim in ds.coords else np.arange(size)
-        text = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
-        sizes.add_row(_plain(dim), str(size), _plain(text if len(text) < 60 else f"{values[0]} ... {values[-1]}"))
-    console.print(sizes)
-    variables = Table("variable", "dtype", "unit", "what it is", box=None, header_style="bold")
-    for name, variable in ds.data_vars.items():
-        about = (variable.attrs.get(key, "-") for key in ("units", "long_name"))
-        variables.add_row(_plain(name), str(variable.dtype), *map(_plain, about))
-    console.print(variables)
-    status = ds.attrs.get("status", "unknown")
-    console.print(_plain(f"written: {written:.1%} of all samples and timesteps; status: {status}"))
-    for key in ("run_id", "configuration_hash", "created", "device", "threads", "versions", "command", "configuration"):
-        if key in ds.attrs:
-            console.print(_plain(f"{key}: {ds.attrs[key]}"), highlight=False, soft_wrap=True)
-
-
-def _plain(value: object) -> Text:
-    """A store's text for the terminal: without rich's markup, control characters escaped."""
-    return Text("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value)))

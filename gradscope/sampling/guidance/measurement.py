@@ -50,10 +50,10 @@ class Measurement(Energy):
         self.operator, self.noise_std = operator, float(noise_std)
 
     def _log_likelihood(self, x: Tensor, t: Tensor, x_0: Tensor, target: Tensor) -> Tensor:
-        return -self._residual(x_0, target).square().flatten(1).sum(dim=1) / (2 * self.noise_std**2)
+        residual = self._residual(self.operator(x_0), target)
+        return -residual.square().flatten(1).sum(dim=1) / (2 * self.noise_std**2)
 
-    def _residual(self, x_0: Tensor, target: Tensor) -> Tensor:
-        measured = self.operator(x_0)
+    def _residual(self, measured: Tensor, target: Tensor) -> Tensor:
         if measured.shape != target.shape:
             raise GradscopeError(
                 f"{self.name}: the operator gives measurements of shape {tuple(measured.shape)}, the target has "
@@ -83,7 +83,8 @@ class Measurement(Energy):
             if is_first:
                 self._refuse_not_linear(x_0, measured.detach())
             rows = torch.tensor(samples, device=self.target.device)[torch.arange(len(x_0)) % len(samples)]
-            residual = self._residual(x_0, self.target[rows % len(self.target)].to(x_0.device)).detach().double()
+            target = self.target[rows % len(self.target)].to(x_0.device)
+            residual = self._residual(measured.detach(), target).double()
             with torch.no_grad():
 
                 def apply(v: Tensor) -> Tensor:

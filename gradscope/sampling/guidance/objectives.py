@@ -84,13 +84,25 @@ def slope(value: Tensor, at: Tensor) -> Tensor:
     GradscopeError
         `value` has no graph.
     """
-    (gradient,) = torch.autograd.grad(value.sum(), at, allow_unused=True) if value.requires_grad else (None,)
-    if gradient is None:
+    return slopes(value, [at])[0]
+
+
+def slopes(value: Tensor, at: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of the sum of `value`, ``(n,)``, with respect to several tensors, by one backward pass.
+
+    Raises
+    ------
+    GradscopeError
+        `value` has no graph to one of them.
+    """
+    found = torch.autograd.grad(value.sum(), at, allow_unused=True) if value.requires_grad else [None] * len(at)
+    gradients = [gradient for gradient in found if gradient is not None]
+    if len(gradients) < len(at):
         raise GradscopeError(
             "classifier: its output has no graph to differentiate: does it run under torch.no_grad or inference_mode, "
             "or detach?"
         )
-    return gradient
+    return gradients
 
 
 def scaled(gradient: Tensor, log_factor: Tensor) -> Tensor:

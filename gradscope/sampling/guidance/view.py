@@ -52,15 +52,14 @@ class View:
     @cached_property
     def look(self) -> Look:
         """What the guide sees by `given`."""
-        x = self.schedule.model_input(self.x_t, self.times)
         x_0 = None if self.x_0 is None else self._decoded(self.x_0)
-        if x_0 is None or self.given == "x_t":
-            return Look(x, self.times.timestep, x_0, x, self.times.timestep, self.samples, self._is_first)
-        return Look(x, self.times.timestep, x_0, x_0, self.timestep_at_x0, self.samples, self._is_first)
+        return self._look(x_0, None if self.given == "x_t" else x_0)
 
-    @property
-    def _is_first(self) -> bool:
-        return self.times.step == 0 and self.repeat == 0
+    def _look(self, x_0: Tensor | None, seen: Tensor | None) -> Look:
+        """A look at decoded x_0, where a classifier sees `seen`, or x_t if that is None."""
+        x, t = self.schedule.model_input(self.x_t, self.times), self.times.timestep
+        seen, seen_at = (x, t) if seen is None else (seen, self.timestep_at_x0)
+        return Look(x, t, x_0, seen, seen_at, self.samples, is_first=self.times.step == 0 and self.repeat == 0)
 
     def _decoded(self, x_0: Tensor) -> Tensor:
         return x_0 if self.decode is None else self.decode(x_0)
@@ -73,10 +72,11 @@ class View:
         x_0
             A clean sample to ask about, in place of x0-hat; the guide then sees it whatever `given` says.
         """
-        look = self.look
-        if x_0 is not None:
-            seen = self._decoded(x_0)
-            look = look._replace(x_0=seen, seen=seen, seen_at=self.timestep_at_x0)
+        if x_0 is None or (x_0 is self.x_0 and self.given != "x_t"):
+            look = self.look  # decoded once
+        else:
+            decoded = self._decoded(x_0)
+            look = self._look(decoded, decoded)
         return ask(self.guide, look, self.label, self.objective)
 
     def ask_seen(self, seen: Tensor) -> Scores:
@@ -85,7 +85,11 @@ class View:
 
     def gradient(self, scores: Scores, at: Tensor) -> Tensor:
         """Gradient of the objective with respect to `at`, float64; a saturated guide's is exact, see `objectives`."""
-        return objectives.scaled(objectives.slope(scores.value, at), scores.log_factor)
+        return self.gradients(scores, [at])[0]
+
+    def gradients(self, scores: Scores, at: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients with respect to several tensors, by one backward pass; see `gradient`."""
+        return [objectives.scaled(found, scores.log_factor) for found in objectives.slopes(scores.value, at)]
 
     def noise(self, draw: int = 0) -> Tensor:
         """Standard normal noise of the shape of x_t, by the samples' seeds, the step, its repetition and `draw`."""

@@ -1,13 +1,15 @@
 """Checks of a store beside those of its metadata: links in its folder, and values of its coordinates."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import xarray as xr
+from numpy.typing import NDArray
 
 from gradscope.errors import GradscopeError
-from gradscope.store.dims import cell_dims
+from gradscope.store.dims import cell_dims_of
 from gradscope.text import check_name, short
 
 
@@ -23,23 +25,33 @@ def check_links(folder: Path) -> None:
             raise GradscopeError(f"{link} is a link out of the store; it is not followed")
 
 
-def check_coordinates(ds: xr.Dataset, where: str) -> None:
-    """Raise GradscopeError if coordinates along dimensions are empty, repeated or not finite."""
-    cell = cell_dims(ds)
-    unique = "step" if "step" in ds and ds.attrs["schema_version"] > 1 else "timestep"  # a timestep may occur twice
+def check_coordinates(values: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any], where: str) -> None:
+    """Raise GradscopeError if coordinates along dimensions are empty, repeated or not finite.
+
+    Parameters
+    ----------
+    values
+        Every coordinate.
+    attributes
+        Those of the store.
+    where
+        The store, for messages.
+    """
+    cell = cell_dims_of(attributes)
+    unique = "step" if "step" in values and attributes["schema_version"] > 1 else "timestep"  # which may occur twice
     for name in (*cell, "sample", unique):
-        values = np.atleast_1d(ds[name].values)  # a selection of one value is stored without the dimension
-        if not len(values) and name in cell:
+        along = np.atleast_1d(values[name])  # a selection of one value is stored without the dimension
+        if not len(along) and name in cell:
             raise GradscopeError(f"{where}: {name} is empty")
-        if len(np.unique(values)) < len(values):
+        if len(np.unique(along)) < len(along):
             raise GradscopeError(f"{where}: {name} has a value twice")
-    if not np.isfinite(ds["timestep"].values).all():
+    if not np.isfinite(values["timestep"]).all():
         raise GradscopeError(f"{where}: timestep is not finite")
     for name in (*cell, "class", "judge_class"):
-        if name in ds.coords and ds[name].dtype.kind in "OUT":
-            for text in np.atleast_1d(ds[name].values).tolist():
+        if name in values and values[name].dtype.kind in "OUT":
+            for text in np.atleast_1d(values[name]).tolist():
                 check_name(str(text), f"{where}, {name}")
-    if not np.isfinite(ds["guidance_scale"].values).all():
+    if not np.isfinite(values["guidance_scale"]).all():
         raise GradscopeError(f"{where}: guidance_scale is not finite")
-    if "bound" in ds.coords and ds["bound"].values.tolist() != ["low", "high"]:
-        raise GradscopeError(f"{where}: bound must be low and high, got {short(ds['bound'].values.tolist())}")
+    if "bound" in values and values["bound"].tolist() != ["low", "high"]:
+        raise GradscopeError(f"{where}: bound must be low and high, got {short(values['bound'].tolist())}")

@@ -104,7 +104,7 @@ def test_linearity_is_checked_at_the_first_step_alone():
     for _ in sampler.steps([0, 1, 2], 3):
         counts.append(len(calls))
     first, second, third = (b - a for a, b in zip(counts, counts[1:], strict=False))
-    assert second == third == 5  # objective, A(x0-hat), residual, two products
+    assert second == third == 4  # objective, A(x0-hat), two products
     assert first == second + 2
 
 

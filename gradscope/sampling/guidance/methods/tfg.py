@@ -9,12 +9,14 @@ Scale 1 without normalisation is the paper's step. One forward pass a repetition
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from gradscope.config import ClassifierInput
+from gradscope.sampling.guidance.methods.ascent import ascent
 from gradscope.sampling.guidance.methods.lgd import mean_answer
 from gradscope.sampling.guidance.methods.recurrence import Recurrent
-from gradscope.sampling.guidance.view import Pull, View, leaf, pull
+from gradscope.sampling.guidance.view import Pull, View, pull
 from gradscope.sampling.process import Entry
 
 
@@ -49,12 +51,8 @@ class TFG(Recurrent):
 
     def pull(self, view: View) -> Pull:
         now, following = view.times.level, view.times.following
-        answer = mean_answer(view, view.x_0, self.std, self.draws)
-        assert view.x_0 is not None
         rho = self.rho * following.signal / now.signal if now.signal > 0 else 0.0
-        vector = rho * (view.gradient(answer.scores, view.x_t) if rho else view.x_t.detach().double())
-        moved = view.x_0.detach()
-        for _ in range(self.steps if self.mu else 0):
-            at = leaf(moved)
-            moved = moved + self.mu * view.gradient(mean_answer(view, at, self.std, self.draws).scores, at).to(moved)
-        return pull(vector + following.signal * (moved.double() - view.x_0.detach().double()), answer)
+        ask = partial(mean_answer, view, std=self.std, draws=self.draws)
+        answer, slope, delta = ascent(view, ask, rho != 0, self.steps if self.mu else 0, self.mu)
+        vector = following.signal * delta
+        return pull(vector if slope is None else rho * slope + vector, answer)

@@ -5,16 +5,17 @@ gradient steps of size `rate` from Delta = 0, and epsilon loses ``signal / noise
 
     v = forward grad_{x_t} E(x0-hat(x_t)) + signal_t / noise_t^2 Delta
 
-Each repetition is one forward pass of the denoiser, one backward pass if forward is not 0, and ``1 + steps`` passes of
-the guide.
+Each repetition is one forward pass of the denoiser, one backward pass if forward is not 0, and ``max(1, steps)`` passes
+of the guide.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gradscope.config import ClassifierInput
+from gradscope.sampling.guidance.methods.ascent import ascent
 from gradscope.sampling.guidance.methods.recurrence import Recurrent
-from gradscope.sampling.guidance.view import Pull, View, leaf, pull
+from gradscope.sampling.guidance.view import Pull, View, pull
 from gradscope.sampling.process import Entry
 
 
@@ -43,13 +44,7 @@ class Universal(Recurrent):
         self.require("rate")
 
     def pull(self, view: View) -> Pull:
-        answer, level = view.ask(), view.times.level
-        slope = view.gradient(answer.scores, view.x_t) if self.forward else view.x_t.detach().double()
-        vector = self.forward * slope
-        assert view.x_0 is not None
-        moved = view.x_0.detach()
-        for _ in range(self.steps):
-            at = leaf(moved)
-            moved = moved + self.rate * view.gradient(view.ask(at).scores, at).to(moved.dtype)
-        delta = moved.double() - view.x_0.detach().double()
-        return pull(vector + level.signal / level.noise**2 * delta, answer)
+        level = view.times.level
+        answer, slope, delta = ascent(view, view.ask, self.forward != 0, self.steps, self.rate)
+        vector = level.signal / level.noise**2 * delta
+        return pull(vector if slope is None else self.forward * slope + vector, answer)

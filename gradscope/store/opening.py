@@ -1,0 +1,41 @@
+"""Open the arrays of a store through zarr, without xarray."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import zarr
+
+from gradscope.errors import GradscopeError
+from gradscope.store.attributes import as_texts
+from gradscope.store.locations.location import ROOT, Location, StorePath, locate
+from gradscope.store.untrusted.bounded import Bounded
+from gradscope.store.untrusted.content import check_links
+from gradscope.store.untrusted.root import parse
+
+
+def open_arrays(where: StorePath) -> zarr.Group:
+    """Open the arrays of a store through zarr; reading a chunk larger than the metadata allow raises an error.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store, it is damaged, or a later version wrote it.
+    """
+    location = locate(where)
+    content = location.read(ROOT)
+    if content is None:
+        raise GradscopeError(f"{location} is not a zarr store (no {ROOT} in it)")
+    root = parse(content, str(location))
+    if location.path is not None:
+        check_links(location.path)
+    store = Bounded(location, root)
+    try:
+        return zarr.open_group(store, mode="r", zarr_format=3)
+    except Exception as error:  # zarr and its codecs raise errors of many types
+        raise GradscopeError(f"{location} is damaged: {error}") from error
+
+
+def attributes_of(location: Location, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a store as texts; ``status`` is ``interrupted`` where nothing records any more."""
+    interrupted = attributes.get("status") == "recording" and not location.locked()
+    return as_texts({**attributes, "status": "interrupted"} if interrupted else attributes)

@@ -21,7 +21,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "trajectory": ("cells", "variables", "limits", "label", "scale", "channel", "zoom", "finding"),
     "compare": ("other", "other_store", "variables", "label"),
     "distributions": ("cells", "variables", "label"),
-    "guidance": ("cells",),
+    "guidance": ("cells", "label"),
     "samples": ("only",),
     "loop": (),
     "run": (),

@@ -148,10 +148,11 @@ class Accessor:
         return plots.curve(self._ds, name)
 
     def plot_heatmap(self, name: str) -> "go.Figure":
-        """Plot a diagnostic over cells and t."""
+        """Plot a diagnostic over cells and t; the timesteps that findings flag are outlined."""
         from gradscope import plots
+        from gradscope.plots.heatmap import flagged_spans
 
-        return plots.heatmap(self._ds, name)
+        return plots.heatmap(self._ds, name, flagged_spans(signatures.find(self._ds), name))
 
     def plot_trajectories(self, cells: Sequence[Names], sample: int = 0, steps: int = 8) -> "go.Figure":
         """Show x_t, x0-hat and the gradient of one sample along t, in some cells."""

@@ -121,6 +121,19 @@ def settle(page: Page) -> None:
     )
 
 
+def serious(page: Page) -> list[str]:
+    """Violations of accessibility that axe calls serious or critical."""
+    from axe_playwright_python.sync_playwright import Axe  # benchmarks and screenshots do without it
+
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{each['id']}: {node['target']}: {node['failureSummary']}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
 def query(page: Page) -> dict[str, str]:
     """The state in a page's address."""
     return dict(parse_qsl(urlsplit(page.url).query))

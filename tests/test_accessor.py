@@ -11,7 +11,8 @@ from small_store import BAD, GOOD, evaluated, save
 import gradscope
 from gradscope import accessor, plots
 from gradscope.analysis import compare, compare_all, curves, summary
-from gradscope.analysis.signatures import signatures, untested
+from gradscope.analysis.signatures import find, signatures, untested
+from gradscope.plots.heatmap import flagged_spans
 from gradscope.reporting.report import report, to_json
 
 
@@ -33,9 +34,12 @@ def test_tables_are_those_of_the_functions(ds):
 
 
 def test_figures_are_those_of_the_functions(ds):
+    lag = "gradient_lag_cosine"
+    assert flagged_spans(find(ds), lag)
     pairs = [
         (ds.gradscope.plot_curve("log_prob"), plots.curve(ds, "log_prob")),
         (ds.gradscope.plot_heatmap("log_prob"), plots.heatmap(ds, "log_prob")),
+        (ds.gradscope.plot_heatmap(lag), plots.heatmap(ds, lag, flagged_spans(find(ds), lag))),
         (ds.gradscope.plot_trajectories([GOOD], 1, 3), plots.trajectories(ds, [GOOD], 1, 3)),
         (ds.gradscope.plot_accuracy(), plots.accuracy(ds)),
         (ds.gradscope.plot_confusion(GOOD), plots.confusion(ds, GOOD)),

@@ -61,7 +61,8 @@ def _thumbnail(run: OpenRun, sample: int, row: dict[str, Any], state: State) -> 
     elif not run.has_pictures:
         lines.append(html.Span("not finished"))
     if row["nonfinite"]:
-        lines.append(html.Span(f"▲ {row['nonfinite']} steps not finite", className="wrong"))
+        steps = "step" if row["nonfinite"] == 1 else "steps"
+        lines.append(html.Span(f"▲ {row['nonfinite']} {steps} not finite", className="wrong"))
     current = {"aria-current": "true"} if sample == state.sample else {}
     return html.A(
         [picture if run.has_pictures else None, *lines],

@@ -23,7 +23,7 @@ class Look(NamedTuple):
     colour: str
     """Set by the classifier."""
     dash: str
-    """Set by the stabilizer."""
+    """Set by the stabilizer, and by the names along further dimensions, such as that of runs."""
     symbol: str
     """Set by classifier_input."""
     width: float
@@ -43,12 +43,14 @@ def cell_number(known: Coordinates, cell: Cell) -> int:
 
 def look(known: Coordinates, cell: Cell) -> Look:
     """The style of a cell. It depends on the cell's place in its store, not on the other cells of a figure."""
-    classifier, kind, stabilizer, scale = (known[dim].index(cell[dim]) for dim in CELL_DIMS)
+    classifier, kind = (known[dim].index(cell[dim]) for dim in ("classifier", "classifier_input"))
+    further = [dim for dim in known if dim not in CELL_DIMS]
+    dash = cell_number({dim: known[dim] for dim in (*further, "stabilizer")}, cell)
     scales = sorted(known["guidance_scale"])
     rank = scales.index(cell["guidance_scale"]) / (len(scales) - 1) if len(scales) > 1 else 0.5
     return Look(
         PALETTE[classifier % len(PALETTE)],
-        DASHES[stabilizer % len(DASHES)],
+        DASHES[dash % len(DASHES)],
         _SYMBOLS[kind % len(_SYMBOLS)],
         _THIN + rank * (_THICK - _THIN),
     )

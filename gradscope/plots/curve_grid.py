@@ -10,10 +10,10 @@ from plotly.subplots import make_subplots
 
 from gradscope.analysis.stability import curves
 from gradscope.plots.bands import band, fit_to_log_axis, has_log_axis, set_log_axis
-from gradscope.plots.cell_style import coordinates
+from gradscope.plots.cell_style import coordinates, look
 from gradscope.plots.figure_numbers import by_cell, diagnostic_attrs, rows_to_draw
 from gradscope.plots.layout import TIMESTEP, finish, nearest_curve, thresholds
-from gradscope.plots.style import DASHES, PALETTE, assigned, cell_name, escaped, hovered, name_along, shade
+from gradscope.plots.style import cell_name, escaped, hovered, name_along, shade
 from gradscope.plots.unguided import folded, shared
 from gradscope.store.dims import cell_dims
 
@@ -84,7 +84,7 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
     if logarithmic:
         numbers, bottom = _on_log_axis(numbers)
     inputs, scales = numbers["classifier_input"].unique(), numbers["guidance_scale"].unique()
-    colours, dashes = assigned(numbers["classifier"], PALETTE), assigned(numbers["stabilizer"], DASHES)
+    known = numbers.attrs["coordinates"]
     figure = make_subplots(
         len(scales),
         len(inputs),
@@ -104,7 +104,7 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
         for cell, rows, _, cells in folded(by_cell(here)) if len(here) else []:
             of = {dim: name for dim, name in shared(cells).items() if dim not in ("classifier_input", "guidance_scale")}
             line = cell_name(of | ({"guidance_scale": scale} if len(cells) > 1 else {}))
-            colour, dash = colours[cell["classifier"]], dashes[cell["stabilizer"]]
+            colour, dash, *_ = look(known, cell)
             for ends, opacity in _BANDS.items():
                 figure.add_trace(band(rows, *ends, shade(colour, opacity), line), **where)
             curve = go.Scatter(

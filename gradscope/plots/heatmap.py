@@ -1,4 +1,4 @@
-"""Heat maps of a diagnostic over all cells and t: `heatmap` of a report, `stability` of the dashboard."""
+"""Heat maps of a diagnostic over all cells and t: `heatmap` of scripts, `stability` of the dashboard."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -157,8 +157,8 @@ def draw_heatmap(numbers: pd.DataFrame) -> go.Figure:
             **scale,
         )
     )
-    figure.update_xaxes(title=TIMESTEP, type="category", nticks=12)
-    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title=TIMESTEP, type="category", nticks=12, showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
     _outline(figure, parts, timestep.tolist(), numbers.attrs.get("flagged", ()))
     return finish(figure, 130 + 24 * len(parts))
 

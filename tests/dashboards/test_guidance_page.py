@@ -10,6 +10,7 @@ from dashboards.app import app_of
 from dashboards.data.library import Library
 from dashboards.pages.guidance import page
 from dashboards.state import default
+from dashboards.widgets.export import Call
 from gradscope.analysis.classifier_free import CHANGE, PARALLEL, PERPENDICULAR, SHARE
 from gradscope.errors import GradscopeError
 from gradscope.plots.guidance_parts import draw_guidance_parts, guidance_parts_numbers
@@ -47,6 +48,22 @@ def test_the_table_is_that_of_the_arrays(run):
                 continue
             np.testing.assert_allclose(found, expected, rtol=1e-6)
         assert "variables=gradient_parallel_norm,gradient_perpendicular_norm,prediction_change" in row["href"]
+
+
+def test_a_class_restricts_table_and_figure(run):
+    chosen = watched_store.classifier_free()["label"].values == 2
+    rows = page.table_rows(run, default(run, "guidance").to("guidance", label=2))
+    cell = dict(run.cell(7))
+    numbers = Call("guidance_parts", {"cells": [cell]}, 2).numbers(run)
+    for name, values in of_cell((0, 1, 1, 1)).items():
+        expected = interval(np.nanmean(values[chosen], axis=1))
+        np.testing.assert_allclose(
+            [rows[7][name], rows[7][f"{name}_low"], rows[7][f"{name}_high"]], expected, rtol=1e-6
+        )
+        means = [interval(values[chosen, step])[0] for step in range(values.shape[1])]
+        np.testing.assert_allclose(numbers[numbers["quantity"] == name]["mean"], means, rtol=1e-6)
+    assert rows[7]["n"] == chosen.sum() == 4
+    assert "label=2" in rows[7]["href"]
 
 
 def test_the_figure_is_that_of_the_arrays(run):
@@ -90,7 +107,7 @@ def test_the_page_is_for_classifier_free_guidance_alone(run, opened):
     client = app_of(Library([run.path]), "/").server.test_client()
     client.get("/_dash-dependencies")
     found = show(client, "guidance", cells="3")
-    assert found["view"]["data"]["url"].endswith("&cells=3")
+    assert found["view"]["data"]["url"].endswith("&cells=3&label=all")
     assert "arXiv 2410.02416" in texts(found["page"]["children"])
     other = opened(watched_store.classifier(), "other.zarr")
     assert page.missing(other) == "other.zarr is not of classifier-free guidance"

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import small_store
 from dash_client import ask, parts, texts
+from small_store import BAD, CELLS
 
 from dashboards.data.finding_key import finding_key
 from dashboards.data.open_run import OpenRun
 from dashboards.data.shown_sample import needed, shown_sample
 from dashboards.pages.trajectory import page
+from dashboards.pages.trajectory.banner import NEIGHBOURS
 from dashboards.pages.trajectory.browser_data import description, readout_names, sample_numbers, with_focus
 from dashboards.pages.trajectory.figures import figures
 from dashboards.state import default
@@ -214,3 +216,22 @@ def test_the_banner_of_a_finding_says_what_it_is_and_how_its_position_was_chosen
     none = answer("")
     assert (none["finding-banner"]["children"], none["trajectory-span"]["data"]) == ([], None)
     assert "This store has no finding 0.nothing." in texts(answer("0.nothing")["finding-banner"]["children"])
+
+
+def test_the_banner_leads_to_comparisons_with_cells_that_do_not_fail(client, run, state_of):
+    alarms = [tuple(f.cell.values()) for f in run.findings() if f.severity == "alarm"]
+    assert tuple(BAD.values()) in alarms
+    finding = next(f for f in run.findings() if f.cell == BAD)
+    asked, key = ["finding-banner.children", "trajectory-span.data"], finding_key(run, finding)
+    found = ask(client, asked, [("trajectory-finding", "data", key)], [("view", "data", VIEW)])
+    links = [part for part in parts(found["finding-banner"]["children"]) if "compare?" in part.get("href", "")]
+    wanted = {
+        tuple((BAD | {dim: value}).values())
+        for dim, values in CELLS.items()
+        for value in values
+        if value not in (BAD[dim], 0.0)
+    }
+    shown = [state_of(link["href"]) for link in links]
+    assert {tuple(run.cells[state.other].values()) for state in shown} == wanted - set(alarms)
+    assert 0 < len(shown) <= NEIGHBOURS
+    assert all(run.cells[state.cell] == BAD for state in shown)

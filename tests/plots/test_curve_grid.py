@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from small_store import CELLS, SAMPLES, SHAPE, TIMESTEPS
+from small_store import CELLS, SAMPLES, SHAPE, TIMESTEPS, evaluated
 
-from gradscope import plots
+from gradscope import open_many, plots
+from gradscope.analysis.cells import cells
 from gradscope.analysis.direction_signatures import FOLLOWS
 from gradscope.analysis.signatures import CURVES
 from gradscope.errors import GradscopeError
@@ -198,3 +199,13 @@ def test_names_are_not_read_as_markup(ds):
     ds = ds.assign_coords(classifier=["<b>a</b>", "<script>"])
     assert lines(plots.curve(ds, "log_prob"))[0].name == "&lt;b&gt;a&lt;/b&gt;, no stabiliser"
     assert plots.heatmap(ds, "log_prob").data[0].y[-1].startswith("&lt;script&gt;")
+
+
+def test_lines_of_two_runs_look_different():
+    guided = evaluated().sel(guidance_scale=[0.5])
+    runs = open_many({"one": guided, "two": guided.assign_attrs(run_id="2222")})
+    for draw in (plots.curve(runs, "log_prob"), plots.curves(runs, "log_prob", list(cells(runs)))):
+        shown = [trace for trace in draw.data if trace.showlegend is not False and trace.mode and trace.name]
+        looks = {(t.line.color, t.line.dash, t.line.width, t.marker.symbol) for t in shown}
+        assert len(looks) == len(shown) > 1
+        assert any(trace.name.endswith("run two") for trace in shown)

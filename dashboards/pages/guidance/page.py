@@ -1,17 +1,19 @@
 """Guidance: the parts of classifier-free guidance, along and across the conditional prediction, by cell and along t."""
 
 import dash_mantine_components as dmc
+import xarray as xr
 from dash import Dash, Input, Output, html
 
 from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
 from dashboards.state import State
-from dashboards.widgets.controls import CellNumbers, cells_select, control_id
+from dashboards.widgets.controls import CellNumbers, LabelText, cells_select, class_select, control_id
 from dashboards.widgets.export import Call
 from dashboards.widgets.figure_slot import filled, slot, slot_outputs, unfilled
 from dashboards.widgets.grid import Column, Row, height_of, interval_column, number_column, table, text_column
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajectory_state
 from dashboards.widgets.messages import empty
+from gradscope.analysis.by_class import of_class
 from gradscope.analysis.classifier_free import CHANGE, NEEDS, PARALLEL, PERPENDICULAR, SHARE, parts_table
 from gradscope.analysis.missing import absent
 from gradscope.plots.style import cell_name
@@ -46,7 +48,10 @@ def layout(run: OpenRun, state: State):
                 "guidance-rows", columns(run), table_rows(run, state), "parts of the guidance, by cell",
                 height=height_of(len(run.cells), SHOWN),
             ),
-            html.Div(cells_select(run, state.cells, "cells of the figure"), className="controls"),
+            html.Div(
+                [cells_select(run, state.cells, "cells of the figure"), class_select(run, state.label)],
+                className="controls",
+            ),
             slot("guidance-parts"),
         ],
         className="guidance",
@@ -55,17 +60,19 @@ def layout(run: OpenRun, state: State):
 
 def register(app: Dash, library: Library) -> None:
     """Add the callbacks of the page."""
+    label_input = Input(control_id("label"), "value")
 
-    @app.callback(Output("guidance-rows", "rowData"), VERSION, VIEW, prevent_initial_call=True)
-    def rows(version: str | None, view: View | None):
-        return table_rows(*shown_state(library, view))
+    @app.callback(Output("guidance-rows", "rowData"), label_input, VERSION, VIEW, prevent_initial_call=True)
+    def rows(label: LabelText, version: str | None, view: View | None):
+        run, state = shown_state(library, view)
+        return table_rows(run, state.to("guidance", label=label))
 
-    @app.callback(*slot_outputs("guidance-parts"), Input(control_id("cells"), "value"), VERSION, VIEW)
-    def parts(cells: CellNumbers, version: str | None, view: View | None):
+    @app.callback(*slot_outputs("guidance-parts"), Input(control_id("cells"), "value"), label_input, VERSION, VIEW)
+    def parts(cells: CellNumbers, label: LabelText, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
         if not cells:
             return unfilled("Choose a cell above.")
-        call = Call("guidance_parts", {"cells": [dict(run.cell(number)) for number in cells]})
+        call = Call("guidance_parts", {"cells": [dict(run.cell(number)) for number in cells]}, label)
         return filled("guidance-parts", call, run, "Parts of the gradient, means with 95 % intervals over samples")
 
 
@@ -88,8 +95,8 @@ def columns(run: OpenRun) -> list[Column]:
 
 
 def table_rows(run: OpenRun, state: State) -> list[Row]:
-    """One row for each cell; a click opens its trajectory with these diagnostics."""
-    found = run.memo("parts of guidance", lambda: parts_table(run.scalars(*names(run))))
+    """One row for each cell, of the samples of the state's class; a click opens its trajectory."""
+    found = run.memo(("parts of guidance", state.label), lambda: parts_table(_of_class(run, state.label)))
     dims = cell_dims(run.ds)
     shown = (PARALLEL, PERPENDICULAR, CHANGE)
     return [
@@ -98,11 +105,16 @@ def table_rows(run: OpenRun, state: State) -> list[Row]:
             "cell": cell_name({dim: row[dim] for dim in dims}),
             **{name: None if value != value else value for name, value in row.items() if name not in dims},
             "href": trajectory_state(run, i, shown)
-            .to("trajectory", timestep=state.timestep, sample=state.sample)
+            .to("trajectory", timestep=state.timestep, sample=state.sample, label=state.label)
             .url(),
         }
         for i, row in enumerate(found.to_dict("records"))
     ]
+
+
+def _of_class(run: OpenRun, label: int | None) -> xr.Dataset:
+    ds = run.scalars(*names(run))
+    return ds if label is None else of_class(ds, label)
 
 
 def names(run: OpenRun) -> list[str]:

@@ -32,14 +32,14 @@ def cell_columns(ds: xr.Dataset) -> list[Column]:
         for who, name in NAMES.items()
         if f"{who}_prediction" in ds
     ]
-    by_class = text_column("by_class", "judge, by class", 150, headerTooltip=", ".join(map(str, class_names(ds))))
+    by_class = text_column("by_class", "judge, by class", 136, headerTooltip=", ".join(map(str, class_names(ds))))
     means = [
         number_column(name, title, 104, "digits(params.value, 3)", headerTooltip=f"mean {name} over samples and t")
         for name, title in (("gradient_cosine", "mean cosine"), ("effective_strength", "strength"))
         if name in ds
     ]
     return [
-        text_column("cell", "cell", 190),
+        text_column("cell", "cell", 216),
         number_column("samples", "N", 56, headerTooltip="finished samples"),
         *accuracies,
         *([by_class] if "judge_prediction" in ds else []),

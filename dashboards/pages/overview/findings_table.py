@@ -15,15 +15,15 @@ _COUNT = "of(params.value, params.data.samples)"
 _EFFECT = "the statistic that is tested; the text beside the table names it"
 COLUMNS: tuple[Column, ...] = (
     badge_column("severity", "severity", 98),
-    text_column("signature", "signature", 136),
-    text_column("classifier", "classifier", 94),
+    text_column("signature", "signature", 128),
+    text_column("classifier", "classifier", 90),
     text_column("classifier_input", "input", 60, headerTooltip="classifier_input"),
-    text_column("stabilizer", "stabilizer", 84),
+    text_column("stabilizer", "stabilizer", 80),
     number_column("guidance_scale", "scale", 58, filter=False, headerTooltip="guidance_scale"),
-    number_column("first_timestep", "timesteps", 90, _SPAN, filter=False),
-    number_column("affected", "samples", 80, _COUNT, headerTooltip="samples that show it", filter=False),
-    interval_column("effect", "effect [95 %]", 166, headerTooltip=_EFFECT, filter=False),
-    number_column("threshold", "threshold", 92, headerTooltip="threshold that the effect crosses", filter=False),
+    number_column("first_timestep", "timesteps", 86, _SPAN, filter=False),
+    number_column("affected", "samples", 76, _COUNT, headerTooltip="samples that show it", filter=False),
+    interval_column("effect", "effect [95 %]", 188, headerTooltip=_EFFECT, filter=False),
+    number_column("threshold", "threshold", 86, headerTooltip="threshold that the effect crosses", filter=False),
 )
 
 

@@ -26,8 +26,8 @@ from gradscope.plots.heatmap import flagged_spans
 from gradscope.reporting.report import headline
 
 TITLE = "Overview"
-FINDINGS_SHOWN, CELLS_SHOWN = 8, 16
-"""Rows of the tables that are seen without scrolling."""
+CELLS_SHOWN = 16
+"""Rows of the table that are seen without scrolling."""
 FEW = 8
 """Fewer samples say little; the headline says so."""
 SPANS_SHOWN = 32
@@ -81,7 +81,7 @@ def _findings(run: OpenRun) -> list:
                 [
                     table(
                         "findings-table", COLUMNS, [], "findings, most severe first; Enter opens one",
-                        height=height_of(FINDINGS_SHOWN, FINDINGS_SHOWN), selected=[],
+                        height="var(--findings)", selected=[],
                     ),
                     _finding(),
                 ],
@@ -158,7 +158,7 @@ def register(app: Dash, library: Library) -> None:
         return {
             "headline": headline_text(run, found),
             "rows": rows,
-            "height": {"height": height_of(len(rows), FINDINGS_SHOWN)},
+            "height": {"height": f"min({height_of(len(rows), len(rows))}, var(--findings))"},
             "selected": rows[:1] if before is None else no_update,
             "body": {} if rows else {"display": "none"},
             "waiting": False,
@@ -193,11 +193,12 @@ def register(app: Dash, library: Library) -> None:
     )
     def stability(name: str, label: LabelText, found: Found | None, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
-        caption = (
-            "One row for each cell, in sampling order from left to right; outlined: what findings flag. A click opens "
-            "that cell and timestep."
-        )
         flagged = [span.model_dump() for span in found.spans.get(name, [])] if found else []
+        outlined = "; outlined: what findings flag" if flagged else ""
+        caption = (
+            f"One row for each cell, in sampling order from left to right{outlined}. A click opens that cell and "
+            "timestep."
+        )
         call = Call("stability", {"name": name} | ({"flagged": flagged} if flagged else {}), label)
         return figure_card(call, run, "stability", _height(run), f"{name}, mean over samples", caption)
 

@@ -21,7 +21,7 @@ _COLUMNS = (
     ("judge_prediction", text_column("judge", "judge", 104, headerTooltip="class that the judge predicts")),
     (
         "gradient_cosine",
-        number_column("cosine", "cosine", 74, headerTooltip="mean gradient_cosine over timesteps"),
+        number_column("cosine", "cosine", 80, headerTooltip="mean gradient_cosine over timesteps"),
     ),
     ("gradient_cosine", number_column("cosine_min", "minimum", 82, headerTooltip="minimum of gradient_cosine")),
     (

@@ -102,7 +102,7 @@ def test_the_banner_marks_the_timesteps_until_it_is_closed(served, visit, run):
     page.keyboard.press("End")  # the banner stays where the cursor goes, and leads back
     chromium.settle(page)
     assert page.locator("#finding-banner h2").is_visible()
-    back = page.locator("#finding-banner a")
+    back = page.locator("#finding-banner").get_by_role("link", name="Back to")
     expected = back.get_attribute("href")
     back.click()
     page.wait_for_url(f"**/{expected}")

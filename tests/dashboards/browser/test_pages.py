@@ -2,7 +2,6 @@
 
 import chromium
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
 WIDE = {"width": 3840, "height": 2160}
 READABLE = 4.5
@@ -44,7 +43,7 @@ def test_every_page_is_readable_in_light_and_dark_and_at_any_size(url, visit, na
         page.emulate_media(color_scheme=scheme)
         page.locator(f"html[data-mantine-color-scheme={scheme}]").wait_for()
         page.wait_for_timeout(300)  # colours fade over
-        assert serious(page) == []
+        assert chromium.serious(page) == []
         assert [(text, contrast) for text, contrast in page.evaluate(_CONTRASTS, WORDS) if contrast < READABLE] == []
     for size in (chromium.SIZE, WIDE):
         page.set_viewport_size(size)
@@ -63,17 +62,6 @@ def test_the_switch_changes_page_figures_and_tables_at_once_and_is_remembered(ur
     page.reload()
     chromium.settle(page)
     assert colours(page) == after
-
-
-def serious(page) -> list[str]:
-    """Violations that axe calls serious or critical."""
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{each['id']}: {node['target']}: {node['failureSummary']}"
-        for each in found
-        if each["impact"] in ("serious", "critical")
-        for node in each["nodes"]
-    ]
 
 
 def colours(page) -> list[str]:

@@ -10,7 +10,7 @@ from gradscope.store.chunks import Chunks
 from gradscope.store.dims import cell_dims_of, last_repetitions
 from gradscope.store.locations.location import Location
 from gradscope.store.reader import open_arrays
-from gradscope.store.schema import VERSION, WRITTEN, Schema
+from gradscope.store.schema import RESUMED, VERSION, WRITTEN, Schema
 
 
 def finished(location: Location) -> NDArray[np.bool_]:
@@ -37,7 +37,7 @@ def unfinished(location: Location) -> list[tuple[tuple[int, ...], int]]:
 def refuse_other(location: Location, schema: Schema) -> None:
     """Raise GradscopeError, naming the difference, if a store has other arrays or another grid than a schema."""
     group = open_arrays(location)
-    if (schema_version := group.attrs.get("schema_version")) != VERSION:
+    if (schema_version := group.attrs.get("schema_version")) not in RESUMED:
         raise GradscopeError(
             f"{location}: cannot resume a store of schema {schema_version}, this version records schema {VERSION}; "
             "record the run into another store"

@@ -8,9 +8,10 @@ import zarr
 from gradscope.errors import GradscopeError
 from gradscope.store.attributes import as_texts
 from gradscope.store.chunks import Chunks
-from gradscope.store.dims import is_tensor
-from gradscope.store.lazy import Recorded, lazy
+from gradscope.store.dims import cell_dims, is_tensor
+from gradscope.store.lazy import Final, Recorded, lazy
 from gradscope.store.locations.location import ROOT, Location, StorePath, locate
+from gradscope.store.untrusted import checksum
 from gradscope.store.untrusted.bounded import Bounded
 from gradscope.store.untrusted.content import check_coordinates, check_links
 from gradscope.store.untrusted.root import parse
@@ -63,7 +64,7 @@ def open_store(where: StorePath, dask: bool = True) -> xr.Dataset:
         raise GradscopeError(f"{location} is damaged: {error}") from error
     if ds.attrs.get("status") == "recording" and not location.locked():
         ds.attrs["status"] = "interrupted"
-    ds.attrs = as_texts(ds.attrs)
+    ds.attrs = as_texts({key: value for key, value in ds.attrs.items() if key != checksum.KEY})
     ds = ds.assign(masked)
     if "timestep" in ds.dims and not ds.indexes["timestep"].is_unique:  # some solvers repeat a timestep
         ds = ds.drop_indexes("timestep").set_xindex("step")
@@ -95,12 +96,23 @@ def open_arrays(where: StorePath) -> zarr.Group:
 
 def _masked(ds: xr.Dataset, location: Location, group: zarr.Group, dask: bool) -> dict[str, xr.Variable]:
     chunks = {name: Chunks(location, array) for name, array in group.arrays()}
+    chunks["written"] = marker = marker_chunks(location, group)
+    rows = (*cell_dims(ds), "sample")
+    recorded: Any = ds.attrs.get("recorded", ()) if "configuration" in ds.attrs else ()
     timed = {}
     for name, variable in ((str(key), found) for key, found in ds.data_vars.items()):
         if name != "written" and "timestep" in variable.dims:
             least = 3 if is_tensor(ds, name) else 1
             # A copy that xarray wrote holds scaled float32, and the exponents beside it.
             exponent = chunks.get(f"{name}_exponent") if variable.dtype == "float16" else None
-            recorded = Recorded(chunks[name], chunks["written"], least, exponent)
-            timed[name] = lazy(variable.dims, recorded, variable.attrs, dask)
+            timed[name] = lazy(variable.dims, Recorded(chunks[name], marker, least, exponent), variable.attrs, dask)
+        elif name in recorded and variable.dims[: len(rows)] == rows == ds["written"].dims[: len(rows)]:
+            timed[name] = lazy(variable.dims, Final(chunks[name], marker, len(rows)), variable.attrs, dask)
     return timed
+
+
+def marker_chunks(location: Location, group: zarr.Group) -> Chunks:
+    """The chunks of the marker. All exist in a complete run, but not where a user's own sampler leaves out blocks."""
+    marker: Any = group["written"]
+    complete = "configuration" in group.attrs and group.attrs.get("status") == "complete"
+    return Chunks(location, marker, complete=complete)

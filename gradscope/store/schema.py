@@ -10,7 +10,9 @@ import numpy as np
 from gradscope.store.dims import REPEAT
 from gradscope.store.grid import Grid
 
-VERSION = 2
+VERSION = 3
+RESUMED = (2, VERSION)
+"""Versions that can be resumed. Version 3 has a checksum of the metadata, and the same arrays as version 2."""
 _CHUNK_BYTES = 4 * 2**20
 _TENSOR_CHUNK_BYTES = 2**20
 _SCALAR_CHUNK_STEPS = 50

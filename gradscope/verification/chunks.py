@@ -68,6 +68,8 @@ def examine(location: Location) -> Integrity:
     if unsummed := sorted(name for name, array in arrays.items() if not chunk_bytes.is_summed(array)):
         what = "no checksums are recorded" if len(unsummed) == len(arrays) else f"no checksums of {', '.join(unsummed)}"
         result.remarks.append(f"{what}: only lengths, compressed data and recomputed values were checked")
+    if not metadata.is_copy and not metadata.is_summed:
+        result.remarks.append(f"no checksum of {ROOT}: its attributes were compared with each other alone")
     if metadata.is_copy:
         what = "this is a copy that xarray wrote without chunks of fill values alone"
         result.remarks.append(f"{what}: missing chunks are not found")

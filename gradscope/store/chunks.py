@@ -159,8 +159,8 @@ class Chunks:
             first = values[tuple(part.start for part in there)]  # of a missing chunk every element is the fill value
             if self._is_fill(first) and written[there[:over]].any() and self.is_missing(index):
                 raise GradscopeError(
-                    f"{self._folder}/{self._key(index)} is missing, though its values are marked as written: it is damaged, or the "
-                    "store was replaced since it was opened"
+                    f"{self._folder}/{self._key(index)} is missing, though its values are marked as written: it is "
+                    "damaged, or the store was replaced since it was opened"
                 )
 
     def is_missing(self, index: Index) -> bool:

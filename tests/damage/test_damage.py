@@ -95,10 +95,14 @@ def test_the_dashboard_refuses_a_missing_chunk(store, name):
     file = next(file for file in sorted((store / name).iterdir()) if file.name != "zarr.json")
     file.unlink()
     with pytest.raises(GradscopeError, match=rf"{name}/{file.name} is missing"):
-        run = OpenRun(store)
-        run.scalars("gradient_norm")
-        Tiles().frame(run, sample=0, step=0, cells=[0], limits="fixed")
-        Tiles().thumbnails(run, cell=0, first=0, last=1)
+        _show(store)
+
+
+def _show(store):
+    run = OpenRun(store)
+    run.scalars("gradient_norm")
+    Tiles().frame(run, sample=0, step=0, cells=[0], limits="fixed")
+    Tiles().thumbnails(run, cell=0, first=0, last=1)
 
 
 def test_what_is_not_recorded_yet_may_be_missing(tmp_path):

@@ -16,7 +16,7 @@ from gradscope.store.locations.location import ROOT, Location
 from gradscope.store.replacement import journaled
 from gradscope.store.schema import VERSION, WRITTEN
 from gradscope.store.untrusted import checksum
-from gradscope.store.untrusted.checks import NAME
+from gradscope.store.untrusted.checks import NAME, parsed
 from gradscope.store.untrusted.content import check_links
 from gradscope.store.untrusted.root import ARRAYS, parse
 from probes.variable import IMAGE_DIMS
@@ -265,10 +265,10 @@ def _is_as_written(content: bytes, document: Mapping[str, Any]) -> bool:
 
 
 def _document(content: str | bytes) -> dict[str, Any]:
-    """The mapping that JSON text holds; empty if it holds none."""
+    """The mapping that JSON text holds; empty if it holds none, or one that is nested too deep."""
     try:
-        return _mapping(json.loads(content))
-    except (ValueError, RecursionError):
+        return _mapping(parsed(content, ROOT))
+    except ValueError:
         return {}
 
 

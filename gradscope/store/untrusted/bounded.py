@@ -19,7 +19,17 @@ from gradscope.store.locations.files import check_regular
 from gradscope.store.locations.folder import ROOT
 from gradscope.store.locations.location import Location, reason
 from gradscope.store.untrusted.arrays import Array
-from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, SUM, UNSOUND, UNSOUND_INDEX, Bytes, claimed, is_sound
+from gradscope.store.untrusted.chunk_bytes import (
+    COMPRESSIONS,
+    SUM,
+    TEXT,
+    UNSOUND,
+    UNSOUND_INDEX,
+    Bytes,
+    claimed,
+    is_sound,
+    number,
+)
 from gradscope.store.untrusted.root import Root
 
 
@@ -66,6 +76,9 @@ class _Chunks:
         wanted = self.size + SUM * self.codecs.count("crc32c")
         if self.is_plain and len(content) != wanted:
             return f"it has {len(content)} bytes, wanted {wanted}"
+        if self.codecs[0] == "vlen-utf8" and not set(self.codecs) & {*COMPRESSIONS}:
+            if (count := number(content[:4])) != self.size // TEXT:  # the decoder makes room for them
+                return f"it claims {count} texts, wanted {self.size // TEXT}"
         for compression in (codec for codec in self.codecs if codec in COMPRESSIONS):
             if (size := claimed(content, compression)) is None:
                 return "its header does not give its decoded size"

@@ -15,6 +15,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from gradscope.store import CELL_DIMS, Array, Frame, Grid, Schema, StoreWriter, add_variables, create, set_attributes
+from gradscope.store.untrusted import checksum
 
 CELLS, SAMPLES, TIMESTEPS, TENSORS, BLOCK = (2, 1, 1, 2), 5, 7, 3, 2
 IMAGE = ("channel", "height", "width")
@@ -212,7 +213,9 @@ def _make_old(path: Path) -> None:
             config={"write_empty_chunks": True},
         )  # fmt: skip
         new[...] = values
-    del group.attrs["recorded"]
+    for name in ("recorded", checksum.KEY):
+        del group.attrs[name]
+    group.attrs["schema_version"] = 2
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(path)
@@ -230,8 +233,11 @@ def edit(file: Path, change: Callable[[bytearray], object]) -> None:
 
 
 def edit_json(file: Path, change: Callable[[dict], object]) -> None:
+    """Change metadata; those of a root keep a right checksum."""
     content = json.loads(file.read_text())
     change(content)
+    if checksum.KEY in content["attributes"]:
+        content["attributes"][checksum.KEY] = checksum.checksum(content)
     file.write_text(json.dumps(content))
 
 

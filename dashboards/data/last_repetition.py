@@ -26,7 +26,7 @@ class LastRepetition(Chunks):
     def __init__(self, chunks: Chunks, marker: Chunks) -> None:
         self._chunks, self._marker = chunks, marker
         self._repeat = len(marker.shape) - 1
-        self.array = chunks.array
+        self.array, self._flat, self._folder = chunks.array, chunks._flat, chunks._folder
         self.shape, self.size, self.grid = map(self._without, (chunks.shape, chunks.size, chunks.grid))
 
     def _without(self, sizes: Index) -> Index:
@@ -34,10 +34,21 @@ class LastRepetition(Chunks):
 
     def stamp(self, index: Index) -> Stamp | None:
         """A value that changes whenever the chunk or its part of the marker is written: that says which is the last."""
-        found = self._chunks.stamp((*index[: self._repeat], 0, *index[self._repeat :]))
+        found = self._chunks.stamp(self._stored(index))
         if found is None:
             return None
         return sum(((*(self._marker.stamp(at) or (0,)),) for at in self._marked(index)), found)
+
+    def is_missing(self, index: Index) -> bool:
+        """Whether the file or object that holds a chunk does not exist, or cannot be read."""
+        return self._chunks.is_missing(self._stored(index))
+
+    def _key(self, index: Index) -> str:
+        return self._chunks._key(self._stored(index))
+
+    def _stored(self, index: Index) -> Index:
+        """Index of the stored chunk, which holds all repetitions."""
+        return (*index[: self._repeat], 0, *index[self._repeat :])
 
     def _marked(self, index: Index) -> Iterator[Index]:
         """The marker's chunks for a chunk of the array."""

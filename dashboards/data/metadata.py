@@ -17,7 +17,7 @@ from gradscope.store import open_store
 from gradscope.store.chunks import Chunks
 from gradscope.store.dims import REPEAT, is_tensor, over, sample_dims
 from gradscope.store.locations.location import ROOT, locate
-from gradscope.store.opening import open_arrays
+from gradscope.store.opening import marker_chunks, open_arrays
 from gradscope.store.sample_kind import sample_kind, why_not_drawn
 
 if TYPE_CHECKING:
@@ -92,12 +92,11 @@ class Metadata:
     def chunks(self, name: str) -> Chunks:
         """The chunks of a variable on disk; of repeated timesteps the last repetition."""
         if name not in self._chunks:
-            array, marker = self._group[name], self._group["written"]
+            array, marker = self._group[name], marker_chunks(locate(self.path), self._group)
             assert isinstance(array, zarr.Array)
-            assert isinstance(marker, zarr.Array)
-            self._chunks[name] = Chunks(self.path, array)
+            self._chunks[name] = marker if name == "written" else Chunks(self.path, array)
             if REPEAT in (getattr(array.metadata, "dimension_names", None) or ()):
-                self._chunks[name] = LastRepetition(self._chunks[name], Chunks(self.path, marker))
+                self._chunks[name] = LastRepetition(self._chunks[name], marker)
         return self._chunks[name]
 
     def why_no_scalar(self, name: str) -> str:

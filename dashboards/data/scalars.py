@@ -82,11 +82,11 @@ class Scalars:
         """
         with self._lock:
             if name not in self._held:
-                self._held[name] = self._masked(self._whole(name), ...)
+                self._held[name] = self._masked(name, self._whole(name), ())
             elif regions := self._stale.pop(name, []):
                 values = self._held[name].copy()
                 for region in regions:
-                    values[region] = self._masked(self._chunks(name).part(region), region)
+                    values[region] = self._masked(name, self._chunks(name).part(region), region)
                 self._held[name] = values
             self._held[name].flags.writeable = False
             return self._held[name]
@@ -101,7 +101,8 @@ class Scalars:
             )
         return self._chunks(name).whole()
 
-    def _masked(self, values: NDArray[Any], region: Any) -> NDArray[Any]:
+    def _masked(self, name: str, values: NDArray[Any], region: Region) -> NDArray[Any]:
         unwritten = self._marker.values[region] == 0
+        self._chunks(name).refuse_missing(region, ~unwritten, values, self._marker.values.ndim)
         values[unwritten] = -1 if values.dtype.kind == "i" else np.nan
         return values

@@ -44,13 +44,20 @@ class TensorReader:
         for first in range(0, last, chunks.size[len(index)]):
             part = slice(first, min(first + chunks.size[len(index)], last))
             if (kept := written[part]).any():
-                yield _ordered(run, _scaled(run, name, chunks.select((*index, part)), (*index, part))[kept])
+                values = chunks.select((*index, part))
+                chunks.refuse_missing((*index, part), kept, values, len(index) + 1)
+                yield _ordered(run, _scaled(run, name, values, (*index, part))[kept])
 
     def finals(self, run: OpenRun, cell: int, first: int, last: int) -> Floats:
         """Final samples of a cell, ``(samples, *sample)``; decoded where the store has pictures."""
         check_picture((last - first + 1) * prod(final_shape(run.ds)))
         final = run.chunks(str(final_samples(run.ds).name))
-        return _ordered(run, final.part((*cell_index(run, cell), slice(first, last + 1))))
+        where: tuple[int | slice, ...] = (*cell_index(run, cell), slice(first, last + 1))
+        values = final.part(where)
+        if "configuration" in run.ds.attrs:  # not a user's own sampler, which may give none
+            there = np.array([run.written(cell, sample)[-1] > 0 for sample in range(first, last + 1)])
+            final.refuse_missing(where, there, values, len(where))
+        return _ordered(run, values)
 
     def crowd(self, run: OpenRun, cells: Sequence[int], step: int) -> tuple[dict[str, Floats], bool]:
         """The points of the first samples at a step, by tensor, and whether all are written.
@@ -78,6 +85,7 @@ class TensorReader:
         # With the file's stamp, which object stores lack: a growing chunk is written again with more steps.
         key = (run.key, name, index[:-1], chunk[along], chunks.stamp(chunk) or run.version)
         tensor = self._kept.get(key, lambda: chunks.around(index))[index[-1] % chunks.size[along]]
+        chunks.refuse_missing(index, np.ones(1, bool), tensor, len(index))
         return _scaled(run, name, tensor, index)
 
     def _points(self, run: OpenRun, name: str, cell: tuple[int, ...], count: int, step: int) -> Floats:

@@ -7,6 +7,7 @@ import xarray as xr
 from gradscope.errors import GradscopeError
 
 CELL = ("mixture", "guide", "guidance_method", "stabilizer")
+_ROUNDING = 1e-5
 ALONG_T = (*CELL, "path", "timestep")
 
 
@@ -102,12 +103,18 @@ def check(ds: xr.Dataset, where: str) -> xr.Dataset:
     Raises
     ------
     GradscopeError
-        It lacks a variable, or one has other dimensions. The message begins with `where`.
+        It lacks a variable, one has other dimensions, or a cosine or share lies outside of its range. The message
+        begins with `where`.
     """
     for name, about in VARIABLES.items():
         if name not in ds or ds[name].dims != about.dims:
             got = ds[name].dims if name in ds else "none"
             raise GradscopeError(f"{where}: {name} must have the dimensions {about.dims}, got {got}")
+        low = -1 if name.endswith("_cosine") else 0
+        if name.endswith("_cosine") or name in ("right", "coverage"):
+            values = ds[name].values.astype(float)
+            if (wrong := (values < low - _ROUNDING) | (values > 1 + _ROUNDING)).any():
+                raise GradscopeError(f"{where}: {name} is {values[wrong][0]:g}, outside of [{low}, 1]")
     if 0 in ds.sizes.values():
         raise GradscopeError(f"{where}: a dimension is empty: {dict(ds.sizes)}")
     return ds

@@ -57,9 +57,9 @@ def evaluate_store(
         Judge, real images and store do not fit each other, or another process records into the store or evaluates it.
     """
     location = locate(path)
-    ds = open_store(location)
+    open_store(location)  # raises where there is none
     with location.lock():  # a recording writes its own verdicts at its end
-        _evaluate(ds, location, evaluators, device, tell)
+        _evaluate(open_store(location), location, evaluators, device, tell)  # as it is now
 
 
 def _evaluate(ds: xr.Dataset, path: Location, evaluators: Evaluators, device: torch.device, tell: Tell) -> None:

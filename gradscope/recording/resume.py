@@ -66,6 +66,8 @@ def resumption(where: StorePath, provenance: Mapping[str, Any]) -> dict[str, Any
         The configuration, the scheduler or the weights differ from those the store was begun with.
     """
     attributes = open_store(where).attrs
+    if "configuration" not in attributes:
+        raise GradscopeError(f"{where}: cannot resume: it was recorded by gradscope.watch, or by a Recorder of its own")
     refuse_differences(json.loads(attributes["configuration"]), json.loads(provenance["configuration"]), where)
     if "scheduler" in attributes:  # stores of version 0.1 lack it
         then, now = ({"scheduler": json.loads(said["scheduler"])} for said in (attributes, provenance))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from gradscope.errors import GradscopeError
 from gradscope.store.untrusted.checks import Strict, parsed, refusal, wanted
@@ -65,6 +65,15 @@ class CheckFile(Strict):
     right: bool
     """Whether the check found no fault. A loop may be right although rounding hides the gradient of some steps."""
     answers: Annotated[list[Answer], Field(min_length=1, max_length=_ANSWERS, fail_fast=True)]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "CheckFile":
+        kinds = [answer.kind for answer in self.answers]
+        if self.right and kinds[0] != "right":  # of a loop, the first answer is that of the whole
+            raise ValueError(f"right is true, but the first answer's kind is {kinds[0]!r}")
+        if not self.right and {*kinds} == {"right"}:
+            raise ValueError("right is false, but the kind of all answers is 'right'")
+        return self
 
 
 def write(found: CheckFile, path: Path) -> None:

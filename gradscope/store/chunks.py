@@ -45,10 +45,13 @@ class Chunks:
         One of its arrays.
     durable
         Flush data to disk (fsync) before `write` returns; in object stores it has no effect.
+    complete
+        Whether every chunk is written, so that `select` refuses one that is missing.
     """
 
-    def __init__(self, store: StorePath, array: zarr.Array[Any], durable: bool = False) -> None:
-        location = locate(store)
+    def __init__(self, store: StorePath, array: zarr.Array[Any], durable: bool = False, complete: bool = False) -> None:
+        self._location = location = locate(store)
+        self._complete = complete
         self.array = array
         self.shape: Index = array.shape
         """Shape of the array."""
@@ -111,8 +114,12 @@ class Chunks:
 
     def select(self, where: Where) -> NDArray[Any]:
         """Read ``array[where]``, for integers and slices with positive steps."""
-        if not self._plain:
-            return self.part(where)
+        values = self._select(where) if self._plain else self.part(where)
+        if self._complete:
+            self.refuse_missing(where, np.ones(values.shape, bool), values, len(self.shape))
+        return values
+
+    def _select(self, where: Where) -> NDArray[Any]:
         wanted = self._ranges(where)
         values = np.empty([len(r) for r in wanted], self.array.dtype)
         space = np.empty(self._bytes + SUM if self._summed else 0, np.uint8)
@@ -124,6 +131,47 @@ class Chunks:
             else:
                 self._fill(values[there], index, inside)
         return values[tuple(slice(None) if isinstance(w, slice) else 0 for w in where)]
+
+    def refuse_missing(self, where: Where, written: NDArray[np.bool_], values: NDArray[Any], over: int) -> None:
+        """Raise GradscopeError if a chunk does not exist though the marker says that elements of it are written.
+
+        Reading takes such a chunk for one that was never written. Copies that xarray wrote are not checked: they leave
+        out chunks of fill values.
+
+        Parameters
+        ----------
+        where
+            The part of the array that was read.
+        written
+            Whether each element is written, along the first dimensions.
+        values
+            ``array[where]``.
+        over
+            Number of the array's dimensions that `written` has, those at which `where` has an integer included.
+        """
+        if not self._flat or not written.any():
+            return
+        wanted = self._ranges(where)
+        lengths = [len(r) for r in wanted]
+        values, written = values.reshape(lengths), written.reshape(lengths[:over])
+        for parts in product(*(pieces(r, size) for r, size in zip(wanted, self.size, strict=True))):
+            index, there, _ = zip(*parts, strict=True)
+            first = values[tuple(part.start for part in there)]  # of a missing chunk every element is the fill value
+            if self._is_fill(first) and written[there[:over]].any() and self.is_missing(index):
+                raise GradscopeError(
+                    f"{self._folder}/{self._key(index)} is missing, though its values are marked as written: it is "
+                    "damaged, or the store was replaced since it was opened"
+                )
+
+    def is_missing(self, index: Index) -> bool:
+        """Whether the file or object that holds a chunk does not exist, or cannot be read."""
+        stored = self.array.shards or self.array.chunks
+        stored_index = tuple(i * size // whole for i, size, whole in zip(index, self.array.chunks, stored, strict=True))
+        return self._location.read(f"{self.array.path}/{self._key(stored_index)}", 0) is None
+
+    def _is_fill(self, value: Any) -> bool:
+        fill: Any = self.array.fill_value
+        return bool(value == fill or (value != value and fill != fill))
 
     def part(self, where: Any) -> NDArray[Any]:
         """Read ``array[where]`` through zarr, for any index that zarr takes."""
@@ -166,7 +214,10 @@ class Chunks:
         return [range(*w.indices(size)) if isinstance(w, slice) else range(w, w + 1) for w, size in both]
 
     def _file(self, index: Index) -> str:
-        return f"{self._folder}/{self.array.metadata.encode_chunk_key(index)}"
+        return f"{self._folder}/{self._key(index)}"
+
+    def _key(self, index: Index) -> str:
+        return self.array.metadata.encode_chunk_key(index)
 
     def _checked(self, index: Index, space: NDArray[np.uint8]) -> NDArray[Any] | None:
         """Read a chunk and its checksum into `space`, and check it; None if it was never written."""

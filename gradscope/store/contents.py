@@ -9,9 +9,8 @@ import zarr
 from numpy.typing import NDArray
 
 from gradscope.errors import GradscopeError
-from gradscope.store.chunks import Chunks
 from gradscope.store.locations.location import StorePath, locate
-from gradscope.store.opening import attributes_of, open_arrays
+from gradscope.store.opening import attributes_of, marker_chunks, open_arrays
 from gradscope.store.untrusted.content import check_coordinates
 
 
@@ -53,7 +52,7 @@ def contents(where: StorePath) -> Contents:
         data = {name: array for name, array in arrays.items() if name not in named}
         variables = {name: Described(_dtype(name, arrays), dict(array.attrs)) for name, array in data.items()}
         sizes = _sizes([*data.values(), *(arrays[name] for name in values)])
-        marker = Chunks(location, arrays["written"])
+        marker = marker_chunks(location, group)
         written = float((marker.select((slice(None),) * len(marker.shape)) > 0).mean())
     except GradscopeError:
         raise

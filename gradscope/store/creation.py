@@ -15,11 +15,9 @@ from gradscope.store.coordinates import coordinates
 from gradscope.store.grid import AUXILIARY
 from gradscope.store.locations.location import ROOT, StorePath, locate, reason
 from gradscope.store.root import set_attributes
-from gradscope.store.schema import VERSION, WRITTEN, Schema
+from gradscope.store.schema import MOST_FILES, VERSION, WRITTEN, Schema
 from gradscope.store.untrusted.root import parse
 from gradscope.text import size
-
-_FILES = 10**6
 
 
 def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -94,9 +92,9 @@ def _fill(place: Any, schema: Schema) -> None:
 def refuse_size(where: StorePath, schema: Schema) -> None:
     """Raise GradscopeError if a store would have over a million files, or more bytes than its disk has free."""
     location = locate(where)
-    if (files := schema.files()) > _FILES:
+    if (files := schema.files()) > MOST_FILES:
         raise GradscopeError(
-            f"the store would have {files:,} files, at most {_FILES:,} are allowed",
+            f"the store would have {files:,} files, at most {MOST_FILES:,} are allowed",
             key="recording.path",
             python="record fewer samples, timesteps or tensors, or larger blocks (batch_size)",
             command="lower sampling.samples or recording.tensor_samples, or raise sampling.batch_size",

@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 
 import xarray as xr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from gradscope.errors import GradscopeError
 from gradscope.store.attributes import as_texts
@@ -73,12 +74,17 @@ def refuse_out(path: Path, overwrite: bool, what: str) -> None:
 
 
 def save(ds: xr.Dataset, path: Path) -> None:
-    """Write a dataset as a zarr v3 store for plain ``xarray.open_zarr``, in place of an existing one."""
+    """Write a dataset as a zarr v3 store for plain ``xarray.open_zarr``, in place of an existing one.
+
+    Every chunk has a checksum.
+    """
     try:
         if path.exists():
             shutil.rmtree(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata")
-            ds.assign_attrs(as_texts(ds.attrs)).to_zarr(path, zarr_format=3)
+            codecs = {"compressors": (ZstdCodec(level=0), Crc32cCodec())}
+            encoding = dict.fromkeys(map(str, ds.variables), codecs)
+            ds.assign_attrs(as_texts(ds.attrs)).to_zarr(path, zarr_format=3, encoding=encoding)
     except OSError as error:
         raise GradscopeError(f"{path} could not be written: {error.strerror}", key="--out") from error

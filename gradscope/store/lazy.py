@@ -32,10 +32,13 @@ class Recorded:
     def read(self, where: Where) -> NDArray[Any]:
         """Read ``array[where]``; elements that are not written are NaN, or -1 for integers."""
         over = where[: len(self.marker.shape)]
-        there = self.marker.select(over) >= self.least  # before the values: a writer sets it after them
+        there = np.asarray(self.marker.select(over) >= self.least)  # before the values: a writer sets it after them
         values = self.values.select(where)
+        self.values.refuse_missing(where, there, values, len(self.marker.shape))
         if self.exponent:
-            exponent = self.exponent.select(over).astype(np.int32)
+            exponent = self.exponent.select(over)
+            self.exponent.refuse_missing(over, there, exponent, len(self.marker.shape))
+            exponent = exponent.astype(np.int32)
             exponent = exponent.reshape(exponent.shape + (1,) * (values.ndim - exponent.ndim))
             values = np.ldexp(values.astype(np.float32), exponent)
         if not there.all():
@@ -44,10 +47,37 @@ class Recorded:
         return values
 
 
+@dataclass(frozen=True)
+class Final:
+    """An array over cells, sample and its own dimensions, with the marker: it is written before the last step is."""
+
+    values: Chunks
+    marker: Chunks
+    rows: int
+    """Number of dimensions up to `sample`, included."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.array.dtype
+
+    def read(self, where: Where) -> NDArray[Any]:
+        """Read ``array[where]``."""
+        rows = (*where, *[slice(None)] * (self.rows - len(where)))[: self.rows]
+        there = np.asarray(self.marker.select((*rows, *(size - 1 for size in self._time))) > 0)
+        values = self.values.select(where)
+        self.values.refuse_missing(where, there, values, self.rows)
+        return values
+
+    @property
+    def _time(self) -> tuple[int, ...]:
+        """Lengths of the dimensions at whose end the marker is read: timesteps, and the first of their repetitions."""
+        return (self.marker.shape[self.rows], *(1 for _ in self.marker.shape[self.rows + 1 :]))
+
+
 class _Backend(BackendArray):
     """A recorded array for xarray, which turns every index into integers and slices."""
 
-    def __init__(self, recorded: Recorded) -> None:
+    def __init__(self, recorded: Recorded | Final) -> None:
         self._recorded = recorded
         self.shape = recorded.values.shape
         self.dtype = recorded.dtype
@@ -57,7 +87,9 @@ class _Backend(BackendArray):
         return found
 
 
-def lazy(dims: Sequence[Hashable], recorded: Recorded, attributes: Mapping[Any, Any], dask: bool) -> xr.Variable:
+def lazy(
+    dims: Sequence[Hashable], recorded: Recorded | Final, attributes: Mapping[Any, Any], dask: bool
+) -> xr.Variable:
     """A variable that is read when it is used; with dask, in the chunks of the store."""
     variable = xr.Variable(dims, LazilyIndexedArray(_Backend(recorded)), attributes)
     if not dask:

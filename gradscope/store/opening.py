@@ -7,7 +7,9 @@ import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.attributes import as_texts
+from gradscope.store.chunks import Chunks
 from gradscope.store.locations.location import ROOT, Location, StorePath, locate
+from gradscope.store.untrusted import checksum
 from gradscope.store.untrusted.bounded import Bounded
 from gradscope.store.untrusted.content import check_links
 from gradscope.store.untrusted.root import parse
@@ -37,5 +39,14 @@ def open_arrays(where: StorePath) -> zarr.Group:
 
 def attributes_of(location: Location, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes of a store as texts; ``status`` is ``interrupted`` where nothing records any more."""
-    interrupted = attributes.get("status") == "recording" and not location.locked()
-    return as_texts({**attributes, "status": "interrupted"} if interrupted else attributes)
+    found = {key: value for key, value in attributes.items() if key != checksum.KEY}
+    if found.get("status") == "recording" and not location.locked():
+        found["status"] = "interrupted"
+    return as_texts(found)
+
+
+def marker_chunks(location: Location, group: zarr.Group) -> Chunks:
+    """The chunks of the marker. All exist in a complete run, but not where a user's own sampler leaves out blocks."""
+    marker: Any = group["written"]
+    complete = "configuration" in group.attrs and group.attrs.get("status") == "complete"
+    return Chunks(location, marker, complete=complete)

@@ -7,10 +7,10 @@ import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks
-from gradscope.store.dims import is_tensor
-from gradscope.store.lazy import Recorded, lazy
+from gradscope.store.dims import cell_dims, is_tensor
+from gradscope.store.lazy import Final, Recorded, lazy
 from gradscope.store.locations.location import Location, StorePath, locate
-from gradscope.store.opening import attributes_of, open_arrays
+from gradscope.store.opening import attributes_of, marker_chunks, open_arrays
 from gradscope.store.untrusted.content import check_coordinates
 
 
@@ -69,12 +69,16 @@ def open_store(where: StorePath, dask: bool = True) -> xr.Dataset:
 
 def _masked(ds: xr.Dataset, location: Location, group: zarr.Group, dask: bool) -> dict[str, xr.Variable]:
     chunks = {name: Chunks(location, array) for name, array in group.arrays()}
+    chunks["written"] = marker = marker_chunks(location, group)
+    rows = (*cell_dims(ds), "sample")
+    recorded: Any = ds.attrs.get("recorded", ()) if "configuration" in ds.attrs else ()
     timed = {}
     for name, variable in ((str(key), found) for key, found in ds.data_vars.items()):
         if name != "written" and "timestep" in variable.dims:
             least = 3 if is_tensor(ds, name) else 1
             # A copy that xarray wrote holds scaled float32, and the exponents beside it.
             exponent = chunks.get(f"{name}_exponent") if variable.dtype == "float16" else None
-            recorded = Recorded(chunks[name], chunks["written"], least, exponent)
-            timed[name] = lazy(variable.dims, recorded, variable.attrs, dask)
+            timed[name] = lazy(variable.dims, Recorded(chunks[name], marker, least, exponent), variable.attrs, dask)
+        elif name in recorded and variable.dims[: len(rows)] == rows == ds["written"].dims[: len(rows)]:
+            timed[name] = lazy(variable.dims, Final(chunks[name], marker, len(rows)), variable.attrs, dask)
     return timed

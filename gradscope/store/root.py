@@ -7,10 +7,17 @@ from typing import Any
 from gradscope.errors import GradscopeError
 from gradscope.store.attributes import as_texts
 from gradscope.store.locations.location import ROOT, Location, StorePath, locate, writing
+from gradscope.store.untrusted import checksum
 
 
 class Root:
-    """The root's metadata, which include those of all arrays. `write` replaces them atomically."""
+    """The root's metadata, which include those of all arrays. `write` replaces them atomically.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store, or its metadata do not match their checksum: another one would hide the damage.
+    """
 
     def __init__(self, location: Location) -> None:
         content = location.read(ROOT)
@@ -18,12 +25,16 @@ class Root:
             raise GradscopeError(f"{location}: the store no longer exists")
         self._location = location
         self._document = json.loads(content)
+        if what := checksum.flaw(self._document):
+            raise GradscopeError(f"{location}: {what}")
         self.attributes: dict[str, Any] = self._document["attributes"]
         self.arrays: dict[str, Any] = self._document["consolidated_metadata"]["metadata"]
 
     def write(self) -> None:
         self._document["attributes"] = self.attributes
         self._document["consolidated_metadata"]["metadata"] = self.arrays
+        if self.attributes.get("schema_version", 1) >= checksum.SINCE:
+            self.attributes[checksum.KEY] = checksum.checksum(json.loads(json.dumps(self._document)))
         self._location.replace(ROOT, json.dumps(self._document, indent=2).encode())
 
 

@@ -10,7 +10,11 @@ import numpy as np
 from gradscope.store.dims import REPEAT
 from gradscope.store.grid import Grid
 
-VERSION = 2
+VERSION = 3
+RESUMED = (2, VERSION)
+"""Versions that can be resumed. Version 3 has a checksum of the metadata, and the same arrays as version 2."""
+MOST_FILES = 10**6
+"""Largest number of files of a store."""
 _CHUNK_BYTES = 4 * 2**20
 _TENSOR_CHUNK_BYTES = 2**20
 _SCALAR_CHUNK_STEPS = 50

@@ -10,7 +10,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from gradscope.errors import GradscopeError
@@ -18,6 +17,7 @@ from gradscope.store.arrays import chunk_index, grid_of
 from gradscope.store.chunks import Chunks, Index
 from gradscope.store.dims import COORDINATES, REPEAT
 from gradscope.store.locations.location import ROOT, Location
+from gradscope.store.opening import open_arrays
 from gradscope.store.replacement import JOURNAL
 from gradscope.store.schema import WRITTEN
 from gradscope.store.untrusted import chunk_bytes
@@ -59,8 +59,7 @@ def examine(location: Location) -> Integrity:
     if metadata.refused:
         return result
     try:
-        group = zarr.open_group(location.zarr, mode="r", zarr_format=3)
-        arrays: dict[str, Any] = dict(group.arrays())
+        arrays: dict[str, Any] = dict(open_arrays(location).arrays())
     except Exception as error:  # zarr and its codecs raise errors of many types
         result.findings.append(Finding("", ROOT, f"zarr cannot open it: {error}", RECORD_AGAIN))
         return result
@@ -68,6 +67,8 @@ def examine(location: Location) -> Integrity:
     if unsummed := sorted(name for name, array in arrays.items() if not chunk_bytes.is_summed(array)):
         what = "no checksums are recorded" if len(unsummed) == len(arrays) else f"no checksums of {', '.join(unsummed)}"
         result.remarks.append(f"{what}: only lengths, compressed data and recomputed values were checked")
+    if not metadata.is_copy and not metadata.is_summed:
+        result.remarks.append(f"no checksum of {ROOT}: its attributes were compared with each other alone")
     if metadata.is_copy:
         what = "this is a copy that xarray wrote without chunks of fill values alone"
         result.remarks.append(f"{what}: missing chunks are not found")

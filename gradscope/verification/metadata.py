@@ -15,7 +15,8 @@ from gradscope.store.locations.files import MAX_METADATA_BYTES
 from gradscope.store.locations.location import ROOT, Location
 from gradscope.store.replacement import journaled
 from gradscope.store.schema import VERSION, WRITTEN
-from gradscope.store.untrusted.checks import NAME
+from gradscope.store.untrusted import checksum
+from gradscope.store.untrusted.checks import NAME, parsed
 from gradscope.store.untrusted.content import check_links
 from gradscope.store.untrusted.root import ARRAYS, parse
 from probes.variable import IMAGE_DIMS
@@ -25,6 +26,7 @@ MOST = 20
 _CONSOLIDATED = {"kind": "inline", "must_understand": False}
 _STATUS = ("recording", "interrupted", "partial", "complete")
 RECORD_AGAIN = "record the run again"
+_SPACE = "its white space, or the way that its numbers are written, was changed; its content is right"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Metadata:
         self.being_replaced = journaled(location)
         """Arrays of an evaluation that is running or was interrupted. The arrays in the root are complete."""
         self.document = _document(content)
+        self._content = content
         try:
             parse(content, str(location))
             if location.path is not None:
@@ -147,10 +150,17 @@ class Metadata:
         """Settings under ``recording``; empty if the store has none."""
         return _mapping(_embedded(self.attributes, "configuration").get("recording"))
 
+    @property
+    def is_summed(self) -> bool:
+        """Whether the root has a checksum, and no copy made by xarray; only if `refused` is empty."""
+        return checksum.is_summed(self.document)
+
     def findings(self) -> Iterator[Finding]:
         """Findings about the metadata."""
         if self.refused:
             yield Finding("", ROOT, self.refused, RECORD_AGAIN)
+        elif self.is_summed and not _is_as_written(self._content, self.document):
+            yield Finding("", ROOT, _SPACE, "format it as JSON")
         if len(self.arrays) > ARRAYS:
             return
         yield from self._differing()
@@ -189,6 +199,8 @@ class Metadata:
                 yield Finding(
                     name, place, what, f"restore it from the copy in {ROOT}; if that is wrong, {self.remedy(name)}"
                 )
+            elif not self.refused and self.is_summed and not _is_as_written(content, own):
+                yield Finding(name, place, _SPACE, f"restore it from the copy in {ROOT}")
 
     def _missing(self) -> Iterator[Finding]:
         needed = {*self.cell_dims, "sample", "timestep", "label", WRITTEN.name}
@@ -241,11 +253,22 @@ def _differing_keys(own: Mapping[str, Any], copy: Mapping[str, Any]) -> list[str
     return sorted(key for key, (ours, theirs) in both.items() if ours != theirs)
 
 
+def _is_as_written(content: bytes, document: Mapping[str, Any]) -> bool:
+    """Whether a JSON file is one that a program writes of its content, to the byte, with any indent."""
+    second = content.partition(b"\n")[2]
+    indent = len(second) - len(second.lstrip(b" ")) if second else None
+    return content.decode(errors="replace") in (
+        json.dumps(document, indent=indent, ensure_ascii=ascii_only, separators=separators)
+        for ascii_only in (True, False)
+        for separators in (None, (",", ":"))
+    )
+
+
 def _document(content: str | bytes) -> dict[str, Any]:
-    """The mapping that JSON text holds; empty if it holds none."""
+    """The mapping that JSON text holds; empty if it holds none, or one that is nested too deep."""
     try:
-        return _mapping(json.loads(content))
-    except (ValueError, RecursionError):
+        return _mapping(parsed(content, ROOT))
+    except ValueError:
         return {}
 
 

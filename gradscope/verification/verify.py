@@ -18,7 +18,7 @@ from gradscope.store.dims import COORDINATES, REPEAT, over
 from gradscope.store.locations.location import ROOT, StorePath, locate
 from gradscope.verification.chunks import Integrity, examine
 from gradscope.verification.metadata import RECORD_AGAIN, Finding
-from gradscope.verification.ranges import VERDICTS, outside, range_of
+from gradscope.verification.ranges import VERDICTS, outside, range_of, unlike_levels
 from gradscope.verification.recomputation import NORMS, expected, finite_so_far
 
 _SLAB = 2**22  # most values of a scalar that are compared together
@@ -196,6 +196,12 @@ def _beside(ds: xr.Dataset) -> Iterator[Finding]:
         )
         remedy = RECORD_AGAIN if name in COORDINATES else "`gradscope evaluate` makes it again"
         yield Finding(name, place, f"stored {what}", remedy)
+    for name in ("alphas_cumprod", "log_snr"):
+        wrong_levels = unlike_levels(ds, name)
+        if wrong_levels is not None and wrong_levels.any() and not outside(ds, name).any():
+            place = f"timestep {np.atleast_1d(ds['timestep'].values)[wrong_levels][0]}"
+            what = f"it is not that of signal and noise, as {int(wrong_levels.sum())} of its values are not"
+            yield Finding(name, place, what, RECORD_AGAIN)
 
 
 def _slabs(ds: xr.Dataset, skip: Callable[[tuple[slice, ...]], bool]) -> Iterator[xr.Dataset]:

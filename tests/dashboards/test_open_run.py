@@ -159,7 +159,7 @@ def test_a_finished_store_costs_one_look(stored, monkeypatch):
 
 def test_a_store_that_vanishes_stays_as_it_was(live):
     live.record(20)
-    live.finish()
+    live.finish("interrupted")
     run = OpenRun(live.path)
     version, scalars = run.version, run.scalars()
     moved = live.path.with_name("moved.zarr")

@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from gradscope.evaluation.features import Features
 from gradscope.evaluation.manifold import fidelity, radii
 from gradscope.intervals import resampled
 from gradscope.models.classifiers import Classifier
-from gradscope.store import CELL_DIMS, Array, Grid, Schema, create, set_attributes
+from gradscope.store import CELL_DIMS, Array, Grid, Schema, add_variables, create, set_attributes
+from gradscope.store.locations.folder import Folder
+from gradscope.store.untrusted import checksum
 
 CPU = torch.device("cpu")
 CELLS = (2, 1, 2, 2)
@@ -218,6 +221,8 @@ def test_a_second_evaluation_replaces_the_first(store):
     first, _ = evaluated(store, classifier(3))
     accuracy = first.judge_accuracy.values
     again, _ = evaluated(store, classifier(3))
+    for ds in (first, again):  # chunks have other names, which the checksum covers
+        del ds.attrs[checksum.KEY]
     xr.testing.assert_identical(first, again)
     other, _ = evaluated(store, classifier(4), replicates=7)
     assert (other.judge_accuracy.values != accuracy).any()
@@ -367,3 +372,21 @@ def test_memory_is_bounded_by_a_batch_of_images(tmp_path, store, monkeypatch):
         tracemalloc.stop()
     assert np.isfinite(xr.open_zarr(path).coverage).all()
     assert peak < 4.5e6
+
+
+def test_an_evaluation_begins_with_the_store_as_it_is_when_no_other_process_holds_it(store, monkeypatch):
+    """Another evaluation that ends while this one waits leaves nothing behind."""
+    lock = Folder.lock
+
+    @contextmanager
+    def late(folder):
+        monkeypatch.setattr(Folder, "lock", lock)
+        other = xr.Dataset({"density": (CELL_DIMS, np.ones((1, 1, 1, 2)))})
+        add_variables(folder, other.assign_attrs(evaluation=json.dumps({"variables": ["density"]})))
+        with lock(folder):
+            yield
+
+    monkeypatch.setattr(Folder, "lock", late)
+    ds, _ = evaluated(store, classifier(3), extractor=False)
+    assert "density" not in ds
+    assert "judge_accuracy" in ds

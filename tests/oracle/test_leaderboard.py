@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import small_leaderboard
 import xarray as xr
 from scipy import stats
 
@@ -241,3 +242,24 @@ def test_a_store_of_another_kind_is_refused(small, tmp_path):
         open_leaderboard(tmp_path / "c.zarr")
     with pytest.raises(GradscopeError, match="is not a zarr store"):
         open_leaderboard(tmp_path / "nothing.zarr")
+
+
+def test_a_flipped_bit_of_any_chunk_is_refused(tmp_path):
+    path = small_leaderboard.saved(tmp_path / "a.zarr")
+    chunks = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != "zarr.json"]
+    for file in chunks:
+        before = file.read_bytes()
+        file.write_bytes(before[:-9] + bytes([before[-9] ^ 1]) + before[-8:])
+        with pytest.raises(GradscopeError, match="its checksum does not match its bytes"):
+            open_leaderboard(path)
+        file.write_bytes(before)
+    assert open_leaderboard(path)["accuracy"].size
+
+
+@pytest.mark.parametrize(("name", "value"), [("mean_update_cosine", 1.5), ("coverage", -0.5), ("right", 7)])
+def test_values_outside_of_their_range_are_refused(tmp_path, name, value):
+    ds = small_leaderboard.made()
+    ds[name].values.flat[0] = value
+    save(ds, tmp_path / "a.zarr")
+    with pytest.raises(GradscopeError, match=rf"a.zarr: {name} is {value:g}, outside of \["):
+        open_leaderboard(tmp_path / "a.zarr")

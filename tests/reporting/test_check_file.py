@@ -106,3 +106,23 @@ def test_a_large_file_is_not_parsed(tmp_path):
         read(path)
     with pytest.raises(GradscopeError, match="no such file"):
         read(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize(
+    ("right", "kinds", "said"),
+    [
+        (True, ["fault"], "right is true, but the first answer's kind is 'fault'"),
+        (True, ["undecided", "right"], "right is true, but the first answer's kind is 'undecided'"),
+        (False, ["right", "right"], "right is false, but the kind of all answers is 'right'"),
+        (True, ["right", "fault"], None),  # a loop, and one of its steps
+        (False, ["right", "undecided"], None),
+    ],
+)
+def test_the_verdict_is_that_of_the_answers(tmp_path, right, kinds, said):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(document(*(answer(kind=kind) for kind in kinds), right=right)))
+    if said is None:
+        assert read(path).right == right
+    else:
+        with pytest.raises(GradscopeError, match=said):
+            read(path)

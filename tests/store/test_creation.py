@@ -92,7 +92,7 @@ def test_two_processes_do_not_create_the_same_store(tmp_path):
         create(new.path, schema, {})
         with pytest.raises(GradscopeError, match=r"s.zarr: another process is creating it"):
             create(location, schema, {})
-    assert open_store(location).attrs["schema_version"] == 2
+    assert open_store(location).attrs["schema_version"] == 3
 
 
 def test_a_store_is_not_resumed_while_it_is_overwritten(tmp_path):

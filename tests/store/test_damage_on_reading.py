@@ -171,6 +171,22 @@ def test_a_store_with_too_many_arrays_is_refused_at_once(tmp_path):
         assert "100" in said
 
 
+def test_resuming_refuses_a_marker_that_no_run_records(tmp_path):
+    """Its chunks need not exist: they would be read as unwritten, billions of values at once."""
+    path = make(tmp_path / "s.zarr", KINDS["just begun"])
+
+    def lengthen(root):
+        for array in root["consolidated_metadata"]["metadata"].values():
+            longer = {"sample": 10**5, "timestep": 10**3}
+            array["shape"] = [
+                longer.get(dim, n) for dim, n in zip(array["dimension_names"], array["shape"], strict=True)
+            ]
+
+    edit_json(path / "zarr.json", lengthen)
+    with pytest.raises(GradscopeError, match="its marker claims"):
+        finished(locate(path))
+
+
 def test_resuming_bounds_what_the_marker_decodes_to(tmp_path):
     """The command asks what is finished before it records; a stranger's store may claim any codec."""
     path = hostile_store.saved(tmp_path)

@@ -161,7 +161,7 @@ def test_what_is_not_a_store_is_refused_by_name(tmp_path):
         open_store(tmp_path / "other.zarr")
     create(tmp_path / "later.zarr", Schema(grid(), ARRAYS), {})
     set_attributes(tmp_path / "later.zarr", {"schema_version": 99})
-    with pytest.raises(GradscopeError, match="schema version 99, this gradscope reads up to 2"):
+    with pytest.raises(GradscopeError, match="schema version 99, this gradscope reads up to 3"):
         open_store(tmp_path / "later.zarr")
 
 

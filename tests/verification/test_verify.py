@@ -12,6 +12,7 @@ import sound_store
 import xarray as xr
 import zarr
 from diffusers import DDPMScheduler
+from google_crc32c import value as crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import LinearClassifier
@@ -273,6 +274,9 @@ OUTSIDE = [
         "sigma": (np.inf, r"stored inf, which lies outside"),
     },
     {"alphas_cumprod": (np.nan, r"stored nan, which lies outside")},
+    {"signal": (-0.5, r"stored -0.5, which lies outside"), "noise": (np.nan, r"stored nan, which lies outside")},
+    {"alphas_cumprod": (0.5, "it is not that of signal and noise, as 1 of its values are not")},
+    {"log_snr": (0.5, "it is not that of signal and noise, as 1 of its values are not")},
 ]
 
 
@@ -302,6 +306,26 @@ def test_values_outside_of_their_range_are_named(stores, tmp_path, wrong):
 def test_values_of_an_evaluation_lie_in_their_ranges(name, value, wrong):
     ds = xr.Dataset({name: ("x", [0.5, value]), "label": ("sample", [0, 1])})
     assert outside(ds, name).tolist() == [False, wrong]
+
+
+@pytest.mark.parametrize("depth", [30, 400, 900, 10**5])
+def test_deeply_nested_metadata_of_an_array_are_a_finding(stores, tmp_path, depth):
+    path = copied(stores("plain"), tmp_path)
+    (path / "image" / "zarr.json").write_text('{"attributes": ' + "[" * depth + "]" * depth + "}")
+    (finding,) = verify(path).findings
+    assert (finding.place, finding.what) == ("image/zarr.json", "it cannot be read as JSON")
+
+
+@pytest.mark.parametrize("kind", ["plain", "old"])
+def test_a_chunk_that_claims_many_texts_is_not_decoded(stores, tmp_path, kind):
+    """The decoder would make room for four thousand million texts."""
+    path = copied(stores(kind), tmp_path)
+    file = chunk(path, "stabilizer")
+    content = (2**32 - 1).to_bytes(4, "little") + file.read_bytes()[4 : -4 if kind == "plain" else None]
+    file.write_bytes(content + (crc32c(content).to_bytes(4, "little") if kind == "plain" else b""))
+    with pytest.raises(GradscopeError, match="stabilizer/c.0 is damaged: it claims 4294967295 texts, wanted 1"):
+        open_store(path)
+    assert "stabilizer" in {finding.array for finding in verify(path).findings}
 
 
 def test_a_probability_is_at_most_one():

@@ -18,25 +18,32 @@ MAX_METADATA_BYTES = 64 * 2**20
 def regular(file: str | Path) -> Iterator[io.FileIO]:
     """Open a regular file for unbuffered reading.
 
-    A named pipe would block until something writes into it, and opening a device can have any effect.
+    A named pipe would block until something writes into it, and opening a device can have any effect. A link may lead
+    to another chunk, whose checksum is right.
 
     Raises
     ------
     GradscopeError
-        It is neither a regular file nor a link to one.
+        It is not a regular file.
     OSError
         It does not exist or cannot be opened.
     """
-    check_regular(os.stat(file), file)
+    check_regular(os.lstat(file), file)
     with open(file, "rb", buffering=0, opener=_no_wait) as content:
         check_regular(os.fstat(content.fileno()), file)
         yield content
 
 
 def check_regular(about: os.stat_result, file: str | Path) -> None:
-    """Raise GradscopeError if a file is a pipe, a socket or a device."""
-    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # reading a folder raises OSError
-        raise GradscopeError(f"{file} is damaged: it is a pipe, a socket or a device, not a file")
+    """Raise GradscopeError if a file, described by `os.lstat`, is not a regular one."""
+    if not stat.S_ISREG(about.st_mode):
+        raise GradscopeError(f"{file} is damaged: it is a {_kind(about.st_mode)}, not a file")
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "link" if stat.S_ISLNK(mode) else "pipe, a socket or a device"
 
 
 def replace_file(file: str | Path, *parts: Any, durable: bool = False) -> None:
@@ -62,7 +69,7 @@ def replace_file(file: str | Path, *parts: Any, durable: bool = False) -> None:
 
 
 def _no_wait(file: str, flags: int) -> int:
-    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
 
 
 def _no_link(file: str, flags: int) -> int:

@@ -17,9 +17,19 @@ from zarr.storage import LocalStore, WrapperStore
 from gradscope.errors import GradscopeError
 from gradscope.store.locations.files import check_regular
 from gradscope.store.locations.folder import ROOT
-from gradscope.store.locations.location import Location
+from gradscope.store.locations.location import Location, reason
 from gradscope.store.untrusted.arrays import Array
-from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, UNSOUND, UNSOUND_INDEX, Bytes, claimed, is_sound
+from gradscope.store.untrusted.chunk_bytes import (
+    COMPRESSIONS,
+    SUM,
+    TEXT,
+    UNSOUND,
+    UNSOUND_INDEX,
+    Bytes,
+    claimed,
+    is_sound,
+    number,
+)
 from gradscope.store.untrusted.root import Root
 
 
@@ -29,6 +39,8 @@ class _Chunks:
 
     size: int
     """Bytes of a decoded chunk."""
+    is_plain: bool
+    """Whether a stored chunk holds bare elements, with or without a checksum."""
     codecs: tuple[str, ...]
     shard: int
     """Number of chunks in a file; 0 if each chunk has its own file."""
@@ -47,7 +59,8 @@ class _Chunks:
             index = 16 * count + 4 * summed
             chunk = shard.chunk_shape
         codecs = tuple(codec.name for codec in (shard or array).codecs)
-        return cls(prod(chunk) * array.itemsize, codecs, count, index, summed)
+        plain = set(codecs) <= {"bytes", "transpose", "crc32c"}
+        return cls(prod(chunk) * array.itemsize, plain, codecs, count, index, summed)
 
     @property
     def most(self) -> int:
@@ -60,6 +73,12 @@ class _Chunks:
             return f"it has more than {self.most} bytes"
         if self.codecs[-1] == "crc32c" and not is_sound(content):
             return UNSOUND
+        wanted = self.size + SUM * self.codecs.count("crc32c")
+        if self.is_plain and len(content) != wanted:
+            return f"it has {len(content)} bytes, wanted {wanted}"
+        if self.codecs[0] == "vlen-utf8" and not set(self.codecs) & {*COMPRESSIONS}:
+            if (count := number(content[:4])) != self.size // TEXT:  # the decoder makes room for them
+                return f"it claims {count} texts, wanted {self.size // TEXT}"
         for compression in (codec for codec in self.codecs if codec in COMPRESSIONS):
             if (size := claimed(content, compression)) is None:
                 return "its header does not give its decoded size"
@@ -91,7 +110,7 @@ class Bounded(WrapperStore[Store]):
 
     def __init__(self, location: Location, root: Root) -> None:
         super().__init__(LocalStore(location.path, read_only=True) if location.path is not None else location.zarr)
-        self._where = str(location)
+        self._where, self._errors = str(location), location.errors
         self._chunks = {name: _Chunks.of(array) for name, array in root.arrays.items()}
         recorded = root.attributes.recorded if "recorded" in root.attributes.model_fields_set else root.arrays
         self._whole = {name for name, array in root.arrays.items() if name not in recorded and array.is_dotted}
@@ -104,7 +123,7 @@ class Bounded(WrapperStore[Store]):
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         if isinstance(self._store, LocalStore):
             with suppress(OSError):  # a missing file is left to zarr
-                check_regular(os.stat(self._store.root / key), f"{self._where}/{key}")
+                check_regular(os.lstat(self._store.root / key), f"{self._where}/{key}")
         name, _, rest = key.partition("/")
         chunks = self._chunks.get(name)
         if chunks is None or rest in ("", ROOT):
@@ -116,7 +135,10 @@ class Bounded(WrapperStore[Store]):
                 byte_range = RangeByteRequest(0, most + 1)
         elif isinstance(byte_range, RangeByteRequest) and byte_range.end - byte_range.start > most:
             raise GradscopeError(f"{self._where}/{key} is damaged: a chunk in it has more than {most} bytes")
-        content = await super().get(key, prototype, byte_range)
+        try:
+            content = await super().get(key, prototype, byte_range)
+        except self._errors as error:
+            raise GradscopeError(f"{self._where}/{key} cannot be read: {reason(error)}") from error
         if content is None and name in self._whole:  # zarr would treat it as never written
             raise GradscopeError(
                 f"{self._where}/{key} is missing: the store was evaluated since it was opened, open it again; or it is "

@@ -33,8 +33,8 @@ Bytes = NDArray[np.uint8]
 def claimed(content: Bytes, compression: str) -> int | None:
     """Decoded size in bytes that the header of compressed bytes gives; None if it gives none."""
     if compression == "blosc":
-        return _number(content[4:8]) if len(content) >= _BLOSC_HEADER else None
-    if len(content) < 5 or _number(content[:4]) != _ZSTD:
+        return number(content[4:8]) if len(content) >= _BLOSC_HEADER else None
+    if len(content) < 5 or number(content[:4]) != _ZSTD:
         return None
     about = int(content[4])
     single = about >> 5 & 1  # single segment: the header leaves out the window's size
@@ -43,10 +43,11 @@ def claimed(content: Bytes, compression: str) -> int | None:
     field = content[first : first + length]
     if not length or len(field) < length:
         return None
-    return _number(field) + 256 * (length == 2)
+    return number(field) + 256 * (length == 2)
 
 
-def _number(content: Bytes) -> int:
+def number(content: Bytes) -> int:
+    """An unsigned integer, its lowest byte first."""
     return int.from_bytes(content.tobytes(), "little")
 
 
@@ -62,7 +63,7 @@ def flaw(content: bytes, array: Any, inside: Sequence[int]) -> str | None:
 
 def is_sound(content: Bytes) -> bool:
     """Whether bytes end with their own checksum."""
-    return len(content) >= SUM and crc32c(content[:-SUM]) == _number(content[-SUM:])
+    return len(content) >= SUM and crc32c(content[:-SUM]) == number(content[-SUM:])
 
 
 def is_summed(array: Any) -> bool:
@@ -80,7 +81,7 @@ def most_bytes(array: Any) -> int:
     """Largest size of a stored chunk (or shard) in bytes; codecs that do not compress add little."""
     shape, itemsize = array.shards or array.chunks, max(array.dtype.itemsize, 1)
     if array.dtype.hasobject or array.dtype.kind in "TU":
-        return int(prod(shape)) * 2**16 + 2**16
+        return int(prod(shape)) * 2 * TEXT + 1024
     inner = prod(shape) // max(1, prod(array.chunks))
     return int(2 * prod(shape) * itemsize + 64 * inner + 1024)
 
@@ -119,7 +120,7 @@ def _compression_flaw(content: Bytes, codec: BloscCodec | ZstdCodec, wanted: int
     decoded = claimed(content, "blosc" if isinstance(codec, BloscCodec) else "zstd")
     if decoded is None:
         return f"the header of its {len(content)} bytes does not give their decoded size"
-    if isinstance(codec, BloscCodec) and (encoded := _number(content[12:_BLOSC_HEADER])) != len(content):
+    if isinstance(codec, BloscCodec) and (encoded := number(content[12:_BLOSC_HEADER])) != len(content):
         return f"it has {len(content)} compressed bytes, but its header says {encoded}"
     if decoded > most or (wanted is not None and decoded < wanted):
         return f"it decodes to {decoded} bytes, wanted {most if wanted is None else wanted}"

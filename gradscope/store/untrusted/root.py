@@ -1,12 +1,13 @@
 """Model of a store's root: read before zarr or xarray interpret the store, which may come from a stranger."""
 
+import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
 from gradscope.errors import GradscopeError
 from gradscope.store.locations.files import MAX_METADATA_BYTES
-from gradscope.store.untrusted import known
+from gradscope.store.untrusted import checksum, known
 from gradscope.store.untrusted.arrays import Array
 from gradscope.store.untrusted.attributes import Attributes
 from gradscope.store.untrusted.checks import NAME, Strict, parsed, refusal
@@ -54,10 +55,13 @@ def parse(content: bytes, where: str) -> Root:
     Raises
     ------
     GradscopeError
-        The metadata are too large, not JSON, or not those of a store that can be read safely.
+        The metadata are too large, not JSON, not those of a store that can be read safely, or do not match their
+        checksum.
     """
     root = validated(Root, content, where)
     known.check(root.arrays, root.attributes.cell_dims, root.attributes.sample_dims, where)
+    if what := checksum.flaw(json.loads(content)):
+        raise GradscopeError(f"{where}: {what}")
     return root
 
 

@@ -1,0 +1,189 @@
+"""A random user of two stores, with a second process that can be killed at any change of the disk."""
+
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+
+from damage import faults
+from hypothesis import event, note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from stateful.actions import ACTIONS, SEEDS
+from stateful.model import Possible, State, begun, ended, seen
+from stateful.other import DONE, STOPPED, Other
+
+from gradscope.errors import GradscopeError, GradscopeWarning
+from gradscope.verification.verify import verify
+
+MOST = 400
+"""An action changes the disk fewer times."""
+SLOTS = st.sampled_from(["a.zarr", "b.zarr"])
+WRITING = st.one_of(
+    st.tuples(st.just("record"), st.tuples(st.sampled_from(SEEDS), st.booleans())),
+    st.tuples(st.just("watch"), st.tuples(st.sampled_from(SEEDS))),
+    st.tuples(st.just("evaluate"), st.just(())),
+)
+steps = {"taken": 0}
+"""Number of rules that ran, in all examples."""
+
+
+class Stores(RuleBasedStateMachine):
+    """Two stores, what each may be, and the action of the other process that has stopped."""
+
+    @initialize()
+    def begin(self) -> None:
+        memory = Path("/dev/shm")
+        self.folder = Path(mkdtemp(dir=memory if memory.is_dir() else None))
+        self.possible: dict[str, Possible] = dict.fromkeys(("a.zarr", "b.zarr"), frozenset({None}))
+        self.other = Other(self.folder, ACTIONS)
+        self.stopped: tuple[str, str, tuple] | None = None
+
+    def teardown(self) -> None:
+        if hasattr(self, "other"):
+            self.other.kill()
+            shutil.rmtree(self.folder)
+
+    def _is_still(self, slot: str) -> bool:
+        return self.stopped is None or self.stopped[0] != slot
+
+    def _count(self, what: str) -> None:
+        steps["taken"] += 1
+        event(what)
+
+    def _see(self, slot: str) -> None:
+        """What is on disk must be one of the possible states."""
+        before = self.possible[slot]
+        found = seen(self.folder / slot, before)
+        assert found, (slot, before)
+        self.possible[slot] = found if self._is_still(slot) else before
+
+    @rule(slot=SLOTS, what=WRITING)
+    def act(self, slot: str, what: tuple[str, tuple]) -> None:
+        """Write in this process. Where the other one has stopped, its lock may refuse that."""
+        self._act(slot, *what)
+
+    def _act(self, slot: str, action: str, arguments: tuple) -> None:
+        self._count(action)
+        before = self.possible[slot]
+        try:
+            ACTIONS[action](self.folder / slot, *arguments)
+        except (GradscopeError, GradscopeWarning) as error:
+            self._check_refusal(slot, action, arguments, f"{type(error).__name__}: {error}")
+        else:
+            self.possible[slot] = after = ended(before, action, arguments)
+            assert after, f"{action} {arguments} must be refused: {before}"
+            if self.stopped and self.stopped[0] == slot:
+                self.possible[slot] = after | begun(after, *self.stopped[1:])
+        self._see(slot)
+
+    def _check_refusal(self, slot: str, action: str, arguments: tuple, said: str) -> None:
+        """An action may only be refused by an error of ours, and for a reason."""
+        note(said)
+        assert said.startswith("Gradscope"), said
+        before = self.possible[slot]
+        unsure = None in before or len({(state.kind, state.seed) for state in before if state}) > 1
+        assert not ended(before, action, arguments) or unsure or not self._is_still(slot), said
+
+    @precondition(lambda self: self.stopped is None)
+    @rule(slot=SLOTS, what=WRITING, stop=st.integers(1, MOST), near=st.booleans())
+    def begin_in_the_other(self, slot: str, what: tuple[str, tuple], stop: int, near: bool) -> None:
+        """Let the other process write, up to some change of the disk."""
+        action, arguments = what
+        self._count(f"other: {action}")
+        stop = stop % 40 + 1 if near else stop
+        answer = self.other.begin(action, (self.folder / slot, *arguments), stop)
+        before = self.possible[slot]
+        if answer == STOPPED:
+            self.stopped = slot, action, arguments
+            self.possible[slot] = begun(before, action, arguments)
+        elif answer == DONE:
+            self.possible[slot] = after = ended(before, action, arguments)
+            assert after, f"{action} {arguments} must be refused: {before}"
+        else:
+            self._check_refusal(slot, action, arguments, answer)
+        self._see(slot)
+
+    @precondition(lambda self: self.stopped is not None)
+    @rule()
+    def go_on(self) -> None:
+        """Let the other process end its action."""
+        assert self.stopped
+        slot, action, arguments = self.stopped
+        self._count("go on")
+        answer = self.other.go_on()
+        note(answer)
+        self.stopped = None
+        if answer == DONE:
+            self.possible[slot] = ended(self.possible[slot], action, arguments)
+        else:
+            assert answer.startswith("Gradscope"), answer
+        self._see(slot)
+
+    @precondition(lambda self: self.stopped is not None)
+    @rule()
+    def kill(self) -> None:
+        """Kill the other process where it has stopped."""
+        assert self.stopped
+        slot = self.stopped[0]
+        self._count("kill")
+        self.other.kill()
+        self.stopped = None
+        self._see(slot)
+
+    @rule(slot=SLOTS)
+    def read(self, slot: str) -> None:
+        self._count("read")
+        self._see(slot)
+
+    @rule(slot=SLOTS)
+    def verify(self, slot: str) -> None:
+        """A store is sound, whatever happened to it, and while it is written."""
+        self._count("verify")
+        if None not in self.possible[slot]:
+            assert verify(self.folder / slot).findings == ()
+
+    @rule(slot=SLOTS)
+    def copy(self, slot: str) -> None:
+        """Copy a store's folder over the other one."""
+        to = next(name for name in self.possible if name != slot)
+        if self.stopped is None and None not in self.possible[slot]:
+            self._count("copy")
+            shutil.rmtree(self.folder / to, ignore_errors=True)
+            shutil.copytree(self.folder / slot, self.folder / to)
+            self.possible[to] = self.possible[slot]
+            self._see(to)
+
+    @rule(slot=SLOTS, data=st.data())
+    def damage(self, slot: str, data: st.DataObject) -> None:
+        """Damage a complete store: it is found and never believed. Then undo it."""
+        if not self._is_still(slot) or not all(s and s.statuses == {"complete"} for s in self.possible[slot]):
+            return
+        self._count("damage")
+        store = self.folder / slot
+        files = sorted(str(file.relative_to(store)) for file in store.rglob("*") if file.is_file())
+        file = data.draw(st.sampled_from(files), "file")
+        content = (store / file).read_bytes()
+        fault = data.draw(st.sampled_from(list(faults.faults(file, content))), "fault")
+        fault.make(store, content)
+        try:
+            assert self._is_found(store)
+            try:
+                self._see(slot)
+            except GradscopeError as error:
+                note(str(error))
+        finally:
+            fault.undo(store, content)
+
+    def _is_found(self, store: Path) -> bool:
+        try:
+            return bool(verify(store).findings)
+        except GradscopeError:
+            return True
+
+    @invariant()
+    def nothing_is_unknown(self) -> None:
+        if hasattr(self, "possible"):
+            assert all(self.possible.values())
+
+
+__all__ = ["State", "Stores", "steps"]

@@ -17,7 +17,7 @@ from zarr.storage import LocalStore, WrapperStore
 from gradscope.errors import GradscopeError
 from gradscope.store.locations.files import check_regular
 from gradscope.store.locations.folder import ROOT
-from gradscope.store.locations.location import Location
+from gradscope.store.locations.location import Location, reason
 from gradscope.store.untrusted.arrays import Array
 from gradscope.store.untrusted.chunk_bytes import COMPRESSIONS, UNSOUND, UNSOUND_INDEX, Bytes, claimed, is_sound
 from gradscope.store.untrusted.root import Root
@@ -108,7 +108,7 @@ class Bounded(WrapperStore[Store]):
         name, _, rest = key.partition("/")
         chunks = self._chunks.get(name)
         if chunks is None or rest in ("", ROOT):
-            return await super().get(key, prototype, byte_range)
+            return await self._read(key, prototype, byte_range)
         whole, most, at_end = byte_range is None, chunks.most, isinstance(byte_range, SuffixByteRequest)
         if whole:
             most = max(1, chunks.shard) * most + chunks.index
@@ -116,7 +116,7 @@ class Bounded(WrapperStore[Store]):
                 byte_range = RangeByteRequest(0, most + 1)
         elif isinstance(byte_range, RangeByteRequest) and byte_range.end - byte_range.start > most:
             raise GradscopeError(f"{self._where}/{key} is damaged: a chunk in it has more than {most} bytes")
-        content = await super().get(key, prototype, byte_range)
+        content = await self._read(key, prototype, byte_range)
         if content is None and name in self._whole:  # zarr would treat it as never written
             raise GradscopeError(
                 f"{self._where}/{key} is missing: the store was evaluated since it was opened, open it again; or it is "
@@ -126,3 +126,9 @@ class Bounded(WrapperStore[Store]):
         if content is not None and (what := flaw(content.as_numpy_array().view(np.uint8))):
             raise GradscopeError(f"{self._where}/{key} is damaged: {what}")
         return content
+
+    async def _read(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None) -> Buffer | None:
+        try:
+            return await super().get(key, prototype, byte_range)
+        except OSError as error:
+            raise GradscopeError(f"{self._where}/{key} cannot be read: {reason(error)}") from error

@@ -55,8 +55,8 @@ class BlockRecorder:
     stop_on_nonfinite
         Raise `NonFiniteGradient` at the step after the first gradient that is not finite, or at the end.
     durable
-        Write data to disk before their marker (fsync), so that a power failure leaves a consistent store. A killed
-        process always does.
+        Write data to disk before their marker (fsync), so that a power failure leaves a consistent store, if it was
+        created so, too. A killed process always does.
 
     Attributes
     ----------

@@ -106,7 +106,8 @@ class Recorder(BlockRecorder):
             refuse_path(self.location, overwrite)
 
     def _begin(self) -> None:
-        begin(self.location, self.schema, self._attributes, self._overwrite, self._resume)
+        durable = self._options["durable"]
+        begin(self.location, self.schema, self._attributes, self._overwrite, self._resume, durable)
         with ExitStack() as stack:
             stack.enter_context(recording(self.location, "continue with resume=True"))
             super().__init__(self.location, self.schema, self.probes, **self._options)

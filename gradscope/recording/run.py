@@ -95,13 +95,14 @@ def begin_run(
     run: Run, location: Location, *, overwrite: bool = False, resume: bool = False, command: Sequence[str] = ()
 ) -> dict[str, dict[str, float]]:
     """Create the store of a run, or check that an existing one is of this run; return `Outcome.deviation`."""
-    origin = _provenance(run, command)
+    origin, durable = _provenance(run, command), run.config.recording.durable
     if resume:
-        begin(location, run.schema, resumption(location, origin), resume=True)
+        begin(location, run.schema, resumption(location, origin), resume=True, durable=durable)
         return {}
     deviation = _deviation(run)
     gradient = _rehearsed(run)
-    begin(location, _with_codec(run, gradient).schema, origin | {"deviation": deviation}, overwrite)
+    about = origin | {"deviation": deviation}
+    begin(location, _with_codec(run, gradient).schema, about, overwrite, durable=durable)
     return deviation
 
 

@@ -6,7 +6,7 @@ zarr. All other chunks go through zarr.
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
 
 from gradscope.errors import GradscopeError
-from gradscope.store.locations.files import regular, replace_file, sync
+from gradscope.store.locations.files import regular, replace_file
 from gradscope.store.locations.location import StorePath, locate
 from gradscope.store.untrusted.chunk_bytes import SUM, UNSOUND, is_sound
 
@@ -44,7 +44,8 @@ class Chunks:
     array
         One of its arrays.
     durable
-        Flush data to disk (fsync) before `write` returns; in object stores it has no effect.
+        Flush data to disk (fsync) before `write` returns. Chunks that go through zarr are flushed if the array's store
+        is a durable `Replacing`.
     complete
         Whether every chunk is written, so that `select` refuses one that is missing.
     """
@@ -187,8 +188,6 @@ class Chunks:
         whole = all(r.start % size == 0 and (r.stop % size == 0 or r.stop == end) for r, size, end in ends)
         if not (self._plain and whole and self._flat):
             self.array[where] = values
-            if self._durable:
-                self._sync(wanted)
             return
         values = values.reshape([len(r) for r in wanted])
         for parts in product(*(pieces(r, size) for r, size in zip(wanted, self.size, strict=True))):
@@ -200,13 +199,6 @@ class Chunks:
             chunk = np.ascontiguousarray(chunk, self.array.dtype)
             tail = crc32c(chunk).to_bytes(4, "little") if self._summed else b""
             replace_file(self._file(index), chunk.data, tail, durable=self._durable)
-
-    def _sync(self, wanted: Sequence[range]) -> None:
-        """Flush the chunks that zarr wrote to disk."""
-        stored = self.array.shards or self.size
-        for parts in product(*(pieces(r, size) for r, size in zip(wanted, stored, strict=True))):
-            sync(Path(self._file(tuple(number for number, _, _ in parts))))
-        sync(Path(self._folder))
 
     def _ranges(self, where: Where) -> list[range]:
         rest = [slice(None)] * (len(self.shape) - len(where))

@@ -20,7 +20,9 @@ from gradscope.store.untrusted.root import parse
 from gradscope.text import size
 
 
-def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False) -> None:
+def create(
+    where: StorePath, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False, durable: bool = False
+) -> None:
     """Create a store with all its arrays, empty, and consolidated metadata. It appears complete or not at all.
 
     Parameters
@@ -33,6 +35,8 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
         Its attributes.
     overwrite
         Replace a store that exists there.
+    durable
+        Flush the store to disk (fsync) before it appears.
 
     Raises
     ------
@@ -43,7 +47,7 @@ def create(where: StorePath, schema: Schema, attributes: Mapping[str, Any], over
     refuse_path(location, overwrite)
     refuse_size(location, schema)
     try:
-        with location.made(overwrite) as new:
+        with location.made(overwrite, durable) as new:
             if not overwrite:
                 refuse_path(location, overwrite)  # another process may have created it in the meantime
             _fill(new.zarr, schema)

@@ -90,8 +90,12 @@ def clear(location: Location) -> None:
 
     Of a recorded array only its own copy of the metadata is brought up to date.
     """
-    if location.read(JOURNAL) is None:
-        return
+    if location.read(JOURNAL) is not None:
+        with writing(location):
+            _clear(location)
+
+
+def _clear(location: Location) -> None:
     if location.path is not None:
         check_links(location.path)
     root = Root(location)
@@ -110,6 +114,8 @@ def clear(location: Location) -> None:
             rest = key.partition("/")[2]
             if rest != ROOT and chunk_index(array, rest) is None:
                 location.remove(key)
+        location.sync(name)
+    location.sync("")  # the journal goes last, also where the power fails
     location.remove(JOURNAL)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradscope.errors import GradscopeError
 from gradscope.store.creation import create
-from gradscope.store.locations.location import Location, StorePath, locate
+from gradscope.store.locations.location import Location, StorePath, locate, writing
 from gradscope.store.progress import finished, refuse_other
 from gradscope.store.replacement import JOURNAL, clear
 from gradscope.store.root import set_attributes
@@ -14,9 +14,16 @@ from gradscope.store.schema import Schema
 
 
 def begin(
-    location: Location, schema: Schema, attributes: Mapping[str, Any], overwrite: bool = False, resume: bool = False
+    location: Location,
+    schema: Schema,
+    attributes: Mapping[str, Any],
+    overwrite: bool = False,
+    resume: bool = False,
+    durable: bool = False,
 ) -> None:
     """Create a store, or with `resume` check that it has this schema; set its attributes.
+
+    With `durable` all that the store holds is flushed to disk.
 
     Raises
     ------
@@ -24,10 +31,14 @@ def begin(
         The store cannot be created or resumed, or another process records into it.
     """
     if not resume:
-        create(location, schema, {**attributes, "status": "recording"}, overwrite)
+        create(location, schema, {**attributes, "status": "recording"}, overwrite, durable)
         return
     with location.lock():
         refuse_other(location, schema)
+        with writing(location):
+            location.clean()
+            if durable:
+                location.sync()
         set_attributes(location, attributes)
 
 

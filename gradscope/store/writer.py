@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ import zarr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks, Where
-from gradscope.store.locations.files import sync
-from gradscope.store.locations.location import ROOT, StorePath, locate, reason
+from gradscope.store.locations.location import ROOT, StorePath, locate, reason, writing
+from gradscope.store.locations.replacing import Replacing
 from gradscope.store.schema import WRITTEN, Schema
 from gradscope.store.staging import Frame, Staging
 
@@ -27,6 +26,7 @@ FLUSH_SECONDS = 2.0
 """Longest time that a step waits until it is written into a folder."""
 FAR_FLUSH_SECONDS = 30.0
 """Longest time that a step waits until it is written into an object store."""
+_EMPTY_TOO: Any = {"write_empty_chunks": True}
 OPEN = 64
 """Largest number of blocks that are recorded at the same time."""
 
@@ -52,7 +52,8 @@ class StoreWriter:
     inspect
         Called in the thread with each frame before it is written.
     durable
-        Flush data to disk (fsync) before their marker is set.
+        Flush data to disk (fsync) before their marker is set. The store's metadata are on the disk if it was created
+        so, too.
     flush_seconds
         Longest time that a step waits until it is written; default: `FLUSH_SECONDS` or `FAR_FLUSH_SECONDS`.
     """
@@ -70,9 +71,8 @@ class StoreWriter:
         near = location.path is not None
         usual = FLUSH_SECONDS if near else FAR_FLUSH_SECONDS
         self._flush_seconds = usual if flush_seconds is None else flush_seconds
-        if durable and location.path is not None:
-            _sync_metadata(location.path)
-        self._durable = durable
+        self._durable = durable and near
+        self._store = location.zarr if location.path is None else Replacing(location.path, durable=durable)
         self._chunks = self._opened()
         self._open: dict[Block, Staging] = {}
         self._closed: set[Block] = set()
@@ -114,11 +114,12 @@ class StoreWriter:
         self.check()
 
     def _opened(self) -> dict[str, Chunks]:
-        group = zarr.open_group(self._location.zarr, mode="r+")
-        return {
-            name: Chunks(self._location, _array(group, name).with_config({"write_empty_chunks": True}), self._durable)
-            for name in self._schema.names
-        }
+        with writing(self._location):
+            group = zarr.open_group(self._store, mode="r+")
+            return {
+                name: Chunks(self._location, _array(group, name).with_config(_EMPTY_TOO), self._durable)
+                for name in self._schema.names
+            }
 
     def _forget(self, cell: tuple[int, ...], first_sample: int, samples: int) -> None:
         self._open.pop((cell, first_sample), None)
@@ -259,14 +260,6 @@ class StoreWriter:
         self._chunks[name].write(where, values)
         self.seconds += time.perf_counter() - start
         self.bytes += values.nbytes
-
-
-def _sync_metadata(store: Path) -> None:
-    """Flush to disk the metadata that reading needs, and the names of their files and folders."""
-    for file in store.glob(f"**/{ROOT}"):
-        sync(file)
-        sync(file.parent)
-    sync(store.parent)
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

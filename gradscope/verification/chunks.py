@@ -229,7 +229,11 @@ class _Examination:
         array, key = self.arrays[chunk[0]], self._key(*chunk)
         if (size := self.metadata.files.get(key, 0)) > (most := chunk_bytes.most_bytes(array)):
             return 0, f"it has {size} bytes; a chunk has at most {most}"
-        if (content := self.location.read(key, most)) is None:
+        try:
+            content = self.location.read(key, most)
+        except GradscopeError as error:
+            return 0, str(error)
+        if content is None:
             return 0, None if self.metadata.is_copy else "the chunk is missing, or cannot be read"
         place = _place(array, chunk[1])
         what = chunk_bytes.flaw(content, array, [part.stop - part.start for part in place])

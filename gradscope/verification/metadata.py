@@ -188,10 +188,10 @@ class Metadata:
                 continue  # refused already, or being replaced
             if self.files.get(place, 0) > MAX_METADATA_BYTES:
                 yield Finding(name, place, f"it takes {self.files[place]} bytes", self.remedy(name))
-            elif (content := self._location.read(place)) is None:
-                yield Finding(
-                    name, place, "it is missing", f"restore it from the copy in {ROOT}, or {self.remedy(name)}"
-                )
+                continue
+            content, why = _read(self._location, place)
+            if content is None:
+                yield Finding(name, place, why, f"restore it from the copy in {ROOT}, or {self.remedy(name)}")
             elif keys := _differing_keys(own := _document(content), _mapping(copy)):
                 what = (
                     f"it differs from the copy in {ROOT} in {', '.join(keys)}" if own else "it cannot be read as JSON"
@@ -245,6 +245,15 @@ class Metadata:
         """Hash of the stored configuration and, if stored, the scheduler's settings."""
         scheduler = _embedded(self.attributes, "scheduler") if "scheduler" in self.attributes else None
         return config_hash(_embedded(self.attributes, "configuration"), scheduler)
+
+
+def _read(location: Location, key: str) -> tuple[bytes | None, str]:
+    """Content of a key; None, and why, if it cannot be read."""
+    try:
+        content = location.read(key)
+    except GradscopeError as error:
+        return None, str(error)
+    return content, "" if content is not None else "it is missing"
 
 
 def _differing_keys(own: Mapping[str, Any], copy: Mapping[str, Any]) -> list[str]:

@@ -79,8 +79,14 @@ class Bucket:
         with self._naming_url(), suppress(FileNotFoundError):
             self._store.delete([key, *(inside for inside, _ in self.listing(key))])
 
+    def sync(self, folder: str | None = None) -> None:
+        pass  # a request that was answered is stored
+
+    def clean(self) -> None:
+        pass  # a new store is created in its place
+
     @contextmanager
-    def made(self, overwrite: bool = False) -> "Iterator[Bucket]":
+    def made(self, overwrite: bool = False, durable: bool = False) -> "Iterator[Bucket]":
         with self._naming_url():
             with suppress(FileNotFoundError):
                 self._store.delete(ROOT)

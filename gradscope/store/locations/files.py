@@ -77,6 +77,14 @@ def _no_link(file: str, flags: int) -> int:
     return os.open(file, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
+def sync_all(folder: Path) -> None:
+    """Flush the files and names of a folder, and of all folders in it, to disk."""
+    for inner, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(inner, name))
+        sync(Path(inner))
+
+
 def sync(path: Path) -> None:
     """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from gradscope.errors import GradscopeError
-from gradscope.store.locations.files import MAX_METADATA_BYTES, regular, replace_file
+from gradscope.store.locations.exchange import exchange
+from gradscope.store.locations.files import MAX_METADATA_BYTES, regular, replace_file, sync, sync_all
 from gradscope.store.locations.lock import exclusive, is_locked
 
 ROOT = "zarr.json"
@@ -40,8 +41,10 @@ class Folder:
         try:
             with regular(file) as content:
                 return content.read(min(os.fstat(content.fileno()).st_size, most) + 1)
-        except (OSError, GradscopeError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, GradscopeError):
             return None
+        except OSError as error:
+            raise GradscopeError(f"{file} cannot be read: {error.strerror}") from error
 
     def listing(self, folder: str = "") -> Iterator[tuple[str, int]]:
         for inner, _, names in os.walk(self.path / folder):
@@ -55,8 +58,9 @@ class Folder:
         if file == self._lock and file.exists():
             _rewrite(file, content)
             return
-        if "/" in key:
-            file.parent.mkdir(exist_ok=True)
+        if not file.parent.exists():
+            file.parent.mkdir()
+            sync(self.path)
         replace_file(file, content, durable=True)
 
     def remove(self, key: str) -> None:
@@ -66,40 +70,78 @@ class Folder:
         else:
             file.unlink(missing_ok=True)
 
+    def sync(self, folder: str | None = None) -> None:
+        if folder is None:
+            sync_all(self.path)
+        else:
+            sync(self.path / folder)
+
     @contextmanager
-    def made(self, overwrite: bool = False) -> "Iterator[Folder]":
-        path = Path(os.path.realpath(self.path))
-        partial, replaced = (path.with_name(f".{path.name}.{what}") for what in ("partial", "replaced"))
-        with self._creating(path.with_name(f".{path.name}.making")), ExitStack() as stack:
+    def made(self, overwrite: bool = False, durable: bool = False) -> "Iterator[Folder]":
+        path, partial, replaced = self._names
+        with self._creating() as free, ExitStack() as stack:
+            if not free:
+                raise GradscopeError(f"{self}: another process is creating it")
             old = overwrite and path.exists()
             if old:
                 stack.enter_context(self.lock())
-            shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed while creating
             try:
                 yield Folder(partial)
-                if old:
-                    shutil.rmtree(replaced, ignore_errors=True)
-                    path.rename(replaced)
-                partial.rename(path)
+                if durable:
+                    sync_all(partial)
+                if not old or not exchange(partial, path):
+                    if old:
+                        path.rename(replaced)
+                    partial.rename(path)
+                if durable:
+                    sync(path.parent)
             except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
                 if replaced.exists() and not path.exists():
                     replaced.rename(path)
+                shutil.rmtree(partial, ignore_errors=True)
                 raise
-            shutil.rmtree(replaced, ignore_errors=True)
+            self._remove_leftovers()
+
+    def clean(self) -> None:
+        path, *beside = self._names
+        if any(os.path.lexists(name) for name in (*beside, self._making)):
+            with self._creating():
+                pass
 
     @contextmanager
-    def _creating(self, file: Path) -> Iterator[None]:
-        """While this context is open, no other process can create the store."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-        with exclusive(file) as free:
-            if not free:
-                raise GradscopeError(f"{self}: another process is creating it")
+    def _creating(self) -> Iterator[bool]:
+        """While this context is open, no other process can create the store; yields False if another one does.
+
+        What a killed process left is removed, or, if that is the store which it was replacing, brought back.
+        """
+        self._making.parent.mkdir(parents=True, exist_ok=True)
+        self._making.touch()
+        with exclusive(self._making) as free:
             try:
-                yield
+                if free:
+                    self._remove_leftovers()
+                yield free
             finally:
-                file.unlink(missing_ok=True)
+                if free:
+                    self._making.unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        path, partial, replaced = self._names
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+        for left in (partial, replaced):
+            shutil.rmtree(left, ignore_errors=True)
+
+    @property
+    def _making(self) -> Path:
+        """A file that is locked while the store is created."""
+        return self._names[0].with_name(f".{self._names[0].name}.making")
+
+    @property
+    def _names(self) -> tuple[Path, Path, Path]:
+        """The store's real path, that of a new one until it is complete, and that of one which is being replaced."""
+        path = Path(os.path.realpath(self.path))
+        return path, path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.replaced")
 
     def locked(self) -> bool:
         return is_locked(self._lock)

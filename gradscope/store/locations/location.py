@@ -37,7 +37,13 @@ class Location(Protocol):
         ...
 
     def read(self, key: str, most: int = MAX_METADATA_BYTES) -> bytes | None:
-        """Content of a key, None if there is none. In a folder at most ``most + 1`` bytes are read."""
+        """Content of a key, None if there is none. In a folder at most ``most + 1`` bytes are read.
+
+        Raises
+        ------
+        GradscopeError
+            It cannot be read.
+        """
         ...
 
     def listing(self, folder: str = "") -> Iterator[tuple[str, int]]:
@@ -52,11 +58,19 @@ class Location(Protocol):
         """Remove a file or object, or a folder of this name with its content."""
         ...
 
-    def made(self, overwrite: bool = False) -> "AbstractContextManager[Location]":
+    def sync(self, folder: str | None = None) -> None:
+        """Flush the names in a folder of the store to disk, by default all names and files; not in an object store."""
+        ...
+
+    def made(self, overwrite: bool = False, durable: bool = False) -> "AbstractContextManager[Location]":
         """A context that yields the location to create a store in. After an exit without error the store is here.
 
-        With `overwrite` it replaces a store that exists here.
+        With `overwrite` it replaces a store that exists here; with `durable` it is flushed to disk before.
         """
+        ...
+
+    def clean(self) -> None:
+        """Remove what a process that was killed while it created a store left beside it."""
         ...
 
     def locked(self) -> bool:

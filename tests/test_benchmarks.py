@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tests" / "benchmarks"
@@ -123,3 +124,20 @@ def test_the_part_for_gpus_is_rehearsed(tmp_path):
     }
     assert all(np.isfinite(row["median"]) and row["n"] for row in rows)
     assert 0 < rows[-1]["median"] < 1
+
+
+@pytest.mark.parametrize("library", ["zarr", "zarr with zarrs", "tensorstore"])
+@pytest.mark.parametrize(("timesteps", "size"), [(100, 8), (3, 16)])
+def test_other_libraries_write_and_read_the_same_store(library, timesteps, size, tmp_path, bench, monkeypatch):
+    writing, others, stores = bench("writing"), bench("others"), bench("stores")
+    if others.absent(library):
+        pytest.skip(others.absent(library))
+    monkeypatch.setattr(writing, "_timed", lambda write: lambda path: write(path))
+    with zarr.config.set({"codec_pipeline.path": zarr.config.get("codec_pipeline.path")}):
+        writing.by(library, timesteps, size)(tmp_path / "theirs.zarr")
+        read = others.reader(library, str(tmp_path / "theirs.zarr" / "gradient"))((0, 0, 0, 0, 40))
+    stores.fill(tmp_path / "ours.zarr", stores.schema(timesteps, size))
+    ours, theirs = (zarr.open_group(tmp_path / f"{name}.zarr", mode="r") for name in ("ours", "theirs"))
+    for name in ("gradient", "update", "gradient_norm", "written"):
+        np.testing.assert_array_equal(theirs[name][:], ours[name][:])
+    np.testing.assert_array_equal(read, ours["gradient"][0, 0, 0, 0, 40])

@@ -72,7 +72,7 @@ def followed(timesteps: int) -> Work:
 
 
 def _scalars(timesteps: int) -> list[str]:
-    return [array.name for array in schema(timesteps).scalars if array.name != "written"]
+    return [array.name for array in schema(timesteps).scalars]
 
 
 def _sample(path: Path, timesteps: int, given: list[float]) -> None:

@@ -41,7 +41,7 @@ def frames(of: Schema) -> Iterator[Frame]:
     tensors = rng.standard_normal((len(TENSORS), BATCH, *of.grid.sample_shape), dtype=np.float32)
     numbers = rng.standard_normal(BATCH, dtype=np.float32)
     arrays: dict[str, NDArray] = dict(zip(TENSORS, tensors, strict=True))
-    arrays |= {array.name: numbers for array in of.scalars if array.name != "written"}
+    arrays |= {array.name: numbers for array in of.scalars}
     for first in range(0, SAMPLES, BATCH):
         for step in range(of.grid.timesteps):
             yield Frame((0, 0, 0, 0), first, step, arrays)

@@ -12,9 +12,12 @@ from others import LIBRARIES, absent, writer
 from stores import BATCH, SAMPLES, TENSORS, fill, frames, schema
 
 from gradscope.store import create
+from gradscope.store.schema import WRITTEN
 
 LENGTHS = {32: 320, 64: 80, 256: 6}
 """Timesteps by pixels, for about 500 MB."""
+MARK = 3
+"""The marker of a step whose scalars and tensors are written."""
 DEFAULTS = "zarr with its defaults, step by step"
 
 
@@ -52,17 +55,15 @@ def by(library: str, timesteps: int, size: int) -> Work:
     def write(path: Path) -> float:
         create(path, of, {})
         start = time.perf_counter()
-        writers = {array.name: writer(library, f"{path}/{array.name}") for array in (*of.tensors, *of.scalars)}
-        length = {array.name: of.chunks(array)[5] for array in (*of.tensors, *of.scalars)}
-        staged = {
-            array.name: np.empty((BATCH, length[array.name], *of.extra(array)), array.dtype)
-            for array in (*of.tensors, *of.scalars)
-        }
+        arrays = (*of.tensors, *of.scalars, WRITTEN)
+        writers = {array.name: writer(library, f"{path}/{array.name}") for array in arrays}
+        length = {array.name: of.chunks(array)[5] for array in arrays}
+        staged = {a.name: np.empty((BATCH, length[a.name], *of.extra(a)), a.dtype) for a in arrays}
         for frame in frames(of):
             rows = slice(frame.first_sample, frame.first_sample + BATCH)
             for name, chunk in staged.items():
                 inside = frame.step % length[name]
-                chunk[:, inside] = frame.arrays.get(name, 3)  # `written`
+                chunk[:, inside] = frame.arrays.get(name, MARK)
                 if inside + 1 == length[name] or frame.step + 1 == timesteps:
                     steps = slice(frame.step - inside, frame.step + 1)
                     writers[name]((0, 0, 0, 0, rows, steps), chunk[:, : inside + 1])
@@ -80,12 +81,12 @@ def defaults(timesteps: int, size: int) -> Work:
         start = time.perf_counter()
         arrays = {
             array.name: group.create_array(array.name, shape=of.shape(array), dtype=array.dtype)
-            for array in (*of.tensors, *of.scalars)
+            for array in (*of.tensors, *of.scalars, WRITTEN)
         }
         for frame in frames(of):
             rows = slice(frame.first_sample, frame.first_sample + BATCH)
             for name, array in arrays.items():
-                array[0, 0, 0, 0, rows, frame.step] = frame.arrays.get(name, 3)
+                array[0, 0, 0, 0, rows, frame.step] = frame.arrays.get(name, MARK)
         return time.perf_counter() - start
 
     return _timed(write)

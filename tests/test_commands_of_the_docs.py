@@ -89,8 +89,11 @@ HOW = {
     r"python runs/calibration.py .*": How(elsewhere="it draws for minutes; tests/analysis looks at a few such draws"),
     r"python tests/dashboards/screenshots.py .*": How(),
     r"python runs/examples/execute.py": How(elsewhere="test_notebooks.py executes them, and it would rewrite them"),
-    r"python tests/benchmarks/run.py --device cuda": How(elsewhere="it needs a GPU"),
-    r"python tests/benchmarks/run.py --only sampling": How(elsewhere="it takes minutes; CI runs all parts, small"),
+    r"python tests/benchmarks/gpu.py .*": How(elsewhere="it needs a GPU; test_benchmarks.py rehearses it"),
+    r"python tests/benchmarks/run.py .*": How(elsewhere="it takes minutes; CI runs all parts, small"),
+    r"python tests/benchmarks/page.py .*": How(
+        elsewhere="it needs the results of `make bench`; see test_benchmarks.py"
+    ),
     r"export AWS_.*": How(elsewhere="its variables are set for the commands below it"),
     r"pip install .*|apt-get install .*": How(elsewhere="it changes the machine"),
     r"ssh .*|python -c pass|dask scheduler|dask worker .*": How(elsewhere="it is not gradscope's"),

@@ -2,17 +2,27 @@
 
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from measure import Work
+from measure import Case, Extent, Result, Work, interleaved, judged, ratios
 
 from gradscope.config import RunConfig
 from gradscope.config.loading import load
 from gradscope.recording import run as recording
 from gradscope.recording.prepare import prepare
 from gradscope.recording.units import Unit
+
+
+def results(extent: Extent) -> Iterator[Result]:
+    """A whole run, whose cells at scale 0 share one trajectory."""
+    options = {"samples": extent.size(8, 2), "steps": extent.size(10, 2), "device": extent.device}
+    cases = {name: Case("controls:both", {**options, "together": name == "together"}) for name in ("together", "alone")}
+    found = interleaved(cases, min(3, extent.rounds))
+    what = "both.yaml, its controls together / cell after cell"
+    yield judged(what, ratios(found["together"], found["alone"]), "<= 0.6")
 
 
 def both(together: bool, samples: int, steps: int, device: str) -> Work:

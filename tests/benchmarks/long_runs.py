@@ -1,11 +1,11 @@
 """Memory, open files and threads that a long recording holds after its first cell and after its last."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-from measure import Work
+from measure import Case, Extent, Result, Work, alone, judged
 from memory import PROBES
 
 from gradscope.config import RunConfig, check
@@ -17,6 +17,17 @@ HELD: dict[str, Callable[[psutil.Process], float]] = {
     "files": lambda process: process.num_fds(),
     "threads": lambda process: process.num_threads(),
 }
+CELLS = 8
+
+
+def results(extent: Extent) -> Iterator[Result]:
+    """Whether anything grows with the length of a run."""
+    timesteps = extent.size(1000, 50)
+    (grown,) = alone(Case("long_runs:growth", {"timesteps": timesteps, "device": extent.device}))
+    about = f"after {CELLS} cells of {timesteps:,} timesteps, beyond those after one"
+    yield judged(f"memory {about}", [grown["memory"] / 1e6], "<= 16", "MB")
+    yield judged(f"open files {about}", [grown["files"]], "<= 1", "files")
+    yield judged(f"threads {about}", [grown["threads"]], "<= 0", "threads")
 
 
 def held_by_cell(path: Path, timesteps: int, cells: int, device: str = "cpu") -> dict[str, list[float]]:
@@ -42,12 +53,12 @@ def held_by_cell(path: Path, timesteps: int, cells: int, device: str = "cpu") ->
     return found
 
 
-def growth(what: str, timesteps: int, cells: int, device: str) -> Work:
-    """Growth of one of `HELD` from the end of the first cell to the end of the last."""
+def growth(timesteps: int, device: str) -> Work:
+    """Growth of each of `HELD` from the end of the first cell to the end of the last."""
 
-    def work() -> float:
+    def work() -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
-            found = held_by_cell(Path(folder) / "run.zarr", timesteps, cells, device)[what]
-        return found[-1] - found[0]
+            found = held_by_cell(Path(folder) / "run.zarr", timesteps, CELLS, device)
+        return {name: values[-1] - values[0] for name, values in found.items()}
 
     return work

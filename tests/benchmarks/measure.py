@@ -1,18 +1,37 @@
-"""Ratios of two pieces of work, measured in turns, so that a disturbance affects both."""
+"""Pieces of work measured in turns, so that a disturbance affects all of them."""
 
 import multiprocessing
+import resource
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self, TypeVar
 
-Side = Literal["<=", ">="]
-Work = Callable[[], float]
-"""Does something once, and returns the seconds (or bytes) that it took."""
+import psutil
+
+T = TypeVar("T")
+Work = Callable[[], Any]
+"""Does something once, and returns the seconds that it took, or what else it measured."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured."""
+
+    device: str = "cpu"
+    rounds: int = 6
+    quick: bool = False
+    """Small sizes, to see that everything runs; their numbers must not be cited."""
+    gigabytes: float = 1.0
+    """Size of the large store that is analysed."""
+
+    def size(self, full: T, quick: T) -> T:
+        """One of two sizes."""
+        return quick if self.quick else full
 
 
 @dataclass(frozen=True)
@@ -31,71 +50,84 @@ class Result:
 
     what: str
     goal: str
-    """The goal in words: ``<= 1.05``."""
-    met: bool
-    median: float
-    low: float
+    """The goal in words, ``<= 1.05``; empty if there is none."""
+    met: bool | None
+    median: float | None
+    """None if it could not be measured; `detail` says why."""
+    low: float | None
     """Lower quartile."""
-    high: float
+    high: float | None
     """Upper quartile."""
     n: int
     unit: str
     detail: str
 
-    def asdict(self) -> dict[str, Any]:
-        return asdict(self)
+
+def judged(what: str, values: Sequence[float], goal: str = "", unit: str = "ratio", detail: str = "") -> Result:
+    """Compare the median of several rounds with a goal: ``<= 1.05``, ``>= 2``, or nothing."""
+    low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    met = None
+    if goal:
+        side, bound = goal.split()
+        met = median <= float(bound) if side == "<=" else median >= float(bound)
+    return Result(what, goal, met, median, low, high, len(values), unit, detail)
 
 
-def judged(what: str, values: list[float], side: Side, bound: float, unit: str = "ratio", detail: str = "") -> Result:
-    """Compare the median of several rounds with a goal."""
-    low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-    met = median <= bound if side == "<=" else median >= bound
-    return Result(what, f"{side} {bound:g}", met, median, low, high, len(values), unit, detail)
+def missing(what: str, why: str) -> Result:
+    """The row of something that could not be measured."""
+    return Result(what, "", None, None, None, None, 0, "", why)
 
 
-def interleaved(a: Case, b: Case, rounds: int) -> tuple[list[float], list[float]]:
-    """Results of both in each round: the sums over a, b, b, a. A first turn of each is a warm-up and does not count."""
-    with ExitStack() as stack:
-        first, second = (stack.enter_context(_Worker(case)) for case in (a, b))
-        first.run(), second.run()
-        found: tuple[list[float], list[float]] = ([], [])
-        for _ in range(rounds):
-            before, others, after = first.run(), second.run() + second.run(), first.run()
-            found[0].append(before + after)
-            found[1].append(others)
-    return found
-
-
-def ratios(a: list[float], b: list[float]) -> list[float]:
+def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
     return [x / y for x, y in zip(a, b, strict=True)]
 
 
-def alone(case: Case, rounds: int = 1, warm: bool = True) -> list[float]:
+def interleaved(cases: Mapping[str, Case], rounds: int, warm: bool = True) -> dict[str, list[float]]:
+    """Mean of each case in each round: every case in turn, then every case in reverse. A turn of each warms up."""
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker(case)) for name, case in cases.items()}
+        if warm:
+            for worker in workers.values():
+                worker.run()
+        found: dict[str, list[float]] = {name: [] for name in cases}
+        for _ in range(rounds):
+            sums = dict.fromkeys(cases, 0.0)
+            for name in (*cases, *reversed(cases)):
+                sums[name] += workers[name].run()
+            for name, both in sums.items():
+                found[name].append(both / 2)
+    return found
+
+
+def alone(case: Case, rounds: int = 1, warm: bool = False) -> list[Any]:
     """Results of one case, round by round, in a new process."""
-    with _Worker(case) as worker:
+    with Worker(case) as worker:
         if warm:
             worker.run()
         return [worker.run() for _ in range(rounds)]
 
 
-class _Worker:
+class Worker:
     """A process that does its work on request."""
 
     def __init__(self, case: Case) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
         self._scratch = tempfile.TemporaryDirectory()
-        self._process = context.Process(target=_serve, args=(theirs, case, self._scratch.name), daemon=True)
+        self.grown = 0.0
+        """Bytes by which the peak of resident memory exceeded the memory before the latest run."""
+        # not a daemon: some work starts processes of its own
+        self._process = context.Process(target=_serve, args=(theirs, case, self._scratch.name))
         self._process.start()
         theirs.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def run(self) -> float:
+    def run(self) -> Any:
         self._ours.send(True)
-        found = self._ours.recv()  # EOFError if the process ended; its traceback is on the screen
-        return float(found)
+        found, self.grown = self._ours.recv()  # EOFError if the process ended; its traceback is on the screen
+        return found
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._ours.close()
@@ -114,4 +146,6 @@ def _serve(pipe: Any, case: Case, scratch: str) -> None:
             pipe.recv()
         except EOFError:
             return
-        pipe.send(work())
+        before = psutil.Process().memory_info().rss
+        found = work()
+        pipe.send((found, 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))

@@ -1,13 +1,14 @@
 """Memory that recording adds, measured with models that need next to none themselves."""
 
-import resource
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
-from measure import Work
+from measure import Case, Extent, Result, Work, Worker, judged
 from torch import Tensor, nn
 
 from gradscope.config import RunConfig, check
@@ -15,6 +16,25 @@ from gradscope.recording.prepare import prepare
 from gradscope.recording.run import record_run
 
 PROBES = ["gradient", "update", "norms", "cosines", "strength", "belief", "fractions", "sensitivity"]
+
+
+def results(extent: Extent) -> Iterator[Result]:
+    """Memory that recording adds to the process, by batch, size and length."""
+    for samples, size, goal in extent.size(((32, 32, 256), (16, 64, 256), (16, 256, 1024)), ((4, 32, 256),)):
+        options = {"samples": samples, "size": size, "device": extent.device}
+        short, long = extent.size((100, 1000), (10, 20))
+        bare = grown(**options, timesteps=short, recorded=False)
+        for timesteps in (short, long):
+            held = grown(**options, timesteps=timesteps, recorded=True)
+            what = f"memory added by recording: batch {samples}, {size} px, {timesteps:,} timesteps"
+            yield judged(what, [held - bare], f"<= {goal}", "MB", f"{held:.0f} - {bare:.0f} MB")
+
+
+def grown(**options: Any) -> float:
+    """MB by which the peak exceeds the memory of the models and the libraries."""
+    with Worker(Case("memory:sampled", options)) as worker:
+        worker.run()
+        return worker.grown / 1e6
 
 
 class Faint(nn.Module):
@@ -48,9 +68,16 @@ def denoiser64() -> tuple[nn.Module, DDPMScheduler]:
     return Faint(64), DDPMScheduler()
 
 
-def peak(samples: int, size: int, timesteps: int, recorded: bool, device: str) -> Work:
-    """Largest resident size of the process in bytes, after sampling, with or without recording."""
-    folder = Path(tempfile.mkdtemp())
+def denoiser256() -> tuple[nn.Module, DDPMScheduler]:
+    return Faint(256), DDPMScheduler()
+
+
+def sampled(samples: int, size: int, timesteps: int, recorded: bool, device: str) -> Work:
+    """Sampling one block, with or without recording.
+
+    The chunks of tensors are removed as they come: 1,000 timesteps of 16 samples at 256 px would be 25 GB.
+    """
+    store = Path(tempfile.mkdtemp()) / "run.zarr"
     settings = {
         "denoiser": f"memory:denoiser{size}",
         "classifiers": {"means": "memory:Means"},
@@ -58,15 +85,20 @@ def peak(samples: int, size: int, timesteps: int, recorded: bool, device: str) -
         "stabilizers": {"adam": {}},
         "sampling": {"samples": samples, "batch_size": samples, "num_inference_steps": timesteps},
         "probes": PROBES,
-        "recording": {"path": str(folder / "run.zarr"), "codec": "none", "tensor_samples": samples},
+        "recording": {"path": str(store), "codec": "none", "tensor_samples": samples},
     }
     run = prepare(check(RunConfig, settings, "memory"), device)
 
-    def work() -> float:
+    def remove(*step: object) -> None:
+        for name in ("gradient", "update"):
+            for chunk in (store / name).glob("c.*"):
+                if not chunk.name.endswith(".partial"):
+                    chunk.unlink(missing_ok=True)
+
+    def work() -> None:
         if recorded:
-            record_run(run)
+            record_run(run, on_step=remove)
         else:
             run.sampler((0, 0, 0, 0)).sample(run.grid.label.tolist(), timesteps)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
     return work

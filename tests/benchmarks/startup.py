@@ -3,13 +3,30 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 
-from measure import Work
+from measure import Case, Extent, Result, Work, alone, interleaved, judged
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 """Bytecode may be written: an installed package has it, and a checkout has it after its first start."""
+
+
+def results(extent: Extent) -> Iterator[Result]:
+    """Times that a user waits before anything happens."""
+    rounds, images = extent.rounds, extent.size(2000, 256)
+    found = interleaved({"help": Case("startup:help_page", {}), "bare": Case("startup:bare", {})}, rounds)
+    extra = [1e3 * (slow - fast) for slow, fast in zip(found["help"], found["bare"], strict=True)]
+    yield judged("gradscope --help, beyond python -c pass", extra, "<= 300", "ms")
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/run.zarr"
+        alone(Case("stores:make", {"path": path, "timesteps": extent.size(50, 5)}))
+        seconds = alone(Case("startup:dashboard", {"store": path}), rounds, warm=True)
+        yield judged("gradscope dashboard, to its first page", seconds, "<= 2", "s")
+    rates = [images / seconds for seconds in alone(Case("startup:sportballs", {"images": images}), rounds, warm=True)]
+    yield judged("SportBalls of 32 px, on one core", rates, ">= 2000", "images/s")
 
 
 def bare() -> Work:

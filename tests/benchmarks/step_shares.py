@@ -2,13 +2,14 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sampling
 import torch
+from measure import Work
 from torch import Tensor, nn
 
 PARTS = (
@@ -24,46 +25,45 @@ PARTS = (
 STEPS = 10
 
 
-def shares(options: Mapping[str, Any]) -> dict[str, float]:
-    """Share of each of `PARTS` in a recorded step, and the ``seconds`` of the step.
+def shares(**options: Any) -> Work:
+    """Share of each of `PARTS` in recorded steps, step by step; the options are those of `sampling.run_of`."""
 
-    Parameters
-    ----------
-    options
-        Arguments of `sampling.run_of`.
-    """
-    run = sampling.run_of(**options)
-    clock = _Clock(run.device)
-    sampler = run.sampler((0, 0, 0, 0))
-    recorder = sampling.recorder_of(run, Path(run.config.recording.path))
+    def work() -> list[dict[str, float]]:
+        run = sampling.run_of(**options)
+        clock = _Clock(run.device)
+        sampler = run.sampler((0, 0, 0, 0))
+        recorder = sampling.recorder_of(run, Path(run.config.recording.path))
 
-    def timed_put(values: Any) -> Any:
-        with clock.part("copy"):
-            return put(values)
+        def timed_put(values: Any) -> Any:
+            with clock.part("copy"):
+                return put(values)
 
-    with (
-        recorder,
-        clock.watching(sampler.unet, "U-Net"),
-        clock.watching(sampler.guidance.classifier, "classifier"),
-    ):
-        trajectory = recorder.trajectory((0, 0, 0, 0), 0)
-        taken = sampler.steps(run.grid.label.tolist(), run.grid.timesteps)
-        for _ in range(sampling.AHEAD):
-            trajectory(next(taken))
-        put, recorder.ring.put = recorder.ring.put, timed_put  # type: ignore[method-assign]
-        clock.seconds.clear()
-        start = clock.now()
-        for _ in range(STEPS):
-            step = next(taken)
-            with clock.part("probes"):
-                trajectory(step)
-        total = clock.now() - start
-    found = clock.seconds
-    found["stall"] = recorder.ring.stalled
-    found["probes"] -= found["copy"]
-    found["copy"] -= found["stall"]
-    found["other"] = total - sum(found.values())
-    return {**{part: found[part] / total for part in PARTS}, "seconds": total / STEPS}
+        with (
+            recorder,
+            clock.watching(sampler.unet, "U-Net"),
+            clock.watching(sampler.guidance.classifier, "classifier"),
+        ):
+            trajectory = recorder.trajectory((0, 0, 0, 0), 0)
+            taken = sampler.steps(run.grid.label.tolist(), run.grid.timesteps)
+            for _ in range(sampling.AHEAD):
+                trajectory(next(taken))
+            put, recorder.ring.put = recorder.ring.put, timed_put  # type: ignore[method-assign]
+            found = []
+            for _ in range(STEPS):
+                clock.seconds.clear()
+                stalled, start = recorder.ring.stalled, clock.now()
+                step = next(taken)
+                with clock.part("probes"):
+                    trajectory(step)
+                total, parts = clock.now() - start, clock.seconds
+                parts["stall"] = recorder.ring.stalled - stalled
+                parts["probes"] -= parts["copy"]
+                parts["copy"] -= parts["stall"]
+                parts["other"] = total - sum(parts.values())
+                found.append({part: parts[part] / total for part in PARTS})
+        return found
+
+    return work
 
 
 class _Clock:

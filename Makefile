@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo bench docs test test-gpu test-slow test-browser test-wheel lint format clean
+.PHONY: demo bench crash docs test test-gpu test-slow test-browser test-wheel lint format clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ demo: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/run.py --json bench.json $(if $(QUICK),--quick)
+
+crash: $(INSTALLED)
+	PYTHONPATH=tests:$$PYTHONPATH $(BIN)/python -m damage.run
+	PYTHONPATH=tests:$$PYTHONPATH $(BIN)/python -m stateful.run --steps $(or $(STEPS),100000)
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -110,7 +110,7 @@ class Bounded(WrapperStore[Store]):
 
     def __init__(self, location: Location, root: Root) -> None:
         super().__init__(LocalStore(location.path, read_only=True) if location.path is not None else location.zarr)
-        self._where, self._errors = str(location), location.errors
+        self._where = str(location)
         self._chunks = {name: _Chunks.of(array) for name, array in root.arrays.items()}
         recorded = root.attributes.recorded if "recorded" in root.attributes.model_fields_set else root.arrays
         self._whole = {name for name, array in root.arrays.items() if name not in recorded and array.is_dotted}
@@ -127,7 +127,7 @@ class Bounded(WrapperStore[Store]):
         name, _, rest = key.partition("/")
         chunks = self._chunks.get(name)
         if chunks is None or rest in ("", ROOT):
-            return await super().get(key, prototype, byte_range)
+            return await self._read(key, prototype, byte_range)
         whole, most, at_end = byte_range is None, chunks.most, isinstance(byte_range, SuffixByteRequest)
         if whole:
             most = max(1, chunks.shard) * most + chunks.index
@@ -135,10 +135,7 @@ class Bounded(WrapperStore[Store]):
                 byte_range = RangeByteRequest(0, most + 1)
         elif isinstance(byte_range, RangeByteRequest) and byte_range.end - byte_range.start > most:
             raise GradscopeError(f"{self._where}/{key} is damaged: a chunk in it has more than {most} bytes")
-        try:
-            content = await super().get(key, prototype, byte_range)
-        except self._errors as error:
-            raise GradscopeError(f"{self._where}/{key} cannot be read: {reason(error)}") from error
+        content = await self._read(key, prototype, byte_range)
         if content is None and name in self._whole:  # zarr would treat it as never written
             raise GradscopeError(
                 f"{self._where}/{key} is missing: the store was evaluated since it was opened, open it again; or it is "
@@ -148,3 +145,9 @@ class Bounded(WrapperStore[Store]):
         if content is not None and (what := flaw(content.as_numpy_array().view(np.uint8))):
             raise GradscopeError(f"{self._where}/{key} is damaged: {what}")
         return content
+
+    async def _read(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None) -> Buffer | None:
+        try:
+            return await super().get(key, prototype, byte_range)
+        except OSError as error:
+            raise GradscopeError(f"{self._where}/{key} cannot be read: {reason(error)}") from error

@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 
 import dask
 import torch
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from stateful.machine import Stores, taken
 
-EXAMPLES, LONGEST = 20, 50
+EXAMPLES, LONGEST = 5, 50
 """Examples between two looks at the number of steps, and the longest one."""
 
 
@@ -47,11 +48,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     given = parser.parse_args()
     share = -(-given.steps // given.jobs)
-    with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
-        parts = pool.starmap(run, ((share, given.seed + 10_000 * job) for job in range(given.jobs)))
-        pool.close()
-        pool.join()
-    found = sum(parts, Counter())
+    seeds = [given.seed + 10_000 * job for job in range(given.jobs)]
+    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
+        found = sum(pool.map(run, [share] * given.jobs, seeds), Counter())
     for what, count in found.most_common():
         print(f"{count:8} {what}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -25,9 +25,11 @@ demo: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python tests/benchmarks/run.py --json bench.json $(if $(QUICK),--quick)
 
-# Judge every state that an interruption may leave: about an hour.
+# Every interruption of a tiny run, all damage of a tiny store, and random steps of two processes: hours.
 crash: $(INSTALLED)
 	PYTHONPATH=tests:$$PYTHONPATH $(BIN)/python -m crash.run
+	PYTHONPATH=tests:$$PYTHONPATH $(BIN)/python -m damage.run
+	PYTHONPATH=tests:$$PYTHONPATH $(BIN)/python -m stateful.run --steps $(or $(STEPS),100000)
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,7 +1,7 @@
 """`make crash`: damage each file of a tiny store in every way, and count what readers and `verify` find.
 
-PYTHONPATH=tests python tests/damage/run.py                         all faults, on all cores: some minutes
-PYTHONPATH=tests python tests/damage/run.py --sample 1000 --seed 3  some of them
+PYTHONPATH=tests python -m damage.run                         all faults, on all cores: some minutes
+PYTHONPATH=tests python -m damage.run --sample 1000 --seed 3  some of them
 """
 
 import argparse

@@ -110,7 +110,7 @@ class Bounded(WrapperStore[Store]):
 
     def __init__(self, location: Location, root: Root) -> None:
         super().__init__(LocalStore(location.path, read_only=True) if location.path is not None else location.zarr)
-        self._where = str(location)
+        self._where, self._errors = str(location), location.errors
         self._chunks = {name: _Chunks.of(array) for name, array in root.arrays.items()}
         recorded = root.attributes.recorded if "recorded" in root.attributes.model_fields_set else root.arrays
         self._whole = {name for name, array in root.arrays.items() if name not in recorded and array.is_dotted}

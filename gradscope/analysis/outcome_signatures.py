@@ -111,13 +111,18 @@ def _enough(chance: float) -> int:
     return int(np.ceil(chance * (1 - chance) * (2 * 1.96 / MARGIN) ** 2 / 50) * 50)
 
 
+def _differ(own: NDArray[np.bool_], others: NDArray[np.bool_]) -> float:
+    """The p-value of Fisher's exact test of two shares."""
+    from scipy.stats import fisher_exact  # slow to load, and seldom needed
+
+    return float(fisher_exact([[own.sum(), (~own).sum()], [others.sum(), (~others).sum()]]).pvalue)
+
+
 def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Finding]:
     """The judge sees a class in less than `UNEVEN` of its samples, and less often than the other classes.
 
     The 95 % interval shows the first; Fisher's exact test shows the second, at a level that the classes share.
     """
-    from scipy.stats import fisher_exact  # slow to import, so only when needed
-
     done, names = judged(cell), cell.attrs["classes"]
     right, label = correct(cell, "judge_prediction")[done], cell["label"].values[done]
     each = 1 - (1 - level) / max(len(names), 1)
@@ -127,8 +132,7 @@ def class_failure(cell: xr.Dataset, where: Cell, level: float = 0.95) -> list[Fi
         if not len(own) or not len(others):
             continue
         low, high = (float(bound) for bound in wilson(own.sum(), len(own)))
-        counts = [[own.sum(), (~own).sum()], [others.sum(), (~others).sum()]]
-        if not high < UNEVEN or own.mean() > others.mean() or not fisher_exact(counts).pvalue < 1 - each:
+        if not high < UNEVEN or own.mean() > others.mean() or not _differ(own, others) < 1 - each:
             continue
         found.append(
             outcome_finding(

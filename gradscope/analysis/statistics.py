@@ -4,7 +4,7 @@ The unit is the trajectory, which is the sample. Timesteps of one trajectory dep
 as separate observations. Every p comes with an effect size. With fewer than `MINIMUM_SAMPLES` samples there is no p.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,15 +77,15 @@ def paired_mean(difference: ArrayLike) -> Test:
     """
     x, note = _finite(np.asarray(difference, dtype=np.float64))
     mean, low, high, _ = mean_interval(x)
-    from scipy import stats  # slow to import, so only when needed
+    from scipy.special import stdtr  # a tenth of the time that scipy.stats takes to load
 
     effect = p = np.nan
     if len(x):
-        ranks = stats.rankdata(np.abs(x))
+        ranks = midranks(np.abs(x))
         effect = float((np.sign(x) * ranks).sum() / ranks.sum())
     if len(x) >= MINIMUM_SAMPLES:
         half = float(high - low) / 2 / float(student(0.95, len(x) - 1))
-        p = float(2 * stats.t.sf(abs(mean) / half, len(x) - 1)) if half > 0 else float(mean == 0)
+        p = float(2 * stdtr(len(x) - 1, -abs(mean) / half)) if half > 0 else float(mean == 0)
     return Test(len(x), float(mean), float(low), float(high), effect, "rank-biserial correlation", p, note)
 
 
@@ -188,9 +188,9 @@ def cluster_permutation(
     means = x.sum(axis=0) / counts
     peak = np.abs(x).max(axis=0)
     x /= np.where(peak == 0, 1, peak)  # t does not depend on the scale, but squares of tiny gradients underflow
-    from scipy import stats
+    from scipy.special import stdtrit
 
-    critical = stats.t.ppf(1 - level / 2, counts - 1)
+    critical = stdtrit(counts - 1, 1 - level / 2)
     squares = (x**2).sum(axis=0)
 
     def t(sums: NDArray) -> Floats:
@@ -236,11 +236,36 @@ def _left_out(count: int, total: int, what: str = "values") -> str:
     return f"{count} of {total} {what} not finite" if count else ""
 
 
+def midranks(x: Floats) -> Floats:
+    """Ranks of values from 1, ``(n,)``; equal values share the mean of their ranks.
+
+    Examples
+    --------
+    >>> midranks(np.array([3.0, 1.0, 3.0]))
+    array([2.5, 1. , 2.5])
+    """
+    _, places, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+
+
+def root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function changes its sign, to the last bit, by bisection.
+
+    Examples
+    --------
+    >>> root(lambda x: x**2 - 2, 0, 2) == 2**0.5
+    True
+    """
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return high
+
+
 def _mid_p(k: int, n: int, share: float) -> float:
     """P(X > k) + P(X = k) / 2 for a binomial X of n draws."""
-    from scipy import stats
+    from scipy.special import bdtrc
 
-    return float(stats.binom.sf(k, n, share) + stats.binom.pmf(k, n, share) / 2)
+    return float(bdtrc(k, n, share) + bdtrc(k - 1, n, share)) / 2
 
 
 def _lower(gained: int, lost: int, n: int, level: float) -> float:
@@ -253,9 +278,7 @@ def _lower(gained: int, lost: int, n: int, level: float) -> float:
         return -many
     theta, least = (gained - lost) / discordant, -1.0
     if gained:
-        from scipy.optimize import brentq
-
-        least = 2 * float(brentq(lambda share: _mid_p(gained, discordant, share) - tail, 0, 1, xtol=1e-14)) - 1
+        least = 2 * root(lambda share: _mid_p(gained, discordant, share) - tail, 0, 1) - 1
     apart = theta * (psi - (few if theta > 0 else many))
     low = psi * theta - float(np.hypot(psi * (theta - least), apart))
     return max(low, least * few) if least > 0 else low

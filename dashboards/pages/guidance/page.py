@@ -12,9 +12,9 @@ from dashboards.widgets.figure_slot import filled, slot, slot_outputs, unfilled
 from dashboards.widgets.grid import Column, Row, height_of, interval_column, number_column, table, text_column
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajectory_state
 from dashboards.widgets.messages import empty
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.classifier_free import CHANGE, NEEDS, PARALLEL, PERPENDICULAR, SHARE, parts_table
 from gradscope.analysis.missing import absent
-from gradscope.plots.style import cell_name
 from gradscope.store.dims import cell_dims
 
 TITLE = "Guidance"

@@ -51,7 +51,7 @@ def test_recording_begins_without_what_judges_and_summarises():
     ("command", "late"),
     [
         ("info", {"xarray", "pandas", "dask", "scipy", "torch", "gradscope.config"}),
-        ("report", {"torch", "plotly", "jinja2", "scipy.stats", "scipy.optimize", "gradscope.config"}),
+        ("report", {"torch", "plotly", "gradscope.plots", "gradscope.config"}),
     ],
 )
 def test_commands_that_read_load_little(tmp_path, command, late):

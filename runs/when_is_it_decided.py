@@ -16,10 +16,9 @@ import xarray as xr
 
 import gradscope
 from gradscope.analysis import require
-from gradscope.analysis.cells import cells, place
+from gradscope.analysis.cells import cell_name, cells, place
 from gradscope.analysis.written import finished
 from gradscope.intervals import wilson
-from gradscope.plots.style import cell_name
 
 SHOWN = 5
 """Number of timesteps in the table."""

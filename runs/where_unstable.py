@@ -16,9 +16,8 @@ import xarray as xr
 
 import gradscope
 from gradscope.analysis import permutation_null
-from gradscope.analysis.cells import cells
+from gradscope.analysis.cells import cell_name, cells
 from gradscope.analysis.signatures import CURVES
-from gradscope.plots.style import cell_name
 
 NAME = "gradient_lag_cosine"
 THRESHOLD = next(signature.threshold for signature in CURVES if signature.name == "unstable")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import small_store
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,6 +45,25 @@ def test_recording_begins_without_what_judges_and_summarises():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("command", "late"),
+    [
+        ("info", {"xarray", "pandas", "dask", "scipy", "torch", "gradscope.config"}),
+        ("report", {"torch", "plotly", "gradscope.plots", "gradscope.config"}),
+    ],
+)
+def test_commands_that_read_load_little(tmp_path, command, late):
+    path = small_store.save(small_store.evaluated(), tmp_path / "a.zarr")
+    code = (
+        f"import sys; sys.argv = ['gradscope', {command!r}, {str(path)!r}]\n"
+        "from gradscope.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end: assert not end.code\n"
+        f"print(sorted({late!r} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_dashboard_listens_before_it_loads_what_only_stores_need(tmp_path):

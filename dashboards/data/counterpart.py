@@ -6,7 +6,7 @@ from typing import Any
 from dashboards.data.library import Library
 from dashboards.data.masks import mask, unmask
 from dashboards.data.open_run import OpenRun
-from gradscope.plots.style import cell_name
+from gradscope.analysis.cells import cell_name
 
 
 def counterpart(cell: Mapping[str, Any], run: OpenRun, taken: int = -1) -> tuple[int, bool]:

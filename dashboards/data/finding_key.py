@@ -4,9 +4,9 @@ A key has the number of the cell, the signature and, where the finding concerns 
 """
 
 from dashboards.data.open_run import OpenRun
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.verdicts import class_names
-from gradscope.plots.style import cell_name
 
 KEY = r"[0-9]{1,4}\.[a-z_0-9]{1,40}(\.[0-9]{1,5})?"
 """What a key looks like: ``3.unstable``, ``3.vanishing.2``."""

@@ -17,11 +17,11 @@ from dashboards.notebook.link import ADDRESS, dashboard_link
 from dashboards.notebook.source import PLOTLY_CONFIG, Source, Tile
 from dashboards.state import CELLS_MAX
 from dashboards.widgets.swatches import swatch
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.verdicts import class_name, class_names
 from gradscope.plots.cell_style import coordinates, look
 from gradscope.plots.stored_trajectory import SHOWN
-from gradscope.plots.style import cell_name
 
 _HERE = Path(__file__).parent
 _ASSETS = _HERE.parent / "assets"

@@ -16,7 +16,7 @@ from dashboards.data.open_run import OpenRun
 from dashboards.state import State
 from dashboards.widgets.grid import Row, height_of, number_column, table, text_column
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajectory_state
-from gradscope.plots.style import cell_name
+from gradscope.analysis.cells import cell_name
 from gradscope.store.attributes import nested
 from gradscope.store.dims import cell_dims, over
 from gradscope.text import size as size_text

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from dashboards.data.open_run import OpenRun
 from dashboards.state import CELLS_MAX, VARIABLES_MAX, diagnostics
 from gradscope.analysis.by_class import class_sizes
-from gradscope.plots.style import cell_name
+from gradscope.analysis.cells import cell_name
 
 
 def _number(value: Any) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from gradscope.errors import GradscopeError, one_of
-from gradscope.store.dims import cell_dims
+from gradscope.store.dims import CELL_DIMS, cell_dims
 
 Cell = Mapping[str, Any]
 """One value per cell dimension: names, and the guidance scale as a number."""
@@ -51,6 +51,34 @@ def place(ds: xr.Dataset, cell: Mapping[str, str | float]) -> dict[str, int]:
     if unknown := [str(dim) for dim in cell if dim not in dims]:
         raise GradscopeError(f"cell: unknown dimension {unknown[0]!r}; {one_of(unknown[0], dims)}")
     return {dim: _index(dim, ds[dim].values.tolist(), cell.get(dim)) for dim in dims}
+
+
+def cell_name(cell: Mapping[str, Any]) -> str:
+    """A cell in words; names along further dimensions come last. Dimensions may be left out.
+
+    Examples
+    --------
+    >>> cell = {"classifier": "robust", "classifier_input": "x0", "stabilizer": "none", "guidance_scale": 0.5}
+    >>> cell_name(cell)
+    'robust, x0, no stabiliser, s = 0.5'
+    >>> cell_name({"classifier": "robust", "guidance_scale": 0.0})
+    'robust, unguided'
+    """
+    four = [name_along(dim, cell[dim]) for dim in CELL_DIMS if dim in cell]
+    return ", ".join([*four, *(f"{dim} {value}" for dim, value in cell.items() if dim not in CELL_DIMS)])
+
+
+def name_along(dim: str, value: Any) -> str:
+    """One name of a cell in words, which says its dimension where the name alone does not.
+
+    Examples
+    --------
+    >>> name_along("stabilizer", "none"), name_along("guidance_scale", 0.5), name_along("guidance_scale", 0.0)
+    ('no stabiliser', 's = 0.5', 'unguided')
+    """
+    if dim == "guidance_scale":
+        return f"s = {value:g}" if value else "unguided"
+    return "no stabiliser" if (dim, value) == ("stabilizer", "none") else str(value)
 
 
 def _index(dim: str, values: list, wanted: str | float | None) -> int:

@@ -24,12 +24,13 @@ def report(
 
     from gradscope.analysis.in_memory import in_memory
     from gradscope.cli.display.report import report_parts
-    from gradscope.reporting.html import check_path, to_html
     from gradscope.reporting.report import report as analyse
     from gradscope.reporting.report import to_json
     from gradscope.store import open_store
 
     if html is not None:
+        from gradscope.reporting.html import check_path, to_html  # loads plotly
+
         check_path(html)
     ds = in_memory(open_store(store, dask=False))
     found = analyse(ds)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import plotly.graph_objects as go
 
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.classifier_free import NEEDS as CLASSIFIER_FREE
 from gradscope.analysis.comparison import SCALARS
 from gradscope.analysis.technique_effects import compare_all
@@ -46,7 +47,7 @@ from gradscope.plots.ridgelines import draw_ridgelines, ridgelines, ridgelines_n
 from gradscope.plots.seen import NEEDS as SEEN
 from gradscope.plots.seen import draw_what_was_seen, what_was_seen, what_was_seen_numbers
 from gradscope.plots.spectrum import draw_spectrum, spectrum, spectrum_numbers
-from gradscope.plots.style import PLOTLY_CONFIG, cell_name
+from gradscope.plots.style import PLOTLY_CONFIG
 from gradscope.plots.trajectories import draw_trajectories, trajectories, trajectory_numbers
 
 __all__ = [

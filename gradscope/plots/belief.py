@@ -11,13 +11,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from gradscope.analysis.cells import Cell, place
+from gradscope.analysis.cells import Cell, cell_name, place
 from gradscope.analysis.missing import require
 from gradscope.analysis.verdicts import class_name, class_names
 from gradscope.plots.cell_style import coordinates, line
 from gradscope.plots.figure_numbers import by_cell, full_cells, sample_index
 from gradscope.plots.layout import along_t, finish, legend_above
-from gradscope.plots.style import PALETTE, cell_name, escaped, label, pastel
+from gradscope.plots.style import PALETTE, escaped, label, pastel
 
 _CURVES = ("log_prob", "entropy")
 _STRIP, _PANEL, _BETWEEN = 21, 84, 12

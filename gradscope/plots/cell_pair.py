@@ -7,13 +7,14 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.comparison import SCALARS
 from gradscope.analysis.diagnostics import described
 from gradscope.analysis.means import Floats
 from gradscope.analysis.two_cells import TwoCells
 from gradscope.plots.figure_numbers import require_diagnostic
 from gradscope.plots.layout import title_line
-from gradscope.plots.style import cell_name, escaped, label
+from gradscope.plots.style import escaped, label
 
 
 class Quantity(NamedTuple):

@@ -8,12 +8,13 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from gradscope.analysis.cells import cell_name, name_along
 from gradscope.analysis.stability import curves
 from gradscope.plots.bands import band, fit_to_log_axis, has_log_axis, set_log_axis
 from gradscope.plots.cell_style import coordinates, look
 from gradscope.plots.figure_numbers import by_cell, diagnostic_attrs, rows_to_draw
 from gradscope.plots.layout import TIMESTEP, finish, nearest_curve, thresholds
-from gradscope.plots.style import cell_name, escaped, hovered, name_along, shade
+from gradscope.plots.style import escaped, hovered, shade
 from gradscope.plots.unguided import folded, shared
 from gradscope.store.dims import cell_dims
 

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import NDArray
 
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.means import Floats, finite_mean
 from gradscope.plots.bands import band, fit_to_log_axis, has_log_axis, set_log_axis
 from gradscope.plots.cell_style import coordinates, line, look
@@ -22,7 +23,7 @@ from gradscope.plots.figure_numbers import (
     sample_index,
 )
 from gradscope.plots.layout import along_t, finish, legend_above, nearest_curve, thresholds
-from gradscope.plots.style import GREY, cell_name, escaped, hovered, shade
+from gradscope.plots.style import GREY, escaped, hovered, shade
 from gradscope.plots.unguided import folded
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q75": 0.75, "q95": 0.95}

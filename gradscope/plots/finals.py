@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
-from gradscope.analysis.cells import place
+from gradscope.analysis.cells import cell_name, place
 from gradscope.analysis.missing import require
 from gradscope.analysis.verdicts import class_name, class_names
 from gradscope.analysis.written import finished
@@ -15,7 +15,7 @@ from gradscope.errors import GradscopeError
 from gradscope.plots.figure_numbers import full_cell
 from gradscope.plots.layout import finish, legend_above
 from gradscope.plots.plane import NOT_FINITE, in_plane, plane_titles
-from gradscope.plots.style import GREY, PALETTE, cell_name, escaped
+from gradscope.plots.style import GREY, PALETTE, escaped
 from gradscope.store.dims import sample_dims
 from gradscope.store.sample_kind import sample_kind
 

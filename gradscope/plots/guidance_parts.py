@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.classifier_free import CHANGE, NEEDS, PARALLEL, PERPENDICULAR, QUANTITIES, SHARE, quantity
 from gradscope.analysis.means import mean_interval
 from gradscope.analysis.missing import require
@@ -15,7 +16,7 @@ from gradscope.plots.bands import band
 from gradscope.plots.cell_style import coordinates, line, look
 from gradscope.plots.figure_numbers import full_cells
 from gradscope.plots.layout import along_t, finish, legend_above
-from gradscope.plots.style import cell_name, escaped, shade
+from gradscope.plots.style import escaped, shade
 
 TITLES: Mapping[str, str] = {
     PARALLEL: "part along the conditional x0-hat, norm",

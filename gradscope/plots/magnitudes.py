@@ -8,10 +8,11 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from gradscope.analysis.cells import cell_name
 from gradscope.plots.figure_numbers import full_cell
 from gradscope.plots.layout import along_t, finish, title_line
 from gradscope.plots.stored_gradient import stored_gradient
-from gradscope.plots.style import GREY, PALETTE, cell_name, escaped, shade
+from gradscope.plots.style import GREY, PALETTE, escaped, shade
 
 _WIDTH = 0.2
 """Width of a bin of log10 |element|."""

@@ -8,14 +8,14 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
-from gradscope.analysis.cells import place
+from gradscope.analysis.cells import cell_name, place
 from gradscope.analysis.independence import also_guides
 from gradscope.analysis.missing import require
 from gradscope.analysis.summary import summary
 from gradscope.analysis.technique_effects import compare_all
 from gradscope.analysis.verdicts import class_names
 from gradscope.plots.layout import finish
-from gradscope.plots.style import GREY, PALETTE, cell_name, escaped
+from gradscope.plots.style import GREY, PALETTE, escaped
 from gradscope.store.dims import cell_dims
 
 _VIEWERS = {"judge": (PALETTE[0], ""), "own": (PALETTE[3], "/")}

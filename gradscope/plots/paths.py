@@ -7,13 +7,14 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
+from gradscope.analysis.cells import cell_name
 from gradscope.errors import GradscopeError
 from gradscope.plots.cell_style import line, look
 from gradscope.plots.figure_numbers import by_cell
 from gradscope.plots.layout import TIMESTEP, finish, legend_above
 from gradscope.plots.plane import NOT_FINITE, arrows, plane_titles
 from gradscope.plots.stored_trajectory import SHOWN, stored_trajectory
-from gradscope.plots.style import GREY, cell_name, escaped
+from gradscope.plots.style import GREY, escaped
 from gradscope.store.dims import sample_dims
 from gradscope.store.sample_kind import sample_kind
 

@@ -9,14 +9,14 @@ import xarray as xr
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from gradscope.analysis.cells import Cell
+from gradscope.analysis.cells import Cell, cell_name
 from gradscope.analysis.diagnostics import described
 from gradscope.analysis.means import Floats
 from gradscope.errors import GradscopeError
 from gradscope.plots.cell_style import cell_number, coordinates, look
 from gradscope.plots.figure_numbers import by_cell, cell_values, evenly, full_cells, require_diagnostic
 from gradscope.plots.layout import finish
-from gradscope.plots.style import cell_name, escaped, label, shade
+from gradscope.plots.style import escaped, label, shade
 
 _CELLS, _TIMESTEPS, _POINTS = 4, 40, 160
 """Largest number of cells side by side and of ridges per cell; number of points per ridge."""

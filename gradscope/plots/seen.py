@@ -7,11 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
-from gradscope.analysis.cells import place
+from gradscope.analysis.cells import cell_name, place
 from gradscope.analysis.seen import FIELDS, seen
 from gradscope.plots.figure_numbers import full_cell
 from gradscope.plots.layout import along_t, finish, title_line
-from gradscope.plots.style import cell_name, escaped
+from gradscope.plots.style import escaped
 
 NEEDS = ("written", *(name for names in FIELDS.values() for name in names))
 """Variables along t that the figure reads, as far as the store has them."""

@@ -8,14 +8,14 @@ import plotly.graph_objects as go
 import xarray as xr
 from numpy.typing import NDArray
 
-from gradscope.analysis.cells import place
+from gradscope.analysis.cells import cell_name, place
 from gradscope.analysis.means import Floats, finite_mean
 from gradscope.analysis.tensors import NO_FREQUENCIES
 from gradscope.errors import GradscopeError
 from gradscope.plots.figure_numbers import full_cell
 from gradscope.plots.layout import along_t, finish, title_line
 from gradscope.plots.stored_gradient import stored_gradient
-from gradscope.plots.style import GREY, cell_name, escaped
+from gradscope.plots.style import GREY, escaped
 from gradscope.store.dims import sample_dims
 from probes.variable import IMAGE_DIMS
 

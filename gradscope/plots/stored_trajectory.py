@@ -6,12 +6,11 @@ from math import prod
 import numpy as np
 import xarray as xr
 
-from gradscope.analysis.cells import place
+from gradscope.analysis.cells import cell_name, place
 from gradscope.analysis.missing import require
 from gradscope.errors import GradscopeError
 from gradscope.plots.cell_style import coordinates
 from gradscope.plots.figure_numbers import evenly, full_cell, sample_index
-from gradscope.plots.style import cell_name
 from gradscope.store.dims import sample_dims, sample_shape
 from gradscope.store.sample_kind import sample_kind, why_not_drawn
 

@@ -2,11 +2,8 @@
 
 import html
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import xarray as xr
-
-from gradscope.store import CELL_DIMS
 
 PLOTLY_CONFIG: Mapping[str, bool] = {"showSendToCloud": False, "displaylogo": False}
 """For ``figure.show(config=...)`` and ``figure.to_html(config=...)``."""
@@ -23,34 +20,6 @@ INK = "#757575"
 """Colour of texts: the grey with a contrast of at least 4.5 on white and on black."""
 LABEL = {"bgcolor": "#1f2328", "bordercolor": "#8a929a", "font": {"color": "#ffffff", "size": 12}}
 """Opaque label under the mouse."""
-
-
-def cell_name(cell: Mapping[str, Any]) -> str:
-    """A cell in words; names along further dimensions come last. Dimensions may be left out.
-
-    Examples
-    --------
-    >>> cell = {"classifier": "robust", "classifier_input": "x0", "stabilizer": "none", "guidance_scale": 0.5}
-    >>> cell_name(cell)
-    'robust, x0, no stabiliser, s = 0.5'
-    >>> cell_name({"classifier": "robust", "guidance_scale": 0.0})
-    'robust, unguided'
-    """
-    four = [name_along(dim, cell[dim]) for dim in CELL_DIMS if dim in cell]
-    return ", ".join([*four, *(f"{dim} {value}" for dim, value in cell.items() if dim not in CELL_DIMS)])
-
-
-def name_along(dim: str, value: Any) -> str:
-    """One name of a cell in words, which says its dimension where the name alone does not.
-
-    Examples
-    --------
-    >>> name_along("stabilizer", "none"), name_along("guidance_scale", 0.5), name_along("guidance_scale", 0.0)
-    ('no stabiliser', 's = 0.5', 'unguided')
-    """
-    if dim == "guidance_scale":
-        return f"s = {value:g}" if value else "unguided"
-    return "no stabiliser" if (dim, value) == ("stabilizer", "none") else str(value)
 
 
 def escaped(value: object) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from gradscope.plots.style import cell_name
+from gradscope.analysis.cells import cell_name
 
 _TOLERANCE = 1e-6
 """Relative difference of equal means: the rounding of float32."""

@@ -24,7 +24,7 @@ from dashboards.state import (
     parse,
     unmask,
 )
-from gradscope.plots.style import cell_name
+from gradscope.analysis.cells import cell_name
 
 
 def read(url, library):

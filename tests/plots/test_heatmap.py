@@ -8,6 +8,7 @@ from small_store import BAD, GOOD, of_points
 
 import gradscope.plots
 from gradscope.analysis import compare_all
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.classifier_free import NEEDS as PARTS
 from gradscope.analysis.signatures import find
 from gradscope.errors import GradscopeError
@@ -15,7 +16,6 @@ from gradscope.plots import FIGURES, effects
 from gradscope.plots.alarm_scale import alarm_scale
 from gradscope.plots.curve_grid import curve_numbers
 from gradscope.plots.heatmap import flagged_spans, heatmap, stability, stability_numbers
-from gradscope.plots.style import cell_name
 
 
 @pytest.mark.parametrize("name", ["gradient_cosine", "gradient_norm"])

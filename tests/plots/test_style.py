@@ -9,9 +9,10 @@ import pytest
 
 import dashboards
 from gradscope import plots
+from gradscope.analysis.cells import cell_name
 from gradscope.plots.alarm_scale import ALARM, CALM
 from gradscope.plots.belief import _FAINT, _ON_COLOUR
-from gradscope.plots.style import DIFFERENCE, GREY, INK, LABEL, PALETTE, cell_name, pastel
+from gradscope.plots.style import DIFFERENCE, GREY, INK, LABEL, PALETTE, pastel
 
 LIGHT, DARK = "#ffffff", "#242424"
 """Backgrounds of the dashboard's pages."""

@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gradscope.analysis.cells import Cell, place
+from gradscope.analysis.cells import Cell, cell_name, place
 from gradscope.analysis.comparison import Comparison
 from gradscope.analysis.two_cells import TwoCells
 from gradscope.analysis.verdicts import correct, judged
 from gradscope.analysis.written import finished
 from gradscope.plots.cell_pair import quantity, titled
-from gradscope.plots.style import cell_name
 
 ACCURACY = "judge's accuracy"
 NONE = "–"

@@ -16,8 +16,7 @@ from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
 from dashboards.widgets.links import VERSION, VIEW, View
 from dashboards.widgets.thumbnails import thumbnails
 from dashboards.widgets.verdicts import verdicts
-from gradscope.analysis.cells import place
-from gradscope.plots.style import cell_name
+from gradscope.analysis.cells import cell_name, place
 
 MOST = 32
 """Selected samples whose thumbnails are shown."""

@@ -14,9 +14,9 @@ from dashboards.widgets.grid import Column, Row, height_of, interval_column, num
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state, trajectory_state
 from dashboards.widgets.messages import empty
 from gradscope.analysis.by_class import of_class
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.classifier_free import CHANGE, NEEDS, PARALLEL, PERPENDICULAR, SHARE, parts_table
 from gradscope.analysis.missing import absent
-from gradscope.plots.style import cell_name
 from gradscope.store.dims import cell_dims
 
 TITLE = "Guidance"

@@ -6,10 +6,9 @@ from dashboards.data.open_run import OpenRun
 from dashboards.state import State
 from dashboards.widgets.grid import Column, Row, number_column, text_column
 from dashboards.widgets.links import trajectory_state
-from gradscope.analysis.cells import place
+from gradscope.analysis.cells import cell_name, place
 from gradscope.analysis.seen import fields, seen
 from gradscope.plots.seen import NEEDS
-from gradscope.plots.style import cell_name
 
 _TIPS = {
     "gradient": "steps with a gradient, over all samples",

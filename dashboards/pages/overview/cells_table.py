@@ -13,10 +13,9 @@ from dashboards.widgets.links import trajectory_state
 from dashboards.widgets.verdicts import NAMES
 from gradscope.analysis import summary
 from gradscope.analysis.by_class import of_class
-from gradscope.analysis.cells import place
+from gradscope.analysis.cells import cell_name, place
 from gradscope.analysis.findings import Finding
 from gradscope.analysis.verdicts import class_names
-from gradscope.plots.style import cell_name
 from gradscope.plots.unguided import shared
 
 NEEDS = ("gradient_cosine", "effective_strength", "finite_fraction")

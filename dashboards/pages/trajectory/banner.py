@@ -11,8 +11,8 @@ from dashboards.data.shown_sample import needed, shown_sample
 from dashboards.state import State
 from dashboards.widgets.finding_link import finding_state
 from dashboards.widgets.grid import badge
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.findings import Finding
-from gradscope.plots.style import cell_name
 from gradscope.store.dims import cell_dims
 
 NEIGHBOURS = 3

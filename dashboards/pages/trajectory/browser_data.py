@@ -12,10 +12,10 @@ from dashboards.images.tensors import MAPS
 from dashboards.images.words import limit_text
 from dashboards.state import CELLS_MAX, State, channels
 from dashboards.widgets.swatches import swatch
+from gradscope.analysis.cells import cell_name, name_along
 from gradscope.analysis.missing import absent
 from gradscope.analysis.verdicts import class_name, class_names
 from gradscope.plots.cell_style import coordinates, look
-from gradscope.plots.style import cell_name, name_along
 from gradscope.store.dims import cell_dims, over
 
 LABELS = {

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gradscope.analysis import summary
+from gradscope.analysis.cells import cell_name
 from gradscope.analysis.independence import also_guides, warnings
 from gradscope.cli.display.tables import further_tables, summary_tables
-from gradscope.plots.style import cell_name
 from gradscope.reporting.report import Report, grouped, headline, multiplicity
 
 _COLOURS = {"alarm": "bold red", "warning": "bold yellow", "remark": "bold"}

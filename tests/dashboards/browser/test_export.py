@@ -12,7 +12,7 @@ from PIL import Image
 
 import gradscope
 from dashboards.data.library import Library
-from gradscope.plots.style import cell_name
+from gradscope.analysis.cells import cell_name
 
 FIGURES = {
     "overview": ("stability",),

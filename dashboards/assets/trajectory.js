@@ -4,7 +4,7 @@ window.gradscope = window.gradscope || {};
 (function (gradscope) {
   const AHEAD = [1, 2, 3, 4, 5, 6, -1, -2]; // strides of the frames that are loaded ahead
   const JUMP = 10; // a longer move does not set the stride
-  const REST = 200; // milliseconds without a move until the server gets the new cell or sample
+  const REST = 200; // milliseconds without a move after which the server gets the new cell or sample at once
   const PAUSE = 80; // milliseconds between two steps of the playback
   const SERVER_KEYS = ["cell", "sample", "cells", "variables"]; // the server's curves and numbers depend on these
 
@@ -19,6 +19,7 @@ window.gradscope = window.gradscope || {};
       this.moves = 0; // number of moves so far
       this.painted = 0; // the latest move whose maps were shown
       this.numbers = null;
+      this.restless = -Infinity; // time of the latest move of cell or sample
       this.where = root.querySelector("#where");
       this.readouts = [...root.querySelectorAll("#readout [data-variable]")];
       this.frames = new gradscope.Frames(run);
@@ -90,9 +91,13 @@ window.gradscope = window.gradscope || {};
       this.presentSoon(since);
     }
 
+    // Pass cell and sample to the server: the first move at once, those that follow it when they end.
     rest() {
+      const now = performance.now();
+      const wait = now - this.restless < REST ? REST : 0;
+      this.restless = now;
       clearTimeout(this.resting);
-      this.resting = setTimeout(() => this.root.isConnected && this.rested(this.at), REST);
+      this.resting = setTimeout(() => this.root.isConnected && this.rested(this.at), wait);
     }
 
     presentSoon(since) {

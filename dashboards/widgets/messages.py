@@ -19,8 +19,10 @@ def progress(run: OpenRun):
     """The written share of a run that is recorded or incomplete; None where it is complete."""
     amount = amount_written(run)
     if run.live:
-        return dmc.Badge(f"recording: {100 * amount.share:.0f} %", color="orange", variant="light")
-    return None if amount.complete else dmc.Badge(f"{100 * amount.share:.0f} % written", color="gray", variant="light")
+        return dmc.Badge(f"recording: {100 * amount.share:.0f} %", color="orange", variant="default")
+    return (
+        None if amount.complete else dmc.Badge(f"{100 * amount.share:.0f} % written", color="gray", variant="default")
+    )
 
 
 def empty(reason: str):

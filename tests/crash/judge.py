@@ -42,7 +42,7 @@ class Whole:
     """A store that nothing interrupted, with the content of the files of its recorded arrays by path."""
 
     def __init__(self, store: Path) -> None:
-        self.ds = plain(store)
+        self.ds = plain(store).load()
         self.evaluation = evaluation_of(self.ds)
         recorded = {*self.ds.attrs["recorded"], *self.ds.coords} - self.evaluation.keys()
         files = (file for name in recorded for file in (store / name).iterdir())

@@ -100,8 +100,10 @@ def _unlisted(metadata: Metadata, arrays: Mapping[str, Any], remarks: list[str])
             what = f"an array that {ROOT} does not know" if rest else "a file that does not belong to the store"
             yield Finding(name, key, what, "remove it, unless a process is writing into the store")
     if metadata.being_replaced:
-        what = "an evaluation is running or was interrupted: the previous one is complete"
-        remarks.append(f"{what}, and the next evaluation removes the leftovers")
+        what = "an evaluation is running or was interrupted: the previous one is complete, and the next evaluation"
+        if metadata.being_replaced & metadata.recorded:
+            what = "the store is being enlarged or was interrupted at that: it is complete, and the next evaluation"
+        remarks.append(f"{what} removes the leftovers")
     if leftovers:
         remarks.append(f"{leftovers} files *{_PARTIAL}, of a process that is writing or was killed: harmless")
 

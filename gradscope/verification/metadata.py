@@ -184,8 +184,8 @@ class Metadata:
     def _differing(self) -> Iterator[Finding]:
         for name, copy in self.arrays.items():
             place = f"{name}/{ROOT}"
-            if not NAME.fullmatch(name) or name in self.being_replaced - self.recorded:
-                continue  # refused already, or being replaced
+            if not NAME.fullmatch(name) or name in self.being_replaced:
+                continue  # refused already, or being replaced or enlarged: the copy in the root counts
             if self.files.get(place, 0) > MAX_METADATA_BYTES:
                 yield Finding(name, place, f"it takes {self.files[place]} bytes", self.remedy(name))
                 continue

@@ -42,7 +42,7 @@ class Whole:
     """A store that nothing interrupted, with the content of the files of its recorded arrays by path."""
 
     def __init__(self, store: Path) -> None:
-        self.ds = plain(store)
+        self.ds = plain(store).load()
         self.evaluation = evaluation_of(self.ds)
         recorded = {*self.ds.attrs["recorded"], *self.ds.coords} - self.evaluation.keys()
         files = (file for name in recorded for file in (store / name).iterdir())
@@ -64,11 +64,10 @@ class Case:
         self.evaluations += [whole.evaluation for whole in both]
 
     def reference(self, attributes: Any) -> Whole:
-        """The store before or after, by the configuration."""
-        same = self.before is not None and all(
-            attributes.get(key) == self.before.ds.attrs.get(key) for key in ("configuration_hash", "run_id")
-        )
-        return self.before if self.before is not None and same else self.after
+        """The whole store that one with these attributes is a part of."""
+        runs = [whole.ds.attrs["run_id"] for whole in (self.before, self.after) if whole is not None]
+        replaced = self.before is not None and runs[0] != runs[1] and attributes.get("run_id") == runs[0]
+        return self.before if self.before is not None and replaced else self.after
 
     def judge(self, home: Path, strict: bool = True) -> str:
         """Judge the store in a folder and go on; return ``absent``, ``sound``, ``damaged`` or ``refused``.
@@ -145,7 +144,8 @@ class Case:
         evaluation = evaluation_of(ds)
         if evaluation and evaluation not in self.evaluations:
             found.append("the evaluation is neither the earlier nor the later one")
-        if not evaluation and reference is self.before and reference.evaluation:
+        earlier = self.before.evaluation if self.before is not None else {}
+        if not evaluation and earlier and ds.attrs["run_id"] == self.before.ds.attrs["run_id"]:
             found.append("the evaluation is gone")
         if ours.attrs["status"] == "complete" and not finished.all():
             found.append("it is called complete, but is not")

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from crash.disk import Disk, state_of
 from crash.tracing import traced
-from sound_store import ABOUT, BLOCK, KINDS, TIMESTEPS, make
+from sound_store import ABOUT, BLOCK, KINDS, TIMESTEPS, edit_json, make
 
 import gradscope
 from gradscope.errors import GradscopeError
@@ -211,3 +211,17 @@ def test_chunks_that_cannot_be_read_are_named(tmp_path):
     with traced(tmp_path, failing(errno.EIO, "image/zarr.json")):
         (found,) = verify(path).findings
     assert "image/zarr.json cannot be read: Input/output error" in str(found)
+
+
+def test_a_store_whose_process_was_killed_while_it_grew_is_sound(tmp_path):
+    """The root holds the new shapes; the arrays' own metadata follow, in the next process if need be."""
+    path = make(tmp_path / "s.zarr", KINDS["plain"])
+    edit_json(path / "gradient" / "zarr.json", lambda about: about.update(shape=[1, *about["shape"][1:]]))
+    assert "differs from the copy" in str(verify(path).findings[0])
+    (path / ".evaluation.partial").write_text('["gradient", "written"]')
+    found = verify(path)
+    assert found.findings == ()
+    assert "the store is being enlarged or was interrupted at that" in found.remarks[0]
+    clear(locate(path))
+    assert verify(path).findings == ()
+    assert not (path / ".evaluation.partial").exists()

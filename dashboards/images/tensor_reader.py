@@ -11,6 +11,7 @@ from dashboards.data.cache import Cache
 from dashboards.data.limits import check_picture
 from dashboards.data.open_run import OpenRun
 from dashboards.images.tensors import MAPS, Floats
+from gradscope.store.chunks import Where
 from gradscope.store.dims import cell_dims, final_samples, final_shape, sample_dims
 
 CROWD = 256
@@ -52,7 +53,7 @@ class TensorReader:
         """Final samples of a cell, ``(samples, *sample)``; decoded where the store has pictures."""
         check_picture((last - first + 1) * prod(final_shape(run.ds)))
         final = run.chunks(str(final_samples(run.ds).name))
-        where = (*cell_index(run, cell), slice(first, last + 1))
+        where: Where = (*cell_index(run, cell), slice(first, last + 1))
         values = final.part(where)
         if "configuration" in run.ds.attrs:  # not a user's own sampler, which may give none
             there = np.array([run.written(cell, sample)[-1] > 0 for sample in range(first, last + 1)])

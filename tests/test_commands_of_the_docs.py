@@ -38,7 +38,7 @@ class How:
 
 HOW = {
     r"make (lint|docs|test|test-slow|test-browser|test-wheel|bench)": How(elsewhere="in .ci/run"),
-    r"make crash.*": How(elsewhere="it takes an hour; tests/damage and tests/stateful run a part of it"),
+    r"make crash.*": How(elsewhere="it takes hours; tests/damage and tests/stateful run a part of it"),
     r"make test-gpu": How(elsewhere="it needs a GPU; the other tests rehearse it on the CPU"),
     r"python tests/exactness.py": How(elsewhere="test_exactness.py measures the same, and it would rewrite the table"),
     r"make demo": How(elsewhere="its recipe is checked, and what it runs is run"),

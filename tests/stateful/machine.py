@@ -8,7 +8,7 @@ from tempfile import mkdtemp
 from damage import faults
 from hypothesis import event, note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from stateful.actions import ACTIONS, SEEDS
 from stateful.model import Possible, begun, ended, seen
 from stateful.other import DONE, STOPPED, Other
@@ -24,6 +24,8 @@ WRITING = st.one_of(
     st.tuples(st.just("watch"), st.tuples(st.sampled_from(SEEDS))),
     st.tuples(st.just("evaluate"), st.just(())),
 )
+KINDS = (*("act", "other") * 3, "verify", "verify", "read", "copy", "damage", "damage")
+"""What is possible in a step, as often as it is chosen; where it makes no sense, the store is written."""
 taken: Counter[str] = Counter()
 """What was done how often, in all examples."""
 
@@ -58,12 +60,28 @@ class Stores(RuleBasedStateMachine):
         assert found, (slot, before)
         self.possible[slot] = found if self._is_still(slot) else before
 
-    @rule(slot=SLOTS, what=WRITING)
-    def act(self, slot: str, what: tuple[str, tuple]) -> None:
-        """Write in this process. Where the other one has stopped, its lock may refuse that."""
-        self._act(slot, *what)
+    @rule(kind=st.sampled_from(KINDS), slot=SLOTS, what=WRITING, number=st.integers(1, MOST), data=st.data())
+    def step(self, kind: str, slot: str, what: tuple[str, tuple], number: int, data: st.DataObject) -> None:
+        """One step of the user. One rule for all kinds: of several, hypothesis leaves some out for whole examples."""
+        if kind == "other" and self.stopped:
+            (self._go_on if number % 2 else self._kill)()
+        elif kind == "other":
+            self._begin_in_the_other(slot, *what, number % 40 + 1 if number % 2 else number)
+        elif kind == "read" and self.stopped:
+            self._count("read")
+            self._see(slot)
+        elif kind == "verify" and None not in self.possible[slot]:
+            self._count("verify")
+            assert verify(self.folder / slot).findings == ()  # whatever happened to it, and while it is written
+        elif kind == "copy" and self.stopped is None and None not in self.possible[slot]:
+            self._copy(slot)
+        elif kind == "damage" and self._is_complete(slot):
+            self._damage(slot, data)
+        else:
+            self._act(slot, *what)
 
     def _act(self, slot: str, action: str, arguments: tuple) -> None:
+        """Write in this process. Where the other one has stopped, its lock may refuse that."""
         self._count(action)
         before = self.possible[slot]
         try:
@@ -85,13 +103,9 @@ class Stores(RuleBasedStateMachine):
         unsure = None in before or len({(state.kind, state.seed) for state in before if state}) > 1
         assert not ended(before, action, arguments) or unsure or not self._is_still(slot), said
 
-    @precondition(lambda self: self.stopped is None)
-    @rule(slot=SLOTS, what=WRITING, stop=st.integers(1, MOST), near=st.booleans())
-    def begin_in_the_other(self, slot: str, what: tuple[str, tuple], stop: int, near: bool) -> None:
+    def _begin_in_the_other(self, slot: str, action: str, arguments: tuple, stop: int) -> None:
         """Let the other process write, up to some change of the disk."""
-        action, arguments = what
         self._count(f"other: {action}")
-        stop = stop % 40 + 1 if near else stop
         answer = self.other.begin(action, (self.folder / slot, *arguments), stop)
         before = self.possible[slot]
         if answer == STOPPED:
@@ -104,9 +118,7 @@ class Stores(RuleBasedStateMachine):
             self._check_refusal(slot, action, arguments, answer)
         self._see(slot)
 
-    @precondition(lambda self: self.stopped is not None)
-    @rule()
-    def go_on(self) -> None:
+    def _go_on(self) -> None:
         """Let the other process end its action."""
         assert self.stopped
         slot, action, arguments = self.stopped
@@ -120,9 +132,7 @@ class Stores(RuleBasedStateMachine):
             assert answer.startswith("Gradscope"), answer
         self._see(slot)
 
-    @precondition(lambda self: self.stopped is not None)
-    @rule()
-    def kill(self) -> None:
+    def _kill(self) -> None:
         """Kill the other process where it has stopped."""
         assert self.stopped
         slot = self.stopped[0]
@@ -131,34 +141,20 @@ class Stores(RuleBasedStateMachine):
         self.stopped = None
         self._see(slot)
 
-    @rule(slot=SLOTS)
-    def read(self, slot: str) -> None:
-        self._count("read")
-        self._see(slot)
-
-    @rule(slot=SLOTS)
-    def verify(self, slot: str) -> None:
-        """A store is sound, whatever happened to it, and while it is written."""
-        self._count("verify")
-        if None not in self.possible[slot]:
-            assert verify(self.folder / slot).findings == ()
-
-    @rule(slot=SLOTS)
-    def copy(self, slot: str) -> None:
+    def _copy(self, slot: str) -> None:
         """Copy a store's folder over the other one."""
         to = next(name for name in self.possible if name != slot)
-        if self.stopped is None and None not in self.possible[slot]:
-            self._count("copy")
-            shutil.rmtree(self.folder / to, ignore_errors=True)
-            shutil.copytree(self.folder / slot, self.folder / to)
-            self.possible[to] = self.possible[slot]
-            self._see(to)
+        self._count("copy")
+        shutil.rmtree(self.folder / to, ignore_errors=True)
+        shutil.copytree(self.folder / slot, self.folder / to)
+        self.possible[to] = self.possible[slot]
+        self._see(to)
 
-    @rule(slot=SLOTS, data=st.data())
-    def damage(self, slot: str, data: st.DataObject) -> None:
+    def _is_complete(self, slot: str) -> bool:
+        return self._is_still(slot) and all(s and s.statuses == {"complete"} for s in self.possible[slot])
+
+    def _damage(self, slot: str, data: st.DataObject) -> None:
         """Damage a complete store: it is found and never believed. Then undo it."""
-        if not self._is_still(slot) or not all(s and s.statuses == {"complete"} for s in self.possible[slot]):
-            return
         self._count("damage")
         store = self.folder / slot
         files = sorted(str(file.relative_to(store)) for file in store.rglob("*") if file.is_file())

@@ -1,6 +1,6 @@
 """`make crash`: random steps of two processes on two stores, each compared with what the stores must say.
 
-PYTHONPATH=tests python -m stateful.run                 100,000 steps, on all cores: an hour
+PYTHONPATH=tests python -m stateful.run                 100,000 steps, on all cores: hours
 PYTHONPATH=tests python -m stateful.run --steps 1000
 """
 

@@ -3,8 +3,8 @@
 import pytest
 from stateful.run import run
 
-STEPS = 3000
-"""As many as three minutes of one core allow."""
+STEPS = 1400
+"""As many as four minutes of one core allow: 0.16 s each."""
 
 
 def test_a_few_random_steps_of_two_processes_leave_stores_that_say_what_they_must():

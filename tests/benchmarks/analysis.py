@@ -140,7 +140,8 @@ def _evaluate(path: str) -> None:
         judge=f"{zoo}/judge",
         extractor=f"{zoo}/extractor",
         data={"name": "sportballs", "size": 32},
-        samples=512,
+        samples=256,
+        replicates=8,
         tell=lambda text: None,
     )
 

@@ -1,6 +1,5 @@
 """Datasets that are computed at once, saved as a zarr store: audits and leaderboards."""
 
-import shutil
 import warnings
 from math import prod
 from pathlib import Path
@@ -10,6 +9,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from gradscope.errors import GradscopeError
 from gradscope.store.attributes import as_texts
+from gradscope.store.locations.folder import Folder
 from gradscope.store.locations.location import ROOT, StorePath, locate
 from gradscope.store.untrusted.bounded import Bounded
 from gradscope.store.untrusted.content import check_links
@@ -76,15 +76,13 @@ def refuse_out(path: Path, overwrite: bool, what: str) -> None:
 def save(ds: xr.Dataset, path: Path) -> None:
     """Write a dataset as a zarr v3 store for plain ``xarray.open_zarr``, in place of an existing one.
 
-    Every chunk has a checksum.
+    Every chunk has a checksum. The store appears complete or not at all; until then an existing one stays.
     """
+    codecs = {"compressors": (ZstdCodec(level=0), Crc32cCodec())}
+    encoding = dict.fromkeys(map(str, ds.variables), codecs)
     try:
-        if path.exists():
-            shutil.rmtree(path)
-        with warnings.catch_warnings():
+        with Folder(path).made(overwrite=True) as new, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata")
-            codecs = {"compressors": (ZstdCodec(level=0), Crc32cCodec())}
-            encoding = dict.fromkeys(map(str, ds.variables), codecs)
-            ds.assign_attrs(as_texts(ds.attrs)).to_zarr(path, zarr_format=3, encoding=encoding)
+            ds.assign_attrs(as_texts(ds.attrs)).to_zarr(new.zarr, zarr_format=3, encoding=encoding)
     except OSError as error:
         raise GradscopeError(f"{path} could not be written: {error.strerror}", key="--out") from error

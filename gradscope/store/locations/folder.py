@@ -83,7 +83,7 @@ class Folder:
             if not free:
                 raise GradscopeError(f"{self}: another process is creating it")
             old = overwrite and path.exists()
-            if old:
+            if old and self._lock.exists():  # audits and leaderboards have none
                 stack.enter_context(self.lock())
             try:
                 yield Folder(partial)

@@ -35,6 +35,7 @@ SETTINGS = {
     "objective": ("guidance", "objective"),
     "normalize": ("guidance", "normalize"),
     "weight": ("guidance", "weight"),
+    "interval": ("guidance", "interval"),
 }
 SET = ("coverage", "fd_extractor")
 """Statistics of a whole set of samples."""

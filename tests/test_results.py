@@ -19,7 +19,7 @@ OUTCOMES = [path for path in COMMITTED if "judge" in pd.read_csv(path, nrows=0).
 CONFIGURATION = {
     "denoiser": "zoo:sportballs32/ddpm",
     "sampling": {"scheduler": "ddpm", "num_inference_steps": 10},
-    "guidance": {"objective": "log_prob", "normalize": "l2", "weight": "one"},
+    "guidance": {"objective": "log_prob", "normalize": "l2", "weight": "one", "interval": None},
 }
 
 
@@ -93,6 +93,16 @@ def numbers(text):
     lines = [[cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
              for line in text.splitlines() if line]  # fmt: skip
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def test_the_guided_timesteps_are_a_column_where_cells_differ_in_them():
+    import results
+
+    rows = results.read("interval")
+    shown = [row["guided timesteps"] for row in numbers(results.cells(rows))]
+    assert shown == ["0 to 1000", "700 to 1000", "400 to 700", "0 to 400"]
+    same = rows.assign(interval="[0, 1000]")
+    assert all("guided timesteps" not in row for row in numbers(results.cells(same)))
 
 
 def seen(row, who="judge"):

@@ -36,9 +36,10 @@ def right(row: pd.Series, who: str) -> NDArray[np.bool_]:
 
 
 def cells(rows: pd.DataFrame) -> str:
-    """One row per cell."""
-    head = ("guide", "input", "stabiliser", "steps", "scale", "N", "own", "judge", "by class", "FD", "coverage",
-            "gradient cosine", "update cosine", "strength", "saturated")  # fmt: skip
+    """One row per cell. If cells differ in the timesteps at which they are guided, a column says which."""
+    some = "interval" in rows and rows["interval"].nunique() > 1
+    head = ("guide", "input", "stabiliser", "steps", *["guided timesteps"] * some, "scale", "N", "own", "judge",
+            "by class", "FD", "coverage", "gradient cosine", "update cosine", "strength", "saturated")  # fmt: skip
     lines = []
     for _, row in rows.iterrows():
         control = float(row["guidance_scale"]) == 0
@@ -48,6 +49,7 @@ def cells(rows: pd.DataFrame) -> str:
                 "" if control else row["classifier_input"],
                 "" if control else row["stabilizer"],
                 row["steps"],
+                *([" to ".join(row["interval"].strip("[]").split(", "))] if some else []),
                 f"{float(row['guidance_scale']):g}",
                 row["samples"],
                 "" if control else share(right(row, "own")[judged(row, "own")]),

@@ -1,9 +1,7 @@
 """Loops that are watched, beside the same loops that are not."""
 
-import atexit
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -50,12 +48,10 @@ def watched(loop: str, model: str, samples: int, steps: int, device: str) -> Wor
     """The loop, watched with the usual probes, in blocks of one store."""
     torch.set_flush_denormal(True)
     unet, guide, scheduler = _parts(model, device)
-    store, open_watch = Path(tempfile.mkdtemp()) / "watched.zarr", ExitStack()
+    store = Path(tempfile.mkdtemp()) / "watched.zarr"
     guides = {} if loop.startswith("classifier-free") else {"guide": guide}
-    seen = open_watch.enter_context(
-        gradscope.watch(store, denoiser=unet, scheduler=scheduler, tensor_samples=samples, **guides)
-    )
-    atexit.register(open_watch.close)
+    seen = gradscope.watch(store, denoiser=unet, scheduler=scheduler, tensor_samples=samples, **guides)
+    seen.__enter__()  # until the process ends
     timed = units(_forever(LOOPS[loop], unet, guide, scheduler, samples), lambda step: None, device, steps)
 
     def work() -> float:

@@ -70,8 +70,12 @@ class Final:
 
     @property
     def _time(self) -> tuple[int, ...]:
-        """Lengths of the dimensions at whose end the marker is read: timesteps, and the first of their repetitions."""
-        return (self.marker.shape[self.rows], *(1 for _ in self.marker.shape[self.rows + 1 :]))
+        """Lengths of the dimensions at whose end the marker is read: timesteps, and the first of their repetitions.
+
+        A copy of one timestep has none.
+        """
+        timesteps, repetitions = self.marker.shape[self.rows : self.rows + 1], self.marker.shape[self.rows + 1 :]
+        return (*timesteps, *(1 for _ in repetitions))
 
 
 class _Backend(BackendArray):

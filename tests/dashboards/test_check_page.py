@@ -74,7 +74,7 @@ def test_the_headline_counts(answers, right, said):
 def test_columns_without_any_value_are_left_out(tmp_path):
     code = [{"verdict": "right", "kind": "right", "confidence": "high"}]
     for answers, there in ((ANSWERS, True), (code, False)):
-        run = OpenCheck(written(tmp_path / "a.json", answers), "k")
+        run = OpenCheck(written(tmp_path / "a.json", answers, right=answers is code), "k")
         (grid,) = [part for part in parts(page.layout(run, {})) if "rowData" in part]
         fields = [column["field"] for column in grid["columnDefs"]]
         for name in ("guide", "classifier_input", "timestep", "cause"):
@@ -102,7 +102,7 @@ def test_a_new_file_is_read_at_the_next_visit_and_a_broken_one_is_not(tmp_path):
     path = written(tmp_path / "a.json")
     run = OpenCheck(path, "k")
     assert not run.refresh()
-    written(path, ANSWERS[:1])
+    written(path, ANSWERS[:1], right=True)
     assert run.refresh()
     assert len(run.found.answers) == 1
     path.write_text("{")

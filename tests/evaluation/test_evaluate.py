@@ -22,7 +22,7 @@ from gradscope.evaluation.features import Features
 from gradscope.evaluation.manifold import fidelity, radii
 from gradscope.intervals import resampled
 from gradscope.models.classifiers import Classifier
-from gradscope.store import CELL_DIMS, Array, Grid, Schema, add_variables, create, set_attributes
+from gradscope.store import CELL_DIMS, Array, Grid, Schema, add_variables, create, open_store, set_attributes
 from gradscope.store.locations.folder import Folder
 from gradscope.store.untrusted import checksum
 
@@ -381,7 +381,8 @@ def test_an_evaluation_begins_with_the_store_as_it_is_when_no_other_process_hold
     @contextmanager
     def late(folder):
         monkeypatch.setattr(Folder, "lock", lock)
-        other = xr.Dataset({"density": (CELL_DIMS, np.ones((1, 1, 1, 2)))})
+        sizes = open_store(folder).sizes
+        other = xr.Dataset({"density": (CELL_DIMS, np.ones([sizes[dim] for dim in CELL_DIMS]))})
         add_variables(folder, other.assign_attrs(evaluation=json.dumps({"variables": ["density"]})))
         with lock(folder):
             yield

@@ -172,7 +172,7 @@ def test_a_resumed_recording_removes_leftovers_of_an_evaluation(tmp_path):
     (path / replacement.JOURNAL).write_text(json.dumps(["own_prediction", "../../outside", "gradient", 1]))
     found = examine(locate(path))
     assert not found.findings
-    assert "an evaluation is running or was interrupted" in found.remarks[0]
+    assert "or was interrupted" in found.remarks[0]
     with recording(locate(path)):
         pass
     assert not (path / "own_prediction").exists()

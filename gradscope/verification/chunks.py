@@ -125,6 +125,8 @@ class _Examination:
         self.whole_run = "configuration" in metadata.attributes  # not a `Recorder` of a user's own sampler
         self.complete = self.whole_run and metadata.attributes.get("status") == "complete"
         self.samples, self.steps = self._numbers("sample", "sample"), self._numbers("step", "timestep")
+        self.seen: dict[str, set[Index]] = {}
+        """Chunks with marked elements, by array."""
 
     def run(self) -> None:
         """Check the marker, the chunks that it marks, and coordinates and evaluation, which are always complete."""
@@ -136,6 +138,7 @@ class _Examination:
         absent = (index for index in np.ndindex(grid_of(self.marker)) if index not in there) if self.complete else ()
         self._check((WRITTEN.name, index) for index in chain(sorted(there), absent))
         self._check(self._marked(sorted({index[: self.to_sample] for index in there})))
+        self._check(self._unmarked())
         others = [name for name in self.arrays if name not in self.recorded and name != WRITTEN.name]
         self._check((name, index) for name in others for index in np.ndindex(grid_of(self.arrays[name])))
 
@@ -143,7 +146,7 @@ class _Examination:
         """Chunks of recorded arrays with marked elements; `corners` are the marker's chunk indices up to `sample`."""
         rows, shape = self.to_sample, self.marker.shape
         damaged = {index[:rows] for index in self.result.damaged.get(WRITTEN.name, ())}
-        seen: dict[str, set[Index]] = {name: set() for name in self._given()}
+        seen = self.seen = {name: set[Index]() for name in self._given()}
         for corner in corners:
             where = _place(self.marker, (*corner, *(0,) * (len(shape) - rows)))[:rows]
             if prod(part.stop - part.start for part in where) * prod(shape[rows:]) > _SLAB:
@@ -168,6 +171,14 @@ class _Examination:
                         if chunk not in seen[name] and (known or self._key(name, chunk) in self.metadata.files):
                             seen[name].add(chunk)
                             yield name, chunk
+
+    def _unmarked(self) -> Iterator[tuple[str, Index]]:
+        """Other chunks of recorded arrays that exist. Nobody needs them, but plain xarray cannot read damaged ones."""
+        for key in self.metadata.files:
+            name, _, rest = key.partition("/")
+            if name in self.seen and (index := chunk_index(self.arrays[name], rest)) is not None:
+                if index not in self.seen[name]:
+                    yield name, index
 
     def _given(self) -> Iterator[str]:
         """Recorded arrays; of final samples only those with files, because a user's own sampler may not give them."""

@@ -62,7 +62,7 @@ def test_banner_menus_and_dialogs(serve, visit, stores):
         assert_accessible(page)
     for view, shown in (
         ("trajectory?store=4444&cell=9&zoom=gradient", "#zoom[open]"),
-        ("compare?store=4444&other_store=9a9a&cell=9&other=1", "#compare-settings tbody"),
+        ("compare?store=4444&other_store=9a9a&cell=9&other=1", "#compare-table tbody"),
     ):
         page.goto(page.url.partition("trajectory")[0] + view)
         page.locator(shown).wait_for()

@@ -5,6 +5,7 @@ window.gradscope = window.gradscope || {};
   const AHEAD = [1, 2, 3, 4, 5, 6, -1, -2]; // strides of the frames that are loaded ahead
   const JUMP = 10; // a longer move does not set the stride
   const REST = 200; // milliseconds without a move after which the server gets the new cell or sample at once
+  const CALM = 500; // milliseconds without such a move before frames are loaded ahead: the curves come first
   const PAUSE = 80; // milliseconds between two steps of the playback
   const SERVER_KEYS = ["cell", "sample", "cells", "variables"]; // the server's curves and numbers depend on these
 
@@ -40,6 +41,7 @@ window.gradscope = window.gradscope || {};
       this.closed = true;
       clearTimeout(this.next);
       clearTimeout(this.resting);
+      clearTimeout(this.calming);
       this.marks.close();
       this.values.close();
       this.frames.close();
@@ -109,6 +111,7 @@ window.gradscope = window.gradscope || {};
     // Show the position of the cursor. The maps follow when their frame is loaded.
     present() {
       this.due = null;
+      clearTimeout(this.calming);
       if (this.closed) return;
       if (!this.root.isConnected) {
         this.close(); // another page is shown
@@ -165,6 +168,16 @@ window.gradscope = window.gradscope || {};
     show(frame) {
       this.paint(frame, this.moves);
       this.moved();
+      this.loadAhead(frame);
+    }
+
+    loadAhead(frame) {
+      const wait = this.restless + CALM - performance.now();
+      if (wait > 0) {
+        this.frames.ahead([]);
+        this.calming = setTimeout(() => this.loadAhead(frame), wait);
+        return;
+      }
       const every = this.run.tensor_every;
       const stride = Math.sign(this.stride) * every * Math.ceil(Math.abs(this.stride) / every);
       const steps = AHEAD.map((k) => frame.step + k * stride);

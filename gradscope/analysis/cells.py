@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import product
+from math import isclose
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from gradscope.errors import GradscopeError, one_of
@@ -50,7 +50,7 @@ def place(ds: xr.Dataset, cell: Mapping[str, str | float]) -> dict[str, int]:
     dims = cell_dims(ds)
     if unknown := [str(dim) for dim in cell if dim not in dims]:
         raise GradscopeError(f"cell: unknown dimension {unknown[0]!r}; {one_of(unknown[0], dims)}")
-    return {dim: _index(dim, ds[dim].values.tolist(), cell.get(dim)) for dim in dims}
+    return {dim: _index(dim, ds.variables[dim].values.tolist(), cell.get(dim)) for dim in dims}
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:
@@ -86,8 +86,11 @@ def _index(dim: str, values: list, wanted: str | float | None) -> int:
         if len(values) > 1:
             raise GradscopeError(f"cell: which {dim}? one of: {', '.join(map(str, values))}")
         return 0
-    numeric = isinstance(values[0], float) and isinstance(wanted, int | float)
     for i, value in enumerate(values):
-        if np.isclose(value, wanted, atol=0) if numeric else value == wanted:
+        if isinstance(value, float) and isinstance(wanted, int | float):
+            found = isclose(value, wanted, rel_tol=1e-5)
+        else:
+            found = value == wanted
+        if found:
             return i
     raise GradscopeError(f"cell: unknown {dim} {wanted!r}; {one_of(wanted, map(str, values))}")

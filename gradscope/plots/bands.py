@@ -1,15 +1,18 @@
 """Curves with bands: filled polygons between gaps, and a logarithmic axis that leaves room for the curves."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
+from gradscope.plots.draft import Draft
 
-def band(rows: pd.DataFrame, low: str, high: str, colour: str, group: str) -> go.Scatter:
-    """Fill the area between two columns: one polygon for each run of timesteps at which both are finite.
+
+def band(rows: pd.DataFrame, low: str, high: str, colour: str, group: str) -> dict[str, Any]:
+    """A trace that fills the area between two columns: a polygon for each run of timesteps at which both are finite.
 
     Parameters
     ----------
@@ -18,21 +21,22 @@ def band(rows: pd.DataFrame, low: str, high: str, colour: str, group: str) -> go
     """
     x: list[ArrayLike] = [()]
     y: list[ArrayLike] = [()]
-    for run in _runs(np.isfinite(rows[low]) & np.isfinite(rows[high])):
-        part = rows.iloc[run]
-        x += [part["timestep"], part["timestep"][::-1], [np.nan]]
-        y += [part[high], part[low][::-1], [np.nan]]
-    return go.Scatter(
-        x=np.concatenate(x, dtype=np.float64),
-        y=np.concatenate(y, dtype=np.float64),
-        fill="toself",
-        fillcolor=colour,
-        line={"width": 0},
-        legendgroup=group,
-        showlegend=False,
-        hoverinfo="skip",
-        mode="lines",
-    )
+    timestep, lower, upper = (rows[name].to_numpy(np.float64) for name in ("timestep", low, high))
+    for run in _runs(np.isfinite(lower) & np.isfinite(upper)):
+        x += [timestep[run], timestep[run][::-1], [np.nan]]
+        y += [upper[run], lower[run][::-1], [np.nan]]
+    return {
+        "type": "scatter",
+        "x": np.concatenate(x, dtype=np.float64),
+        "y": np.concatenate(y, dtype=np.float64),
+        "fill": "toself",
+        "fillcolor": colour,
+        "line": {"width": 0},
+        "legendgroup": group,
+        "showlegend": False,
+        "hoverinfo": "skip",
+        "mode": "lines",
+    }
 
 
 def has_log_axis(numbers: pd.DataFrame) -> bool:
@@ -61,7 +65,7 @@ def fit_to_log_axis(numbers: pd.DataFrame, lines: Sequence[str], bands: Sequence
     return numbers, bottom
 
 
-def set_log_axis(figure: go.Figure, bottom: float, top: float, room_below: float = 0.0) -> None:
+def set_log_axis(figure: go.Figure | Draft, bottom: float, top: float, room_below: float = 0.0) -> None:
     """Make all vertical axes logarithmic, from `bottom` to a little above `top`.
 
     Parameters

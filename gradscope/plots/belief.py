@@ -1,8 +1,10 @@
 """What the guides believe about one sample along t, in some cells."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +13,12 @@ import xarray as xr
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from gradscope.analysis.cells import Cell, cell_name, place
+from gradscope.analysis.cells import Cell, cell_name
 from gradscope.analysis.missing import require
 from gradscope.analysis.verdicts import class_name, class_names
 from gradscope.plots.cell_style import coordinates, line
-from gradscope.plots.figure_numbers import by_cell, full_cells, sample_index
+from gradscope.plots.draft import Draft
+from gradscope.plots.figure_numbers import by_cell, cell_table, full_cells, sample_index, trajectories
 from gradscope.plots.layout import along_t, finish, legend_above
 from gradscope.plots.style import PALETTE, escaped, label, pastel
 
@@ -74,12 +77,10 @@ def belief_numbers(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], s
     """
     require(ds, "predicted_class", *_CURVES)
     at = sample_index(ds, sample)
-    parts = []
-    for cell in full_cells(ds, cells):
-        own = ds[["predicted_class", *_CURVES]].isel(place(ds, cell) | {"sample": at}, drop=True).compute()
-        columns = {str(name): own[name].values for name in own.data_vars}
-        parts.append(pd.DataFrame({**cell, "timestep": ds["timestep"].values, **columns}))
-    numbers = pd.concat(parts, ignore_index=True)
+    shown = full_cells(ds, cells)
+    own = ds[["predicted_class", *_CURVES]].isel(sample=[at])
+    parts = [{name: trajectories(own, name, cell)[0] for name in ("predicted_class", *_CURVES)} for cell in shown]
+    numbers = cell_table(ds, shown, parts)
     numbers.attrs = {
         "classes": class_names(ds),
         "target": int(ds["label"].values[at]),
@@ -92,34 +93,44 @@ def belief_numbers(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], s
 def draw_belief(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `belief_numbers`."""
     known, parts = numbers.attrs["coordinates"], list(by_cell(numbers))
-    strips = _STRIP * len(parts)
-    body = strips + 2 * (_PANEL + _BETWEEN)
-    figure = make_subplots(
-        3, 1, shared_xaxes=True, row_heights=[strips, _PANEL, _PANEL], vertical_spacing=_BETWEEN / body
-    )
+    figure = Draft(_axes(len(parts)))
     entries = _strips(figure, parts, numbers.attrs["classes"], numbers.attrs["target"])
     for k, name in enumerate(_CURVES):
-        figure.update_yaxes(title=escaped(numbers.attrs["labels"][name]), title_font_size=11, nticks=4, row=2 + k)
+        title = {"text": escaped(numbers.attrs["labels"][name]), "font": {"size": 11}}
+        figure.update_yaxes(row=2 + k, title=title, nticks=4)
         for cell, rows in parts:
-            curve = go.Scatter(
-                x=rows["timestep"],
-                y=rows[name].astype(np.float32),
-                name=escaped(cell_name(cell)),
-                legendgroup=cell_name(cell),
-                showlegend=k == 0,
-                hovertemplate="t = %{x}: %{y:.3g}",
+            curve = {
+                "x": rows["timestep"].to_numpy(),
+                "y": rows[name].to_numpy(np.float32),
+                "name": escaped(cell_name(cell)),
+                "legendgroup": cell_name(cell),
+                "showlegend": k == 0,
+                "hovertemplate": "t = %{x}: %{y:.3g}",
                 **line(known, cell),
-            )
-            figure.add_trace(curve, row=2 + k, col=1)
+            }
+            figure.add_trace(curve, row=2 + k)
     room, under = legend_above(figure, len(parts)), 20 * ceil(entries / 4)
     figure.update_layout(
-        legend2={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font_size": 11, "itemclick": False}
+        legend2={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 11}, "itemclick": False}
     )
-    height = body + room + under + 70
-    return finish(along_t(figure, numbers["timestep"], row=3), height).update_layout(margin_t=room + under + 10)
+    finish(along_t(figure, numbers["timestep"], row=3), _body(len(parts)) + room + under + 70)
+    return figure.update_layout(margin={"t": room + under + 10}).figure()
 
 
-def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: list[str], target: int) -> int:
+def _body(cells: int) -> int:
+    """Height of all panels in pixels."""
+    return _STRIP * cells + 2 * (_PANEL + _BETWEEN)
+
+
+@lru_cache(maxsize=32)
+def _axes(cells: int) -> dict[str, Any]:
+    """The axes of the three panels. They are kept, as plotly takes a while to lay them out: do not change them."""
+    heights = [_STRIP * cells, _PANEL, _PANEL]
+    grid = make_subplots(3, 1, shared_xaxes=True, row_heights=heights, vertical_spacing=_BETWEEN / _body(cells))
+    return {name: axis for name, axis in grid.to_dict()["layout"].items() if name != "template"}
+
+
+def _strips(figure: Draft, parts: list[tuple[Cell, pd.DataFrame]], classes: list[str], target: int) -> int:
     """Draw a strip of classes for each cell, and their legend; return the number of its entries."""
     seen = np.stack([rows["predicted_class"].to_numpy() for _, rows in parts])
     timestep = parts[0][1]["timestep"].to_numpy()
@@ -127,31 +138,36 @@ def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: 
     shades = [*(pastel(colour, _FAINT) for colour in PALETTE), *PALETTE]
     ends = pairwise(np.linspace(0, 1, len(shades) + 1))
     figure.add_trace(
-        go.Heatmap(
-            x=timestep,
-            y=np.arange(len(parts)),
-            z=np.where(seen < 0, np.nan, seen % len(PALETTE) + len(PALETTE) * (seen == target)),
-            zmin=0,
-            zmax=len(shades) - 1,
-            colorscale=[(end, colour) for pair, colour in zip(ends, shades, strict=True) for end in pair],
-            showscale=False,
-            ygap=4,
-            text=[[names[k] if k >= 0 else "" for k in strip] for strip in seen],
-            hovertemplate="t = %{x}: %{text}<extra></extra>",
-            hoverongaps=False,
-        ),
+        {
+            "type": "heatmap",
+            "x": timestep,
+            "y": np.arange(len(parts)),
+            "z": np.where(seen < 0, np.nan, seen % len(PALETTE) + len(PALETTE) * (seen == target)),
+            "zmin": 0,
+            "zmax": len(shades) - 1,
+            "colorscale": [(end, colour) for pair, colour in zip(ends, shades, strict=True) for end in pair],
+            "showscale": False,
+            "ygap": 4,
+            "text": [[names[k] if k >= 0 else "" for k in strip] for strip in seen],
+            "hovertemplate": "t = %{x}: %{text}<extra></extra>",
+            "hoverongaps": False,
+        },
         row=1,
-        col=1,
     )
     words = [(x, y, k, word) for y, strip in enumerate(seen) for x, k, word in _words(strip, timestep, names, target)]
     x, y, k, word = zip(*words, strict=True) if words else ((), (), (), ())
     ink = [_ON_COLOUR.get(PALETTE[c % len(PALETTE)], "black") if c == target else "black" for c in k]
     figure.add_trace(
-        go.Scatter(
-            x=x, y=y, text=word, mode="text", textfont={"color": ink, "size": 11}, showlegend=False, hoverinfo="skip"
-        ),
+        {
+            "x": x,
+            "y": y,
+            "text": word,
+            "mode": "text",
+            "textfont": {"color": ink, "size": 11},
+            "showlegend": False,
+            "hoverinfo": "skip",
+        },
         row=1,
-        col=1,
     )
     there, counts = np.unique(np.append(seen[seen >= 0], target), return_counts=True)
     shown = sorted({target, *there[np.argsort(-counts, kind="stable")][:_MOST_CLASSES].tolist()})
@@ -159,11 +175,13 @@ def _strips(figure: go.Figure, parts: list[tuple[Cell, pd.DataFrame]], classes: 
         colour = PALETTE[c % len(PALETTE)] if c == target else pastel(PALETTE[c % len(PALETTE)], _FAINT)
         marker = {"symbol": "square", "size": 12, "color": colour}
         name = f"{c} {names[c]}" + (", the target" if c == target else "")
-        figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legend="legend2"))
+        figure.add_trace(
+            {"x": [None], "y": [None], "mode": "markers", "marker": marker, "name": name, "legend": "legend2"}
+        )
     figure.update_yaxes(
         tickvals=list(range(len(parts))),
         ticktext=[escaped(cell_name(cell)) for cell, _ in parts],
-        tickfont_size=10,
+        tickfont={"size": 10},
         range=[len(parts) - 0.5, -0.5],
         showgrid=False,
         zeroline=False,

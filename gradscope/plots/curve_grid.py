@@ -135,7 +135,8 @@ def draw_curve(numbers: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title=escaped(numbers.attrs["label"]), col=1)
     figure.update_layout(legend={"orientation": "h", "yref": "container", "y": 1, "yanchor": "top"})
     finish(figure, 90 + 260 * len(scales)).update_layout(margin_t=60)
-    thresholds(figure, name, low, high, axes=[f"y{k * len(inputs) + 1}" if k else "y" for k in range(len(scales))])
+    axes = [f"y{k * len(inputs) + 1}" if k else "y" for k in range(len(scales))]
+    thresholds(figure, name, low, high, axes, logarithmic)
     return figure
 
 

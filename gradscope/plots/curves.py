@@ -12,8 +12,10 @@ from gradscope.analysis.cells import cell_name
 from gradscope.analysis.means import Floats, finite_mean
 from gradscope.plots.bands import band, fit_to_log_axis, has_log_axis, set_log_axis
 from gradscope.plots.cell_style import coordinates, line, look
+from gradscope.plots.draft import Draft
 from gradscope.plots.figure_numbers import (
     by_cell,
+    cell_table,
     cell_values,
     diagnostic_attrs,
     full_cell,
@@ -98,8 +100,8 @@ def curves_numbers(
         own = np.full(values.shape[1], np.nan)
         if sample is not None and cell == focused:
             own = values[sample_index(ds, sample)]
-        parts.append(pd.DataFrame({**cell, "timestep": ds["timestep"].values, **summarised(values), "value": own}))
-    numbers = pd.concat(parts, ignore_index=True)
+        parts.append({**summarised(values), "value": own})
+    numbers = cell_table(ds, shown, parts)
     numbers.attrs = {
         **diagnostic_attrs(ds, name),
         "sample": sample,
@@ -138,7 +140,7 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
     logarithmic = has_log_axis(numbers)
     if logarithmic:
         numbers, bottom = fit_to_log_axis(numbers, ["mean", "value"], list(QUANTILES))
-    figure = go.Figure()
+    figure = Draft()
     focus = numbers.attrs["focus"]
     each = sorted(by_cell(numbers), key=lambda part: part[0] != focus)  # the focused one is the first of its fold
     parts = sorted(folded(each), key=lambda shown: shown.rows.index[0])
@@ -148,40 +150,41 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
             figure.add_trace(band(rows, *ends, shade(look(known, cell).colour, opacity), title))
     for cell, rows, title, _ in parts:
         figure.add_trace(
-            go.Scatter(
-                x=rows["timestep"],
-                y=rows["mean"].astype(np.float32),
-                name=escaped(title),
-                legendgroup=title,
-                customdata=hover.loc[rows.index].astype(np.float32),
-                hovertemplate=(
+            {
+                "x": rows["timestep"].to_numpy(),
+                "y": rows["mean"].to_numpy(np.float32),
+                "name": escaped(title),
+                "legendgroup": title,
+                "customdata": hover.loc[rows.index].to_numpy(np.float32),
+                "hovertemplate": (
                     f"<b>{hovered(title)}</b><br>t = %{{x}}: mean %{{y:.3g}}<br>"
                     "5 to 95 % of samples: %{customdata[0]:.3g} to %{customdata[1]:.3g}, N = %{customdata[2]}"
                     "<extra></extra>"
                 ),
                 **line(known, cell),
-            )
+            }
         )
     for cell, rows, _, _ in focused if numbers.attrs["sample"] is not None else ():
         figure.add_trace(
-            go.Scatter(
-                x=rows["timestep"],
-                y=rows["value"].astype(np.float32),
-                name=f"sample {numbers.attrs['sample']} of {escaped(cell_name(cell))}",
-                mode="lines",
-                line={"color": GREY, "width": 1.25},
-                hovertemplate=f"<b>sample {numbers.attrs['sample']}</b><br>t = %{{x}}: %{{y:.3g}}<extra></extra>",
-            )
+            {
+                "x": rows["timestep"].to_numpy(),
+                "y": rows["value"].to_numpy(np.float32),
+                "name": f"sample {numbers.attrs['sample']} of {escaped(cell_name(cell))}",
+                "mode": "lines",
+                "line": {"color": GREY, "width": 1.25},
+                "hovertemplate": f"<b>sample {numbers.attrs['sample']}</b><br>t = %{{x}}: %{{y:.3g}}<extra></extra>",
+            }
         )
     if numbers["mean"].isna().all():
         figure.add_annotation(text="no values", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     nearest_curve(figure)
-    figure.update_yaxes(title=escaped(numbers.attrs["label"]))
+    figure.update_yaxes(title={"text": escaped(numbers.attrs["label"])})
     top = numbers[["mean", "value"]].max(axis=None)
     if logarithmic:
         top = numbers[["mean", "q95", "value"]].max(axis=None)
         set_log_axis(figure, bottom, top, room_below=0.02)
     room = legend_above(figure, len(parts) + len(focused))
-    finish(along_t(figure, timestep), 270 + room).update_layout(margin_t=room + 26)
-    thresholds(figure, name, bottom if logarithmic else numbers[["mean", "value"]].min(axis=None), top)
-    return figure
+    finish(along_t(figure, timestep), 270 + room).update_layout(margin={"t": room + 26})
+    low = bottom if logarithmic else numbers[["mean", "value"]].min(axis=None)
+    thresholds(figure, name, low, top, logarithmic=logarithmic)
+    return figure.figure()

@@ -29,7 +29,7 @@ def full_cell(ds: xr.Dataset, cell: Mapping[str, Any]) -> Cell:
     GradscopeError
         There is no such cell.
     """
-    return {dim: ds[dim].values.tolist()[i] for dim, i in place(ds, cell).items()}
+    return {dim: ds.variables[dim].values.tolist()[i] for dim, i in place(ds, cell).items()}
 
 
 def full_cells(ds: xr.Dataset, cells: Sequence[Mapping[str, Any]]) -> list[Cell]:
@@ -75,7 +75,27 @@ def require_diagnostic(ds: xr.Dataset, name: str) -> None:
 
 def cell_values(ds: xr.Dataset, name: str, cell: Cell) -> Floats:
     """A diagnostic of one cell, ``(samples, timesteps)``."""
-    return ds[name].isel(place(ds, cell)).transpose("sample", "timestep").values.astype(np.float64)
+    return trajectories(ds, name, cell).astype(np.float64)
+
+
+def trajectories(ds: xr.Dataset, name: str, cell: Cell) -> NDArray[Any]:
+    """A variable of one cell as it is stored, ``(samples, timesteps)``."""
+    stored = ds.variables[name].isel(place(ds, cell))  # without coordinates, which take most of the time
+    return np.asarray(stored.transpose("sample", "timestep").values)
+
+
+def cell_table(ds: xr.Dataset, cells: Sequence[Cell], columns: Sequence[Mapping[str, NDArray]]) -> pd.DataFrame:
+    """A table with one row per cell and timestep.
+
+    Parameters
+    ----------
+    columns
+        For each cell, the columns after ``timestep``, each ``(timesteps,)``.
+    """
+    timestep = ds["timestep"].values
+    names = {dim: [cell[dim] for cell in cells for _ in timestep] for dim in cells[0]}
+    values = {key: np.concatenate([part[key] for part in columns]) for key in columns[0]}
+    return pd.DataFrame({**names, "timestep": np.tile(timestep, len(cells)), **values})
 
 
 def evenly(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:

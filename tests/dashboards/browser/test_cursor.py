@@ -110,6 +110,27 @@ def test_up_and_down_change_the_sample(url, visit, ds, run):
     )
 
 
+def test_after_a_change_of_sample_the_curves_come_before_frames_that_are_loaded_ahead(url, visit, ds):
+    t = int(ds["timestep"][3])
+    page = visit(f"{url}trajectory?cell=1&t={t}&sample=0")
+    moved(page, t)
+    page.evaluate("""() => {
+        performance.clearResourceTimings();
+        const press = (event) => (window.pressed = event.timeStamp);
+        document.addEventListener("keydown", press, { once: true, capture: true });
+    }""")
+    page.keyboard.press("ArrowDown")
+    moved(page, t, sample=1)
+    requests = """() => performance.getEntriesByType("resource")
+        .map(({ name, startTime }) => [/frames\\/\\w+\\/1\\/(\\d+)[.]png/.exec(name), startTime - window.pressed])
+        .filter(([found]) => found).map(([found, ms]) => [Number(found[1]), ms])"""
+    page.wait_for_function(f"() => ({requests})().length > 4")
+    (first, _), *ahead = page.evaluate(requests)
+    assert first == 3
+    assert min(ms for _, ms in ahead) >= 500
+    assert 3 not in {step for step, _ in ahead}
+
+
 def test_a_control_that_repeats_its_old_value_does_not_move_the_cursor(url, visit, ds):
     t = int(ds["timestep"][2])
     page = visit(f"{url}trajectory?cell=1&t={t}&sample=0")

@@ -69,7 +69,7 @@ def test_every_figure_of_a_page_is_saved_with_its_stamp_and_drawn_by_its_python(
         drawn = saved(page, graph, "SVG").decode()
         for part in (run.key, ds.attrs["configuration_hash"][:8], run.path.name, name):
             assert part in drawn
-        assert drawn.count("<path") > 10
+        assert drawn.count("<path") + drawn.count("<text") > 20
         python = copied(page, graph)
         scope: dict = {}
         exec(python, scope)

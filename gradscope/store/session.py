@@ -60,8 +60,10 @@ def recording(location: Location, advice: str = "") -> Iterator[None]:
 
 
 def remove_leftovers(where: StorePath) -> None:
-    """Remove what a process left that was killed after it had completed an evaluation, unless another one records."""
+    """Remove what a process left beside a complete store, or of its evaluation, unless another process records."""
     location = locate(where)
+    with writing(location):
+        location.clean()
     if location.read(JOURNAL) is not None and not (location.path is not None and location.locked()):
         with location.lock():
             clear(location)

@@ -18,7 +18,7 @@ from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, add_variabl
 from gradscope.store.locations import folder
 from gradscope.store.locations.location import locate
 from gradscope.store.replacement import clear
-from gradscope.store.session import begin
+from gradscope.store.session import begin, remove_leftovers
 from gradscope.verification.verify import verify
 
 
@@ -100,6 +100,14 @@ def test_a_resumption_removes_what_a_killed_creation_left_beside_the_store(tmp_p
     (tmp_path / ".s.zarr.making").touch()
     begin(locate(path), schema(), {}, resume=True)
     assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_what_an_overwriting_left_beside_a_complete_store_is_removed(tmp_path):
+    path = make(tmp_path / "s.zarr", KINDS["plain"])
+    shutil.copytree(path, tmp_path / ".s.zarr.partial")
+    remove_leftovers(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
+    assert verify(path).findings == ()
 
 
 def test_a_creation_by_another_process_is_left_alone(tmp_path):

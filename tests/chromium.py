@@ -107,6 +107,7 @@ def watched(page: Page, url: str, expected: str | None = None) -> Iterator[Watch
 
 def settle(page: Page) -> None:
     """Wait until a page is there and stays so for a moment: no callback runs, figures are drawn, pictures loaded."""
+    page.evaluate("() => { window.settled = 0; }")  # a click has just begun what is waited for
     page.wait_for_function(
         """() => {
             const seen = (each) => each.offsetParent !== null;

@@ -6,13 +6,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Request, sync_playwright
 
 from dashboards import create_app
 from dashboards.security import connections
@@ -107,7 +107,8 @@ def watched(page: Page, url: str, expected: str | None = None) -> Iterator[Watch
 
 def settle(page: Page) -> None:
     """Wait until a page is there and stays so for a moment: no callback runs, figures are drawn, pictures loaded."""
-    page.evaluate("() => { window.settled = 0; }")  # a click has just begun what is waited for
+    with suppress(Error):  # a new page is coming, which has none
+        page.evaluate("() => { window.settled = 0; }")  # a click has just begun what is waited for
     page.wait_for_function(
         """() => {
             const seen = (each) => each.offsetParent !== null;

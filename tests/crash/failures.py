@@ -1,4 +1,4 @@
-"""Let single calls of a workload fail, live, and see what the user is told and what is left."""
+"""Let single calls of a running workload fail; judge the message and the store."""
 
 import errno
 import os

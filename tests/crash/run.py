@@ -52,7 +52,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=WORKLOADS, action="append")
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--most", type=int, help="judge a random choice of so many states, or calls that fail, each")
+    parser.add_argument(
+        "--most", type=int, help="judge at most this number of states, or of calls that fail, drawn at random"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     dask.config.set(scheduler="synchronous")

@@ -23,7 +23,7 @@ SECONDS = 10
 """After these, a reader hangs."""
 RIGHT, FOUND, BELIEVED, UNCLEAR, HUNG = "right", "found", "believed", "unclear error", "hung"
 WHOLE = 50
-"""Of so many faults that a part of `verify` finds, one is verified as a whole."""
+"""One in this number of the faults that a part of `verify` finds is verified as a whole."""
 
 
 class Hung(BaseException):

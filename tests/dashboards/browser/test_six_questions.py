@@ -167,7 +167,7 @@ def test_six_questions_in_eight_clicks(ds, tmp_path, serve, visit):
         shown = page.get_by_role("textbox", name=key, exact=True).input_value()
         assert shown == f"{guide}, x_t, no stabiliser, s = 0.5"
 
-    # 5. A link: whoever opens it sees the same.
+    # 5. A link shows the same to another reader.
     newcomer.click(page.get_by_role("button", name="Copy link"))
     link = page.evaluate("() => navigator.clipboard.readText()")
     assert urlsplit(link).path == "/compare"

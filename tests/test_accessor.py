@@ -15,6 +15,8 @@ from gradscope.analysis.signatures import find, signatures, untested
 from gradscope.plots.heatmap import flagged_spans
 from gradscope.reporting.report import report, to_json
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ds():

@@ -11,6 +11,7 @@ import small_store
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_reading_and_analysing_load_no_torch():
     code = (
         "import importlib, sys\n"
@@ -35,6 +36,7 @@ def test_help_loads_nothing_heavy():
     assert "gradscope record --config both.yaml" in out.stdout
 
 
+@pytest.mark.slow
 def test_recording_begins_without_what_judges_and_summarises():
     """Torchmetrics takes two seconds; it is loaded after the last step."""
     code = (
@@ -47,6 +49,7 @@ def test_recording_begins_without_what_judges_and_summarises():
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "late"),
     [
@@ -66,6 +69,7 @@ def test_commands_that_read_load_little(tmp_path, command, late):
     assert out.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_the_dashboard_listens_before_it_loads_what_only_stores_need(tmp_path):
     """Dask and scipy take a second."""
     code = (

@@ -91,6 +91,7 @@ HOW = {
     r"python tests/dashboards/screenshots.py .*": How(),
     r"python runs/examples/execute.py": How(elsewhere="test_notebooks.py executes them, and it would rewrite them"),
     r"python tests/benchmarks/gpu.py .*": How(elsewhere="it needs a GPU; test_benchmarks.py rehearses it"),
+    r"python tests/benchmarks/dashboard.py.*": How(elsewhere="it needs idle cores, and minutes"),
     r"python tests/benchmarks/run.py .*": How(elsewhere="it takes minutes; CI runs all parts, small"),
     r"python tests/benchmarks/page.py .*": How(
         elsewhere="it needs the results of `make bench`; see test_benchmarks.py"

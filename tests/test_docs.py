@@ -44,6 +44,7 @@ def run_examples(examples: doctest.DocTest) -> None:
     assert not said, "".join(said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
 def test_python_of_a_page_runs_from_top_to_bottom(page, names):
     for number, block in enumerate(blocks(page, "python")):
@@ -54,6 +55,7 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, names):
             exec(compile(block, where, "exec"), names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=name_of)
 def test_examples_of_docstrings_run(path, names):
     module = importlib.import_module(name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."))

@@ -68,6 +68,7 @@ def test_one_that_fails_by_itself_is_named_too(tmp_path):
     assert done.returncode == 2
 
 
+@pytest.mark.slow
 def test_an_import_error_of_another_kind_stays_what_it_is(tmp_path):
     """A missing dependency is not laid on a user's folder."""
     code = "import sys; sys.modules['torch'] = None; import gradscope; gradscope.GuidedSampler"
@@ -75,12 +76,14 @@ def test_an_import_error_of_another_kind_stays_what_it_is(tmp_path):
     assert last.startswith("ModuleNotFoundError: import of torch halted")
 
 
+@pytest.mark.slow
 def test_a_folder_without_init_hides_nothing(tmp_path):
     (tmp_path / "probes").mkdir()
     (tmp_path / "dashboards").mkdir()
     assert run(tmp_path, "-c", SAMPLER).stdout == "GuidedSampler\n"
 
 
+@pytest.mark.slow
 def test_a_users_module_is_found_in_the_current_folder_which_comes_last(hidden, tmp_path):
     """So its neighbours do not hide ours, where the current folder was not on the path before."""
     (hidden / "users_models.py").write_text("def make():\n    return 42\n")

@@ -48,6 +48,7 @@ def store(path, accuracy, scale, seed, inputs=("x_t", "x0"), **attributes):
     return save(ds.assign_attrs({"status": "complete", "evaluation": "{}"} | attributes), path)
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_the_stores_that_are_complete(script, tmp_path, capsys):
     models, stores = tmp_path / "models", tmp_path / "stores"
     models.mkdir()
@@ -84,6 +85,7 @@ def population(seed=0, noise=0.05):
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 def test_the_rule_is_fitted_on_even_seeds_and_tested_on_the_others(script):
     rows = population()
     rule, text = script["assess"](rows)
@@ -136,6 +138,7 @@ def test_training_passes_what_exists_and_sets_seeds(script, tmp_path, monkeypatc
     assert commands[1][:4] == ["train", "temperature", "--card", str(tmp_path / "clean_0.yaml")]
 
 
+@pytest.mark.slow
 def test_the_committed_rule_is_that_of_the_committed_table(script, tmp_path):
     rule, _ = script["assess"](pd.read_csv(TABLE))
     assert rule == read_rule()

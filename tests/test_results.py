@@ -44,6 +44,7 @@ def collected(tmp_path, monkeypatch):
     return ds, results.read("small")
 
 
+@pytest.mark.slow
 def test_a_row_for_each_cell_with_what_was_seen(collected):
     ds, table = collected
     assert len(table) == 2 * 2 * 2 * 2
@@ -79,6 +80,7 @@ def test_the_backgrounds_share_of_the_energy(tmp_path):
         assert row[f"background_{name}"] == pytest.approx(np.mean(shares), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_store_without_verdicts_and_an_unfinished_cell(tmp_path):
     rows = runpy.run_path(str(RUNS / "collect.py"))["rows"]
     ds = recorded().assign_attrs(configuration=json.dumps(CONFIGURATION), device="cpu")
@@ -144,6 +146,7 @@ def check_stabilizers(results, table):
         assert min(float(r["Holm's p"]) for r in shown) == pytest.approx(min(1, smallest), rel=0.06)
 
 
+@pytest.mark.slow
 def test_tables_of_a_small_store(collected):
     import results
 

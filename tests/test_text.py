@@ -27,7 +27,7 @@ def test_names_that_cannot_be_shown_are_refused(tmp_path, name, message):
     for key in ("classifiers", "stabilizers"):
         content = config(tmp_path / "a.zarr").model_dump(mode="json")
         content[key] = {name: next(iter(content[key].values()))}
-        with pytest.raises(GradscopeError, match=message if name.isprintable() or "\x1b" not in name else ""):
+        with pytest.raises(GradscopeError, match=None if "\x1b" in name else message):
             check(RunConfig, content, "run.yaml")
     one = np.zeros(1)
     with pytest.raises(GradscopeError, match=f"classifier: a name.*{message}"):
@@ -50,6 +50,7 @@ def test_a_run_of_ten_million_samples_is_refused_at_once(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_estimated_number_of_files_is_that_of_the_store(tmp_path):
     from gradscope.recording.run import record_run
 

@@ -67,8 +67,9 @@ def unguided(
             with sampler.register_step_hook(collected):
                 sampler.sample(labels[first : first + _BATCH], num_inference_steps, seed, first)
             blocks.append(collected.dataset())
-        found.append(xr.concat(blocks, "sample", combine_attrs="override"))
-    return xr.concat(found, "classifier_input", combine_attrs="override").assign_coords(classifier_input=list(inputs))
+        found.append(xr.concat(blocks, "sample", data_vars="all", combine_attrs="override"))
+    together = xr.concat(found, "classifier_input", data_vars="all", combine_attrs="override")
+    return together.assign_coords(classifier_input=list(inputs))
 
 
 def failures(

@@ -103,7 +103,8 @@ def check_guide(probes: Sequence[Probe], guide: nn.Module, name: str, where: str
 class _Options(Strict):
     """The options of a probe; fields are added from its signature."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    # docstrings of attributes would be looked for in all source files of the calling stack, at each call
+    model_config = ConfigDict(arbitrary_types_allowed=True, use_attribute_docstrings=False)
 
 
 def _arguments(

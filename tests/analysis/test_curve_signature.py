@@ -72,6 +72,7 @@ def test_a_fault_of_single_samples_names_them():
     assert finding.evidence.endswith("samples 32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("samples", "steps"), [(8, 4), (64, 4), (4, 4), (64, 30)])
 def test_single_samples_below_a_noisy_threshold_are_no_finding(samples, steps):
     """With a true mean of 0.15 and a threshold of 0.05, two of four steps are often below it."""

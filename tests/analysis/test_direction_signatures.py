@@ -46,6 +46,7 @@ def test_an_update_may_lag_behind_its_gradient_but_not_oppose_it():
     assert found(ds)["unrelated_update"].affected == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("samples", "steps"), [(4, 10), (8, 4), (64, 30)])
 def test_an_update_that_follows_weakly_is_not_called_unrelated(samples, steps):
     """The sign of the means alone blamed half of the runs with a true cosine of 0.1."""

@@ -48,6 +48,7 @@ def stored(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expected"), [("guide", True), ("renamed", True), ("other", False)])
 def test_a_recording_prints_the_warning_and_stores_the_names(stored, name, expected):
     path, printed = stored[name]
@@ -63,6 +64,7 @@ def rendered(parts) -> str:
     return " ".join(made.export_text().split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expected"), [("renamed", True), ("other", False)])
 def test_reports_and_tables_have_the_warning(stored, name, expected):
     ds = gradscope.open(stored[name][0])
@@ -84,6 +86,7 @@ def test_pages_of_the_dashboard_have_the_warning(stored, name, expected, page):
     assert (JUDGE[1:] in texts(pages.PAGES[page].layout(run, default(run).to(page)))) == expected
 
 
+@pytest.mark.slow
 def test_an_extractor_that_is_a_guide_is_found(tmp_path):
     run = prepare(config(tmp_path / "run.zarr", sampling={"num_inference_steps": 3}), "cpu")
     record_run(run)

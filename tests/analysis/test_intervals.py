@@ -74,6 +74,7 @@ def test_a_guide_that_the_judge_confirms_every_time_may_be_wrong_on_others():
     assert 1 < high < 1.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("guide", "follows"), [(1.0, 0.98), (0.9, 0.95), (0.9, 0.5), (0.6, 0.3)])
 def test_the_transfer_ratios_interval_covers(guide, follows):
     rng, true = np.random.default_rng(0), (guide * follows - 0.25) / (guide - 0.25)

@@ -97,6 +97,7 @@ def test_selection_ends_where_the_scores_separate():
     assert auc(leave_one_out(x[:, :1], events, groups), events) == 1
 
 
+@pytest.mark.slow
 def test_the_interval_draws_kinds_then_guides():
     """With one kind it is that over guides; cases of a guide stay together, so doubling them changes nothing."""
     rng = np.random.default_rng(1)

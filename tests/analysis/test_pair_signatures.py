@@ -54,6 +54,7 @@ def test_samples_recorded_after_the_evaluation_are_not_counted_as_wrong():
     assert gradscope.compare(ds, {"stabilizer": "none"}, {"stabilizer": "smooth"}).accuracy.n == 32
 
 
+@pytest.mark.slow
 def test_stabilisers_that_change_nothing_are_not_blamed():
     """With 24 stabilisers and kernel distances, 17 % of the runs used to have a finding."""
     rng, blamed = np.random.default_rng(0), 0

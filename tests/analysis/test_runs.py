@@ -30,6 +30,7 @@ def paths(tmp_path_factory):
     return [save(first, folder / "first.zarr"), save(other(), folder / "second.zarr")]
 
 
+@pytest.mark.slow
 def test_values_are_those_of_each_store(paths):
     runs = gradscope.open_many(paths)
     assert runs.run.values.tolist() == ["first", "second"]
@@ -54,6 +55,7 @@ def test_opening_reads_no_tensor(paths):
         assert runs.gradient.chunks is not None
 
 
+@pytest.mark.slow
 def test_analyses_take_runs_as_cells(paths):
     runs = gradscope.open_many(dict(zip("ab", paths, strict=True)))
     found = runs.gradscope.summary()

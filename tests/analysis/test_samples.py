@@ -47,6 +47,7 @@ def test_failures_and_early_diagnostics_in_one_line():
     assert means[False] == pytest.approx(early[~right].mean())
 
 
+@pytest.mark.slow
 def test_findings_are_those_of_the_cell_and_its_class():
     table = samples(evaluated(), names=[])
     named = {f.signature for f in find(evaluated()) if f.cell == BAD and f.severity != "remark" and not f.target_class}

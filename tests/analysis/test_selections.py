@@ -55,6 +55,7 @@ def assert_same(ours: xr.Dataset, theirs: xr.Dataset) -> None:
         np.testing.assert_array_equal(ours[name].transpose(*dims).values, theirs[name].values, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", SELECTIONS.values(), ids=SELECTIONS)
 def test_selecting_one_value_equals_selecting_a_list_of_one(chosen):
     """A selection by lists removes no dimension."""
@@ -90,6 +91,7 @@ def test_datasets_that_lack_something_are_refused_by_name():
         evaluated()[["gradient_norm"]].gradscope.signatures()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opened", [gradscope.open, xr.open_zarr], ids=["gradscope", "xarray"])
 def test_a_store_is_written_as_netcdf(path, tmp_path, opened):
     ds = opened(path)
@@ -99,6 +101,7 @@ def test_a_store_is_written_as_netcdf(path, tmp_path, opened):
     assert json.loads(again.attrs["versions"])["torch"].startswith(torch.__version__.partition("+")[0])
 
 
+@pytest.mark.slow
 def test_older_stores_with_mappings_as_attributes_are_read_and_written_as_netcdf(path, tmp_path):
     old = tmp_path / "old.zarr"
     shutil.copytree(path, old)
@@ -115,6 +118,7 @@ def test_older_stores_with_mappings_as_attributes_are_read_and_written_as_netcdf
     assert verify(old).findings == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop", [False, True], ids=["as it is", "drop_encoding"])
 def test_a_selection_written_by_xarray_is_a_store(path, tmp_path, drop):
     ds = gradscope.open(path)
@@ -148,6 +152,7 @@ COPIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", COPIES)
 def test_any_part_of_a_store_that_xarray_writes_is_a_sound_store(stores, tmp_path, name, dtype):
@@ -186,6 +191,7 @@ def test_unsuitable_variables_and_dimensions_are_refused(path):
             ds.swap_dims({dim: change}).gradscope.summary()
 
 
+@pytest.mark.slow
 def test_few_variables_and_one_class_give_a_report():
     ds = evaluated()
     few = ds[["gradient_cosine", "written"]]

@@ -10,6 +10,7 @@ from gradscope.analysis import stability
 from gradscope.errors import GradscopeError
 
 
+@pytest.mark.slow
 def test_curves_equal_those_of_a_loop(store):
     found = stability.curves(store, ["update_cosine", "gradient_norm"])
     for cell in np.ndindex(CELLS):

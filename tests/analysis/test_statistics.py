@@ -47,6 +47,7 @@ def test_ranks_of_zeros_follow_pratt(rng):
     assert (always.p, always.effect, always.low, always.high) == (0, 1, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [64, 100, 1000])
 def test_p_and_interval_do_not_contradict_each_other(n, rng):
     """An exact p with Newcombe's interval, and Wilcoxon's p with a bootstrap of the mean, used to contradict."""

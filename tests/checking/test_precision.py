@@ -32,6 +32,7 @@ def without_graph(energy, as_array):
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("as_array", [False, True])
 def test_a_black_box_is_enough(kind, as_array):

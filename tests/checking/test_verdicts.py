@@ -36,6 +36,7 @@ def test_a_right_gradient_has_no_wrong_samples():
     assert (found.verdict, "wrong_samples" in found.evidence) == ("right", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("t", [0, 40, 500, 999])
 def test_faults_are_named_at_every_noise_level_and_shape(kind, t):

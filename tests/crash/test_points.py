@@ -46,6 +46,7 @@ def test_every_interruption_leaves_what_is_promised(tmp_path, name):
         refuse_faults(counted(run, error, most or CALLS))
 
 
+@pytest.mark.slow
 def test_a_promise_that_is_broken_is_found(tmp_path):
     """A chunk that is marked and lost, a store that is gone, and an evaluation without one of its values."""
     run = Run("evaluate", tmp_path)

@@ -34,6 +34,7 @@ def _listen(event: str, arguments: tuple) -> None:
 sys.addaudithook(_listen)
 
 
+@pytest.mark.slow
 def test_a_recording_is_rebuilt_from_its_trace_byte_for_byte(tmp_path):
     _heard.clear()
     _listens.append(tmp_path)

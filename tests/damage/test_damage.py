@@ -42,6 +42,7 @@ def test_a_sample_of_all_faults_is_found(tmp_path):
         assert verdict.is_good, (number, case, verdict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["zarr.json", "image/c.0.0.0.0.1.0.0.0", "written/c.0.0.0.0.0.0", "seed/c.0"])
 def test_whatever_takes_the_place_of_a_file_is_found(store, file):
     judge = Judge(store)
@@ -133,6 +134,7 @@ def _evaluate(store):
     add_variables(store, xr.Dataset(attrs={"evaluation": "{}"}))
 
 
+@pytest.mark.slow
 def test_copies_that_xarray_wrote_have_no_checksum_and_are_read(store, tmp_path):
     ours, plain = tmp_path / "ours.zarr", tmp_path / "plain.zarr"
     with warnings.catch_warnings():

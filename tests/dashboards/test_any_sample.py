@@ -143,6 +143,7 @@ def test_long_curves_keep_their_extremes():
     assert blue[-8:, int(curves.WIDTH * 0.7654)].any()
 
 
+@pytest.mark.slow
 def test_a_point_lies_among_the_others_and_its_gradient_is_an_arrow(stores):
     run = stores("point")
     tiles, about = frame(run)
@@ -205,6 +206,7 @@ def test_a_set_of_points_has_each_of_its_points_and_arrows(stores):
     assert about["limits"]["gradient"][1] == pytest.approx(np.linalg.norm(gradients, axis=1).max(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_one_axis_has_a_row_for_each_sample_and_many_show_the_first_two(stores):
     number, space = stores("number"), stores("space")
     x, y = place(frame(number)[0]["x_t"][1], PALETTE[0])

@@ -101,6 +101,7 @@ def post(client, body):
     return answer.status_code
 
 
+@pytest.mark.slow
 def test_every_callback_is_answered_as_our_page_asks_it(app, client):
     bodies = list(callbacks(app))
     assert len(bodies) > 15
@@ -108,6 +109,7 @@ def test_every_callback_is_answered_as_our_page_asks_it(app, client):
         assert post(client, body) in (200, 204), body["output"]
 
 
+@pytest.mark.slow
 def test_every_wrong_value_is_refused_or_answered(app, client, bounded):
     """Try each input and state of each callback; those that all callbacks share, in one callback."""
     refused, tried = 0, set()
@@ -284,6 +286,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_body_of_any_shape_is_a_fault(app, client, data):

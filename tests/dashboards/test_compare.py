@@ -54,7 +54,7 @@ def many():
         cell = dict(zip(CELL_DIMS, (name, "x_t", "none", 0.5), strict=True))
         part = trajectories(fault, 64, 6, seed=len(found)).drop_vars(["gradient", "update", "x_t"])
         found.append(part.assign_coords({dim: [value] for dim, value in cell.items()}))
-    joined = xr.combine_by_coords(found, combine_attrs="override", join="outer")
+    joined = xr.combine_by_coords(found, data_vars="all", combine_attrs="override", join="outer")
     return joined.assign_coords(sample=np.arange(64)).assign_attrs(small_store.ATTRIBUTES)
 
 
@@ -321,6 +321,7 @@ def across(several):
     return app.server.test_client()
 
 
+@pytest.mark.slow
 def test_cells_of_two_stores_are_compared(across, several):
     run, other = several.runs["aaaa"], several.runs["bbbb"]
     found = statistics(across, run, A, 0, other_store="bbbb")

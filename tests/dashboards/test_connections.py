@@ -102,6 +102,7 @@ def test_the_connection_that_was_idle_longest_ends(connect, monkeypatch):
     assert ask(third)
 
 
+@pytest.mark.slow
 def test_a_connection_with_a_request_in_progress_does_not_end(connect, monkeypatch):
     monkeypatch.setattr(connections, "PER_MACHINE", 2)
     busy = [connect(), connect()]
@@ -112,6 +113,7 @@ def test_a_connection_with_a_request_in_progress_does_not_end(connect, monkeypat
     assert all(map(answered, busy))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: a\r\n"])
 def test_slow_headers_end(connect, sent):
     connection = connect()
@@ -119,6 +121,7 @@ def test_slow_headers_end(connect, sent):
     assert LIMIT - 0.1 < ended_after(connection) < LIMIT + 2.5
 
 
+@pytest.mark.slow
 def test_bytes_that_trickle_do_not_help(connect):
     connection = connect()
     start = time.monotonic()
@@ -146,6 +149,7 @@ def test_a_body_may_take_longer_but_not_for_ever(connect):
     assert 2 * LIMIT - 0.1 < ended_after(connection) < 2 * LIMIT + 2.5
 
 
+@pytest.mark.slow
 def test_a_slow_answer_is_not_a_slow_request(connect):
     assert ask(connect(), "/slow")  # takes longer than the headers may
 

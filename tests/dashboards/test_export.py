@@ -102,6 +102,7 @@ def test_the_csv_has_the_attributes_of_the_numbers(run):
     assert "view" not in about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.figure)
 def test_python_draws_the_same_figure_from_the_store(run, call):
     script = call.python(run)
@@ -112,6 +113,7 @@ def test_python_draws_the_same_figure_from_the_store(run, call):
     assert namespace["PLOTLY_CONFIG"] == {"showSendToCloud": False, "displaylogo": False}
 
 
+@pytest.mark.slow
 def test_python_runs_on_its_own(run, tmp_path):
     shown = tmp_path / "figure.json"
     show = f"open({str(shown)!r}, 'w').write(figure.to_json())"

@@ -99,6 +99,7 @@ def test_there_is_a_call_of_every_figure():
     assert set(CALLS) == set(FIGURES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_figures_show_names_as_text(of, name):
     figure = Call(name, CALLS[name]).draw(of(name))
@@ -128,6 +129,7 @@ def test_harmless_texts_stay_as_they_are():
     assert harmless('a,"=1') == "a,'\"=1"
 
 
+@pytest.mark.slow
 def test_names_cannot_leave_the_file_name_or_the_header(of):
     for name, arguments in CALLS.items():
         run = of(name)
@@ -191,6 +193,7 @@ class Tags(HTMLParser):
         self.words.append(data)
 
 
+@pytest.mark.slow
 def test_the_report_holds_recorded_texts_as_texts(run):
     page = Tags()
     html = to_html(report(run.ds), run.ds)

@@ -63,6 +63,7 @@ def expected_map(values, end):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("limits", ["shared", "cell"])
 def test_a_frame_shows_every_element(marred, limits):
@@ -124,6 +125,7 @@ def test_colours_and_norms_at_every_scale(tmp_path):
     assert large == pytest.approx(1e30 * np.linalg.norm(unit), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["none", "lz4"])
 def test_a_recorded_run_is_shown_and_each_chunk_read_once(tmp_path, monkeypatch, codec):
     monkeypatch.setattr("gradscope.store.schema._TENSOR_CHUNK_BYTES", 10 * 3 * SIZE**2 * 4)  # ten steps

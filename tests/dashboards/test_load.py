@@ -119,6 +119,7 @@ def summary(clients: list[Client], warm: Use, end: Use, seconds: float) -> str:
     )
 
 
+@pytest.mark.slow
 def test_a_client_is_answered(tmp_path):
     store = small_store.save(small_store.evaluated(), tmp_path / "small.zarr")
     clients, _, _ = load(store, 1, 2)

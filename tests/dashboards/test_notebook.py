@@ -37,6 +37,7 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
+@pytest.mark.slow
 def test_a_finding_is_shown_where_it_is(ds):
     view = ds.gradscope.show(finding=0)
     expected = find(ds)[0]
@@ -84,6 +85,7 @@ def test_curves_are_the_figures_of_gradscope(ds):
     assert json.loads(view._figures[0])["layout"]["showlegend"] is False
 
 
+@pytest.mark.slow
 def test_all_cells_and_moving(ds):
     view = ds.gradscope.show()
     assert [row["cell"] for row in view._frame["rows"]] == [1, 3, 5, 7, 9, 11, 13, 15]  # the guided ones
@@ -130,6 +132,7 @@ def test_points_are_drawn_among_the_others():
     assert view.tiles()[0].texts[2].startswith("longest arrow: ")
 
 
+@pytest.mark.slow
 def test_selections_and_several_stores(ds, path):
     part = ds.sel(BAD).isel(sample=[3, 1], timestep=slice(2, 8))
     view = part.gradscope.show()
@@ -159,6 +162,7 @@ def test_the_link_opens_the_same_position(ds, path):
         evaluated().gradscope.show().link()
 
 
+@pytest.mark.slow
 def test_a_page_that_runs_nothing_shows_a_picture(ds):
     view = ds.gradscope.show(finding=0)
     (bundle, _) = view._repr_mimebundle_()
@@ -201,6 +205,7 @@ def test_no_finding_to_show():
         healthy.gradscope.show(finding=0)
 
 
+@pytest.mark.slow
 def test_without_anywidget_the_error_names_the_extra():
     code = (
         "import sys; sys.modules['anywidget'] = None\n"
@@ -214,6 +219,7 @@ def test_without_anywidget_the_error_names_the_extra():
     assert out.stdout.splitlines() == ["show: anywidget is not installed: pip install 'gradscope[notebook]'", "False"]
 
 
+@pytest.mark.slow
 def test_timesteps_that_are_not_whole(tmp_path):
     """As those of flow matching: the dashboard rounds them, and the link still leads to the same step."""
     ds = evaluated()

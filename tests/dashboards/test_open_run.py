@@ -66,6 +66,7 @@ def same(run: OpenRun, *names: str) -> None:
     assert dict(got.sizes) == dict(expected.sizes)
 
 
+@pytest.mark.slow
 def test_scalars_are_those_of_the_store(stored):
     run = OpenRun(stored)
     same(run)
@@ -94,6 +95,7 @@ def test_names_that_are_not_scalars_are_refused(stored):
     assert "judge_accuracy" not in run.scalars("judge_prediction", "written")
 
 
+@pytest.mark.slow
 def test_a_growing_store_is_read_where_it_grew(live, monkeypatch):
     run = OpenRun(live.path)
     assert run.live
@@ -124,6 +126,7 @@ def test_a_growing_store_is_read_where_it_grew(live, monkeypatch):
     assert OpenRun(live.path).version == versions[-1]
 
 
+@pytest.mark.slow
 def test_the_end_of_a_recording_is_seen(live):
     live.record(60)
     run = OpenRun(live.path)

@@ -83,6 +83,7 @@ def heat_map(client, run, name, label, found):
     return next(part["figure"] for part in dash_client.parts(card) if part["type"] == "Graph")
 
 
+@pytest.mark.slow
 def test_the_heat_map_outlines_what_findings_flag_and_shows_one_class(client, run):
     spans = overview._spans(run, run.findings())
     unstable = [f for f in run.findings() if f.signature == "unstable"]
@@ -152,6 +153,7 @@ def partly(cells=0, steps=0, status="complete"):
     return ds.assign_attrs(status=status)
 
 
+@pytest.mark.slow
 def test_few_samples_do_not_rule_faults_out(opened):
     for count, few in ((4, True), (7, True), (8, False)):
         ds = small_store.evaluated().isel(sample=slice(count))
@@ -177,6 +179,7 @@ def test_the_headline_counts_findings_and_the_written_share(run, opened):
     assert overview.headline_text(opened(partly(), "none.zarr"), []) == "Nothing is recorded yet"
 
 
+@pytest.mark.slow
 def test_findings_are_computed_again_when_a_cell_is_complete(tmp_path, hold, opened):
     stages = [(0, 3), (0, 8), (1, 0), (1, 5)]
     paths = [small_store.save(partly(*stage, "recording"), tmp_path / f"{i}.zarr") for i, stage in enumerate(stages)]
@@ -196,6 +199,7 @@ STORES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STORES)
 def test_the_page_of_any_store_can_be_shown(name, opened):
     make, text = STORES[name]

@@ -42,6 +42,7 @@ def steps_of(ds: xr.Dataset, finding) -> list[int]:
     return [k for k, t in enumerate(timesteps) if finding.last_timestep <= t <= finding.first_timestep]
 
 
+@pytest.mark.slow
 def test_extreme_samples_that_show_nothing_are_not_chosen():
     """Of the lowest cosines, one has a norm of 1e-12, one of 0, one of 1e9; the next one is shown."""
 
@@ -192,6 +193,7 @@ def test_a_store_without_a_judge_and_a_norm_has_a_position():
     assert "norm" not in shown.why
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["white_noise", "class_vanishing"])
 def test_a_key_names_its_finding(fault, opened):
     run = opened(faulty(fault))

@@ -32,6 +32,7 @@ def read(url, library):
     return parse(parts.path, dict(parse_qsl(parts.query)), library)
 
 
+@pytest.mark.slow
 @given(data=st.data(), page=st.sampled_from(PAGES))
 @settings(max_examples=200, deadline=None)
 def test_a_url_restores_the_state_of_its_page(library, data, page):
@@ -65,6 +66,7 @@ def test_a_url_restores_the_state_of_its_page(library, data, page):
     assert len(f"http://127.0.0.1:8050/{state.url()}") < 250
 
 
+@pytest.mark.slow
 @given(
     path=st.text(max_size=300),
     query=st.dictionaries(

@@ -58,6 +58,7 @@ def test_an_image_says_nothing_of_the_next_nor_of_another_seed(drawn, name):
     assert independence(values, binned(factors(1, np.arange(N)), name)) > 1e-3
 
 
+@pytest.mark.slow
 def test_every_factor_is_uniform(drawn):
     assert chisquare(np.bincount(drawn.label, minlength=len(CLASSES))).pvalue > 1e-3
     for name, (low, high) in RANGES.items():

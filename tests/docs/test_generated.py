@@ -63,6 +63,7 @@ def test_every_verdict_is_in_the_table():
     assert next(row for row in found if row[0] == "at_x0")[3] == "denoiser=, scheduler="
 
 
+@pytest.mark.slow
 def test_every_signature_has_its_threshold_advice_and_an_example():
     import signatures
 
@@ -126,6 +127,7 @@ def test_the_probes_that_need_a_classifier_are_those_that_cannot_measure_an_ener
     assert set(NAMED) <= set(listed)
 
 
+@pytest.mark.slow
 def test_the_signatures_that_need_a_classifier_cannot_be_tested_on_an_energys_store(unet, scheduler, tmp_path):
     import needs
 

@@ -3,6 +3,7 @@
 import re
 from inspect import signature
 
+import pytest
 from documentation import ROOT
 
 import gradscope
@@ -34,6 +35,7 @@ SECTIONS = (TimmClassifier, ModuleClassifier, EnergyGuide, MeasurementGuide, Sum
 """Sections that several keys have; each has a table of its own."""
 
 
+@pytest.mark.slow
 def test_both_forms_of_the_page_record_the_same_arrays(tmp_path, monkeypatch):
     """On the shipped models; the command comes last, as it flushes denormals."""
     monkeypatch.chdir(tmp_path)

@@ -42,6 +42,7 @@ def test_there_are_at_most_ten_lines():
     assert len(ast.parse(LINES).body) <= 10
 
 
+@pytest.mark.slow
 def test_the_answers(folder):
     names: dict = {}
     exec(LINES, names)

@@ -217,6 +217,7 @@ def test_two_cells_with_the_same_images_have_the_same_replicates(tmp_path, image
         assert np.ptp(replicates[0, 0, 0, 0]) > 0
 
 
+@pytest.mark.slow
 def test_a_second_evaluation_replaces_the_first(store):
     first, _ = evaluated(store, classifier(3))
     accuracy = first.judge_accuracy.values
@@ -274,6 +275,7 @@ def evaluated_reference() -> np.ndarray:
     return datasets.load(DATA, "test").batch(chosen.tolist())[0].numpy().astype(np.float64).mean(axis=(2, 3))
 
 
+@pytest.mark.slow
 def test_what_biases_the_numbers_is_said(store):
     assert evaluated(store)[1] == [
         "N = 24 is below 10 x 3 features: the Frechet distance and its floor are biased upwards"
@@ -350,6 +352,7 @@ def test_a_store_without_names_of_classes_takes_the_judges_or_the_datas(tmp_path
     assert ("fd_Means_class" in ds) == (wanted != list("abcd"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("usual_garbage")
 def test_memory_is_bounded_by_a_batch_of_images(tmp_path, store, monkeypatch):
     """Two cells of 13 MB, 32 images (0.6 MB) at a time, and 12 MB of real ones; a whole kernel matrix has 4 MB."""

@@ -134,6 +134,7 @@ def inception(tmp_path):
     return tmp_path / "inception.pth"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_inceptions_features_are_those_that_torchmetrics_has_for_fid(inception, images, channels):
     images = 1.1 * images[:3, :channels]  # beyond [-1, 1] it is cut

@@ -56,6 +56,7 @@ class TestEvaluate:
         assert ds["class"].values.tolist() == ["0", "1", "2", "3"]
         gradscope.report(ds)
 
+    @pytest.mark.slow
     def test_an_extractor_and_data_give_distances(self, stored, judge):
         data = {"name": "sportballs", "size": SIZE}
         ds = gradscope.evaluate(stored, extractor=judge, data=data, tell=lambda text: None)

@@ -77,6 +77,7 @@ def interrupt(monkeypatch, config, step: int) -> None:
             train(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [classifier, adversarial, noise_aware, denoiser])
 @pytest.mark.parametrize("step", [3, 4])
 def test_a_resumed_training_ends_bit_identical(tmp_path, monkeypatch, trained, make, step):
@@ -360,12 +361,14 @@ def test_x_t_is_the_forward_process_with_t_uniform(timesteps, first, end):
     assert abs(np.corrcoef(t, noise[:, 0, 0, 0].abs())[0, 1]) < 0.03
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path, held_out):
     """A ball's class shows in its colour: a few steps suffice to beat chance by far."""
     path = train(classifier(tmp_path, training=STEPS | {"steps": 60, "batch_size": 32, "learning_rate": 0.01}))
     assert evaluation.measure_classifier(path, CPU).metrics["accuracy_clean"].value > 0.5
 
 
+@pytest.mark.slow
 def test_a_short_training_has_a_moving_average_too(tmp_path, held_out):
     """At the default decay, 0.999: 250 steps of it would keep 78 % of the untrained weights."""
     settings = {"steps": 250, "batch_size": 16, "learning_rate": 0.01, "warmup_steps": 20}

@@ -190,6 +190,7 @@ def test_what_is_unsafe_is_found(source):
     assert unsafe(source)
 
 
+@pytest.mark.slow
 def test_nothing_in_the_packages_runs_what_it_reads():
     files = [path for room in ("gradscope", "probes", "dashboards") for path in (ROOT / room).rglob("*.py")]
     assert len(files) > 100

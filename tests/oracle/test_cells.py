@@ -129,6 +129,7 @@ def test_x0_of_two_normals_has_the_closed_form():
         np.testing.assert_allclose(found.gradient.moments.square[step, 0], square, rtol=5e-3, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_updates_are_those_of_the_stabilizer_over_the_gradients_of_the_control():
     place = place_of("points-separated-4", samples=5)
     found = scored(place, "clean", stabilizers={"none": {}, "ema": {"beta": 0.5}}, replicates=1)
@@ -161,6 +162,7 @@ def test_each_cell_guides_with_the_same_strength():
         assert np.sqrt(np.mean(shifts**2)) == pytest.approx(2 * place.reference.shift, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_control_is_not_guided():
     place = place_of()
     unguided = place.sampler(place.guide("clean", 0)).sample(
@@ -175,6 +177,7 @@ def test_a_repeated_step_counts_once():
     assert guided(place, [place.guide("exact", 0)], at, Identity()).gradient.moments.cosine.shape == (6, 1, 10)
 
 
+@pytest.mark.slow
 def test_guides_are_made_of_the_seed():
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     place, again = place_of(), place_of()
@@ -185,6 +188,7 @@ def test_guides_are_made_of_the_seed():
     torch.testing.assert_close(overconfident(x), 10 * place.guide("clean", 0)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GUIDES)
 def test_guides_learn_their_mixture(kind):
     place = place_of("points-separated-2")
@@ -195,6 +199,7 @@ def test_guides_learn_their_mixture(kind):
     assert float((logits.argmax(dim=1) == label).double().mean()) > 0.98
 
 
+@pytest.mark.slow
 def test_training_leaves_torchs_generator_alone():
     torch.manual_seed(3)
     wanted = torch.rand(2)

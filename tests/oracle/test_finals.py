@@ -27,6 +27,7 @@ def test_exact_draws_have_no_divergence(name):
     assert coverage(found.component[None], label.numpy(), 2)[0] > 0.85
 
 
+@pytest.mark.slow
 def test_the_divergence_of_a_shifted_normal_is_known():
     """One component twice: N(shift, s^2) against N(0, s^2) has KL |shift|^2 / (2 s^2)."""
     means = torch.tensor([[[0.0, 0], [1e-9, 0]], [[0, 9], [1e-9, 9]]], dtype=torch.float64)

@@ -65,6 +65,7 @@ def test_the_store_opens_with_plain_xarray_and_says_where_it_comes_from(small, t
     xr.testing.assert_identical(open_leaderboard(tmp_path / "a.zarr").drop_attrs(), small.drop_attrs())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(small):
     xr.testing.assert_identical(leaderboard(config()).drop_attrs(), small.drop_attrs())
     assert not np.allclose(leaderboard(config(seed=1)).gradient_cosine, small.gradient_cosine)
@@ -76,6 +77,7 @@ def test_a_stabilizer_is_scored_alike_whatever_else_is(small):
     xr.testing.assert_allclose(alone.drop_attrs(), same.drop_attrs(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_leaderboard_goes_on(small, tmp_path, monkeypatch):
     out, made, real = tmp_path / "a.zarr", [], module.cells
 
@@ -244,6 +246,7 @@ def test_a_store_of_another_kind_is_refused(small, tmp_path):
         open_leaderboard(tmp_path / "nothing.zarr")
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_any_chunk_is_refused(tmp_path):
     path = small_leaderboard.saved(tmp_path / "a.zarr")
     chunks = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != "zarr.json"]

@@ -36,5 +36,5 @@ def pair() -> xr.Dataset:
         other["judge_prediction"]
     )
     parts = [part.assign_coords(stabilizer=[name]) for part, name in ((one, "a"), (other, "b"))]
-    both = xr.concat(parts, "stabilizer").transpose(*CELL_DIMS, "sample", "timestep", ...)
+    both = xr.concat(parts, "stabilizer", data_vars="all").transpose(*CELL_DIMS, "sample", "timestep", ...)
     return both.assign_coords(sample=np.arange(70))

@@ -218,6 +218,7 @@ def test_magnitudes_count_the_elements_of_any_sample(stores, kind):
         assert rows["share"].sum() == pytest.approx(1 - lost)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
 def test_the_report_shows_an_example_or_says_why_not(stores, kind):
     ds = stores(kind)

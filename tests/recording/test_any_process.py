@@ -42,6 +42,7 @@ def stored(request, tmp_path_factory):
     return request.param, path, gradscope.open(path).load()
 
 
+@pytest.mark.slow
 def test_the_coordinates_are_the_processs(stored):
     name, _, ds = stored
     scheduler, _ = SCHEDULERS[name]

@@ -41,6 +41,7 @@ def record(name, folder, *overrides):
     return path, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_recorded_judged_and_sound(name, tmp_path):
     path, said = record(name, tmp_path, *FEW)
@@ -61,6 +62,7 @@ def test_a_preset_is_recorded_judged_and_sound(name, tmp_path):
     assert not [text for text in report(gradscope.open(path)).remarks if "real images" in text]
 
 
+@pytest.mark.slow
 def test_a_preset_runs_with_a_solver_in_sigma(tmp_path):
     path, _ = record("points", tmp_path, *FEW, "sampling.scheduler=euler")
     ds = gradscope.open(path)
@@ -168,6 +170,7 @@ def test_what_takes_images_alone_says_so(tmp_path):
         run_audit(check(AuditConfig, audit, "test"), "cpu")
 
 
+@pytest.mark.slow
 def test_distances_of_other_samples_are_refused(tmp_path):
     path, _ = record("points", tmp_path, *FEW, "classifiers={exact: gradscope.models.examples.points:exact}")
     ds = gradscope.open(path)
@@ -178,6 +181,7 @@ def test_distances_of_other_samples_are_refused(tmp_path):
         gradscope.evaluate(path, extractor="zoo:sportballs32/extractor")
 
 
+@pytest.mark.slow
 def test_a_judge_without_weights_is_independent_unless_it_is_named_like_a_guide(tmp_path):
     """All models without weights have the same hash."""
     of = "gradscope.models.examples.trajectories:"

@@ -27,6 +27,8 @@ from gradscope.recording.run import record_run
 from gradscope.store import open_store, set_attributes
 from gradscope.store.locations.location import locate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:

@@ -60,6 +60,7 @@ def guided(unet, scheduler, classifier) -> GuidedSampler:
     return GuidedSampler(unet, scheduler, ClassifierGuidance(classifier, guidance_scale=0.4))
 
 
+@pytest.mark.slow
 def test_a_grid_has_the_arrays_of_the_same_run_by_configuration_bit_for_bit(tmp_path):
     other = small_run.another_judge()
     sampler = sampler_of_the_configuration()
@@ -91,6 +92,7 @@ def test_a_grid_has_the_arrays_of_the_same_run_by_configuration_bit_for_bit(tmp_
     assert ours.attrs["weights_sha256"] == theirs.attrs["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_what_a_sampler_has_is_what_a_configuration_sets(tmp_path):
     """Settings of the guidance, another scheduler, float16, a codec chosen by the gradients."""
     settings = {"objective": "logit", "normalize": "none", "interval": (200, 900)}
@@ -125,6 +127,7 @@ def test_what_a_sampler_has_is_what_a_configuration_sets(tmp_path):
     assert_same_arrays(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_configuration_names_a_stabiliser_of_the_users_own(content, tmp_path):
     """The same class from Python gives the same arrays."""
     changed(content, "stabilizers", {"last_two": {"method": "mymodels:LastTwo", "share": 0.25}})
@@ -148,6 +151,7 @@ def test_a_configuration_names_a_stabiliser_of_the_users_own(content, tmp_path):
     assert_same_arrays(ours, open_store(content["recording"]["path"]))
 
 
+@pytest.mark.slow
 def test_every_cell_is_that_of_its_own_sampler(tmp_path, guided, classifier):
     """The grid against plain sampling, without gradscope.record."""
     torch.manual_seed(5)
@@ -164,6 +168,7 @@ def test_every_cell_is_that_of_its_own_sampler(tmp_path, guided, classifier):
     assert ds.attrs["status"] == "complete"
 
 
+@pytest.mark.slow
 def test_an_interrupted_grid_is_resumed_at_its_first_missing_block(tmp_path, guided):
     whole = gradscope.record(guided, tmp_path / "whole.zarr", ["gradient"], cells=CELLS, classifier_name="a")
     expected = whole.sample(LABELS, 4, batch_size=4)
@@ -187,6 +192,7 @@ def test_an_interrupted_grid_is_resumed_at_its_first_missing_block(tmp_path, gui
     assert told == [(20 + n, 32) for n in range(1, 13)]
 
 
+@pytest.mark.slow
 def test_the_guides_and_the_judge_are_those_of_evaluate(tmp_path, guided, classifier):
     judge = small_run.another_judge()
     ds = gradscope.record(
@@ -206,6 +212,7 @@ def test_the_guides_and_the_judge_are_those_of_evaluate(tmp_path, guided, classi
     np.testing.assert_array_equal(only["own_prediction"].squeeze(), ds["own_prediction"].values[0, 0, 0, 1])
 
 
+@pytest.mark.slow
 def test_a_recording_leaves_the_models_as_they_were(tmp_path, unet, scheduler):
     """A judge of the samples must not change the layout or the mode of a guide: the next bits would differ."""
     guide = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(4))
@@ -288,6 +295,7 @@ def test_names_of_classes_that_differ_are_refused_before_the_recording(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_judge_that_fails_loses_no_sample(tmp_path, guided):
     class Fails(LinearClassifier):
         def forward(self, x):
@@ -318,6 +326,7 @@ def test_a_gradient_that_is_not_finite_can_stop_a_grid(tmp_path, unet, scheduler
         recorder.sample(LABELS, 4)
 
 
+@pytest.mark.slow
 def test_progress_is_shown_as_by_the_command(tmp_path, guided, capsys):
     gradscope.record(guided, tmp_path / "a.zarr", ["norms"], cells=CELLS, classifier_name="mine", progress=True).sample(
         LABELS, 4, batch_size=4
@@ -330,6 +339,7 @@ def test_progress_is_shown_as_by_the_command(tmp_path, guided, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_recording_loads_no_command_line():
     code = "import sys, gradscope; gradscope.record; print(any(m.startswith('gradscope.cli') for m in sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -23,6 +23,7 @@ def recorded(config):
     return run, gradscope.open(config.recording.path)
 
 
+@pytest.mark.slow
 def test_an_energy_with_numbers_as_targets(configured):  # noqa: F811
     _, ds = recorded(configured({"mine": {"energy": "mymodels:brightness", "target": [0.5, -0.5]}}))
     mean = ds.pred_original_sample.mean(("channel", "height", "width"))
@@ -34,6 +35,7 @@ def test_an_energy_with_numbers_as_targets(configured):  # noqa: F811
     assert "label" in ds.coords
 
 
+@pytest.mark.slow
 def test_an_energy_with_tensors_as_targets_that_a_function_gives(configured):  # noqa: F811
     _, ds = recorded(configured({"mine": {"energy": "mymodels:near", "target": "mymodels:images"}}))
     target = np.array([0.5, -0.5, 0.5, -0.5, 0.5]).reshape(5, 1, 1, 1)
@@ -44,6 +46,7 @@ def test_an_energy_with_tensors_as_targets_that_a_function_gives(configured):  #
     np.testing.assert_allclose(gradient, -(x_0 - target) * inside / a**0.5, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_sum_of_classifiers_and_a_loss(configured):  # noqa: F811
     terms = [
         {"guide": "mymodels:robust", "weight": 2.0},
@@ -75,6 +78,7 @@ def test_a_class_is_made_and_its_weights_are_hashed_and_its_layers_seen(configur
     assert (ds.layer_gradient_norm > 0).all()
 
 
+@pytest.mark.slow
 def test_classifiers_and_energies_in_one_run_are_judged_where_they_can_be(configured):  # noqa: F811
     config = configured(
         {"robust": "mymodels:robust", "mine": {"energy": "mymodels:Learned"}}, judge="mymodels:non_robust"
@@ -93,6 +97,7 @@ def test_classifiers_and_energies_in_one_run_are_judged_where_they_can_be(config
         gradscope.evaluate(config.recording.path, guide={"mine": Energy(lambda x, t, x_0: x.flatten(1).sum(dim=1))})
 
 
+@pytest.mark.slow
 def test_a_run_of_an_energy_alone_has_nothing_to_be_judged_by(configured):  # noqa: F811
     config = configured({"mine": {"energy": "mymodels:Learned"}})
     recorded(config)

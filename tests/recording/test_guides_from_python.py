@@ -76,6 +76,7 @@ def modules():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guides", [lambda: GUIDES, modules], ids=["keys", "modules"])
 def test_a_grid_of_guides_has_the_arrays_of_the_same_run_by_configuration(configured, tmp_path, guides):  # noqa: F811
     theirs = by_configuration(configured)
@@ -96,6 +97,7 @@ def test_a_grid_of_guides_has_the_arrays_of_the_same_run_by_configuration(config
     assert ours.attrs["weights_sha256"] == theirs.attrs["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_energies_alone_are_recorded_without_verdicts_of_their_own(tmp_path, guided):
     cells = {"classifier": {"a": Energy(squares), "b": Energy(towards, target=[0.1, 0.2, 0.3])}}
     ds = gradscope.record(guided, tmp_path / "a.zarr", ["energy"], cells=cells, judge="none").sample([9] * 5, 3)

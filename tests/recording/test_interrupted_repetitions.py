@@ -49,6 +49,7 @@ def test_the_store_says_how_often_each_timestep_is_taken(whole):
     np.testing.assert_array_equal(written, [STEPS, STEPS])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taken", range(1, 2 * sum(STEPS)))
 def test_an_interrupted_block_is_recorded_again(whole, tmp_path, taken):
     _, expected = whole

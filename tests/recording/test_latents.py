@@ -72,6 +72,7 @@ def test_the_gradient_comes_back_through_the_decoder(decoder, classifier_input):
     torch.testing.assert_close(step.gradient.float(), expected, rtol=2e-3, atol=1e-6 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 def test_a_recording_has_latents_and_pictures(decoder, tmp_path):
     cells = {"classifier_input": ["x0", "x0_detached"]}
     made = sampler(decoder)
@@ -101,6 +102,7 @@ def test_sample_returns_pictures_and_a_resumed_recording_too(decoder, tmp_path):
     assert torch.equal(images, again)
 
 
+@pytest.mark.slow
 def test_a_configuration_names_a_model_of_latents(tmp_path, monkeypatch):
     (tmp_path / "latent_models.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)

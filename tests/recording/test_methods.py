@@ -119,6 +119,7 @@ def test_what_does_not_go_together_is_refused_before_anything_runs(written, tmp_
     assert not (tmp_path / "run.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_by_its_name(written):
     assert load_method("mymodels:Strong").factor == 2.0
     run = run_of(changed(written, "guidance.method", {"mymodels:Strong": {"factor": 3}}))
@@ -147,6 +148,7 @@ def test_a_measurement_guides_by_pigdm(written):
     assert (energy[-1] > energy[0]).all()
 
 
+@pytest.mark.slow
 def test_a_recording_from_python_holds_all_settings_of_the_sampler(unet, scheduler, classifier, tmp_path):
     from diffusers import DDIMScheduler
 

@@ -40,6 +40,7 @@ def total(parts):
     return sum(parts, NONE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["ddpm", "heun"])
 def test_cells_that_guide_take_their_own_passes(tmp_path, scheduler):
     sampling = SETTINGS["sampling"] | {"scheduler": scheduler}
@@ -54,6 +55,7 @@ def test_cells_that_guide_take_their_own_passes(tmp_path, scheduler):
 PROBED = ["norms", {"reference": {"classifier": "small_run:robust_by_another_name"}}, {"snr": {"draws": 2}}]
 
 
+@pytest.mark.slow
 def test_cells_at_scale_0_share_them(tmp_path):
     """Denoiser: once a step forward, and back for each guide at x0. Guides: once for each input. So do the probes."""
     guidance = {"classifier_input": INPUTS, "guidance_scale": [0]}
@@ -66,6 +68,7 @@ def test_cells_at_scale_0_share_them(tmp_path):
     assert made["reference"] == Passes(1, 1) * len(INPUTS) * guides * (steps + 1)
 
 
+@pytest.mark.slow
 def test_what_probes_share_has_the_bits_of_cells_alone(tmp_path, monkeypatch):
     guidance = {"classifier_input": ["x0"], "guidance_scale": [0]}
     own = {"guidance": guidance, "classifiers": {"robust": "small_run:robust"}, "probes": [*PROBED, "cosines"]}

@@ -39,6 +39,7 @@ def steps_in_memory(sampler, batch_size):
     return {n: np.concatenate([np.stack([s[n] for s in b], axis=1) for b in blocks]) for n in (*names, "prev_sample")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [6, 4, 1])
 def test_the_store_holds_what_the_sampler_did(tmp_path, sampler, batch_size):
     with gradscope.record(sampler, tmp_path / "mine.zarr", every_probe()) as recorder:
@@ -55,6 +56,7 @@ def test_the_store_holds_what_the_sampler_did(tmp_path, sampler, batch_size):
     np.testing.assert_array_equal(ds["label"].values, LABELS)
 
 
+@pytest.mark.slow
 def test_scalars_recomputed_from_the_stored_tensors_agree(tmp_path, sampler):
     with gradscope.record(sampler, tmp_path / "mine.zarr", every_probe()) as recorder:
         recorder.sample(LABELS, FEW)

@@ -106,6 +106,7 @@ def assert_equal(there: xr.Dataset, here: xr.Dataset) -> None:
         assert there[name].values.tobytes() == here[name].values.tobytes(), name
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_the_run_on_the_disk(server, here, tmp_path):
     outcome = record_run(prepare(small("s3://runs/same.zarr", recording={"durable": True}), "cpu"))  # not a disk
     assert outcome.path == "s3://runs/same.zarr"
@@ -122,6 +123,7 @@ def test_a_run_in_a_bucket_is_the_run_on_the_disk(server, here, tmp_path):
     assert_equal(plain, xr.open_zarr(here.attrs["path"]))
 
 
+@pytest.mark.slow
 def test_existing_objects_are_kept_unless_a_store_is_to_be_overwritten(server):
     record_run(prepared("s3://runs/kept.zarr", samples=2))
     first = open_store("s3://runs/kept.zarr").attrs["run_id"]
@@ -138,6 +140,7 @@ def test_existing_objects_are_kept_unless_a_store_is_to_be_overwritten(server):
     assert boto3.client("s3").get_object(Bucket="runs", Key="thesis/thesis.tex")["Body"].read() == b"precious"
 
 
+@pytest.mark.slow
 def test_chunks_of_a_block_share_one_object_that_is_written_whole(server):
     run = prepared("s3://runs/sharded.zarr", samples=24, batch_size=12, num_inference_steps=12)
     assert run.schema.tensor_chunk == (4, 12)
@@ -185,6 +188,7 @@ def test_a_connection_that_stays_lost_is_reported_and_the_run_resumes_later(serv
     assert_equal(open_store("s3://runs/lost.zarr"), here)
 
 
+@pytest.mark.slow
 def test_the_commands_take_urls(server, here, tmp_path):
     def run(*arguments: str) -> Result:
         result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, arguments)
@@ -199,6 +203,7 @@ def test_the_commands_take_urls(server, here, tmp_path):
         run(*command, url)
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_a_store_in_a_bucket_as_that_on_the_disk(server, here):
     url = "s3://runs/shown.zarr"
     record_run(prepared(url))
@@ -232,6 +237,7 @@ def test_the_dashboard_does_not_start_without_its_store(server):
         serve(["s3://runs/nothing.zarr"], "127.0.0.1", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "given", "keys", "others"),
     [
@@ -257,6 +263,7 @@ def test_missing_credentials_are_reported_within_seconds_by_the_providers_names(
     assert not any(word in text for word in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "message"),
     [

@@ -62,6 +62,7 @@ def repetitions(ds):
     return counts.isel(sample=0).values.tolist()
 
 
+@pytest.mark.slow
 def test_every_repetition_is_recorded_and_what_is_none_is_not_marked(store):
     ds = xr.open_zarr(store.path)
     assert ds.sizes["repeat"] == 3
@@ -116,6 +117,7 @@ def test_analyses_read_the_last_repetition(store):
     assert "repeat" not in last["gradient_norm"].dims
 
 
+@pytest.mark.slow
 def test_every_tool_reads_the_store(store):
     ds = gradscope.open(store.path)
     assert "severity" in gradscope.signatures(ds)
@@ -144,6 +146,7 @@ def test_a_damaged_chunk_is_found(store, tmp_path):
     assert not gradscope.verify(copy).sound
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bytes(store, tmp_path):
     path, left = tmp_path / "again.zarr", [13]
 
@@ -219,6 +222,7 @@ def test_the_dashboards_data_are_those_of_the_last_repetition(store):
     assert len(run.findings()) == len(gradscope.signatures(gradscope.open(store.path)))
 
 
+@pytest.mark.slow
 def test_the_command_records_and_reads_such_a_run(tmp_path, monkeypatch, capsys):
     """Also as an option: --set guidance.method={...}. The bar's lines end at the total."""
     import sys

@@ -55,6 +55,7 @@ def request(resume: Path, **options) -> Request:
     return Request(**nothing | {"resume": str(resume), "overrides": (), "device": "cpu"} | options)
 
 
+@pytest.mark.slow
 def test_only_blocks_that_are_not_finished_are_recorded_again(store, whole):
     assert unfinished(locate(store)) == [((0, 0, 1, 0), 2), *(((0, 1, 1, 0), block) for block in range(3))]
     assert finished(locate(store)).sum() == 8
@@ -68,6 +69,7 @@ def test_only_blocks_that_are_not_finished_are_recorded_again(store, whole):
     assert_same_recording(store, whole)
 
 
+@pytest.mark.slow
 def test_damage_in_an_unmarked_block_is_repaired(store, whole):
     for file in store.glob("*/c.0.1.1.0.*"):
         file.write_bytes(file.read_bytes()[:-7])
@@ -79,6 +81,7 @@ def test_damage_in_an_unmarked_block_is_repaired(store, whole):
     assert_same_recording(store, whole)
 
 
+@pytest.mark.slow
 def test_the_remedy_of_verify_repairs_a_damaged_block(store, whole):
     next(store.glob("gradient/c.0.0.0.0.1.*")).unlink()
     (finding,) = (finding for finding in verify(store).findings if finding.array == "gradient")
@@ -91,6 +94,7 @@ def test_the_remedy_of_verify_repairs_a_damaged_block(store, whole):
     assert_same_recording(store, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["status", "recorded"])
 def test_an_older_store_without_some_attributes_is_resumed(store, whole, lost):
     """Stores of earlier versions lack these attributes."""
@@ -133,6 +137,7 @@ def test_other_weights_are_refused_by_name(store, monkeypatch):
     assert recorded_bytes(store) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -176,6 +181,7 @@ def test_only_stores_are_resumed(tmp_path):
         recording_command.run(request(tmp_path))
 
 
+@pytest.mark.slow
 def test_with_a_complete_store_nothing_is_loaded(whole, tmp_path, monkeypatch, capsys):
     store = tmp_path / "run.zarr"
     shutil.copytree(whole, store)
@@ -201,6 +207,7 @@ def sampler() -> GuidedSampler:
     return GuidedSampler(unet, DDPMScheduler(), guidance, stabilizers.Adam())
 
 
+@pytest.mark.slow
 def test_a_recording_from_python_is_resumed(sampler, tmp_path):
     probes, labels = [Tensor("gradient"), Norm("gradient"), Cosine("update")], [0, 1, 2, 3, 0]
 

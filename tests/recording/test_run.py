@@ -26,6 +26,7 @@ from gradscope.store.config_hash import config_hash
 content = own_models.content
 
 
+@pytest.mark.slow
 def test_every_cell_is_recorded_over_the_same_noise(content):
     seen = []
     run = run_of(content)
@@ -45,6 +46,7 @@ def test_every_cell_is_recorded_over_the_same_noise(content):
     np.testing.assert_allclose(ds["peak"].values, np.abs(ds["gradient"].values).max(axis=(-3, -2, -1)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_cell_equals_its_sampler_run_alone(content):
     run = run_of(changed(content, "guidance.guidance_scale", [0.4]))
     record_run(run)
@@ -60,6 +62,7 @@ def test_each_cell_equals_its_sampler_run_alone(content):
         np.testing.assert_array_equal(cell["image"].values, torch.cat(blocks).numpy())
 
 
+@pytest.mark.slow
 def test_probes_with_options_are_recorded_with_their_coordinates(content):
     names = ["classifier.linear", "unet.mid_block"]
     content |= {"stabilizers": {"none": {}}, "sampling": {"num_inference_steps": 2, "samples": 3, "batch_size": 2}}

@@ -52,6 +52,7 @@ def both(tmp_path, monkeypatch, **changes):
     return tmp_path / "together.zarr", tmp_path / "alone.zarr"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -75,6 +76,7 @@ def test_the_bits_are_those_of_cells_recorded_alone(tmp_path, monkeypatch, chang
     assert_same_recording(*both(tmp_path, monkeypatch, **changes))
 
 
+@pytest.mark.slow
 def test_what_is_left_of_the_controls_is_recorded_together(tmp_path, monkeypatch):
     made = settings(guidance={"guidance_scale": [0, 0.4]})
     record_run(prepare(config(tmp_path / "whole.zarr", **made), "cpu"))

@@ -53,6 +53,7 @@ def strictly(text):
     return json.loads(text, parse_constant=refuse)
 
 
+@pytest.mark.slow
 def test_findings_and_comparisons_are_those_of_the_analysis(ds, made):
     assert made.findings == find(ds)
     assert made.untested == untested(ds)
@@ -113,6 +114,7 @@ def test_the_headline_counts(made):
     assert headline([], len(made.cells)) == "no finding in 16 cells"
 
 
+@pytest.mark.slow
 def test_before_an_evaluation_the_report_says_what_adds_judged_numbers():
     ds = recorded().isel(ONE_INPUT | {"classifier": [0]})
     made = report(ds)
@@ -136,6 +138,7 @@ def test_a_judged_store_without_distances_says_what_adds_them():
     assert report(ds).remarks == ["`gradscope evaluate STORE` adds distances to real images and coverage"]
 
 
+@pytest.mark.slow
 def test_the_written_part_of_a_store_is_analysed():
     ds = evaluated().isel(ONE_INPUT)
     ds["written"][1:] = 0  # nothing of non_robust is written
@@ -166,6 +169,7 @@ def test_a_store_with_hardly_any_variable_has_a_report():
     strictly(to_json(made))
 
 
+@pytest.mark.slow
 def test_a_store_without_guided_cells_or_without_the_baseline():
     control = evaluated().isel(FEW | {"guidance_scale": [0]})
     assert "There is nothing to compare" in to_html(report(control), control)
@@ -239,6 +243,7 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
+@pytest.mark.slow
 def test_the_page_requests_nothing_from_the_network(page):
     seen = Page(page)
     assert not seen.all("link")
@@ -290,6 +295,7 @@ def test_the_page_shows_the_numbers(page, made):
         assert name in text
 
 
+@pytest.mark.slow
 def test_nothing_in_a_store_becomes_markup_or_script():
     evil = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
     ds = evaluated().isel(ONE_INPUT | {"guidance_scale": [1]})

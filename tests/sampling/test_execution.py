@@ -126,6 +126,7 @@ def content(path, **execution):
     }
 
 
+@pytest.mark.slow
 def test_a_run_states_its_deviation(tmp_path):
     for name, execution in {"fast": {"autocast": "bfloat16", "tolerance": 1.0}, "exact": {}}.items():
         path = tmp_path / f"{name}.zarr"
@@ -136,6 +137,7 @@ def test_a_run_states_its_deviation(tmp_path):
     assert 1e-4 < fast["robust, x0"]["gradient"] < 1
 
 
+@pytest.mark.slow
 def test_a_run_beyond_its_tolerance_is_refused(tmp_path):
     run = prepare(check(RunConfig, content(tmp_path / "run.zarr", autocast="bfloat16", tolerance=1e-6), "test"), "cpu")
     with pytest.raises(GradscopeError, match="execution.tolerance: the gradient of robust, x0 is off by"):

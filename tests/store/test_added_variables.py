@@ -93,6 +93,7 @@ COPIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # zarr's own, about how xarray writes
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
 @pytest.mark.parametrize("opened", [open_store, xr.open_zarr], ids=["gradscope", "xarray"])

@@ -95,6 +95,7 @@ def test_two_processes_do_not_create_the_same_store(tmp_path):
     assert open_store(location).attrs["schema_version"] == 3
 
 
+@pytest.mark.slow
 def test_a_store_is_not_resumed_while_it_is_overwritten(tmp_path):
     schema, location = Schema(grid(), ARRAYS), locate(tmp_path / "s.zarr")
     create(location, schema, {})

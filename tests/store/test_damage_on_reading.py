@@ -40,6 +40,7 @@ def read_all(path: Path) -> None:
         _ = variable.values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SUMMED)
 def test_one_flipped_bit_of_any_chunk_is_refused_by_its_name(stores, kind, tmp_path):  # noqa: F811
     rng = np.random.default_rng(0)
@@ -53,6 +54,7 @@ def test_one_flipped_bit_of_any_chunk_is_refused_by_its_name(stores, kind, tmp_p
     read_all(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SUMMED)
 def test_checked_reads_give_the_stored_values(stores, kind):  # noqa: F811
     """Compared with plain xarray, which reads through zarr."""
@@ -68,6 +70,7 @@ def test_checked_reads_give_the_stored_values(stores, kind):  # noqa: F811
         assert np.array_equal(*selected, equal_nan=selected[0].dtype.kind == "f"), (name, where)
 
 
+@pytest.mark.slow
 def test_the_report_of_a_store_with_a_flipped_bit_fails_with_the_name_of_the_chunk(stores, tmp_path):  # noqa: F811
     path = copied(stores("plain"), tmp_path)
     file = path / "gradient_norm" / "c.0.0.0.0.0.0"
@@ -134,6 +137,7 @@ def strange(file: Path, what: str) -> None:
                 os.chdir(here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "what"),
     [
@@ -152,6 +156,7 @@ def test_pipes_and_devices_hang_no_reader(stores, kind, name, what, tmp_path):  
     assert name in {finding.array for finding in found.findings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["zarr.json", "written/zarr.json", "gradient/zarr.json"])
 def test_pipes_in_place_of_metadata_hang_no_reader(stores, place, tmp_path):  # noqa: F811
     path = copied(stores("plain"), tmp_path)

@@ -79,6 +79,7 @@ def test_a_timestep_that_occurs_twice_is_selected_by_step(recorded):
     np.testing.assert_array_equal(ds["signal"].values, np.ones(5))
 
 
+@pytest.mark.slow
 def test_analyses_see_the_further_dimension(recorded):
     ds = gradscope.open(recorded)
     rows = gradscope.summary(ds)
@@ -102,6 +103,7 @@ def test_analyses_see_the_further_dimension(recorded):
     assert {"value, no stabiliser, method dps", "value, adam, method mpgd"} <= {trace.name for trace in figure.data}
 
 
+@pytest.mark.slow
 def test_verify_finds_damage(recorded):
     found = verify(recorded)
     assert found.findings == ()
@@ -149,6 +151,7 @@ class Spread(Probe):
         return {"spread": (rows.amax(1) - rows.amin(1)).float(), "doubled": 2 * step.gradient}, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2,), (3, 50), (3, 4, 4), (2, 3, 4, 4)])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_samples_of_any_shape_are_recorded(tmp_path, shape, dtype):

@@ -102,6 +102,7 @@ def test_a_resumption_removes_what_a_killed_creation_left_beside_the_store(tmp_p
     assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
 
 
+@pytest.mark.slow
 def test_what_an_overwriting_left_beside_a_complete_store_is_removed(tmp_path):
     path = make(tmp_path / "s.zarr", KINDS["plain"])
     shutil.copytree(path, tmp_path / ".s.zarr.partial")
@@ -110,6 +111,7 @@ def test_what_an_overwriting_left_beside_a_complete_store_is_removed(tmp_path):
     assert verify(path).findings == ()
 
 
+@pytest.mark.slow
 def test_a_creation_by_another_process_is_left_alone(tmp_path):
     path = tmp_path / "s.zarr"
     create(path, schema(), {})
@@ -207,6 +209,7 @@ def test_an_evaluation_ends_with_a_clear_message_where_its_journal_cannot_be_rea
         clear(locate(path))
 
 
+@pytest.mark.slow
 def test_chunks_that_cannot_be_read_are_named(tmp_path):
     path = make(tmp_path / "s.zarr", KINDS["plain"])
     image = "image/c.0.0.0.0.0.0.0.0"
@@ -221,6 +224,7 @@ def test_chunks_that_cannot_be_read_are_named(tmp_path):
     assert "image/zarr.json cannot be read: Input/output error" in str(found)
 
 
+@pytest.mark.slow
 def test_a_store_whose_process_was_killed_while_it_grew_is_sound(tmp_path):
     """The root holds the new shapes; the arrays' own metadata follow, in the next process if need be."""
     path = make(tmp_path / "s.zarr", KINDS["plain"])

@@ -40,6 +40,7 @@ def record(path, samples: int, size: int) -> np.ndarray:
     return images
 
 
+@pytest.mark.slow
 def test_32_samples_of_512_pixels_are_sound(tmp_path):
     """One chunk per block had 100 MB. Earlier, `verify` read 64 MB of it and called it damaged."""
     images = record(tmp_path / "a.zarr", 32, 512)
@@ -48,6 +49,7 @@ def test_32_samples_of_512_pixels_are_sound(tmp_path):
     np.testing.assert_array_equal(gradscope.open(tmp_path / "a.zarr")["image"].values.reshape(images.shape), images)
 
 
+@pytest.mark.slow
 def test_an_older_store_with_one_chunk_per_block_is_sound(tmp_path, monkeypatch):
     monkeypatch.setattr(schema, "_CHUNK_BYTES", 2**30)
     record(tmp_path / "a.zarr", 32, 512)

@@ -120,6 +120,7 @@ def larger(schema):
     return replace(schema, grid=replace(more, classifier=("robust", "non_robust", "third")))
 
 
+@pytest.mark.slow
 def test_a_store_grows_between_steps_and_keeps_what_it_has(tmp_path):
     small = Schema(grid(samples=4), ARRAYS)
     big, path = larger(small), tmp_path / "s.zarr"
@@ -150,6 +151,7 @@ def test_a_store_grows_between_steps_and_keeps_what_it_has(tmp_path):
     assert {found.array for found in verify(path).findings} <= {"predicted_class"}  # random values have no range
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_at", range(12))
 def test_a_kill_while_growing_leaves_the_old_or_the_new_store(tmp_path, monkeypatch, killed_at):
     small = Schema(grid(samples=4), ARRAYS)

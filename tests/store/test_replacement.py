@@ -97,6 +97,7 @@ print(number)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_step_leaves_the_earlier_or_the_later_evaluation(tmp_path):
     """A step is a file that is opened for writing, renamed or removed."""
     store = make(tmp_path / "s.zarr", Kind(blocks=0))
@@ -143,6 +144,7 @@ def test_an_error_leaves_the_earlier_evaluation_and_no_files(stores, tmp_path, m
     }
 
 
+@pytest.mark.slow
 def test_evaluations_follow_one_another(stores, tmp_path):  # noqa: F811
     path = copied(stores("plain"), tmp_path)
     earlier = xr.open_zarr(path)
@@ -180,6 +182,7 @@ def test_a_resumed_recording_removes_leftovers_of_an_evaluation(tmp_path):
     assert (path / "gradient").exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_beside_a_recording_is_refused(tmp_path):
     import torch
 

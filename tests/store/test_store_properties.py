@@ -138,6 +138,7 @@ def answers(work, path):
     return True
 
 
+@pytest.mark.slow
 @settings(max_examples=600, **COMMON)
 @given(data=st.data())
 def test_forged_metadata_are_refused_before_anything_interprets_them(root, places, data):
@@ -190,12 +191,14 @@ def one_example(data, original, root, places, target, work):
             shutil.copyfile(file, there)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, **COMMON)
 @given(data=st.data())
 def test_a_forged_or_damaged_store_is_an_answer_or_an_error(original, root, places, target, data):
     one_example(data, original, root, places, target, look)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, **COMMON)
 @given(data=st.data())
 def test_the_dashboard_of_a_forged_or_damaged_store_shows_it_or_says_why(original, root, places, target, data):
@@ -209,12 +212,14 @@ def test_the_report_of_a_forged_or_damaged_store_is_an_answer_or_an_error(origin
     one_example(data, original, root, places, target, analyse)
 
 
+@pytest.mark.slow
 def test_an_unchanged_store_is_an_answer(original):
     assert answers(look, original)
     assert answers(analyse, original)
     browse(original)
 
 
+@pytest.mark.slow
 def test_a_claim_of_petabytes_takes_no_memory(original, tmp_path):
     """Opened and read in a process with at most 8 GiB of address space."""
     forged = shutil.copytree(original, tmp_path / "a.zarr")

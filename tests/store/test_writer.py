@@ -77,6 +77,7 @@ def small_chunks(monkeypatch):
     assert Schema(grid(), ARRAYS).tensor_chunk == (1, 8)
 
 
+@pytest.mark.slow
 def test_waiting_scalars_are_written_at_once_and_tensors_at_half_a_chunk(tmp_path, small_chunks):
     schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
     whole, blocks = frames(schema)

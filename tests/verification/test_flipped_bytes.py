@@ -14,6 +14,7 @@ stores = sound_store.stores
 SUMMED = ("plain", "lz4", "sharded")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SUMMED)
 def test_any_flipped_byte_of_any_file_is_found(stores, tmp_path, kind):
     path = copied(stores(kind), tmp_path)

@@ -42,6 +42,7 @@ def verified(stores):
     return cache(lambda kind: verify(stores(kind)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_sound_stores_are_sound(verified, kind):
     found = verified(kind)
@@ -73,6 +74,7 @@ def test_every_kind_of_scalar_is_compared(verified):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "sharded", "half"])
 def test_scalars_that_differ_from_their_tensors_are_named(stores, verified, tmp_path, kind):
     path = copied(stores(kind), tmp_path)
@@ -85,6 +87,7 @@ def test_scalars_that_differ_from_their_tensors_are_named(stores, verified, tmp_
     assert {finding.array: finding.place for finding in verify(path).findings} == dict.fromkeys(names, PLACE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "half"])
 def test_the_fraction_of_finite_elements_is_compared_with_the_gradient(stores, tmp_path, kind):
     path = copied(stores(kind), tmp_path)
@@ -93,6 +96,7 @@ def test_the_fraction_of_finite_elements_is_compared_with_the_gradient(stores, t
     assert at == {"finite_fraction": PLACE, "effective_strength": PLACE}
 
 
+@pytest.mark.slow
 def test_changed_tensors_are_found(stores, tmp_path):
     path = copied(stores("sharded"), tmp_path)
     for name in ("gradient", "update"):
@@ -105,6 +109,7 @@ def test_changed_tensors_are_found(stores, tmp_path):
         assert "1 of its values are wrong" in norm.what
 
 
+@pytest.mark.slow
 def test_a_score_and_a_clamp_are_compared_where_they_are_known(stores, tmp_path):
     path = copied(stores("plain"), tmp_path)
     write(path, "score_cosine", (0, 0, 0, 0, 2, 3), 0.9)
@@ -117,6 +122,7 @@ def test_a_score_and_a_clamp_are_compared_where_they_are_known(stores, tmp_path)
     }
 
 
+@pytest.mark.slow
 def test_norms_without_tensors_must_be_numbers_where_the_gradient_is_finite(stores, tmp_path):
     path = copied(stores("plain"), tmp_path)
     write(path, "gradient_norm", (0, 0, 0, 0, 4, 5), np.nan)  # the last sample has no tensors
@@ -126,12 +132,14 @@ def test_norms_without_tensors_must_be_numbers_where_the_gradient_is_finite(stor
     assert finding.what.startswith("stored NaN, but the gradient is finite")
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_without_a_checksum_is_found_by_recomputing(stores, tmp_path):
     path = copied(stores("old"), tmp_path)
     edit(chunk(path, "gradient"), lambda content: content.__setitem__(4 * 50 + 3, content[4 * 50 + 3] ^ 0x40))
     assert {finding.array for finding in verify(path).findings} >= {"gradient_norm", "gradient_cosine"}
 
 
+@pytest.mark.slow
 def test_values_of_damaged_chunks_are_not_reported_again(stores, tmp_path):
     path = copied(stores("plain"), tmp_path)
     file = chunk(path, "gradient")
@@ -142,6 +150,7 @@ def test_values_of_damaged_chunks_are_not_reported_again(stores, tmp_path):
     assert "alphas_cumprod" in {finding.array for finding in verify(path).findings}
 
 
+@pytest.mark.slow
 def test_the_block_of_a_damaged_chunk_is_recorded_again(stores, tmp_path):
     """The remedy of the finding works: without the marker's chunk, the block is unfinished."""
     path = copied(stores("sharded"), tmp_path)
@@ -153,6 +162,7 @@ def test_the_block_of_a_damaged_chunk_is_recorded_again(stores, tmp_path):
     assert unfinished(locate(path)) == [((1, 0, 0, 1), 1)]
 
 
+@pytest.mark.slow
 def test_the_command_reports_sound_and_damaged_stores(stores, tmp_path):
     def run(path):
         result = CliRunner().invoke(cli.app, ["verify", str(path)])
@@ -176,6 +186,7 @@ def test_the_command_reports_sound_and_damaged_stores(stores, tmp_path):
     assert result.exception.exit_status == 2
 
 
+@pytest.mark.slow
 def test_a_store_behind_a_url_is_verified(stores, tmp_path):
     path = copied(stores("sharded"), tmp_path)
     here, there = verify(path), verify(f"file://{path}")
@@ -192,6 +203,7 @@ VALUES = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_metadata_of_any_kind_are_findings_or_refused(stores, tmp_path):
     """One value in the metadata of the root or of an array is replaced."""
     path = copied(stores("plain"), tmp_path)
@@ -234,6 +246,7 @@ def _keys(value):
     return list(range(len(value))) if isinstance(value, list) else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gain", "variance_type"), [(300.0, "fixed_small"), (2.0, "fixed_large")])
 def test_a_sound_recording_is_sound(tmp_path, monkeypatch, gain, variance_type):
     """With a saturated guide, whose gradients underflow in float32, and with steps that add more noise than sigma."""
@@ -280,6 +293,7 @@ OUTSIDE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", OUTSIDE, ids=range(len(OUTSIDE)))
 def test_values_outside_of_their_range_are_named(stores, tmp_path, wrong):
     """The values are wrong, but the chunks are complete and have right checksums."""
@@ -308,6 +322,7 @@ def test_values_of_an_evaluation_lie_in_their_ranges(name, value, wrong):
     assert outside(ds, name).tolist() == [False, wrong]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [30, 400, 900, 10**5])
 def test_deeply_nested_metadata_of_an_array_are_a_finding(stores, tmp_path, depth):
     path = copied(stores("plain"), tmp_path)

@@ -105,6 +105,7 @@ def test_the_shift_of_a_loop_that_adds_to_prev_sample_is_what_it_added(tmp_path)
     np.testing.assert_allclose(ds["alphas_cumprod"], loop.scheduler.alphas_cumprod[ds["timestep"].values], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_x0_hat_and_the_score_are_those_of_the_scheduler(tmp_path):
     for prediction_type in ("epsilon", "v_prediction", "sample"):
         loop = loops.Plain(prediction_type=prediction_type, clip_sample=False)

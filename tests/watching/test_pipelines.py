@@ -51,6 +51,7 @@ def one_cell(path):
     return ds.isel(classifier=0, classifier_input=0, stabilizer=0, guidance_scale=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "prediction_type"),
     [*((name, "epsilon") for name in SCHEDULERS), *((name, "v_prediction") for name in ("DDIM", "Euler", "UniPC"))],
@@ -169,6 +170,7 @@ def test_a_scale_without_an_unconditional_pass_gives_no_gradient_not_a_zero_one(
     assert not (tmp_path / "w.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_callback_that_changes_latents_and_one_that_interrupts(tmp_path):
     pipe, run = tiny.stable_diffusion(DDIMScheduler(clip_sample=False, **tiny.BETAS))
 
@@ -204,6 +206,7 @@ def test_a_replaced_scheduler_is_told(tmp_path):
         replace_and_run()
 
 
+@pytest.mark.slow
 def test_two_runs_are_two_blocks_and_two_prompts_two_cells(tmp_path):
     pipe, run = tiny.stable_diffusion(DDIMScheduler(clip_sample=False, **tiny.BETAS))
     with gradscope.watch(tmp_path / "w.zarr", pipe) as watched:

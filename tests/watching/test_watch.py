@@ -21,6 +21,7 @@ def gradients_of(path, **place):
     return gradscope.open(path)["gradient"].sel(place).values
 
 
+@pytest.mark.slow
 def test_several_batches_are_blocks_also_a_shorter_and_a_longer_one(tmp_path):
     loop = loops.Plain()
     seen = []
@@ -77,6 +78,7 @@ def in_turn(loop, watched, names, steps=60):
     return {name: torch.stack(found, 1).numpy() for name, found in seen.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cells", [1, 8])
 def test_interleaved_cells_lose_nothing(tmp_path, cells):
     loop, names = loops.GuidedDiffusion(steps=60), [f"guide {i}" for i in range(cells)]
@@ -204,6 +206,7 @@ class Cast(nn.Module):
         return self.inner(x.float(), t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", ["compiled", "parallel", "cast"])
 def test_wrapped_modules(tmp_path, wrap):
     def make():
@@ -352,6 +355,7 @@ def test_an_exception_passes_and_nothing_stays_hooked(tmp_path, error):
     assert (ds["written"] > 0).values[0, 0, 0, 0, :, :3].all()
 
 
+@pytest.mark.slow
 def test_a_watch_keeps_no_tensor_of_past_steps(tmp_path):
     """Of 30 steps, only the tensors of the last two are alive."""
     loop = loops.Plain(through_x0=True, steps=30)
@@ -397,6 +401,7 @@ def test_what_is_missing_is_named_by_the_analysis_that_needs_it(tmp_path):
     assert "the range of timesteps is not known" in untested["unstable"]
 
 
+@pytest.mark.slow
 def test_cells_that_the_loop_never_visits_count_as_no_test(tmp_path):
     loop = loops.Plain()
     with gradscope.watch(tmp_path / "w.zarr", **loop.watched) as watched:

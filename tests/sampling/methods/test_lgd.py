@@ -58,6 +58,7 @@ def test_an_energys_vector_is_that_of_logsumexp(noise_std):
         close(step.gradient, expected)
 
 
+@pytest.mark.slow
 def test_with_many_draws_it_is_the_smoothed_gaussian():
     """exp(-|x - m|^2 / 2 v) smoothed by N(0, r^2 I) has the log-gradient -(x - m) / (v + r^2)."""
     guide = Energy(lambda x, t, x_0: -(x_0 - 0.4).square().sum(dim=1) / (2 * 0.8))

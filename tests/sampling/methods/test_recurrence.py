@@ -140,6 +140,7 @@ def test_solvers_that_step_on_from_a_kept_sample_are_known(name):
     assert (least <= 1e-6) == (name in GOES_BACK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(GOES_BACK))
 def test_such_solvers_are_refused_by_name(name):
     torch.set_default_dtype(torch.float32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gradscope.errors import GradscopeError
 from gradscope.store.locations.location import StorePath, locate
-from gradscope.store.opening import attributes_of, marker_chunks, open_arrays
+from gradscope.store.opening import attributes_of, marker_chunks, open_arrays, opened_again
 from gradscope.store.untrusted.content import check_coordinates
 
 
@@ -33,6 +33,7 @@ class Contents:
     """Share of the samples and timesteps that are written."""
 
 
+@opened_again
 def contents(where: StorePath) -> Contents:
     """What a store holds.
 

@@ -1,7 +1,9 @@
 """Open the arrays of a store through zarr, without xarray."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import zarr
 
@@ -10,9 +12,26 @@ from gradscope.store.attributes import as_texts
 from gradscope.store.chunks import Chunks
 from gradscope.store.locations.location import ROOT, Location, StorePath, locate
 from gradscope.store.untrusted import checksum
-from gradscope.store.untrusted.bounded import Bounded
+from gradscope.store.untrusted.bounded import Bounded, Replaced
 from gradscope.store.untrusted.content import check_links
 from gradscope.store.untrusted.root import parse
+
+Reader = TypeVar("Reader", bound=Callable[..., Any])
+_AGAIN = 4
+"""Number of times that a store is opened again. A writer replaces arrays once for each cell or evaluation."""
+
+
+def opened_again(read: Reader) -> Reader:
+    """Let a function that opens a store begin anew where a writer has replaced an array in the meantime."""
+
+    @wraps(read)
+    def again(*args: Any, **kwargs: Any) -> Any:
+        for _ in range(_AGAIN):
+            with suppress(Replaced):
+                return read(*args, **kwargs)
+        return read(*args, **kwargs)
+
+    return cast(Reader, again)
 
 
 def open_arrays(where: StorePath) -> zarr.Group:

@@ -10,10 +10,11 @@ from gradscope.store.chunks import Chunks
 from gradscope.store.dims import cell_dims, is_tensor
 from gradscope.store.lazy import Final, Recorded, lazy
 from gradscope.store.locations.location import Location, StorePath, locate
-from gradscope.store.opening import attributes_of, marker_chunks, open_arrays
+from gradscope.store.opening import attributes_of, marker_chunks, open_arrays, opened_again
 from gradscope.store.untrusted.content import check_coordinates
 
 
+@opened_again
 def open_store(where: StorePath, dask: bool = True) -> xr.Dataset:
     """Open a store lazily. Values that are not written yet are masked: NaN, or -1 for integers.
 

@@ -58,7 +58,10 @@ def test_a_true_accuracy_of_a_third_is_hardly_ever_called_ineffective():
 def test_ineffective_by_the_unguided_control():
     """A quarter is right with and without guidance; paired, 64 samples suffice to show this."""
     both = xr.concat(
-        [accurate(16).assign_coords(guidance_scale=[0.0]), accurate(16)], "guidance_scale", data_vars="all", join="outer"
+        [accurate(16).assign_coords(guidance_scale=[0.0]), accurate(16)],
+        "guidance_scale",
+        data_vars="all",
+        join="outer",
     )
     finding = found(both)["ineffective"]
     assert finding.severity == "alarm"

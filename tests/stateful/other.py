@@ -77,9 +77,9 @@ def _serve(commands: Connection, folder: str, actions: dict[str, Callable[..., N
 
     def note(event: str, arguments: Any) -> None:
         nonlocal left
-        if left <= 0 or not _changes(event, arguments, folder):
+        if not _changes(event, arguments, folder):
             return
-        with lock:  # other threads wait, too
+        with lock:  # other threads wait, too, while this one has stopped
             left -= 1
             if left == 0:
                 commands.send(STOPPED)

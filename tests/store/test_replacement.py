@@ -14,8 +14,10 @@ from sound_store import ABOUT, CELLS, KINDS, SAMPLES, Kind, copied, make, stores
 
 import gradscope
 from gradscope.errors import GradscopeError
-from gradscope.store import CELL_DIMS, add_variables, replacement
+from gradscope.store import CELL_DIMS, add_variables, open_store, replacement
+from gradscope.store.contents import contents
 from gradscope.store.locations.location import locate
+from gradscope.store.opening import open_arrays
 from gradscope.store.session import recording
 from gradscope.verification.chunks import examine
 from gradscope.verification.verify import verify
@@ -163,8 +165,40 @@ def test_a_store_opened_before_an_evaluation_gives_no_fill_values(stores, tmp_pa
     path = copied(stores("plain"), tmp_path)
     before = gradscope.open(path)
     evaluate(path)
-    with pytest.raises(GradscopeError, match="evaluated since it was opened, open it again"):
+    with pytest.raises(GradscopeError, match="evaluated or grew since it was opened, open it again"):
         _ = before["own_prediction"].values
+
+
+READERS = {open_store: "xarray.open_zarr", contents: "gradscope.store.contents.open_arrays"}
+"""What opens the arrays for a reader."""
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_store_that_is_evaluated_while_it_is_opened_is_opened_again(stores, tmp_path, monkeypatch, reader):  # noqa: F811
+    path = copied(stores("plain"), tmp_path)
+    opened = []
+    open_first = {open_store: xr.open_zarr, contents: open_arrays}[reader]
+
+    def then_evaluated(*args, **kwargs):
+        opened.append(open_first(*args, **kwargs))
+        if len(opened) == 1:
+            evaluate(path, later().assign_coords(label=("sample", np.arange(SAMPLES))))
+        return opened[-1]
+
+    monkeypatch.setattr(READERS[reader], then_evaluated)
+    found = reader(path)
+    assert len(opened) == 2
+    assert "floor" in {*found.variables}
+    label = found["label"].values if reader is open_store else found.coordinates["label"]
+    np.testing.assert_array_equal(label, np.arange(SAMPLES))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_missing_coordinate_is_an_error(stores, tmp_path, reader):  # noqa: F811
+    path = copied(stores("plain"), tmp_path)
+    (path / "class" / "c.0").unlink()
+    with pytest.raises(GradscopeError, match="or it is damaged"):
+        reader(path)
 
 
 def test_a_resumed_recording_removes_leftovers_of_an_evaluation(tmp_path):

@@ -102,10 +102,15 @@ class _Chunks:
         return UNSOUND_INDEX if self.index_summed and not is_sound(content) else None
 
 
+class Replaced(GradscopeError):
+    """A chunk is missing: its array was replaced since the store was opened, or the store is damaged."""
+
+
 class Bounded(WrapperStore[Store]):
     """A zarr store that reads the arrays of a location, which `root` describes.
 
-    Reading raises GradscopeError if a chunk is larger than the metadata allow, fails its checksum, or is not a file.
+    Reading raises GradscopeError if a chunk is larger than the metadata allow, fails its checksum, or is not a file;
+    `Replaced` if it is missing.
     """
 
     def __init__(self, location: Location, root: Root) -> None:
@@ -137,9 +142,9 @@ class Bounded(WrapperStore[Store]):
             raise GradscopeError(f"{self._where}/{key} is damaged: a chunk in it has more than {most} bytes")
         content = await self._read(key, prototype, byte_range)
         if content is None and name in self._whole:  # zarr would treat it as never written
-            raise GradscopeError(
-                f"{self._where}/{key} is missing: the store was evaluated since it was opened, open it again; or it is "
-                "damaged"
+            raise Replaced(
+                f"{self._where}/{key} is missing: the store was evaluated or grew since it was opened, open it again; "
+                "or it is damaged"
             )
         flaw = chunks.index_flaw if at_end else chunks.shard_flaw if chunks.shard and whole else chunks.flaw
         if content is not None and (what := flaw(content.as_numpy_array().view(np.uint8))):

@@ -69,6 +69,14 @@ class Call:
         numbers = self.numbers(run)
         return run.memo(("figure", self.encode()), lambda: _figure(self.figure).draw(numbers))
 
+    def page(self, run: Drawn) -> dict[str, Any]:
+        """The figure as a page shows it: its data, and a layout of which the upper level may be changed."""
+        numbers, draft = self.numbers(run), _figure(self.figure).draft
+        if draft is None:
+            return self.draw(run).to_dict()  # a copy: the cached figure is shared by threads
+        shown = run.memo(("page", self.encode()), lambda: draft(numbers).to_dict())
+        return shown | {"layout": {**shown["layout"]}}
+
     def csv(self, run: Drawn, view: str = "") -> str:
         """The numbers as CSV. Its first lines start with ``#`` and state the origin.
 

@@ -47,7 +47,7 @@ def page_figure(call: Call, run: Drawn, legend: bool = True) -> dict[str, Any]:
     legend
         False where the page itself says which line is which. Saved pictures have their legend either way.
     """
-    figure = call.draw(run).to_dict()  # a copy: the cached figure is shared by threads
+    figure = call.page(run)
     layout = figure["layout"]
     layout["autosize"] = True
     if not legend:

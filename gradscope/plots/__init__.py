@@ -13,11 +13,12 @@ from gradscope.analysis.cells import cell_name
 from gradscope.analysis.classifier_free import NEEDS as CLASSIFIER_FREE
 from gradscope.analysis.comparison import SCALARS
 from gradscope.analysis.technique_effects import compare_all
-from gradscope.plots.belief import belief, belief_numbers, draw_belief
+from gradscope.plots.belief import belief, belief_numbers, draft_belief, draw_belief
 from gradscope.plots.cell_pair import variable_of
 from gradscope.plots.curve_grid import curve, curve_numbers, draw_curve
-from gradscope.plots.curves import curves, curves_numbers, draw_curves
+from gradscope.plots.curves import curves, curves_numbers, draft_curves, draw_curves
 from gradscope.plots.difference import difference, difference_numbers, draw_difference
+from gradscope.plots.draft import Draft
 from gradscope.plots.finals import draw_finals, finals, finals_numbers
 from gradscope.plots.forest import draw_forest, forest, forest_numbers
 from gradscope.plots.guidance_parts import draw_guidance_parts, guidance_parts, guidance_parts_numbers
@@ -101,6 +102,8 @@ class Figure(NamedTuple):
     needs: Needs
     """Takes the figure's arguments, and returns the names of the variables along t that it reads. Variables without
     timesteps are always available."""
+    draft: Callable[[pd.DataFrame], Draft] | None = None
+    """`draw` before plotly checks it, of figures that pages draw often."""
 
 
 def _always(*names: str) -> Needs:
@@ -113,9 +116,9 @@ def _named(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 
 FIGURES: Mapping[str, Figure] = {
     "accuracy": Figure(accuracy_numbers, draw_accuracy, _always("finite_fraction")),
-    "belief": Figure(belief_numbers, draw_belief, _always("predicted_class", "log_prob", "entropy")),
+    "belief": Figure(belief_numbers, draw_belief, _always("predicted_class", "log_prob", "entropy"), draft_belief),
     "confusion": Figure(confusion_numbers, draw_confusion, _always("written")),
-    "curves": Figure(curves_numbers, draw_curves, _named),
+    "curves": Figure(curves_numbers, draw_curves, _named, draft_curves),
     "difference": Figure(difference_numbers, draw_difference, _named),
     "effects": Figure(compare_all, draw_effects, _always("written")),
     "finals": Figure(finals_numbers, draw_finals, _always("image")),

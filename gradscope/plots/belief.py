@@ -18,7 +18,7 @@ from gradscope.analysis.missing import require
 from gradscope.analysis.verdicts import class_name, class_names
 from gradscope.plots.cell_style import coordinates, line
 from gradscope.plots.draft import Draft
-from gradscope.plots.figure_numbers import by_cell, cell_table, full_cells, sample_index, trajectories
+from gradscope.plots.figure_numbers import by_cell, cell_table, full_cells, sample_index, trajectories, without_attrs
 from gradscope.plots.layout import along_t, finish, legend_above
 from gradscope.plots.style import PALETTE, escaped, label, pastel
 
@@ -92,11 +92,16 @@ def belief_numbers(ds: xr.Dataset, cells: Sequence[Mapping[str, str | float]], s
 
 def draw_belief(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `belief_numbers`."""
-    known, parts = numbers.attrs["coordinates"], list(by_cell(numbers))
+    return draft_belief(numbers).figure()
+
+
+def draft_belief(numbers: pd.DataFrame) -> Draft:
+    """`draw_belief`, before plotly checks it."""
+    about, parts = numbers.attrs, list(by_cell(without_attrs(numbers)))
     figure = Draft(_axes(len(parts)))
-    entries = _strips(figure, parts, numbers.attrs["classes"], numbers.attrs["target"])
+    entries = _strips(figure, parts, about["classes"], about["target"])
     for k, name in enumerate(_CURVES):
-        title = {"text": escaped(numbers.attrs["labels"][name]), "font": {"size": 11}}
+        title = {"text": escaped(about["labels"][name]), "font": {"size": 11}}
         figure.update_yaxes(row=2 + k, title=title, nticks=4)
         for cell, rows in parts:
             curve = {
@@ -106,7 +111,7 @@ def draw_belief(numbers: pd.DataFrame) -> go.Figure:
                 "legendgroup": cell_name(cell),
                 "showlegend": k == 0,
                 "hovertemplate": "t = %{x}: %{y:.3g}",
-                **line(known, cell),
+                **line(about["coordinates"], cell),
             }
             figure.add_trace(curve, row=2 + k)
     room, under = legend_above(figure, len(parts)), 20 * ceil(entries / 4)
@@ -114,7 +119,7 @@ def draw_belief(numbers: pd.DataFrame) -> go.Figure:
         legend2={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 11}, "itemclick": False}
     )
     finish(along_t(figure, numbers["timestep"], row=3), _body(len(parts)) + room + under + 70)
-    return figure.update_layout(margin={"t": room + under + 10}).figure()
+    return figure.update_layout(margin={"t": room + under + 10})
 
 
 def _body(cells: int) -> int:

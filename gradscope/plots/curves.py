@@ -23,6 +23,7 @@ from gradscope.plots.figure_numbers import (
     require_diagnostic,
     rows_to_draw,
     sample_index,
+    without_attrs,
 )
 from gradscope.plots.layout import along_t, finish, legend_above, nearest_curve, thresholds
 from gradscope.plots.style import GREY, escaped, hovered, shade
@@ -134,14 +135,20 @@ def summarised(values: Floats) -> dict[str, NDArray]:
 
 def draw_curves(numbers: pd.DataFrame) -> go.Figure:
     """Draw the numbers of `curves_numbers`."""
-    known, name, timestep = numbers.attrs["coordinates"], numbers.attrs["name"], numbers["timestep"]
+    return draft_curves(numbers).figure()
+
+
+def draft_curves(numbers: pd.DataFrame) -> Draft:
+    """`draw_curves`, before plotly checks it."""
+    about, timestep = numbers.attrs, numbers["timestep"]
+    known, name, focus, sample = (about[key] for key in ("coordinates", "name", "focus", "sample"))
     numbers = rows_to_draw(numbers)
-    hover = numbers[["q05", "q95", "n"]]  # before bands are cut off
     logarithmic = has_log_axis(numbers)
+    numbers = without_attrs(numbers)
+    hover = numbers[["q05", "q95", "n"]]  # before bands are cut off
     if logarithmic:
         numbers, bottom = fit_to_log_axis(numbers, ["mean", "value"], list(QUANTILES))
     figure = Draft()
-    focus = numbers.attrs["focus"]
     each = sorted(by_cell(numbers), key=lambda part: part[0] != focus)  # the focused one is the first of its fold
     parts = sorted(folded(each), key=lambda shown: shown.rows.index[0])
     focused = [shown for shown in parts if shown.cell == focus]
@@ -164,21 +171,21 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
                 **line(known, cell),
             }
         )
-    for cell, rows, _, _ in focused if numbers.attrs["sample"] is not None else ():
+    for cell, rows, _, _ in focused if sample is not None else ():
         figure.add_trace(
             {
                 "x": rows["timestep"].to_numpy(),
                 "y": rows["value"].to_numpy(np.float32),
-                "name": f"sample {numbers.attrs['sample']} of {escaped(cell_name(cell))}",
+                "name": f"sample {sample} of {escaped(cell_name(cell))}",
                 "mode": "lines",
                 "line": {"color": GREY, "width": 1.25},
-                "hovertemplate": f"<b>sample {numbers.attrs['sample']}</b><br>t = %{{x}}: %{{y:.3g}}<extra></extra>",
+                "hovertemplate": f"<b>sample {sample}</b><br>t = %{{x}}: %{{y:.3g}}<extra></extra>",
             }
         )
     if numbers["mean"].isna().all():
         figure.add_annotation(text="no values", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     nearest_curve(figure)
-    figure.update_yaxes(title={"text": escaped(numbers.attrs["label"])})
+    figure.update_yaxes(title={"text": escaped(about["label"])})
     top = numbers[["mean", "value"]].max(axis=None)
     if logarithmic:
         top = numbers[["mean", "q95", "value"]].max(axis=None)
@@ -187,4 +194,4 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
     finish(along_t(figure, timestep), 270 + room).update_layout(margin={"t": room + 26})
     low = bottom if logarithmic else numbers[["mean", "value"]].min(axis=None)
     thresholds(figure, name, low, top, logarithmic=logarithmic)
-    return figure.figure()
+    return figure

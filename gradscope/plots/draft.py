@@ -1,10 +1,15 @@
 """A figure in the making, as plain dicts: plotly checks all of it at once when it is done."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import lru_cache
 from typing import Any, Self
 
+import numpy as np
 import plotly.graph_objects as go
+import plotly.io
+from numpy.typing import NDArray
 
 
 class Draft:
@@ -33,7 +38,7 @@ class Draft:
     def add_trace(self, trace: Mapping[str, Any], row: int | None = None) -> None:
         """Add a trace; `row` is that of its subplot."""
         axes = {} if row is None else {"xaxis": _numbered("x", row), "yaxis": _numbered("y", row)}
-        self._traces.append({**trace, **axes})
+        self._traces.append({"type": "scatter", **trace, **axes})
 
     def add_annotation(self, **annotation: Any) -> None:
         self._layout.setdefault("annotations", []).append(annotation)
@@ -63,6 +68,11 @@ class Draft:
         """
         return go.Figure(data=self._traces, layout=self._layout)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The figure as plotly.js reads it, unchecked: ``figure().to_dict()`` takes ten times as long."""
+        layout = {"template": _template(plotly.io.templates.default), **self._layout}
+        return {"data": [_plain(trace) for trace in self._traces], "layout": _plain(layout)}
+
     def _update_axes(self, kind: str, row: int | None, changes: Mapping[str, Any]) -> Self:
         names = [name for name in self._layout if name.startswith(kind)] if row is None else [_numbered(kind, row)]
         for name in names:
@@ -73,6 +83,32 @@ class Draft:
 def _numbered(kind: str, row: int) -> str:
     """Plotly's name of an axis."""
     return kind if row == 1 else f"{kind}{row}"
+
+
+@lru_cache(maxsize=1)
+def _template(name: str) -> dict[str, Any]:
+    """Plotly's template of a name, which the figures of this process have by default."""
+    return go.Figure().to_dict()["layout"]["template"]
+
+
+def _plain(value: Any) -> Any:
+    """A value whose arrays are as plotly.js reads them."""
+    if isinstance(value, np.ndarray):
+        return _typed(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return value
+
+
+def _typed(array: NDArray[Any]) -> Any:
+    """An array of numbers as base64, the fastest form to write and to read; other arrays as lists."""
+    if array.dtype.kind == "i" and array.dtype.itemsize == 8 and (array == array.astype(np.int32)).all():
+        array = array.astype(np.int32)  # JavaScript's arrays have no int64
+    if array.dtype.kind not in "fi" or array.dtype.itemsize not in (4, 8) or array.dtype == np.int64:
+        return array.tolist()
+    little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+    typed = {"dtype": array.dtype.str[1:], "bdata": b64encode(little.tobytes()).decode()}
+    return typed if array.ndim == 1 else typed | {"shape": ", ".join(map(str, array.shape))}
 
 
 def _merge(into: dict[str, Any], changes: Mapping[str, Any]) -> None:

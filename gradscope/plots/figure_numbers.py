@@ -123,6 +123,13 @@ def by_cell(numbers: pd.DataFrame) -> Iterator[tuple[Mapping[str, Any], pd.DataF
     return ((dict(zip(dims, key, strict=True)), rows) for key, rows in groups)
 
 
+def without_attrs(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The same table without its attributes, of which pandas makes a deep copy at each selection."""
+    bare = numbers.copy(deep=False)
+    bare.attrs = {}
+    return bare
+
+
 def rows_to_draw(numbers: pd.DataFrame) -> pd.DataFrame:
     """Drop the timesteps at which a diagnostic on a grid is undefined in every cell, so that its lines skip them.
 

@@ -43,7 +43,7 @@ def cell_columns(ds: xr.Dataset) -> list[Column]:
         *accuracies,
         *([by_class] if "judge_prediction" in ds else []),
         *means,
-        badge_column("findings", "findings", 280),
+        badge_column("findings", "findings", 280, autoHeight=True),
     ]
 
 

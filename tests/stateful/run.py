@@ -40,6 +40,13 @@ def run(steps: int, start: int) -> Counter[str]:
     return taken
 
 
+def together(steps: int, start: int, jobs: int) -> Counter[str]:
+    """The same steps, shared by some processes."""
+    starts = [start + 10_000 * job for job in range(jobs)]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        return sum(pool.map(run, [-(-steps // jobs)] * jobs, starts), Counter())
+
+
 def main() -> None:
     """Take the steps, and print how many of each kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,10 +54,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     given = parser.parse_args()
-    share = -(-given.steps // given.jobs)
-    seeds = [given.seed + 10_000 * job for job in range(given.jobs)]
-    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
-        found = sum(pool.map(run, [share] * given.jobs, seeds), Counter())
+    found = together(given.steps, given.seed, given.jobs)
     for what, count in found.most_common():
         print(f"{count:8} {what}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

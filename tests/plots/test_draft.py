@@ -14,7 +14,6 @@ from gradscope.plots.curves import curves_numbers, draft_curves, draw_curves
 from gradscope.plots.draft import Draft
 from gradscope.plots.layout import along_t, finish, legend_above, nearest_curve, thresholds
 
-
 TRACE = {"x": [900, 500, 100], "y": [0.1, 0.2, 0.3], "name": "robust", "line": {"color": "#0076B8", "dash": "dot"}}
 
 

@@ -22,7 +22,7 @@ _AGAIN = 4
 
 
 def opened_again(read: Reader) -> Reader:
-    """Let a function that opens a store begin anew where a writer has replaced an array in the meantime."""
+    """Make a function that reads a store start again if a writer replaces an array while it reads."""
 
     @wraps(read)
     def again(*args: Any, **kwargs: Any) -> Any:

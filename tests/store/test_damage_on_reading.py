@@ -54,6 +54,19 @@ def test_one_flipped_bit_of_any_chunk_is_refused_by_its_name(stores, kind, tmp_p
     read_all(path)
 
 
+@pytest.mark.parametrize("size", [0, 1, 3])
+@pytest.mark.parametrize("kind", SUMMED)
+def test_a_chunk_that_is_cut_to_a_few_bytes_is_refused_by_its_name(stores, kind, size, tmp_path):  # noqa: F811
+    path = copied(stores(kind), tmp_path)
+    for name in ("gradient", "gradient_norm"):
+        file = next(file for file in chunks(path) if file.parent.name == name)
+        before = file.read_bytes()
+        file.write_bytes(before[:size])
+        with pytest.raises(GradscopeError, match=re.escape(f"{file.relative_to(path)} is damaged")):
+            _ = gradscope.open(path)[name].values
+        file.write_bytes(before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SUMMED)
 def test_checked_reads_give_the_stored_values(stores, kind):  # noqa: F811

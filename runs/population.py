@@ -8,8 +8,8 @@ python runs/population.py predict                      a rule that says from the
 
 --models FOLDER (default runs/models/population) holds the cards, --stores FOLDER (default its folder stores) the runs,
 and --table FILE (default runs/results/population.csv) the rows, from which `table` and `predict` take everything. What
-exists is not made again, and what was interrupted is continued. --rule FILE is where `predict` writes the rule;
-`gradscope audit` reads gradscope/auditing/rule.yaml.
+exists is not made again, and what was interrupted is continued. `collect` leaves the rows of guides that are not there
+as they are. --rule FILE is where `predict` writes the rule; `gradscope audit` reads gradscope/auditing/rule.yaml.
 """
 
 import argparse
@@ -128,8 +128,11 @@ def is_complete(store: Path) -> bool:
     return attributes.get("status") == "complete" and "evaluation" in attributes
 
 
-def collect(models: Path, stores: Path) -> pd.DataFrame:
-    """One row per guide and input: how it guides, and the features of its control."""
+def collect(models: Path, stores: Path, table: Path) -> pd.DataFrame:
+    """One row per guide and input: how it guides, and the features of its control.
+
+    Guides whose models or stores are not there keep the rows that the table has.
+    """
     control = open_store(stores / "unguided.zarr")
     unguided = float(control["judge_accuracy"].squeeze())
     rows = []
@@ -149,7 +152,17 @@ def collect(models: Path, stores: Path) -> pd.DataFrame:
                 | {key: metrics[key].value for key in ("accuracy_clean", "accuracy_x_t")}
                 | {key: round(value, 4) for key, value in found.items()}
             )
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    if table.exists():
+        kept = pd.read_csv(table)
+        found = pd.concat([kept[~kept["guide"].isin(found["guide"] if rows else [])], found], ignore_index=True)
+    return found.sort_values("guide", key=lambda names: names.map(_place), kind="stable", ignore_index=True)
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Place of a guide in the table: the zoo's own, then the first of each kind, and so on."""
+    seed = name.rpartition("_")[2]
+    return (-1, list(ZOO).index(name)) if name in ZOO else (int(seed), [*KINDS, "calibrated"].index(kind_of(name)))
 
 
 def accuracies(rows: pd.DataFrame) -> str:
@@ -233,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record(given.models, stores, given.kinds)
         case "collect":
             given.table.parent.mkdir(exist_ok=True)
-            collect(given.models, stores).to_csv(given.table, index=False)
+            collect(given.models, stores, given.table).to_csv(given.table, index=False)
         case "table":
             print(accuracies(pd.read_csv(given.table)))
         case "predict":

@@ -1,6 +1,7 @@
 """The script of the population: the rows that it takes from stores, and the rule that it fits to rows."""
 
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ def test_rows_are_those_of_the_stores_that_are_complete(script, tmp_path, capsys
         card(models / f"{name}.yaml", 0.3 + i / 10)
         store(stores / f"{name}.zarr", [0.5, 0.75], 0.5, i, status="running" if name == "noisy_3" else "complete")
         store(stores / f"{name}.control.zarr", [0.25, 0.25], 0, 10 + i)
-    rows = script["collect"](models, stores)
+    table = tmp_path / "population.csv"
+    rows = script["collect"](models, stores, table)
     assert rows["guide"].tolist() == ["clean_0", "clean_0", "vit_1", "vit_1"]
     assert rows["input"].tolist() == ["x_t", "x0"] * 2
     assert rows["judged"].tolist() == [8, 12] * 2  # of 16
@@ -68,6 +70,17 @@ def test_rows_are_those_of_the_stores_that_are_complete(script, tmp_path, capsys
     control = open_store(stores / "vit_1.control.zarr").isel(classifier=0, stabilizer=0, guidance_scale=0)
     wanted = features(control.sel(classifier_input="x0").load())
     assert rows.loc[3, list(FEATURES)].to_dict() == pytest.approx(wanted, abs=1e-4)
+
+    rows.to_csv(table, index=False)
+    (models / "clean_0.yaml").unlink()  # what is gone stays in the table, what is there is taken anew
+    for name in ("vit_1", "noisy_3"):
+        shutil.rmtree(stores / f"{name}.zarr")
+    store(stores / "vit_1.zarr", [0.25, 0.5], 0.5, 1)
+    store(stores / "noisy_3.zarr", [0.75, 1], 0.5, 2)
+    again = script["collect"](models, stores, table)
+    assert again["guide"].tolist() == ["clean_0", "clean_0", "vit_1", "vit_1", "noisy_3", "noisy_3"]
+    assert again["judged"].tolist() == [8, 12, 4, 8, 12, 16]
+    pd.testing.assert_frame_equal(again[:2], rows[:2])
 
 
 def population(seed=0, noise=0.05):

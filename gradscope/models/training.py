@@ -24,6 +24,7 @@ from gradscope.models import cards
 from gradscope.models.adversarial import attacked
 from gradscope.models.classifiers import build_trained
 from gradscope.models.device import device_name
+from gradscope.models.precision import channels_last
 from probes.timed import ask
 
 _RESTART = {
@@ -161,7 +162,7 @@ def _fit(
     training = config.training
     checkpoint = Path(f"{config.output}.checkpoint.pt")
     _refuse_overwriting(config, checkpoint, overwrite)
-    model = model.to(device).train()
+    model = channels_last(model.to(device)).train()
     ema = AveragedModel(model, use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, training.warmup_steps, training.steps)
@@ -190,8 +191,9 @@ def _fit(
         task = bar.add_task(str(config.output), total=training.steps, completed=first, loss="")
         for step, (images, labels) in enumerate(_loaded(loader), first):
             torch.manual_seed(_step_seed(training.seed, step))
+            images = images.to(device, memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=_bfloat16(training, device)):
-                value = loss(model, images.to(device), labels.to(device))
+                value = loss(model, images, labels.to(device))
             optimizer.zero_grad()
             value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

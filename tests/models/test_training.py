@@ -125,10 +125,13 @@ def test_existing_output_is_kept_unless_told_otherwise(tmp_path, trained):
 
 
 def reference(config: TrainClassifierConfig) -> tuple[dict, dict]:
-    """Train by plain torch; EMA of every parameter and buffer, written out. Gives the model's state and the EMA's."""
+    """Train by plain torch; EMA of every parameter and buffer, written out. Gives the model's state and the EMA's.
+
+    In the same layout: AdamW turns the rounding of tiny gradients into whole steps.
+    """
     settings = config.training
     torch.manual_seed(settings.seed)
-    model = build_classifier(config.timm, 4, 3, config.options).train()
+    model = build_classifier(config.timm, 4, 3, config.options).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
     average: dict[str, torch.Tensor] = {}
@@ -136,6 +139,7 @@ def reference(config: TrainClassifierConfig) -> tuple[dict, dict]:
         index = np.random.default_rng([settings.seed, step]).integers(config.data.samples, size=settings.batch_size)
         drawn = sportballs.factors(config.data.seed, index)
         images = torch.from_numpy(sportballs.render(drawn, config.data.size)) * 2 - 1
+        images = images.to(memory_format=torch.channels_last)
         loss = torch.nn.functional.cross_entropy(model(images), torch.from_numpy(drawn.label))
         optimizer.zero_grad()
         loss.backward()
@@ -160,6 +164,20 @@ def test_what_is_written_is_the_moving_average_of_weights_and_buffers(tmp_path):
             torch.testing.assert_close(value.double(), average[name], rtol=2e-3, atol=1e-4, msg=name)
     for name in ("conv1.weight", "bn1.running_mean"):
         assert (written[name].float() - last[name]).abs().max() > 5e-4, name
+
+
+def test_the_layout_is_the_fast_one(tmp_path, monkeypatch):
+    seen = []
+    forward = torch.nn.Conv2d.forward
+
+    def noting(self, x):
+        seen.extend(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, self.weight))
+        return forward(self, x)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", noting)
+    train(classifier(tmp_path))
+    assert seen
+    assert all(seen)
 
 
 def test_an_adversarial_training_is_one_on_attacked_images(tmp_path, monkeypatch, trained):

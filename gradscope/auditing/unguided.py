@@ -1,6 +1,7 @@
 """Unguided trajectories of a classifier: the diagnostics of gradients that are taken and not followed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from gradscope.config import ClassifierInput
 from gradscope.models.diffusion import Denoiser
 from gradscope.sampling.guidance.classifier import ClassifierGuidance
 from gradscope.sampling.sampler import GuidedSampler
+from gradscope.sampling.trajectory import sample_together
 from probes import Belief, Cosine, FirstCosine, GuidedStep, Probe, ScoreCosine, Spectrum
 
 SAMPLES, STEPS = 32, 30
@@ -21,7 +23,7 @@ _BATCH = 32
 
 
 def unguided(
-    classifier: nn.Module,
+    classifiers: Mapping[str, nn.Module],
     unet: nn.Module,
     scheduler: Any,
     labels: Sequence[int],
@@ -30,46 +32,59 @@ def unguided(
     num_inference_steps: int = STEPS,
     seed: int = 0,
     on_step: Callable[[], None] = lambda: None,
-) -> xr.Dataset:
-    """Sample without guidance, and take a classifier's gradient at every step.
+) -> dict[str, xr.Dataset]:
+    """Sample without guidance, and take each classifier's gradient at every step of the same trajectory.
 
     Parameters
     ----------
-    classifier
-        From samples to logits ``(n, classes)``.
+    classifiers
+        By name, from samples to logits ``(n, classes)``.
     unet, scheduler
         Denoiser and scheduler, as `GuidedSampler` takes them.
     labels
         Target class of each sample.
     inputs
-        What the classifier sees.
+        What the classifiers see.
     num_inference_steps, seed
         See `GuidedSampler.sample`.
     on_step
-        Called after each step of each block and input.
+        Called after each step of each block, classifier and input.
 
     Returns
     -------
-    xarray.Dataset
-        `VARIABLES` over classifier_input, sample and timestep; the attribute ``classes`` numbers the logits.
+    dict
+        For each classifier, `VARIABLES` over classifier_input, sample and timestep; the attribute ``classes`` numbers
+        the logits.
 
     Raises
     ------
     GradscopeError
-        The scheduler's steps cannot be computed exactly, or a label is no class of the classifier.
+        The scheduler's steps cannot be computed exactly, or a label is no class of a classifier.
     """
-    found = []
-    for kind in inputs:
-        sampler = GuidedSampler(unet, scheduler, ClassifierGuidance(classifier, kind, guidance_scale=0.0))
-        blocks = []
-        for first in range(0, len(labels), _BATCH):
-            collected = _Collected(on_step)
-            with sampler.register_step_hook(collected):
-                sampler.sample(labels[first : first + _BATCH], num_inference_steps, seed, first)
-            blocks.append(collected.dataset())
-        found.append(xr.concat(blocks, "sample", data_vars="all", combine_attrs="override"))
-    together = xr.concat(found, "classifier_input", data_vars="all", combine_attrs="override")
-    return together.assign_coords(classifier_input=list(inputs))
+    samplers = {
+        (name, kind): GuidedSampler(unet, scheduler, ClassifierGuidance(classifier, kind, guidance_scale=0.0))
+        for name, classifier in classifiers.items()
+        for kind in inputs
+    }
+    blocks: dict[tuple[str, str], list[xr.Dataset]] = {cell: [] for cell in samplers}
+    for first in range(0, len(labels), _BATCH):
+        collected = {cell: _Collected(on_step) for cell in samplers}
+        with ExitStack() as stack:
+            for cell, sampler in samplers.items():
+                stack.enter_context(sampler.register_step_hook(collected[cell]))
+            alone = [[sampler] for sampler in samplers.values()]
+            sample_together(alone, labels[first : first + _BATCH], num_inference_steps, seed, first)
+        for cell, hook in collected.items():
+            blocks[cell].append(hook.dataset())
+    joined = {
+        cell: xr.concat(found, "sample", data_vars="all", combine_attrs="override") for cell, found in blocks.items()
+    }
+    return {
+        name: xr.concat(
+            [joined[name, kind] for kind in inputs], "classifier_input", data_vars="all", combine_attrs="override"
+        ).assign_coords(classifier_input=list(inputs))
+        for name in classifiers
+    }
 
 
 def failures(
@@ -87,18 +102,16 @@ def failures(
     """
     rule = read_rule()
     labels = [targets[i % len(targets)] for i in range(SAMPLES)]
-    rows = []
-    for name, module in classifiers.items():
-        control = unguided(
-            module,
-            denoiser.unet,
-            denoiser.scheduler,
-            labels,
-            num_inference_steps=num_inference_steps,
-            seed=seed,
-            on_step=on_step,
-        )
-        rows.append(predict(control.expand_dims(classifier=[name]), rule))
+    controls = unguided(
+        classifiers,
+        denoiser.unet,
+        denoiser.scheduler,
+        labels,
+        num_inference_steps=num_inference_steps,
+        seed=seed,
+        on_step=on_step,
+    )
+    rows = [predict(control.expand_dims(classifier=[name]), rule) for name, control in controls.items()]
     terms = " + ".join([f"{rule.intercept:g}", *(f"{weight:g} {key}" for key, weight in rule.features.items())])
     about = f"probability that guidance fails, by a rule that was fitted on {rule.about}"
     probabilities = [[p.probability for p in row] for row in rows]

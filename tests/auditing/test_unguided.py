@@ -1,5 +1,7 @@
 """Unguided trajectories of an audit: those of the sampler at scale 0, with the values that a recording has."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,9 @@ def noisy_denoiser():
 def test_the_values_are_those_of_a_recorded_control(tmp_path, monkeypatch, batch, kind):
     monkeypatch.setattr(module, "_BATCH", batch)
     classifier, unet, scheduler = LinearClassifier(), noisy_denoiser(), DDPMScheduler()
-    ours = unguided(classifier, unet, scheduler, LABELS, num_inference_steps=6, seed=4).sel(classifier_input=kind)
+    guides = {"other": LinearClassifier(gain=3.0), "guide": classifier}
+    together = unguided(guides, unet, scheduler, LABELS, num_inference_steps=6, seed=4)
+    ours = together["guide"].sel(classifier_input=kind)
     sampler = GuidedSampler(unet, scheduler, ClassifierGuidance(classifier, kind, guidance_scale=0))
     probes = [probe for name in ("cosines", "belief", "spectrum") for probe in NAMED[name]()]
     with gradscope.record(sampler, tmp_path / "a.zarr", probes, tensor_samples=0) as recorder:
@@ -45,17 +49,24 @@ def test_the_values_are_those_of_a_recorded_control(tmp_path, monkeypatch, batch
 
 def test_the_classifier_is_left_as_it_was_and_steps_are_counted():
     classifier, seen = LinearClassifier().train(), []
-    unguided(
-        classifier, noisy_denoiser(), DDPMScheduler(), LABELS, num_inference_steps=4, on_step=lambda: seen.append(1)
-    )
+    guides = {"guide": classifier}
+    unguided(guides, noisy_denoiser(), DDPMScheduler(), LABELS, num_inference_steps=4, on_step=lambda: seen.append(1))
     assert len(seen) == 8
     assert classifier.training
     assert all(parameter.requires_grad for parameter in classifier.parameters())
 
 
+def test_guides_and_inputs_share_the_denoisers_passes():
+    unet, passes = noisy_denoiser(), Counter()
+    unet.register_forward_hook(lambda *_: passes.update(["forward"]))
+    guides = {"one": LinearClassifier(), "two": LinearClassifier(gain=2.0)}
+    unguided(guides, unet, DDPMScheduler(), LABELS, num_inference_steps=4)
+    assert passes["forward"] == 4
+
+
 def test_a_label_that_is_no_class_is_refused():
     with pytest.raises(GradscopeError, match="labels: the classifier has classes 0 to 3, got 9"):
-        unguided(LinearClassifier(), noisy_denoiser(), DDPMScheduler(), [0, 9], num_inference_steps=2)
+        unguided({"a": LinearClassifier()}, noisy_denoiser(), DDPMScheduler(), [0, 9], num_inference_steps=2)
 
 
 def test_failures_say_how_probable_and_by_which_features():
@@ -68,7 +79,8 @@ def test_failures_say_how_probable_and_by_which_features():
     np.testing.assert_allclose(found["failure_probability"], 1 / (1 + np.exp(-z)))
     assert found["failure_probability"].dims == ("classifier", "classifier_input")
     labels = [2, 0] * 16
-    alone = unguided(guides["other"], denoiser.unet, denoiser.scheduler, labels, num_inference_steps=5, seed=1)
+    mine = {"other": guides["other"]}
+    alone = unguided(mine, denoiser.unet, denoiser.scheduler, labels, num_inference_steps=5, seed=1)["other"]
     for key in rule.features:
         wanted = [features(alone.sel(classifier_input=kind))[key] for kind in ("x_t", "x0")]
         np.testing.assert_allclose(found[f"unguided_{key}"][1], wanted)

@@ -168,18 +168,17 @@ class Fit:
     @classmethod
     def of(cls, claim: Tensor, slopes: Slopes, tolerance: Tensor, least: Tensor) -> "Fit":
         """Compare them, ``(n, directions)``, up to a relative tolerance, and to the least norm of the claim's type."""
-        ours, theirs = norm(claim), slopes.norm
+        ours, theirs, noise = norm(torch.stack([claim, slopes.value, slopes.error]))
         larger = torch.maximum(ours, theirs)
-        scale = larger.where(larger > 0, 1)[:, None]
-        c, s = claim / scale, slopes.value / scale
-        deviation = norm(c - s)
-        error = (3 * slopes.noise + least) / scale[:, 0]
-        allowed = tolerance + torch.where(larger > 0, error, 0.0)
+        scale = larger.where(larger > 0, 1)
+        c, s = claim / scale[:, None], slopes.value / scale[:, None]
+        allowed = tolerance + torch.where(larger > 0, (3 * noise + least) / scale, 0.0)
         dot, square = (c * s).sum(dim=1), s.square().sum(dim=1)
         ratio = torch.where(square > 0, dot / square.where(square > 0, 1), torch.nan)
-        length = norm(c)
+        length = ours / scale
+        deviation, apart = norm(torch.stack([c - s, c - torch.nan_to_num(ratio)[:, None] * s]))
         cosine = dot / (length * square.sqrt())
-        spread = norm(c - torch.nan_to_num(ratio)[:, None] * s) / length.where(length > 0, 1)
+        spread = apart / length.where(length > 0, 1)
         return cls(deviation, allowed, cosine, ratio, spread)
 
     def without(self, samples: Tensor) -> "Fit":

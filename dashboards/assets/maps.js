@@ -4,6 +4,7 @@ window.gradscope = window.gradscope || {};
 (function (gradscope) {
   const DESCRIBE = 1000; // milliseconds between two updates of the texts for screen readers
   const COLUMNS_MAX = 4; // columns of cards, one for each combination of stabiliser and scale
+  const LISTED = 3; // more guides of one such combination stand in two columns
   const DENSE = 8; // maps of more cells are smaller
 
   // A number with three digits; other values stay as they are.
@@ -163,15 +164,17 @@ window.gradscope = window.gradscope || {};
       this.described = true;
     }
 
-    // Make a card for each cell: one row for each guide, one column for each stabiliser and scale.
+    // Make a card for each cell: one row for each guide, one column for each stabiliser and scale. Where these are the
+    // same for all, a row has two guides, or a long list would push the curves off the screen.
     arrange(cells) {
       if (String(this.cells) === String(cells)) return;
       this.cells = cells;
       this.cards = new Map(cells.map((cell, i) => [cell, this.card(cell, share(i, cells.length))]));
       const rows = [...new Set(cells.map((cell) => this.run.cells[cell].row))];
       const columns = [...new Set(cells.map((cell) => this.run.cells[cell].column))];
-      const aligned = columns.length <= COLUMNS_MAX;
-      this.grid.style.setProperty("--across", aligned ? columns.length : "auto-fill");
+      const aligned = columns.length > 1 && columns.length <= COLUMNS_MAX;
+      const alone = rows.length > LISTED ? 2 : 1;
+      this.grid.style.setProperty("--across", aligned ? columns.length : columns.length === 1 ? alone : "auto-fill");
       for (const [cell, card] of aligned ? this.cards : []) {
         const { row, column } = this.run.cells[cell];
         card.style.gridArea = `${rows.indexOf(row) + 1} / ${columns.indexOf(column) + 1}`;

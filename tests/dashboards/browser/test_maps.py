@@ -46,6 +46,19 @@ def hover(page, map, row: int, column: int) -> None:
     page.mouse.move(box["x"] + (column + 0.5) / 32 * box["width"], box["y"] + (row + 0.5) / 32 * box["height"])
 
 
+def test_guides_of_one_combination_stand_in_two_columns(opened):
+    """Four below each other would push the curves off the screen."""
+    page = opened("&cells=2222")  # those without a stabiliser
+    assert page.locator(".maps .cell").count() == 4
+    places = [page.locator(f".maps .cell >> nth={i}").bounding_box() for i in range(4)]
+    assert [(box["x"] > places[0]["x"], box["y"] > places[0]["y"]) for box in places] == [
+        (False, False),
+        (True, False),
+        (False, True),
+        (True, True),
+    ]
+
+
 @pytest.mark.parametrize("name", ["gradient", "x_t"])
 def test_the_number_under_the_mouse_is_that_of_the_store(opened, tensor, name):
     page = opened()

@@ -146,6 +146,28 @@ def check_stabilizers(results, table):
         assert min(float(r["Holm's p"]) for r in shown) == pytest.approx(min(1, smallest), rel=0.06)
 
 
+def test_changes_over_guides_have_students_interval():
+    import results
+
+    rows = results.read("frontier").query("guidance_scale == 0.32 and classifier == 'non_robust'")
+    others = [rows.assign(classifier=name, judge=rows["judge"].str[::-1]) for name in ("b", "c")]
+    others[0]["judge"] = rows["label"]
+    several = pd.concat([rows, *others])
+    shown = numbers(results.guides(several))
+    assert [row["stabiliser"] for row in shown] == ["adam_paper", "ema", "adam_rms"]
+    for row in shown:
+        alone = {name: seen(rows.set_index("stabilizer").loc[name]).mean() for name in ("none", row["stabiliser"])}
+        mirrored = {
+            name: np.mean([a == b for a, b in zip(r["judge"][::-1], r["label"], strict=True)])
+            for name, r in rows.set_index("stabilizer").iterrows()
+        }
+        changes = [alone[row["stabiliser"]] - alone["none"], 0, mirrored[row["stabiliser"]] - mirrored["none"]]
+        low, high = stats.ttest_1samp(changes, 0).confidence_interval()
+        assert row["change, 95 % over guides"] == f"{np.mean(changes):+.3f} [{low:+.3f}, {high:+.3f}]"
+        assert row["of each guide"] == ", ".join(f"{change:+.3f}" for change in changes)
+        assert (row["input"], row["guides"]) == ("x0", "3")
+
+
 @pytest.mark.slow
 def test_tables_of_a_small_store(collected):
     import results

@@ -11,6 +11,7 @@ import pandas as pd
 from markdown_tables import table
 from numpy.typing import NDArray
 
+from gradscope.analysis.means import mean_interval
 from gradscope.analysis.statistics import holm, mcnemar
 from gradscope.intervals import wilson
 
@@ -20,8 +21,9 @@ SAME = ["steps", "scheduler", "objective", "normalize", "weight", "guidance_scal
 
 
 def text(kind: str, name: str) -> str:
-    """The table ``cells``, ``stabilizers``, ``inputs`` or ``background`` of runs/results/NAME.csv."""
-    return {"cells": cells, "stabilizers": stabilizers, "inputs": inputs, "background": background}[kind](read(name))
+    """The table ``cells``, ``stabilizers``, ``guides``, ``inputs`` or ``background`` of runs/results/NAME.csv."""
+    made = {"cells": cells, "stabilizers": stabilizers, "guides": guides, "inputs": inputs, "background": background}
+    return made[kind](read(name))
 
 
 def read(name: str) -> pd.DataFrame:
@@ -68,6 +70,22 @@ def cells(rows: pd.DataFrame) -> str:
 def stabilizers(rows: pd.DataFrame) -> str:
     """Every stabiliser against none in the same cell."""
     return _changes(rows, [*SAME, "classifier_input"], "stabilizer", "none", "stabiliser")
+
+
+def guides(rows: pd.DataFrame) -> str:
+    """Every stabiliser against none: the mean over guides at one input, with Student's interval over them."""
+    accuracy = rows.assign(judged=[right(row, "judge").mean() for _, row in rows.iterrows()])
+    wide = accuracy.pivot(index=["classifier_input", "classifier"], columns="stabilizer", values="judged")
+    wide = wide.loc[rows.set_index(["classifier_input", "classifier"]).index.unique()]
+    lines = []
+    for where, some in wide.groupby(level=0, sort=False):
+        for name in rows["stabilizer"].unique():
+            if name != "none":
+                change = some[name] - some["none"]
+                mean, low, high = mean_interval(change)[:3]
+                each = ", ".join(f"{value:+.3f}" for value in change)
+                lines.append((where, name, len(change), f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]", each))
+    return table(("input", "stabiliser", "guides", "change, 95 % over guides", "of each guide"), lines)
 
 
 def inputs(rows: pd.DataFrame) -> str:

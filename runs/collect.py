@@ -2,11 +2,12 @@
 
 python runs/collect.py runs/results/table.csv STORE ...
 
-One row per finished guided or unguided cell. `own` and `judge` hold one character per sample, the class that the guide
-and the judge see in the final sample (a digit or letter of base 36, `-` for none), and `label` the target, so
-accuracies, their intervals and paired differences follow from the table alone. Distances and coverage come from
-`gradscope evaluate`. With the tensors `gradient` and `update`: the shares of their energy (squared norm) in the
-background, the pixels that are white in the final image, a mean over timesteps, then over the samples with tensors.
+One row per finished guided or unguided cell; rows of other stores, which the table has already, stay. `own` and `judge`
+hold one character per sample, the class that the guide and the judge see in the final sample (a digit or letter of base
+36, `-` for none), and `label` the target, so accuracies, their intervals and paired differences follow from the table
+alone. Distances and coverage come from `gradscope evaluate`. With the tensors `gradient` and `update`: the shares of
+their energy (squared norm) in the background, the pixels that are white in the final image, a mean over timesteps, then
+over the samples with tensors.
 """
 
 import json
@@ -106,8 +107,15 @@ def letters(classes: ArrayLike) -> str:
     return "".join("-" if value < 0 else DIGITS[int(value)] for value in np.asarray(classes))
 
 
+def collect(out: Path, stores: Sequence[str]) -> None:
+    """Write the rows of some stores in place of those that the table has of them."""
+    made = pd.DataFrame(list(rows(stores)))
+    if out.exists():
+        kept = pd.read_csv(out, dtype=str, keep_default_na=False)
+        made = pd.concat([kept[~kept["store"].isin([Path(store).stem for store in stores])], made])
+    made.to_csv(out, index=False, float_format="%.6g")
+    print(f"wrote {out}: {len(made)} cells, those of {len(stores)} stores anew")
+
+
 if __name__ == "__main__":
-    out, *stores = sys.argv[1:]
-    table = pd.DataFrame(list(rows(stores)))
-    table.to_csv(out, index=False, float_format="%.6g")
-    print(f"wrote {out}: {len(table)} cells of {len(stores)} stores")
+    collect(Path(sys.argv[1]), sys.argv[2:])

@@ -158,10 +158,13 @@ def test_no_command_lacks_an_argument():
 
 
 def test_what_ci_runs_is_in_ci():
+    targets = {
+        word for line in CI.splitlines() if line.startswith("make ") for word in line.partition("  #")[0].split()
+    }
     for command in commands():
         found = how(command)
         if found is not None and found.elsewhere == "in .ci/run":
-            assert re.search(rf"^{re.escape(command)}( |$)", CI, re.M), command
+            assert command.split()[1] in targets, command
 
 
 def test_the_demo_records_what_is_run_here():

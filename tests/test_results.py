@@ -45,6 +45,20 @@ def collected(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_rows_of_other_stores_stay_as_they_are(tmp_path):
+    collect = runpy.run_path(str(RUNS / "collect.py"))["collect"]
+    out, lines = tmp_path / "table.csv", (RUNS / "results" / "steps.csv").read_text().splitlines()
+    out.write_text("\n".join(lines[:3]) + "\n")
+    ds = evaluated().assign_attrs(configuration=json.dumps(CONFIGURATION), device="cpu")
+    for _ in range(2):  # the second time in place of the first
+        collect(out, [str(save(ds, tmp_path / f"{len(list(tmp_path.iterdir()))}" / "a.zarr"))])
+        found = pd.read_csv(out, dtype=str, keep_default_na=False)
+        assert found["store"].tolist() == ["steps_400_x0_non_robust"] * 2 + ["a"] * 16
+        old = pd.read_csv(RUNS / "results" / "steps.csv", dtype=str, keep_default_na=False)[:2]
+        pd.testing.assert_frame_equal(found.loc[:1, old.columns], old)
+
+
+@pytest.mark.slow
 def test_a_row_for_each_cell_with_what_was_seen(collected):
     ds, table = collected
     assert len(table) == 2 * 2 * 2 * 2

@@ -25,18 +25,18 @@ TITLE = "Run"
 _ATTRIBUTES = ("run_id", "configuration_hash", "created", "status", "device", "threads", "schema_version", "command")
 _NESTED_ATTRIBUTES = ("versions", "weights_sha256")
 PROGRESS = (
-    text_column("cell", "cell", 222),
-    number_column("finished", "samples", 80, "of(params.value, params.data.samples)", headerTooltip="finished samples"),
+    text_column("cell", "cell", 262),
+    number_column("finished", "samples", 78, "of(params.value, params.data.samples)", headerTooltip="finished samples"),
     number_column(
         "steps", "timesteps", 100, "of(params.value, params.data.all)", headerTooltip="written, over all samples"
     ),
     number_column("share", "share", 64, "percent(params.value)"),
 )
 ARRAYS = (
-    text_column("name", "array", 150),
-    text_column("dims", "dimensions", 256, headerTooltip="besides those of the cells"),
-    text_column("dtype", "dtype", 70),
-    number_column("bytes", "on disk", 76, "text(params.data.size)"),
+    text_column("name", "array", 158),
+    text_column("dims", "dimensions", 268, headerTooltip="besides those of the cells"),
+    text_column("dtype", "dtype", 58),
+    number_column("bytes", "on disk", 66, "text(params.data.size)"),
 )
 
 

@@ -15,26 +15,26 @@ NEEDS = ("gradient_cosine", "log_prob", "gradient_norm", "finite_fraction")
 
 
 _COLUMNS = (
-    ("written", number_column("sample", "sample", 76, "digits(params.value, 0)")),
-    ("label", text_column("label", "label", 92, headerTooltip="target class")),
-    ("own_prediction", text_column("own", "guide", 104, headerTooltip="class that the guide predicts")),
-    ("judge_prediction", text_column("judge", "judge", 104, headerTooltip="class that the judge predicts")),
+    ("written", number_column("sample", "sample", 62, "digits(params.value, 0)")),
+    ("label", text_column("label", "label", 84, headerTooltip="target class")),
+    ("own_prediction", text_column("own", "guide", 98, headerTooltip="class that the guide predicts")),
+    ("judge_prediction", text_column("judge", "judge", 98, headerTooltip="class that the judge predicts")),
     (
         "gradient_cosine",
-        number_column("cosine", "cosine", 80, headerTooltip="mean gradient_cosine over timesteps"),
+        number_column("cosine", "cosine", 60, headerTooltip="mean gradient_cosine over timesteps"),
     ),
-    ("gradient_cosine", number_column("cosine_min", "minimum", 82, headerTooltip="minimum of gradient_cosine")),
+    ("gradient_cosine", number_column("cosine_min", "minimum", 78, headerTooltip="minimum of gradient_cosine")),
     (
         "gradient_cosine",
-        number_column("cosine_min_timestep", "at t", 52, "digits(params.value, 0)", headerTooltip="of the minimum"),
+        number_column("cosine_min_timestep", "at t", 46, "digits(params.value, 0)", headerTooltip="of the minimum"),
     ),
-    ("log_prob", number_column("log_prob", "log_prob", 86, headerTooltip="final log_prob [nat]")),
-    ("gradient_norm", number_column("gradient_norm", "norm", 76, headerTooltip="mean gradient_norm")),
+    ("log_prob", number_column("log_prob", "log_prob", 76, headerTooltip="final log_prob [nat]")),
+    ("gradient_norm", number_column("gradient_norm", "norm", 60, headerTooltip="mean gradient_norm")),
     (
         "finite_fraction",
-        number_column("nonfinite", "not finite", 82, headerTooltip="steps whose gradient is not finite"),
+        number_column("nonfinite", "not finite", 78, headerTooltip="steps whose gradient is not finite"),
     ),
-    ("written", number_column("tensors", "tensors", 70, headerTooltip="timesteps with tensors")),
+    ("written", number_column("tensors", "tensors", 68, headerTooltip="timesteps with tensors")),
 )
 """Columns, each with the variable that it needs."""
 

@@ -7,6 +7,8 @@ WIDE = {"width": 3840, "height": 2160}
 READABLE = 4.5
 """Contrast of small text by WCAG 2.2 AA."""
 WORDS = ".js-plotly-plot .main-svg :is(.xtick, .ytick, .g-xtitle, .g-ytitle, .annotation) text, .ag-header-cell-text"
+_CUT = """() => [...document.querySelectorAll(".ag-header-cell-text, .ag-cell")]
+    .filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.textContent)"""
 _CONTRASTS = """(selector) => {
     const brush = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
     const parse = (colour) => {
@@ -48,6 +50,8 @@ def test_every_page_is_readable_in_light_and_dark_and_at_any_size(url, visit, na
     for size in (chromium.SIZE, WIDE):
         page.set_viewport_size(size)
         page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
+        page.wait_for_timeout(300)  # tables fit anew
+        assert page.evaluate(_CUT) == []
     right = "(all) => Math.max(...all.map((each) => each.getBoundingClientRect().right))"
     assert page.eval_on_selector_all("#page *", right) > 0.9 * WIDE["width"]
 

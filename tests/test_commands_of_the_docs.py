@@ -38,6 +38,7 @@ class How:
 
 
 HOW = {
+    r".*fashion.*": How(elsewhere="it needs models that take two hours to train; test_training.py trains small ones"),
     r"make (lint|docs|test|test-slow|test-browser|test-wheel|bench)": How(elsewhere="in .ci/run"),
     r"make crash.*": How(elsewhere="it takes hours; tests/damage and tests/stateful run a part of it"),
     r"make test-gpu": How(elsewhere="it needs a GPU; the other tests rehearse it on the CPU"),

@@ -160,8 +160,10 @@ def check_stabilizers(results, table):
         assert min(float(r["Holm's p"]) for r in shown) == pytest.approx(min(1, smallest), rel=0.06)
 
 
-def test_changes_over_guides_have_students_interval():
+def test_changes_over_guides_have_students_interval_or_the_wider_one_of_their_samples():
     import results
+
+    from gradscope.analysis.statistics import mcnemar
 
     rows = results.read("frontier").query("guidance_scale == 0.32 and classifier == 'non_robust'")
     others = [rows.assign(classifier=name, judge=rows["judge"].str[::-1]) for name in ("b", "c")]
@@ -180,6 +182,11 @@ def test_changes_over_guides_have_students_interval():
         assert row["change, 95 % over guides"] == f"{np.mean(changes):+.3f} [{low:+.3f}, {high:+.3f}]"
         assert row["of each guide"] == ", ".join(f"{change:+.3f}" for change in changes)
         assert (row["input"], row["guides"]) == ("x0", "3")
+    same = pd.concat([rows, rows.assign(classifier="b")])
+    twice = {name: np.tile(seen(row), 2) for name, row in rows.set_index("stabilizer").iterrows()}
+    for row in numbers(results.guides(same)):
+        pooled = mcnemar(twice["none"], twice[row["stabiliser"]])
+        assert row["change, 95 % over guides"] == f"{pooled.estimate:+.3f} [{pooled.low:+.3f}, {pooled.high:+.3f}]"
 
 
 @pytest.mark.slow

@@ -73,18 +73,22 @@ def stabilizers(rows: pd.DataFrame) -> str:
 
 
 def guides(rows: pd.DataFrame) -> str:
-    """Every stabiliser against none: the mean over guides at one input, with Student's interval over them."""
-    accuracy = rows.assign(judged=[right(row, "judge").mean() for _, row in rows.iterrows()])
-    wide = accuracy.pivot(index=["classifier_input", "classifier"], columns="stabilizer", values="judged")
-    wide = wide.loc[rows.set_index(["classifier_input", "classifier"]).index.unique()]
+    """Every stabiliser against none: the mean over guides at one input, with an interval for a further guide.
+
+    It is Student's over the guides' changes, widened to McNemar's over all their samples: guides that happen to agree
+    have no narrower one.
+    """
     lines = []
-    for where, some in wide.groupby(level=0, sort=False):
-        for name in rows["stabilizer"].unique():
-            if name != "none":
-                change = some[name] - some["none"]
-                mean, low, high = mean_interval(change)[:3]
-                each = ", ".join(f"{value:+.3f}" for value in change)
-                lines.append((where, name, len(change), f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]", each))
+    for where, some in rows.groupby("classifier_input", sort=False):
+        plain = [right(row, "judge") for _, row in some[some["stabilizer"] == "none"].iterrows()]
+        for name in [name for name in rows["stabilizer"].unique() if name != "none"]:
+            changed = [right(row, "judge") for _, row in some[some["stabilizer"] == name].iterrows()]
+            change = [after.mean() - before.mean() for before, after in zip(plain, changed, strict=True)]
+            mean, *student = mean_interval(change)[:3]
+            pooled = mcnemar(np.concatenate(plain), np.concatenate(changed))
+            low, high = np.nanmin([student[0], pooled.low]), np.nanmax([student[1], pooled.high])
+            each = ", ".join(f"{value:+.3f}" for value in change)
+            lines.append((where, name, len(change), f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]", each))
     return table(("input", "stabiliser", "guides", "change, 95 % over guides", "of each guide"), lines)
 
 

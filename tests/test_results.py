@@ -126,6 +126,8 @@ def seen(row, who="judge"):
 
 
 def check_cells(results, table):
+    unguided = table[table["guidance_scale"].astype(float) == 0]
+    table = table.drop(index=unguided.index[unguided["judge"].duplicated()])
     for shown, (_, row) in zip(numbers(results.cells(table)), table.iterrows(), strict=True):
         if not row["judge"]:
             continue

@@ -38,7 +38,12 @@ def right(row: pd.Series, who: str) -> NDArray[np.bool_]:
 
 
 def cells(rows: pd.DataFrame) -> str:
-    """One row per cell. If cells differ in the timesteps at which they are guided, a column says which."""
+    """One row per cell; unguided samples that are the same for several cells have one, without the guide's cosines.
+
+    If cells differ in the timesteps at which they are guided, a column says which.
+    """
+    unguided = rows["guidance_scale"].astype(float) == 0
+    rows = rows[~(unguided & rows.duplicated(["steps", "scheduler", "guidance_scale", "label", "judge"]))]
     some = "interval" in rows and rows["interval"].nunique() > 1
     head = ("guide", "input", "stabiliser", "steps", *["guided timesteps"] * some, "scale", "N", "own", "judge",
             "by class", "FD", "coverage", "gradient cosine", "update cosine", "strength", "saturated")  # fmt: skip
@@ -59,9 +64,9 @@ def cells(rows: pd.DataFrame) -> str:
                 by_class(row),
                 between(row, "fd_extractor", ".2f"),
                 between(row, "coverage", ".2f"),
-                *(between(row, name, ".2f") for name in ("gradient_cosine", "update_cosine")),
+                *("" if control else between(row, name, ".2f") for name in ("gradient_cosine", "update_cosine")),
                 f"{float(row['effective_strength']):.3f}",
-                f"{float(row['saturated']):.2f}",
+                "" if control else f"{float(row['saturated']):.2f}",
             )
         )
     return table(head, lines)

@@ -14,7 +14,7 @@ _SPAN = "span(params.value, params.data.last_timestep)"
 _COUNT = "of(params.value, params.data.samples)"
 _EFFECT = "the statistic that is tested; the text beside the table names it"
 COLUMNS: tuple[Column, ...] = (
-    badge_column("severity", "severity", 84),
+    badge_column("severity", "severity", 88),
     text_column("signature", "signature", 114),
     text_column("classifier", "classifier", 82),
     text_column("classifier_input", "input", 50, headerTooltip="classifier_input"),

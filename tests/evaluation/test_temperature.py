@@ -19,7 +19,7 @@ from probes.timed import ask, takes_timestep
 
 CPU = torch.device("cpu")
 DATA = {"name": "sportballs", "size": 8, "samples": 400, "seed": 3}
-STEPS = {"steps": 25, "batch_size": 16, "warmup_steps": 2, "learning_rate": 0.01, "ema_decay": 0.3, "seed": 1}
+STEPS = {"steps": 50, "batch_size": 16, "warmup_steps": 2, "learning_rate": 0.01, "ema_decay": 0.3, "seed": 1}
 OPTIONS = {"channels": [8, 8, 8, 8], "stem_width": 8, "stem_type": ""}
 
 

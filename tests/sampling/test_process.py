@@ -101,8 +101,8 @@ def test_ddims_gain_is_the_published_change_of_epsilon(spacing, steps, beta_sche
             return b**0.5 * (x_t - (1 - a) ** 0.5 * e) / a**0.5 + (1 - b) ** 0.5 * e
 
         shift = published(epsilon - (1 - a) ** 0.5 * amount) - published(epsilon)
-        np.testing.assert_allclose(
-            times.gains["process"] * amount, shift, rtol=1e-6, atol=1e-12 * abs(x_t).max() / a**0.5
+        np.testing.assert_allclose(  # alphas have 24 bits
+            times.gains["process"] * amount, shift, rtol=5e-6, atol=1e-12 * abs(x_t).max() / a**0.5
         )
         assert times.gains["process"] > 0
         assert times.noise_added == 0

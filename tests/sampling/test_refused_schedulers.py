@@ -164,16 +164,6 @@ def test_options_of_a_step_are_refused(scheduler, options, message):
             for settings in ({"solver_type": "bh1"}, {"predict_x0": False}, {"lower_order_final": False})
         ],
         (
-            Case(
-                "ddim",
-                {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"},
-                {"eta": 1.0},
-            ),
-            6,
-            "scheduler: with these settings the step of DDIMScheduler at timestep 999 is not finite; take sampling.eta "
-            "below 1",
-        ),
-        (
             Case("euler_ancestral", {"beta_schedule": "squaredcos_cap_v2"}, {}),
             4,
             "scheduler: with these settings the step of EulerAncestralDiscreteScheduler at timestep 999 is not finite; "
@@ -279,3 +269,16 @@ def test_a_prediction_is_taken_if_and_only_if_diffusers_step_takes_it(name, pred
 def test_a_scheduler_of_the_configuration_is_refused(name, options, trained, message):
     with refusal(message):
         make_scheduler(name, options, trained)
+
+
+def test_a_step_of_ddim_is_refused_where_it_is_not_finite():
+    """At eta = 1, without signal, sqrt(1 - alpha - sigma^2) is 0 or NaN: rounding decides, so it depends on the CPU."""
+    settings = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    refused = "with these settings the step of DDIMScheduler at timestep 999 is not finite; take sampling.eta below 1"
+    x = torch.ones(1, 3, 4, 4)
+    for steps in range(2, 30):
+        scheduler = diffusers.DDIMScheduler(**settings)
+        scheduler.set_timesteps(steps)
+        theirs = scheduler.step(x, scheduler.timesteps[0], x, eta=1.0).prev_sample
+        with pytest.raises(GradscopeError, match="the denoiser ran" if theirs.isfinite().all() else refused):
+            sampler(diffusers.DDIMScheduler(**settings), eta=1.0).sample([0, 1], steps)

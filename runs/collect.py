@@ -114,7 +114,7 @@ def collect(out: Path, stores: Sequence[str]) -> None:
         kept = pd.read_csv(out, dtype=str, keep_default_na=False)
         made = pd.concat([kept[~kept["store"].isin([Path(store).stem for store in stores])], made])
     made.to_csv(out, index=False, float_format="%.6g")
-    print(f"wrote {out}: {len(made)} cells, those of {len(stores)} stores anew")
+    print(f"wrote {out}: {len(made)} cells")
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def collect(models: Path, stores: Path, table: Path) -> pd.DataFrame:
     found = pd.DataFrame(rows)
     if table.exists():
         kept = pd.read_csv(table)
-        found = pd.concat([kept[~kept["guide"].isin(found["guide"] if rows else [])], found], ignore_index=True)
+        found = pd.concat([kept[~kept["guide"].isin([row["guide"] for row in rows])], found])
     return found.sort_values("guide", key=lambda names: names.map(_place), kind="stable", ignore_index=True)
 
 

@@ -72,7 +72,7 @@ def test_rows_are_those_of_the_stores_that_are_complete(script, tmp_path, capsys
     assert rows.loc[3, list(FEATURES)].to_dict() == pytest.approx(wanted, abs=1e-4)
 
     rows.to_csv(table, index=False)
-    (models / "clean_0.yaml").unlink()  # what is gone stays in the table, what is there is taken anew
+    (models / "clean_0.yaml").unlink()  # its rows stay; those of stores that are there are replaced
     for name in ("vit_1", "noisy_3"):
         shutil.rmtree(stores / f"{name}.zarr")
     store(stores / "vit_1.zarr", [0.25, 0.5], 0.5, 1)

@@ -4,7 +4,7 @@ window.gradscope = window.gradscope || {};
 (function (gradscope) {
   const DESCRIBE = 1000; // milliseconds between two updates of the texts for screen readers
   const COLUMNS_MAX = 4; // columns of cards, one for each combination of stabiliser and scale
-  const LISTED = 3; // more guides of one such combination stand in two columns
+  const LISTED = 3; // guides below each other, where there is one such combination
   const DENSE = 8; // maps of more cells are smaller
 
   // A number with three digits; other values stay as they are.
@@ -164,17 +164,18 @@ window.gradscope = window.gradscope || {};
       this.described = true;
     }
 
-    // Make a card for each cell: one row for each guide, one column for each stabiliser and scale. Where these are the
-    // same for all, a row has two guides, or a long list would push the curves off the screen.
+    // Make a card for each cell: one row for each guide, one column for each stabiliser and scale. Many guides with
+    // one stabiliser and scale stand in two columns: a longer list would push the curves off the screen.
     arrange(cells) {
       if (String(this.cells) === String(cells)) return;
       this.cells = cells;
       this.cards = new Map(cells.map((cell, i) => [cell, this.card(cell, share(i, cells.length))]));
       const rows = [...new Set(cells.map((cell) => this.run.cells[cell].row))];
       const columns = [...new Set(cells.map((cell) => this.run.cells[cell].column))];
-      const aligned = columns.length > 1 && columns.length <= COLUMNS_MAX;
-      const alone = rows.length > LISTED ? 2 : 1;
-      this.grid.style.setProperty("--across", aligned ? columns.length : columns.length === 1 ? alone : "auto-fill");
+      const few = columns.length <= COLUMNS_MAX;
+      const across = columns.length === 1 && rows.length > LISTED ? 2 : columns.length;
+      const aligned = few && across === columns.length;
+      this.grid.style.setProperty("--across", few ? across : "auto-fill");
       for (const [cell, card] of aligned ? this.cards : []) {
         const { row, column } = this.run.cells[cell];
         card.style.gridArea = `${rows.indexOf(row) + 1} / ${columns.indexOf(column) + 1}`;

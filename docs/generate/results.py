@@ -3,7 +3,7 @@
 Accuracies, their intervals and paired differences are computed here from the classes that guide and judge saw.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,17 +83,18 @@ def guides(rows: pd.DataFrame) -> str:
     It is Student's over the guides' changes, widened to McNemar's over all their samples: guides that happen to agree
     have no narrower one.
     """
+    found: dict[tuple[str, str], list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {}
+    for row, before in _pairs(rows, [*SAME, "classifier_input"], "stabilizer", "none"):
+        seen = right(before, "judge"), right(row, "judge")
+        found.setdefault((row["classifier_input"], row["stabilizer"]), []).append(seen)
     lines = []
-    for where, some in rows.groupby("classifier_input", sort=False):
-        plain = [right(row, "judge") for _, row in some[some["stabilizer"] == "none"].iterrows()]
-        for name in [name for name in rows["stabilizer"].unique() if name != "none"]:
-            changed = [right(row, "judge") for _, row in some[some["stabilizer"] == name].iterrows()]
-            change = [after.mean() - before.mean() for before, after in zip(plain, changed, strict=True)]
-            mean, *student = mean_interval(change)[:3]
-            pooled = mcnemar(np.concatenate(plain), np.concatenate(changed))
-            low, high = np.nanmin([student[0], pooled.low]), np.nanmax([student[1], pooled.high])
-            each = ", ".join(f"{value:+.3f}" for value in change)
-            lines.append((where, name, len(change), f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]", each))
+    for (where, name), each in found.items():
+        change = [after.mean() - before.mean() for before, after in each]
+        mean, *student = mean_interval(change)[:3]
+        pooled = mcnemar(*(np.concatenate(side) for side in zip(*each, strict=True)))
+        low, high = np.nanmin([student[0], pooled.low]), np.nanmax([student[1], pooled.high])
+        listed = ", ".join(f"{value:+.3f}" for value in change)
+        lines.append((where, name, len(change), f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]", listed))
     return table(("input", "stabiliser", "guides", "change, 95 % over guides", "of each guide"), lines)
 
 
@@ -120,15 +121,10 @@ def background(rows: pd.DataFrame) -> str:
 def _changes(rows: pd.DataFrame, same: Sequence[str], technique: str, base: str, called: str) -> str:
     """The judge's accuracy with each value of a column minus that with `base`, paired over samples."""
     shown, tests = [], []
-    for _, group in rows[rows["guidance_scale"].astype(float) != 0].groupby(list(same), sort=False):
-        plain = group[group[technique] == base]
-        if len(plain) != 1:
-            continue
-        before = plain.iloc[0]
-        for _, row in group[group[technique] != base].iterrows():
-            both = judged(before) & judged(row)
-            tests.append(mcnemar(right(before, "judge")[both], right(row, "judge")[both]))
-            shown.append((row, before))
+    for row, before in _pairs(rows, same, technique, base):
+        both = judged(before) & judged(row)
+        tests.append(mcnemar(right(before, "judge")[both], right(row, "judge")[both]))
+        shown.append((row, before))
     lines = [
         (
             row["classifier"], row["classifier_input"], row["stabilizer"], row["steps"],
@@ -140,6 +136,15 @@ def _changes(rows: pd.DataFrame, same: Sequence[str], technique: str, base: str,
     ]  # fmt: skip
     head = ("guide", "input", "stabiliser", "steps", "scale", "N", base, f"this {called}", "change", "Holm's p")
     return table(head, lines)
+
+
+def _pairs(rows: pd.DataFrame, same: Sequence[str], technique: str, base: str) -> Iterator[tuple[pd.Series, pd.Series]]:
+    """Every guided cell, and the one that differs from it in a column alone, which is `base` there."""
+    for _, group in rows[rows["guidance_scale"].astype(float) != 0].groupby(list(same), sort=False):
+        plain = group[group[technique] == base]
+        if len(plain) == 1:
+            for _, row in group[group[technique] != base].iterrows():
+                yield row, plain.iloc[0]
 
 
 def judged(row: pd.Series, who: str = "judge") -> NDArray[np.bool_]:

@@ -1,7 +1,5 @@
 """Unguided trajectories of an audit: those of the sampler at scale 0, with the values that a recording has."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 import torch
@@ -57,11 +55,11 @@ def test_the_classifier_is_left_as_it_was_and_steps_are_counted():
 
 
 def test_guides_and_inputs_share_the_denoisers_passes():
-    unet, passes = noisy_denoiser(), Counter()
-    unet.register_forward_hook(lambda *_: passes.update(["forward"]))
+    unet, passes = noisy_denoiser(), []
+    unet.register_forward_hook(lambda *_: passes.append(1))
     guides = {"one": LinearClassifier(), "two": LinearClassifier(gain=2.0)}
     unguided(guides, unet, DDPMScheduler(), LABELS, num_inference_steps=4)
-    assert passes["forward"] == 4
+    assert len(passes) == 4
 
 
 def test_a_label_that_is_no_class_is_refused():

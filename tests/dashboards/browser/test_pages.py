@@ -50,7 +50,7 @@ def test_every_page_is_readable_in_light_and_dark_and_at_any_size(url, visit, na
     for size in (chromium.SIZE, WIDE):
         page.set_viewport_size(size)
         page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
-        page.wait_for_timeout(300)  # tables fit anew
+        page.wait_for_timeout(300)  # tables take the new width
         assert page.evaluate(_CUT) == []
     right = "(all) => Math.max(...all.map((each) => each.getBoundingClientRect().right))"
     assert page.eval_on_selector_all("#page *", right) > 0.9 * WIDE["width"]

@@ -11,9 +11,9 @@ from dashboards.widgets.grid import Column, Row, interval_column, number_column,
 _DIGITS = "digits(params.value, 2)"
 COLUMNS: list[Column] = [
     text_column("guide", "guide", 96),
-    text_column("guidance_method", "method", 150),
+    text_column("guidance_method", "method", 142),
     text_column("stabilizer", "stabiliser", 96),
-    interval_column("update_cosine", "update cosine [95 %]", 130, digits=2,
+    interval_column("update_cosine", "update cosine [95 %]", 146, digits=2,
                     headerTooltip="of the update with the exact gradient, at the x_t of the control"),
     number_column("gradient_cosine", "gradient", 78, _DIGITS, headerTooltip="the same before the stabiliser"),
     number_column("guided_cosine", "guided", 72, _DIGITS, headerTooltip="of the update, on its own trajectories"),

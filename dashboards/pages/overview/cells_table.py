@@ -31,7 +31,8 @@ def cell_columns(ds: xr.Dataset) -> list[Column]:
         for who, name in NAMES.items()
         if f"{who}_prediction" in ds
     ]
-    by_class = text_column("by_class", "judge, by class", 136, headerTooltip=", ".join(map(str, class_names(ds))))
+    classes = ", ".join(map(str, class_names(ds)))
+    by_class = text_column("by_class", "judge, by class", 136, headerTooltip=classes, wrapText=True, autoHeight=True)
     means = [
         number_column(name, title, 104, "digits(params.value, 3)", headerTooltip=f"mean {name} over samples and t")
         for name, title in (("gradient_cosine", "mean cosine"), ("effective_strength", "strength"))

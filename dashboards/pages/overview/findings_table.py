@@ -14,16 +14,16 @@ _SPAN = "span(params.value, params.data.last_timestep)"
 _COUNT = "of(params.value, params.data.samples)"
 _EFFECT = "the statistic that is tested; the text beside the table names it"
 COLUMNS: tuple[Column, ...] = (
-    badge_column("severity", "severity", 88),
-    text_column("signature", "signature", 114),
-    text_column("classifier", "classifier", 82),
-    text_column("classifier_input", "input", 50, headerTooltip="classifier_input"),
-    text_column("stabilizer", "stabilizer", 82),
+    badge_column("severity", "severity", 92),
+    text_column("signature", "signature", 110),
+    text_column("classifier", "classifier", 80),
+    text_column("classifier_input", "input", 46, headerTooltip="classifier_input"),
+    text_column("stabilizer", "stabilizer", 78),
     number_column("guidance_scale", "scale", 50, filter=False, headerTooltip="guidance_scale"),
-    number_column("first_timestep", "timesteps", 82, _SPAN, filter=False),
-    number_column("affected", "samples", 74, _COUNT, headerTooltip="samples that show it", filter=False),
-    interval_column("effect", "effect [95 %]", 158, headerTooltip=_EFFECT, filter=False),
-    number_column("threshold", "threshold", 84, headerTooltip="threshold that the effect crosses", filter=False),
+    number_column("first_timestep", "timesteps", 80, _SPAN, filter=False),
+    number_column("affected", "samples", 94, _COUNT, headerTooltip="samples that show it", filter=False),
+    interval_column("effect", "effect [95 %]", 156, headerTooltip=_EFFECT, filter=False),
+    number_column("threshold", "threshold", 78, headerTooltip="threshold that the effect crosses", filter=False),
 )
 
 

@@ -66,12 +66,9 @@ def permuted(case: Case) -> str | None:
     if case.basis.whole:
         distance = torch.cdist(case.values, case.truth.value)
         orders["other rows"] = distance.argmin(dim=0).cpu()
-    scale = case.declared.guidance_scale
-    for claim in (case.claim, case.wide_claim):
-        if claim is None:
-            continue
+    for claim in case.claims:
         for name, order in orders.items():
-            if case.fit(case.truth, case.basis.project(claim[order.to(claim.device)]) / scale).equal:
+            if case.fit(case.truth, case.along(claim[order.to(claim.device)])).equal:
                 return name
     return None
 

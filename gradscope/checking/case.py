@@ -94,7 +94,19 @@ class Case:
     @property
     def values(self) -> Tensor:
         """The claim along the basis, ``(n, directions)``, in units of the gradient."""
-        return self.basis.project(self.claim) / self.declared.guidance_scale
+        return self.along(self.claim)
+
+    @property
+    def claims(self) -> list[Tensor]:
+        """The claim, ``(n, *sample)``, and what the same code gives in float64, if it is known.
+
+        A cause may explain the second alone: a faint gradient is lost in rounding, whatever the fault.
+        """
+        return [self.claim] if self.wide_claim is None else [self.claim, self.wide_claim]
+
+    def along(self, claim: Tensor) -> Tensor:
+        """A claim, ``(n, *sample)``, along the basis, ``(n, directions)``, in units of the gradient."""
+        return self.basis.project(claim) / self.declared.guidance_scale
 
     @property
     def least(self) -> float:
@@ -136,7 +148,7 @@ class Case:
         found = self.fit(slopes)
         if found.equal or self.wide_claim is None:
             return found
-        wide = self.fit(slopes, self.basis.project(self.wide_claim) / self.declared.guidance_scale)
+        wide = self.fit(slopes, self.along(self.wide_claim))
         return wide if wide.equal or (wide.parallel and not found.parallel) else found
 
     def timed(self, t: float) -> Any:

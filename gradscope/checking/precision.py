@@ -33,7 +33,7 @@ def rounding(case: Case) -> Tensor:
         signs = torch.randint(0, 2, case.x_t.shape, generator=generator).to(case.x_t) * 2 - 1
         assert case.cond_fn is not None
         moved = claimed(case.cond_fn, case.x_t + epsilon * case.x_t.abs().clamp(min=0.1) * signs, case.t)
-        change = norm(case.basis.project(moved - case.claim) / abs(case.declared.guidance_scale))
+        change = norm(case.along(moved - case.claim))
         found = torch.maximum(found, change / size.where(size > 0, 1))
     narrow = gradient(case.energy, case.x_t, case.t) if case.measure.fine and case.measure.by_autograd else None
     if narrow is not None:
@@ -82,7 +82,7 @@ def lost(case: Case) -> Tensor:
     scale = case.declared.guidance_scale
     found = torch.zeros(case.n, dtype=torch.bool, device=case.x_t.device)
     if case.wide_claim is not None:
-        found |= case.fit(case.truth, case.basis.project(case.wide_claim) / scale).agrees
+        found |= case.fit(case.truth, case.along(case.wide_claim)).agrees
     narrow = gradient(case.energy, case.x_t, case.t)
     if narrow is not None and case.measure.by_autograd and case.declared.classifier_input != "x0_detached":
         difference = norm((narrow - case.claim.double() / scale).flatten(1))

@@ -120,7 +120,11 @@ def of_samples(case: Case, fit: Fit) -> tuple[str, str]:
 
 def only_signs(case: Case) -> bool:
     """Whether the claim holds the signs of the gradient, times one magnitude."""
-    flat, truth = case.claim.flatten(1).double(), case.truth.value
+    return any(_signs(case, claim) for claim in case.claims)
+
+
+def _signs(case: Case, claim: Tensor) -> bool:
+    flat, truth = claim.flatten(1).double(), case.truth.value
     largest = flat.abs().amax(dim=1, keepdim=True)
     if not case.basis.whole or not bool((largest > 0).all()):
         return False

@@ -13,11 +13,12 @@ def orders(case: Case) -> str | None:
     """The order of operations that gives the direction of the claim in place of the declared one; None if none does."""
     if case.declared.stabilizer is None:
         return None
-    claim = unit(case.values)
+    claims = [unit(case.along(claim)) for claim in case.claims]
     relative = case.truth.error / case.truth.norm.where(case.truth.norm > 0, 1)[:, None]
     least = torch.zeros_like(case.tolerance)
     for cause, value in _directions(case):
-        if Fit.of(claim, Slopes(unit(value), relative), case.tolerance, least).equal:
+        slopes = Slopes(unit(value), relative)
+        if any(Fit.of(claim, slopes, case.tolerance, least).equal for claim in claims):
             return cause
     return None
 

@@ -18,7 +18,7 @@ class AdamState(NamedTuple):
 
 def moments(gradient: Tensor, state: AdamState, betas: tuple[float, float]) -> AdamState:
     """Next state: m_k = beta1 m_{k-1} + (1 - beta1) g_k and v_k = beta2 v_{k-1} + (1 - beta2) g_k^2."""
-    exp_avg = torch.lerp(state.exp_avg, gradient, 1 - betas[0])
+    exp_avg = torch.lerp(state.exp_avg.to(gradient.dtype), gradient, 1 - betas[0])
     exp_avg_sq = betas[1] * state.exp_avg_sq + (1 - betas[1]) * gradient.square()
     return AdamState(exp_avg, exp_avg_sq, state.step + 1)
 

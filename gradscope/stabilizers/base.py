@@ -15,5 +15,8 @@ class Stabilizer:
         raise NotImplementedError
 
     def update(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The update for a gradient, ``(n, ...)``, and the next state. The update has the gradient's shape."""
+        """The update for a gradient, ``(n, ...)``, and the next state. The update has the gradient's shape.
+
+        A gradient of a wider type than the state's gives an update of its own type.
+        """
         raise NotImplementedError

@@ -43,6 +43,6 @@ class EMA(Stabilizer):
 
     def update(self, gradient: Tensor, state: EMAState) -> tuple[Tensor, EMAState]:
         step = state.step + 1
-        exp_avg = torch.lerp(state.exp_avg, gradient, 1 - self.beta)
+        exp_avg = torch.lerp(state.exp_avg.to(gradient.dtype), gradient, 1 - self.beta)
         update = exp_avg / (1 - self.beta**step) if self.bias_correction else exp_avg
         return update, EMAState(exp_avg, step)

@@ -41,5 +41,5 @@ class Lion(Stabilizer):
 
     def update(self, gradient: Tensor, state: LionState) -> tuple[Tensor, LionState]:
         beta1, beta2 = self.betas
-        update = torch.lerp(state.exp_avg, gradient, 1 - beta1).sign()
-        return update, LionState(torch.lerp(state.exp_avg, gradient, 1 - beta2))
+        update = torch.lerp(state.exp_avg.to(gradient.dtype), gradient, 1 - beta1).sign()
+        return update, LionState(torch.lerp(state.exp_avg.to(gradient.dtype), gradient, 1 - beta2))

@@ -7,6 +7,8 @@ from planted import SHAPES, Problem, derivative
 from torch import nn
 
 import gradscope
+from gradscope.checking.history.loop import normalized
+from gradscope.stabilizers import Adam
 
 BLACK_BOX = {
     "sign": "wrong_sign",
@@ -155,3 +157,27 @@ def test_kinks_are_no_fault():
         x = torch.randn(16, 2, generator=torch.Generator().manual_seed(seed))
         found = gradscope.check(derivative(energy), without_graph(energy, seed % 2 == 0), x, 10, seed=seed)
         assert found.right, str(found)
+
+
+@pytest.mark.parametrize(
+    ("told", "applied"),
+    [
+        ("order", lambda g, state: Adam().update(normalized(g), state)[0]),
+        ("sign_only", lambda g, state: g.sign()),
+    ],
+)
+def test_a_fault_is_named_though_a_sample_loses_its_gradient_in_rounding(told, applied):
+    """(1 + g) - 1 is coarse in float32, where g is faint: in float64 the same code shows the fault in every sample."""
+    faint = torch.tensor([1.0, 3e-6, 2.0, 1.5])[:, None]
+    x, first = torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(0))
+    _, state = Adam().update(faint * first, Adam().init(x))
+
+    def energy(x, t):
+        return (faint.to(x) * (1 + x.sin() / 2 + x.square())).sum(dim=1)
+
+    def cond_fn(x, t):
+        gradient = faint.to(x) * (x.cos() / 2 + 2 * x)
+        return applied((1 + gradient) - 1, state)
+
+    found = gradscope.check(cond_fn, energy, x, 0, normalize="l2", stabilizer=Adam(), state=state)
+    assert found.verdict == told, str(found)

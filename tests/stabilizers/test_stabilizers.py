@@ -207,6 +207,18 @@ def test_update_changes_neither_gradient_nor_state(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_state_in_float32_takes_a_gradient_in_float64(method):
+    """As where a loop in float32 is checked in float64."""
+    stabilizer = METHODS[method]()
+    first, second = gradients()[:2]
+    _, state = stabilizer.update(first, stabilizer.init(first))
+    update, _ = stabilizer.update(second.double(), state)
+    narrow, _ = stabilizer.update(second, state)
+    assert update.dtype == torch.float64
+    torch.testing.assert_close(update.float(), narrow, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_zero_gradients_give_finite_updates(method):
     """At the start, where averages are zero, and in between, where the sampler puts 0 for what is not finite."""
     zero = torch.zeros(2, 3, 4, 4)

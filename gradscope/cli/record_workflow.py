@@ -24,6 +24,7 @@ from gradscope.recording.run import Outcome, record_run
 from gradscope.store import Grid, open_store
 from gradscope.store.dims import sample_dims
 from gradscope.store.locations.location import locate
+from gradscope.store.opening import read_attributes
 from gradscope.store.progress import finished
 from gradscope.store.session import remove_leftovers
 from gradscope.text import size
@@ -71,7 +72,7 @@ def run(request: Request) -> None:
 
 def _is_complete(store: str) -> bool:
     """Whether the run ended, every block is recorded, and the samples are judged."""
-    attributes = open_store(store).attrs
+    attributes = read_attributes(store)
     judged = attributes.get("status") == "complete" and "evaluation" in attributes
     return judged and bool(finished(locate(store)).all())
 

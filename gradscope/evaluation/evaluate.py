@@ -27,6 +27,7 @@ from gradscope.store import add_variables, cell_dims, open_store
 from gradscope.store.attributes import nested
 from gradscope.store.dims import final_samples, final_shape, recorded_steps
 from gradscope.store.locations.location import Location, StorePath, locate
+from gradscope.store.opening import open_arrays
 
 _BATCH = 256
 _SEED = 0
@@ -57,7 +58,7 @@ def evaluate_store(
         Judge, real images and store do not fit each other, or another process records into the store or evaluates it.
     """
     location = locate(path)
-    open_store(location)  # raises where there is none
+    open_arrays(location)  # raises where there is none
     with location.lock():  # a recording writes its own verdicts at its end
         _evaluate(open_store(location), location, evaluators, device, tell)  # as it is now
 

@@ -10,6 +10,7 @@ from gradscope.errors import GradscopeError
 from gradscope.store import open_store
 from gradscope.store.attributes import nested
 from gradscope.store.locations.location import Location, StorePath, locate
+from gradscope.store.opening import read_attributes
 
 _FREE = ("recording.path", "recording.durable")  # may differ: they do not change what is recorded
 _KEPT = ("created", "device", "threads", "versions", "command")
@@ -28,7 +29,7 @@ def recorded_config(where: StorePath) -> RunConfig:
         raise GradscopeError(
             f"{where}: nothing is there", command=f"begin with: gradscope record --store {quoted} --config ..."
         )
-    recorded = json.loads(open_store(where).attrs.get("configuration", "{}"))
+    recorded = json.loads(open_store(where, dask=False).attrs.get("configuration", "{}"))
     if "classifiers" not in recorded:
         raise GradscopeError(f"{where}: it was recorded from Python; resume it with gradscope.record(..., resume=True)")
     return check(RunConfig, recorded, f"the configuration in {where}")
@@ -47,7 +48,7 @@ def refuse_differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any], w
 
 def refuse_other_weights(where: StorePath, weights: Mapping[str, str]) -> None:
     """Raise GradscopeError, naming the models, if their weights are not those that a store was begun with."""
-    begun = nested(open_store(where).attrs, "weights_sha256")
+    begun = nested(read_attributes(where), "weights_sha256")
     if changed := [key for key in {**begun, **weights} if begun.get(key) != weights.get(key)]:
         raise GradscopeError(f"{where}: the weights of {', '.join(changed)} are not those it was begun with")
 
@@ -65,7 +66,7 @@ def resumption(where: StorePath, provenance: Mapping[str, Any]) -> dict[str, Any
     GradscopeError
         The configuration, the scheduler or the weights differ from those the store was begun with.
     """
-    attributes = open_store(where).attrs
+    attributes = open_store(where, dask=False).attrs
     if "configuration" not in attributes:
         raise GradscopeError(f"{where}: cannot resume: it was recorded by gradscope.watch, or by a Recorder of its own")
     refuse_differences(json.loads(attributes["configuration"]), json.loads(provenance["configuration"]), where)
@@ -78,7 +79,7 @@ def resumption(where: StorePath, provenance: Mapping[str, Any]) -> dict[str, Any
 
 def remarks(where: StorePath) -> list[str]:
     """Differences between the first and the last process that recorded: they may change the last bits of values."""
-    attributes = open_store(where).attrs
+    attributes = read_attributes(where)
     if not (resumed := nested(attributes, "resumed", [])):
         return []
     begun = {key: attributes.get(key) for key in ("device", "threads")} | {"versions": nested(attributes, "versions")}

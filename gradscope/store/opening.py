@@ -56,6 +56,18 @@ def open_arrays(where: StorePath) -> zarr.Group:
         raise GradscopeError(f"{location} is damaged: {error}") from error
 
 
+def read_attributes(where: StorePath) -> dict[str, Any]:
+    """The attributes that `open_store` gives, in a ninth of its time: coordinates are not read, so not checked.
+
+    Raises
+    ------
+    GradscopeError
+        There is no store, its metadata are damaged, or a later version wrote it.
+    """
+    location = locate(where)
+    return attributes_of(location, dict(open_arrays(location).attrs))
+
+
 def attributes_of(location: Location, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes of a store as texts; ``status`` is ``interrupted`` where nothing records any more."""
     found = {key: value for key, value in attributes.items() if key != checksum.KEY}

@@ -66,8 +66,8 @@ def underflows(case: Case) -> bool:
 
 
 def wide_claim(case: Case) -> Tensor | None:
-    """What cond_fn gives in float64, ``(n, *sample)``; None if it does not take that."""
-    if case.cond_fn is None or not case.measure.fine:
+    """What cond_fn gives in float64, ``(n, *sample)``; None if it does not take that, or was called so already."""
+    if case.cond_fn is None or not case.measure.fine or case.x_t.dtype == case.x.dtype:
         return None
     try:
         with case.measure.wide:

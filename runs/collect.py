@@ -10,9 +10,9 @@ their energy (squared norm) in the background, the pixels that are white in the 
 over the samples with tensors.
 """
 
+import argparse
 import json
 import string
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,4 +118,8 @@ def collect(out: Path, stores: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    collect(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path, help="the CSV file, which is made or gets further rows")
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="evaluated stores")
+    arguments = parser.parse_args()
+    collect(arguments.table, arguments.stores)

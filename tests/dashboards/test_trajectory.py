@@ -17,7 +17,7 @@ from dashboards.data.shown_sample import needed, shown_sample
 from dashboards.pages.trajectory import page
 from dashboards.pages.trajectory.banner import NEIGHBOURS
 from dashboards.pages.trajectory.browser_data import description, readout_names, sample_numbers, with_focus
-from dashboards.pages.trajectory.figures import figures
+from dashboards.pages.trajectory.figures import ON_EVERY_PAGE, PATH, figures
 from dashboards.state import default
 from dashboards.widgets.export import Call
 from dashboards.widgets.swatches import swatch
@@ -150,7 +150,7 @@ def test_a_store_without_tensors_or_belief_says_what_records_them(opened):
     assert "belief" not in figures(run, cell=0, sample=0, cells=[0], variables=["log_prob"])
 
 
-def test_a_figure_is_drawn_or_hidden(client):
+def test_the_figures_are_drawn_or_hidden_by_one_request(client):
     cursor = {"cell": 1, "sample": 3, "cells": [1, 9], "variables": ["log_prob"]}
     names = ("frame-{}.hidden", "title-{}.children", "caption-{}.children", "menu-{}.children", "{}.figure", "{}.style")
 
@@ -159,14 +159,16 @@ def test_a_figure_is_drawn_or_hidden(client):
         inputs = [("trajectory-cursor", "data", cursor), *chosen, ("version", "data", None)]
         return ask(client, outputs, inputs, [("view", "data", VIEW)], "trajectory-cursor.data")
 
-    first = answer([name.format("curve-0") for name in names], ["all"])
+    first = answer([name.format(id) for id in ON_EVERY_PAGE for name in names], ["all"])
     assert first["frame-curve-0"]["hidden"] is False
     assert first["title-curve-0"]["children"] == "log_prob"
     figure = first["curve-0"]["figure"]
     assert figure["layout"]["meta"]["timestep"] is True
     assert figure["layout"]["showlegend"] is False
     assert {trace["meta"]["cell"] for trace in figure["data"] if "meta" in trace} == {1, 9}
-    assert answer([name.format("curve-1") for name in names], ["all"]) == {"frame-curve-1": {"hidden": True}}
+    hidden = {key: value for key, value in first.items() if "curve-0" not in key}
+    assert hidden == {f"frame-{id}": {"hidden": True} for id in ON_EVERY_PAGE[1:]}
+    assert answer([name.format(PATH) for name in names], ["all"]) == {f"frame-{PATH}": {"hidden": True}}
     numbers = answer(["trajectory-numbers.data"])["trajectory-numbers"]["data"]
     assert (numbers["cell"], numbers["sample"], numbers["written"]) == (1, 3, small_store.TIMESTEPS)
 

@@ -14,8 +14,8 @@ from gradscope.errors import GradscopeError
 CURVES = tuple(f"curve-{i}" for i in range(VARIABLES_MAX))
 PATH = "path"
 """Id of the figure of a point's path, which other samples lack."""
-FIGURES = (*CURVES, "belief", PATH)
-"""Ids of the figures."""
+ON_EVERY_PAGE = (*CURVES, "belief")
+"""Ids of the other figures."""
 HEIGHT = 240
 """Height of a curve in pixels."""
 _STRIP = 26

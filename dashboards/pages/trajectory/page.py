@@ -4,7 +4,8 @@ The browser moves the cursor (assets/trajectory.js). A step requests one picture
 sample or cell requests curves and numbers once the cursor rests.
 """
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html, no_update
@@ -14,7 +15,14 @@ from dashboards.data.library import Library
 from dashboards.data.open_run import OpenRun
 from dashboards.pages.trajectory.banner import banner, span
 from dashboards.pages.trajectory.browser_data import description, sample_numbers
-from dashboards.pages.trajectory.figures import FIGURES, HEIGHT, PATH, figures, why_no_belief
+from dashboards.pages.trajectory.figures import (
+    HEIGHT,
+    ON_EVERY_PAGE,
+    PATH,
+    CursorFigure,
+    figures,
+    why_no_belief,
+)
 from dashboards.pages.trajectory.focus import focus, map_switches
 from dashboards.state import CELLS_MAX, VARIABLES_MAX, State
 from dashboards.widgets.controls import LabelText, cell_select, cells_select, class_select, control_id, variables_select
@@ -72,8 +80,7 @@ def layout(run: OpenRun, state: State):
             html.Div(
                 [
                     html.Div(empty_card(id, HEIGHT), id=f"frame-{id}", hidden=True)
-                    for id in FIGURES
-                    if id != PATH or run.kind.name == "point"
+                    for id in (*ON_EVERY_PAGE, *((PATH,) if run.kind.name == "point" else ()))
                 ],
                 id="curves",
                 className="curves",
@@ -134,20 +141,15 @@ def register(app: Dash, library: Library) -> None:
         run, _ = shown_state(library, view)
         return sample_numbers(run, cursor.cell, cursor.sample)
 
-    for id in FIGURES:
-        _register_figure(app, library, id)
+    _register_figures(app, library, ON_EVERY_PAGE)
+    _register_figures(app, library, (PATH,))
 
 
-def _register_figure(app: Dash, library: Library, id: str) -> None:
-    """One callback for each figure: drawing all at once would keep the browser from following the cursor."""
+def _register_figures(app: Dash, library: Library, ids: Sequence[str]) -> None:
+    """One callback for all of them: to the browser each further callback costs as much as drawing half a figure."""
 
     @app.callback(
-        Output(f"frame-{id}", "hidden"),
-        Output(f"title-{id}", "children"),
-        Output(f"caption-{id}", "children"),
-        Output(f"menu-{id}", "children"),
-        Output(id, "figure"),
-        Output(id, "style"),
+        *(output for id in ids for output in _outputs(id)),
         CURSOR,
         Input(control_id("label"), "value"),
         VERSION,
@@ -155,12 +157,23 @@ def _register_figure(app: Dash, library: Library, id: str) -> None:
     )
     def draw(cursor: Cursor, label: LabelText, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
-        if (shown := figures(run, **dict(cursor), label=label).get(id)) is None:
-            return True, *[no_update] * 5
-        figure = page_figure(shown.call, run, legend=False)
-        figure["layout"]["uirevision"] = shown.call.arguments.get("name")  # keeps the zoom
-        menu = export_menu(shown.call, run, id)
-        return False, shown.title, shown.caption, menu, figure, {"height": f"{shown.height}px"}
+        found = figures(run, **dict(cursor), label=label)
+        return tuple(value for id in ids for value in _filled(id, found.get(id), run))
+
+
+def _outputs(id: str) -> tuple[Output, ...]:
+    """What `_filled` gives values for."""
+    parts = ("frame-{}", "hidden"), ("title-{}", "children"), ("caption-{}", "children"), ("menu-{}", "children")
+    return *(Output(name.format(id), key) for name, key in parts), Output(id, "figure"), Output(id, "style")
+
+
+def _filled(id: str, shown: CursorFigure | None, run: OpenRun) -> tuple[Any, ...]:
+    if shown is None:
+        return True, *[no_update] * 5
+    figure = page_figure(shown.call, run, legend=False)
+    figure["layout"]["uirevision"] = shown.call.arguments.get("name")  # keeps the zoom
+    menu = export_menu(shown.call, run, id)
+    return False, shown.title, shown.caption, menu, figure, {"height": f"{shown.height}px"}
 
 
 def _controls(run: OpenRun, state: State, cells: list[int]):

@@ -20,16 +20,15 @@ from chromium import command
 from dashboards.pages.trajectory.figures import ON_EVERY_PAGE
 
 CLIENTS, SECONDS = 50, 60
-ROUND = small_store.TIMESTEPS + 3
-"""Requests of one round of a client: each timestep, numbers, figures, thumbnails."""
+ROUND = small_store.TIMESTEPS + 2
+"""Requests of one round of a client: each timestep, figures with numbers, thumbnails."""
 GROWTH = 48 * 2**20
 """Bytes by which the warm server may grow."""
 FAIR = 0.5
 """The slowest client gets at least this share of the fastest client's answers."""
 VIEW = {"store": "5f0c", "page": "trajectory", "url": "trajectory?store=5f0c&cell=1&t=400&sample=0"}
-NUMBERS = ["trajectory-numbers.data"]
 PARTS = ("frame-{}.hidden", "title-{}.children", "caption-{}.children", "menu-{}.children", "{}.figure", "{}.style")
-FIGURES = [part.format(id) for id in ON_EVERY_PAGE for part in PARTS]
+FIGURES = [*(part.format(id) for id in ON_EVERY_PAGE for part in PARTS), "trajectory-numbers.data"]
 ALL_CLASSES = ({"type": "control", "key": "label"}, "value", "all")
 
 
@@ -52,10 +51,9 @@ class Client:
                 numbers = [i for i in range(16) if cells >> i & 1]
                 at = {"cell": numbers[0], "sample": sample, "cells": numbers, "variables": ["gradient_cosine"]}
                 cursor, version = ("trajectory-cursor", "data", at), ("version", "data", None)
-                for outputs, chosen in ((NUMBERS, []), (FIGURES, [ALL_CLASSES])):
-                    inputs, states = [cursor, *chosen, version], [("view", "data", VIEW)]
-                    body = dash_client.body(outputs, inputs, states, "trajectory-cursor.data")
-                    self._ask(connection, "POST", "/_dash-update-component", json.dumps(body))
+                inputs, states = [cursor, ALL_CLASSES, version], [("view", "data", VIEW)]
+                body = dash_client.body(FIGURES, inputs, states, "trajectory-cursor.data")
+                self._ask(connection, "POST", "/_dash-update-component", json.dumps(body))
                 first = rng.randrange(8)
                 self._ask(connection, "GET", f"/thumbnails/5f0c/{numbers[0]}.png?samples={first}-{first + 7}")
 

@@ -154,12 +154,14 @@ def test_the_figures_are_drawn_or_hidden_by_one_request(client):
     cursor = {"cell": 1, "sample": 3, "cells": [1, 9], "variables": ["log_prob"]}
     names = ("frame-{}.hidden", "title-{}.children", "caption-{}.children", "menu-{}.children", "{}.figure", "{}.style")
 
-    def answer(outputs, label=()):
-        chosen = [({"type": "control", "key": "label"}, "value", text) for text in label]
-        inputs = [("trajectory-cursor", "data", cursor), *chosen, ("version", "data", None)]
+    def answer(outputs):
+        label = ({"type": "control", "key": "label"}, "value", "all")
+        inputs = [("trajectory-cursor", "data", cursor), label, ("version", "data", None)]
         return ask(client, outputs, inputs, [("view", "data", VIEW)], "trajectory-cursor.data")
 
-    first = answer([name.format(id) for id in ON_EVERY_PAGE for name in names], ["all"])
+    first = answer([*(name.format(id) for id in ON_EVERY_PAGE for name in names), "trajectory-numbers.data"])
+    numbers = first.pop("trajectory-numbers")["data"]
+    assert (numbers["cell"], numbers["sample"], numbers["written"]) == (1, 3, small_store.TIMESTEPS)
     assert first["frame-curve-0"]["hidden"] is False
     assert first["title-curve-0"]["children"] == "log_prob"
     figure = first["curve-0"]["figure"]
@@ -168,9 +170,7 @@ def test_the_figures_are_drawn_or_hidden_by_one_request(client):
     assert {trace["meta"]["cell"] for trace in figure["data"] if "meta" in trace} == {1, 9}
     hidden = {key: value for key, value in first.items() if "curve-0" not in key}
     assert hidden == {f"frame-{id}": {"hidden": True} for id in ON_EVERY_PAGE[1:]}
-    assert answer([name.format(PATH) for name in names], ["all"]) == {f"frame-{PATH}": {"hidden": True}}
-    numbers = answer(["trajectory-numbers.data"])["trajectory-numbers"]["data"]
-    assert (numbers["cell"], numbers["sample"], numbers["written"]) == (1, 3, small_store.TIMESTEPS)
+    assert answer([name.format(PATH) for name in names]) == {f"frame-{PATH}": {"hidden": True}}
 
 
 @pytest.mark.parametrize(("label", "inside"), [(3, True), (1, False)])

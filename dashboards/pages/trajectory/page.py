@@ -4,7 +4,6 @@ The browser moves the cursor (assets/trajectory.js). A step requests one picture
 sample or cell requests curves and numbers once the cursor rests.
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import dash_mantine_components as dmc
@@ -136,29 +135,22 @@ def register(app: Dash, library: Library) -> None:
         run, _ = shown_state(library, view)
         return banner(run, key), span(run, key)
 
-    @app.callback(Output("trajectory-numbers", "data"), CURSOR, VERSION, VIEW)
-    def numbers(cursor: Cursor, version: str | None, view: View | None):
-        run, _ = shown_state(library, view)
-        return sample_numbers(run, cursor.cell, cursor.sample)
-
-    _register_figures(app, library, ON_EVERY_PAGE)
-    _register_figures(app, library, (PATH,))
-
-
-def _register_figures(app: Dash, library: Library, ids: Sequence[str]) -> None:
-    """One callback for all of them: to the browser each further callback costs as much as drawing half a figure."""
+    # One callback for all that every page has: to the browser a further one costs as much as drawing half a figure.
+    inputs = (CURSOR, Input(control_id("label"), "value"), VERSION, VIEW)
 
     @app.callback(
-        *(output for id in ids for output in _outputs(id)),
-        CURSOR,
-        Input(control_id("label"), "value"),
-        VERSION,
-        VIEW,
+        *(output for id in ON_EVERY_PAGE for output in _outputs(id)), Output("trajectory-numbers", "data"), *inputs
     )
     def draw(cursor: Cursor, label: LabelText, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
         found = figures(run, **dict(cursor), label=label)
-        return tuple(value for id in ids for value in _filled(id, found.get(id), run))
+        parts = [part for id in ON_EVERY_PAGE for part in _filled(id, found.get(id), run)]
+        return *parts, sample_numbers(run, cursor.cell, cursor.sample)
+
+    @app.callback(*_outputs(PATH), *inputs)
+    def path(cursor: Cursor, label: LabelText, version: str | None, view: View | None):
+        run, _ = shown_state(library, view)
+        return _filled(PATH, figures(run, **dict(cursor), label=label).get(PATH), run)
 
 
 def _outputs(id: str) -> tuple[Output, ...]:

@@ -4,8 +4,11 @@ The browser moves the cursor (assets/trajectory.js). A step requests one picture
 sample or cell requests curves and numbers once the cursor rests.
 """
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from itertools import chain
+from typing import Annotated, Any, ParamSpec, TypeVar
 
+import dash
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html, no_update
 from pydantic import BaseModel, Field
@@ -24,13 +27,16 @@ from dashboards.pages.trajectory.figures import (
 )
 from dashboards.pages.trajectory.focus import focus, map_switches
 from dashboards.state import CELLS_MAX, VARIABLES_MAX, State
+from dashboards.widgets import messages
 from dashboards.widgets.controls import LabelText, cell_select, cells_select, class_select, control_id, variables_select
 from dashboards.widgets.drawn_as import how_drawn, kind_data, tile_style
 from dashboards.widgets.figure_card import empty_card, export_menu, page_figure
 from dashboards.widgets.links import VERSION, VIEW, View, shown_state
 from dashboards.widgets.map_export import map_menu
-from dashboards.widgets.messages import empty
+from gradscope.errors import GradscopeError
 
+P = ParamSpec("P")
+T = TypeVar("T")
 TITLE = "Trajectory"
 CURSOR = Input("trajectory-cursor", "data")
 KEYS = {
@@ -43,6 +49,8 @@ KEYS = {
     "Space": "play, pause",
     "?": "this list",
 }
+_HIDDEN = (True, *[no_update] * 5)
+"""What `_filled` gives where there is no figure."""
 _STORES = ("numbers", "moved", "numbers-shown", "refreshed", "span", "span-shown")
 Number = Annotated[int, Field(ge=0)]
 
@@ -84,7 +92,7 @@ def layout(run: OpenRun, state: State):
                 id="curves",
                 className="curves",
             ),
-            empty(why_no_belief(run)) if why_no_belief(run) else None,
+            messages.empty(why_no_belief(run)) if why_no_belief(run) else None,
             _keys(),
             dcc.Store(id="trajectory-run", data=about),
             dcc.Store(id="trajectory-cursor", data={key: at[key] for key in Cursor.model_fields}),
@@ -144,13 +152,22 @@ def register(app: Dash, library: Library) -> None:
     def draw(cursor: Cursor, label: LabelText, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
         found = figures(run, **dict(cursor), label=label)
-        parts = [part for id in ON_EVERY_PAGE for part in _filled(id, found.get(id), run)]
-        return *parts, sample_numbers(run, cursor.cell, cursor.sample)
+        each = [_or_notice(_filled, id, found.get(id), run) or _HIDDEN for id in ON_EVERY_PAGE]
+        return *chain(*each), _or_notice(sample_numbers, run, cursor.cell, cursor.sample) or no_update
 
     @app.callback(*_outputs(PATH), *inputs)
     def path(cursor: Cursor, label: LabelText, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
         return _filled(PATH, figures(run, **dict(cursor), label=label).get(PATH), run)
+
+
+def _or_notice(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """What `make` gives; where a part of the store cannot be read, a notice, and None: the rest is shown."""
+    try:
+        return make(*args, **kwargs)
+    except GradscopeError as error:
+        dash.set_props("notices", {"children": [messages.error(str(error))]})
+        return None
 
 
 def _outputs(id: str) -> tuple[Output, ...]:
@@ -161,7 +178,7 @@ def _outputs(id: str) -> tuple[Output, ...]:
 
 def _filled(id: str, shown: CursorFigure | None, run: OpenRun) -> tuple[Any, ...]:
     if shown is None:
-        return True, *[no_update] * 5
+        return _HIDDEN
     figure = page_figure(shown.call, run, legend=False)
     figure["layout"]["uirevision"] = shown.call.arguments.get("name")  # keeps the zoom
     menu = export_menu(shown.call, run, id)

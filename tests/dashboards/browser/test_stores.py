@@ -77,6 +77,17 @@ def test_a_cut_off_chunk_of_scalars_is_reported(serve, visit, write, tmp_path):
     assert "gradient_cosine" in text.inner_text()
 
 
+def test_a_cut_off_chunk_of_one_diagnostic_leaves_the_other_curves(serve, visit, write, tmp_path):
+    path = write(tmp_path / "cut.zarr", TIMESTEPS)
+    cut(path / "gradient_cosine")
+    page = visit(f"{serve(path)}trajectory?variables=gradient_cosine,gradient_norm")
+    text = page.locator("#notices", has_text="damaged")
+    text.wait_for()
+    assert "gradient_cosine" in text.inner_text()
+    page.locator("#frame-curve-1 .js-plotly-plot .scatterlayer .trace").first.wait_for()
+    assert page.locator("#frame-curve-0").is_hidden()
+
+
 def test_a_cut_off_chunk_of_a_tensor_leaves_the_rest(serve, visit, write, tmp_path):
     path = write(tmp_path / "cut.zarr", TIMESTEPS)
     cut(path / "gradient")

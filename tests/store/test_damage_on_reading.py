@@ -19,7 +19,9 @@ import gradscope
 from dashboards.data.open_run import OpenRun
 from dashboards.images.tiles import Tiles
 from gradscope.errors import GradscopeError
+from gradscope.store import set_attributes
 from gradscope.store.locations.location import locate
+from gradscope.store.opening import read_attributes
 from gradscope.store.progress import finished
 from gradscope.verification.verify import verify
 
@@ -104,6 +106,18 @@ def test_the_dashboard_refuses_damaged_scalars_tensors_and_images(stores, tmp_pa
         Tiles().frame(run, sample=0, step=0, cells=[1], limits="cell")
     with pytest.raises(GradscopeError, match=r"image/c\.0\.0\.0\.1\.0\.0\.0\.0 is damaged"):
         Tiles().thumbnails(run, cell=1, first=0, last=1)
+
+
+@pytest.mark.parametrize("kind", ["plain", "interrupted", "just begun", "old"])
+def test_attributes_alone_are_those_of_the_opened_store(stores, kind, tmp_path):  # noqa: F811
+    path = copied(stores(kind), tmp_path)
+    set_attributes(path, {"status": "recording"})  # as after kill -9
+    found = read_attributes(path)
+    assert found == gradscope.open(path).attrs
+    assert found["status"] == "interrupted"
+    (path / "zarr.json").unlink()
+    with pytest.raises(GradscopeError, match="is not a zarr store"):
+        read_attributes(path)
 
 
 def test_a_run_with_a_damaged_marker_is_not_resumed(stores, tmp_path):  # noqa: F811

@@ -70,7 +70,8 @@ def read_attributes(where: StorePath) -> dict[str, Any]:
 
 def attributes_of(location: Location, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes of a store as texts; ``status`` is ``interrupted`` where nothing records any more."""
-    found = {key: value for key, value in attributes.items() if key != checksum.KEY}
+    encoding = (checksum.KEY, "coordinates")  # the second tells xarray which variables are coordinates
+    found = {key: value for key, value in attributes.items() if key not in encoding}
     if found.get("status") == "recording" and not location.locked():
         found["status"] = "interrupted"
     return as_texts(found)

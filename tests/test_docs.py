@@ -40,7 +40,9 @@ def names(stores, tmp_path, monkeypatch) -> dict[str, Any]:
 
 def run_examples(examples: doctest.DocTest) -> None:
     said: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(examples, out=said.append, clear_globs=False)
+    doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE).run(
+        examples, out=said.append, clear_globs=False
+    )
     assert not said, "".join(said)
 
 

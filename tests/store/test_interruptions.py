@@ -1,6 +1,7 @@
 """What a killed process, a power failure or a failing disk leaves of a store that is being created or replaced."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -207,6 +208,32 @@ def test_an_evaluation_ends_with_a_clear_message_where_its_journal_cannot_be_rea
         pytest.raises(GradscopeError, match="partial cannot be read: Input/output error"),
     ):
         clear(locate(path))
+
+
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_the_file_that_is_locked_comes_back_where_a_power_failure_took_it_alone(tmp_path, whole_folder):
+    path = tmp_path / "s.zarr"
+    create(path, schema(), {"status": "interrupted"})
+    lock = path / "written" / "zarr.json"
+    before = json.loads(lock.read_text())
+    shutil.rmtree(lock.parent) if whole_folder else lock.unlink()
+    assert not verify(path).sound
+    with locate(path).lock(), pytest.raises(GradscopeError, match="another process"), locate(path).lock():
+        pass
+    assert json.loads(lock.read_text()) == before
+    assert verify(path).sound
+
+
+def test_no_file_to_lock_is_made_outside_of_a_store_or_where_there_is_none(tmp_path):
+    path, outside = tmp_path / "s.zarr", tmp_path / "outside"
+    create(path, schema(), {})
+    shutil.rmtree(path / "written")
+    outside.mkdir()
+    (path / "written").symlink_to(outside)
+    for place in (path, outside):
+        with pytest.raises(GradscopeError, match="no array `written`"), locate(place).lock():
+            pass
+    assert not [*outside.iterdir()]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Stores in folders of this machine."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -150,6 +151,7 @@ class Folder:
     def lock(self) -> Iterator[None]:
         with ExitStack() as stack:
             try:
+                self._restore_lock()
                 free = stack.enter_context(exclusive(self._lock))
             except FileNotFoundError:
                 raise GradscopeError(
@@ -164,6 +166,19 @@ class Folder:
     @property
     def _lock(self) -> Path:
         return self.path / "written" / ROOT  # a file that every store has; never replaced, since the file is locked
+
+    def _restore_lock(self) -> None:
+        """Make the file that is locked again, from its copy in the root: a power failure may have taken it alone."""
+        folder = self._lock.parent
+        if self._lock.exists() or folder.is_symlink():
+            return
+        try:
+            known = json.loads(self.read(ROOT) or b"{}")["consolidated_metadata"]["metadata"][folder.name]
+        except (ValueError, LookupError, TypeError, RecursionError):  # it is no store, or a damaged one
+            return
+        folder.mkdir(exist_ok=True)
+        with suppress(FileExistsError), self._lock.open("xb") as made:  # another process may be as far
+            made.write(json.dumps(known, indent=2).encode())
 
 
 def _rewrite(file: Path, content: bytes) -> None:

@@ -57,7 +57,7 @@ def open_arrays(where: StorePath) -> zarr.Group:
 
 
 def read_attributes(where: StorePath) -> dict[str, Any]:
-    """The attributes that `open_store` gives, in a ninth of its time: coordinates are not read, so not checked.
+    """The attributes that `open_store` gives. Coordinates are neither read nor checked, which takes most of its time.
 
     Raises
     ------

@@ -5,8 +5,9 @@ sample or cell requests curves and numbers once the cursor rests.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import dash
 import dash_mantine_components as dmc
@@ -35,7 +36,6 @@ from dashboards.widgets.links import VERSION, VIEW, View, shown_state
 from dashboards.widgets.map_export import map_menu
 from gradscope.errors import GradscopeError
 
-P = ParamSpec("P")
 T = TypeVar("T")
 TITLE = "Trajectory"
 CURSOR = Input("trajectory-cursor", "data")
@@ -143,7 +143,7 @@ def register(app: Dash, library: Library) -> None:
         run, _ = shown_state(library, view)
         return banner(run, key), span(run, key)
 
-    # One callback for all that every page has: to the browser a further one costs as much as drawing half a figure.
+    # One callback for all that every page has: a further one costs the browser tens of milliseconds.
     inputs = (CURSOR, Input(control_id("label"), "value"), VERSION, VIEW)
 
     @app.callback(
@@ -152,8 +152,8 @@ def register(app: Dash, library: Library) -> None:
     def draw(cursor: Cursor, label: LabelText, version: str | None, view: View | None):
         run, _ = shown_state(library, view)
         found = figures(run, **dict(cursor), label=label)
-        each = [_or_notice(_filled, id, found.get(id), run) or _HIDDEN for id in ON_EVERY_PAGE]
-        return *chain(*each), _or_notice(sample_numbers, run, cursor.cell, cursor.sample) or no_update
+        each = [_or_notice(partial(_filled, id, found.get(id), run)) or _HIDDEN for id in ON_EVERY_PAGE]
+        return *chain(*each), _or_notice(partial(sample_numbers, run, cursor.cell, cursor.sample)) or no_update
 
     @app.callback(*_outputs(PATH), *inputs)
     def path(cursor: Cursor, label: LabelText, version: str | None, view: View | None):
@@ -161,10 +161,10 @@ def register(app: Dash, library: Library) -> None:
         return _filled(PATH, figures(run, **dict(cursor), label=label).get(PATH), run)
 
 
-def _or_notice(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+def _or_notice(make: Callable[[], T]) -> T | None:
     """What `make` gives; where a part of the store cannot be read, a notice, and None: the rest is shown."""
     try:
-        return make(*args, **kwargs)
+        return make()
     except GradscopeError as error:
         dash.set_props("notices", {"children": [messages.error(str(error))]})
         return None

@@ -1,5 +1,6 @@
 """Create a store with all its arrays, before the first step."""
 
+import json
 import shlex
 import shutil
 import warnings
@@ -8,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import zarr
+from zarr.storage import MemoryStore
 
 from gradscope.errors import GradscopeError
 from gradscope.store.arrays import create_array
+from gradscope.store.attributes import as_texts
 from gradscope.store.coordinates import coordinates
 from gradscope.store.grid import AUXILIARY
 from gradscope.store.locations.location import ROOT, StorePath, locate, reason
-from gradscope.store.root import set_attributes
+from gradscope.store.root import sealed
 from gradscope.store.schema import MOST_FILES, VERSION, WRITTEN, Schema
 from gradscope.store.untrusted.root import parse
 from gradscope.text import size
@@ -50,19 +53,30 @@ def create(
         with location.made(overwrite, durable) as new:
             if not overwrite:
                 refuse_path(location, overwrite)  # another process may have created it in the meantime
-            _fill(new.zarr, schema)
-            dims = {"cell_dims": list(schema.grid.cell_dims), "sample_dims": list(schema.grid.sample_names)}
-            about: dict[str, Any] = {"schema_version": VERSION, "recorded": list(schema.names)}
-            if schema.grid.repetitions:
-                about["repetitions"] = list(schema.grid.repetitions)
-            set_attributes(new, about | dims | dict(attributes))
-            parse(new.read(ROOT) or b"", str(location))  # check that readers will open it
+            files = _files(schema)
+            document = json.loads(files[ROOT])
+            document["attributes"] |= _about(schema) | as_texts(attributes)
+            files[ROOT] = sealed(document)
+            parse(files[ROOT], str(location))  # check that readers will open it
+            new.fill(files)
     except location.errors as error:
         raise GradscopeError(f"{location} cannot be created: {reason(error)}", key="recording.path") from error
 
 
-def _fill(place: Any, schema: Schema) -> None:
-    group = zarr.create_group(place, zarr_format=3)
+def _about(schema: Schema) -> dict[str, Any]:
+    """Attributes that every store has."""
+    grid = schema.grid
+    about: dict[str, Any] = {"schema_version": VERSION, "recorded": list(schema.names)}
+    if grid.repetitions:
+        about["repetitions"] = list(grid.repetitions)
+    return about | {"cell_dims": list(grid.cell_dims), "sample_dims": list(grid.sample_names)}
+
+
+def _files(schema: Schema) -> dict[str, bytes]:
+    """Content of a new store's files by key."""
+    files: dict[str, Any] = {}
+    memory = MemoryStore(files)
+    group = zarr.create_group(memory, zarr_format=3)
     group.attrs["coordinates"] = AUXILIARY
     for name, coordinate in coordinates(schema).items():
         values = coordinate.values
@@ -90,7 +104,8 @@ def _fill(place: Any, schema: Schema) -> None:
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(place)
+        zarr.consolidate_metadata(memory)
+    return {key: buffer.to_bytes() for key, buffer in files.items()}
 
 
 def refuse_size(where: StorePath, schema: Schema) -> None:

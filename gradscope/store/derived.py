@@ -3,9 +3,11 @@
 import warnings
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
 
 from gradscope.errors import GradscopeError
 from gradscope.store.attributes import as_texts
@@ -80,9 +82,12 @@ def save(ds: xr.Dataset, path: Path) -> None:
     """
     codecs = {"compressors": (ZstdCodec(level=0), Crc32cCodec())}
     encoding = dict.fromkeys(map(str, ds.variables), codecs)
+    files: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        ds.assign_attrs(as_texts(ds.attrs)).to_zarr(MemoryStore(files), zarr_format=3, encoding=encoding)
     try:
-        with Folder(path).made(overwrite=True) as new, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            ds.assign_attrs(as_texts(ds.attrs)).to_zarr(new.zarr, zarr_format=3, encoding=encoding)
+        with Folder(path).made(overwrite=True) as new:
+            new.fill({key: buffer.to_bytes() for key, buffer in files.items()})
     except OSError as error:
         raise GradscopeError(f"{path} could not be written: {error.strerror}", key="--out") from error

@@ -31,11 +31,17 @@ class Root:
         self.arrays: dict[str, Any] = self._document["consolidated_metadata"]["metadata"]
 
     def write(self) -> None:
-        self._document["attributes"] = self.attributes
         self._document["consolidated_metadata"]["metadata"] = self.arrays
-        if self.attributes.get("schema_version", 1) >= checksum.SINCE:
-            self.attributes[checksum.KEY] = checksum.checksum(json.loads(json.dumps(self._document)))
-        self._location.replace(ROOT, json.dumps(self._document, indent=2).encode())
+        self._document["attributes"] = self.attributes
+        self._location.replace(ROOT, sealed(self._document))
+
+
+def sealed(document: Mapping[str, Any]) -> bytes:
+    """The content of a root's ``zarr.json``, with a checksum among its attributes since schema version 3."""
+    about = document["attributes"]
+    if about.get("schema_version", 1) >= checksum.SINCE:
+        about[checksum.KEY] = checksum.checksum(json.loads(json.dumps(document)))
+    return json.dumps(document, indent=2).encode()
 
 
 def set_attributes(where: StorePath, attributes: Mapping[str, Any]) -> None:

@@ -4,11 +4,13 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
 from collections import namedtuple
 
 import pytest
 import xarray as xr
 import zarr
+from crash.tracing import Call, traced
 from random_store import ABOUT, ARRAYS, grid
 
 from gradscope.errors import GradscopeError
@@ -19,6 +21,8 @@ from gradscope.store import (
     creation,
     open_store,
 )
+from gradscope.store.derived import save
+from gradscope.store.locations.folder import Folder
 from gradscope.store.locations.location import locate
 from gradscope.store.locations.lock import exclusive, is_locked
 from gradscope.store.session import begin
@@ -53,12 +57,41 @@ def test_a_store_appears_complete_or_not_at_all(tmp_path, monkeypatch):
     schema, path = Schema(grid(), ARRAYS), tmp_path / "s.zarr"
     create(path, schema, {"run_id": "old"})
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    monkeypatch.setattr(creation, "set_attributes", lambda *rest: 1 / 0)
+    fill = Folder.fill
+
+    def fails(folder, files):
+        fill(folder, dict([*files.items()][:5]))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Folder, "fill", fails)
     for where in (path, tmp_path / "t.zarr"):
         with pytest.raises(ZeroDivisionError):
             create(where, schema, {"run_id": "new"}, overwrite=True)
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
     assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: create(path, Schema(grid(), ARRAYS), {}),
+        lambda path: save(xr.Dataset({name: ("row", [1.0]) for name in "abcdefgh"}), path),
+    ],
+)
+def test_nothing_goes_on_writing_after_an_error(tmp_path, make):
+    """Only the thread that waits for the end writes, in which an error is the end; nothing is left."""
+    threads, calls = set[int](), list[Call]()
+
+    def fault(call):
+        threads.add(threading.get_ident())
+        calls.append(call)
+        if call.kind == "write" and len(calls) > 20:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(GradscopeError, match=r"s\.zarr .*: Input/output error"), traced(tmp_path, fault):
+        make(tmp_path / "s.zarr")
+    assert threads == {threading.get_ident()}
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_store_that_could_not_be_opened_is_not_created(tmp_path):

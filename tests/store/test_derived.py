@@ -8,6 +8,7 @@ import xarray as xr
 
 from gradscope.errors import GradscopeError
 from gradscope.store.derived import save
+from gradscope.store.locations.folder import Folder
 
 
 def dataset(value):
@@ -23,14 +24,14 @@ class Killed(BaseException):
 def test_the_earlier_store_stays_where_a_new_one_is_cut_off(tmp_path, monkeypatch, error, moment):
     path = tmp_path / "a.zarr"
     save(dataset(1), path)
-    write = xr.Dataset.to_zarr
+    fill = Folder.fill
 
-    def fails(ds, *args, **settings):
+    def fails(folder, files):
         if moment == "last":
-            write(ds, *args, **settings)
+            fill(folder, files)
         raise error()
 
-    monkeypatch.setattr(xr.Dataset, "to_zarr", fails)
+    monkeypatch.setattr(Folder, "fill", fails)
     with pytest.raises((Killed, GradscopeError)):
         save(dataset(2), path)
     monkeypatch.undo()
@@ -44,7 +45,7 @@ def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch):
     def full(*args, **settings):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
+    monkeypatch.setattr(Folder, "fill", full)
     with pytest.raises(GradscopeError, match=r"a\.zarr could not be written: No space left on device"):
         save(dataset(1), tmp_path / "a.zarr")
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
 """Stores in object stores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -74,6 +74,10 @@ class Bucket:
     def replace(self, key: str, content: bytes) -> None:
         with self._naming_url():
             self._store.put(key, content)
+
+    def fill(self, files: Mapping[str, bytes]) -> None:
+        for key in sorted(files, key=ROOT.__eq__):
+            self.replace(key, files[key])
 
     def remove(self, key: str) -> None:
         with self._naming_url(), suppress(FileNotFoundError):

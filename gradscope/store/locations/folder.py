@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -63,6 +63,15 @@ class Folder:
             file.parent.mkdir()
             sync(self.path)
         replace_file(file, content, durable=True)
+
+    def fill(self, files: Mapping[str, bytes]) -> None:
+        for key in (key for key in files if key != ROOT):
+            file = self.path / key
+            if not file.parent.exists():
+                file.parent.mkdir(parents=True)
+            with file.open("xb") as new:
+                new.write(files[key])
+        self.replace(ROOT, files[ROOT])
 
     def remove(self, key: str) -> None:
         file = self.path / key

@@ -1,7 +1,7 @@
 """Locations of stores: folders of this machine, and URLs of object stores."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,6 +52,13 @@ class Location(Protocol):
 
     def replace(self, key: str, content: bytes) -> None:
         """Write a file or object; it replaces an earlier one atomically."""
+        ...
+
+    def fill(self, files: Mapping[str, bytes]) -> None:
+        """Write the files or objects of a new store by key, the root's metadata last.
+
+        Nothing writes any more when this ends: after an error zarr would go on with other files.
+        """
         ...
 
     def remove(self, key: str) -> None:

@@ -1,6 +1,8 @@
 """The server: waitress serves the dashboard on this machine."""
 
+import ctypes
 import logging
+import platform
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -50,6 +52,7 @@ def serve(
         raise GradscopeError("--no-token: a token is given, by --token or GRADSCOPE_TOKEN; leave out one of them")
     local = is_local(host)
     secret = tokens.check(token) if token is not None else None if local or no_token else tokens.generated()
+    _share_freed_memory()
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of each request that waits for a thread
     addresses = [store_address(store) for store in stores]
     if missing := [store for store in addresses if not exists(store)]:
@@ -74,6 +77,13 @@ def serve(
     tell(f"gradscope dashboard: http://{shown}:{port}{prefix}{query}  ({elsewhere}Ctrl-C ends it)")
     threading.Thread(target=lambda: library.runs, daemon=True).start()  # open stores while the browser loads the page
     server.run()
+
+
+def _share_freed_memory() -> None:
+    """Let all threads take memory from two pools: by default each has its own, which keeps what others could use."""
+    if platform.libc_ver()[0] == "glibc":
+        arena_max = -8  # M_ARENA_MAX of malloc.h
+        ctypes.CDLL(None).mallopt(arena_max, 2)
 
 
 def is_local(host: str) -> bool:

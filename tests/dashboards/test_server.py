@@ -2,7 +2,10 @@
 
 import contextlib
 import http.client
+import platform
 import socket
+import subprocess
+import sys
 import threading
 import urllib.request
 from urllib.parse import urlsplit
@@ -166,3 +169,31 @@ def test_a_token_that_an_address_cannot_carry_is_an_error(said, token):
 def test_a_token_and_none_is_an_error(said):
     with pytest.raises(GradscopeError, match="--token or GRADSCOPE_TOKEN"):
         said("0.0.0.0", token="chosen-by-me", no_token=True)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="how glibc gives memory to threads")
+def test_threads_share_freed_memory(tmp_path):
+    code = (
+        "import ctypes, threading\n"
+        "from pathlib import Path\n"
+        "from dashboards import serve\n"
+        "from dashboards.security import connections\n"
+        "class Server:\n"
+        "    def run(self):\n"
+        "        all_there = threading.Barrier(12)\n"
+        "        def work():\n"
+        "            all_there.wait()\n"
+        "            held = bytearray(100_000)\n"
+        "            all_there.wait()\n"
+        "        threads = [threading.Thread(target=work) for _ in range(12)]\n"
+        "        for thread in threads: thread.start()\n"
+        "        for thread in threads: thread.join()\n"
+        "        libc = ctypes.CDLL(None)\n"
+        "        libc.fopen.restype = ctypes.c_void_p\n"
+        f"        file = ctypes.c_void_p(libc.fopen({str(tmp_path / 'pools.xml')!r}.encode(), b'w'))\n"
+        "        libc.malloc_info(0, file), libc.fclose(file)\n"
+        "connections.listen = lambda app, host, port: (Server(), port)\n"
+        f"serve([Path({str(tmp_path)!r})], '127.0.0.1', 0, tell=lambda text: None)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "pools.xml").read_text().count("<heap nr=") <= 2

@@ -6,8 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from gradscope.errors import GradscopeError
+
+HALF = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
+"""Relative rounding of a gradient computed in these types."""
 
 Energy = Callable[[Tensor, Any], Any]
 
@@ -38,6 +42,27 @@ def claimed(cond_fn: Energy, x: Tensor, t: Any) -> Tensor:
             f"{tuple(found.shape)}"
         )
     return found.detach().clone()
+
+
+def computes_in_half(cond_fn: Energy, x: Tensor, t: Any) -> bool:
+    """Whether a function of torch that the user's code calls gives float16 or bfloat16 numbers."""
+    with _Types() as seen:
+        claimed(cond_fn, x, t)
+    return not seen.types.isdisjoint(HALF)
+
+
+class _Types(TorchFunctionMode):
+    """Notes the types of what torch's functions return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: set[torch.dtype] = set()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        several = result if isinstance(result, tuple | list) else (result,)
+        self.types.update(each.dtype for each in several if isinstance(each, Tensor))
+        return result
 
 
 def values(energy: Energy, x: Tensor, t: Any) -> Tensor:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradscope.checking.calls import Energy
+from gradscope.checking.calls import Energy, computes_in_half
 from gradscope.checking.measure import Basis, Measure, Slopes, norm, unit
 from gradscope.errors import GradscopeError
 from gradscope.stabilizers import Stabilizer
@@ -90,6 +91,11 @@ class Case:
             return None
         found = torch.as_tensor(self.t).detach().double().reshape(-1)
         return float(found[0]) if bool((found == found[0]).all()) else None
+
+    @cached_property
+    def narrow(self) -> bool:
+        """Whether cond_fn computes in float16 or bfloat16, or may: where only its values are known."""
+        return self.cond_fn is None or computes_in_half(self.cond_fn, self.x_t, self.t)
 
     @property
     def values(self) -> Tensor:

@@ -12,7 +12,7 @@ from gradscope.checking.causes import CAUSES, FURTHER, candidates
 from gradscope.checking.checked import Checked, Confidence
 from gradscope.checking.denoised import detached
 from gradscope.checking.measure import norm
-from gradscope.checking.precision import lost, on_half_grid, rounding, underflows, wide_claim
+from gradscope.checking.precision import in_half, lost, rounding, underflows, wide_claim
 from gradscope.checking.stabilized import orders
 from gradscope.checking.verdicts import VERDICTS
 from gradscope.errors import GradscopeError
@@ -78,7 +78,7 @@ def _precision(case: Case, fit: Fit) -> Checked | None:
     if not bool((fit.agrees | fine)[known].all()):
         return None
     worse = known & ~fit.agrees & (fit.deviation > _LOST)
-    name = "float16_underflow" if on_half_grid(case.claim) else "saturated"
+    name = "float16_underflow" if in_half(case) else "saturated"
     if int(worse.sum()) * 2 > int(known.sum()):
         return _checked(case, fit, name)
     if not bool(worse.any()):
@@ -201,7 +201,7 @@ def _zero(case: Case, fit: Fit) -> Checked:
     if exact:
         return _checked(case, fit, exact[0].verdict, exact[0].cause)
     largest = float(case.truth.value.abs().max())
-    if case.basis.whole and largest < 6e-8:
+    if case.basis.whole and largest < 6e-8 and case.narrow:
         return _checked(case, fit, "float16_underflow", "every element of g is below 6e-8")
     return _checked(case, fit, "zero")
 

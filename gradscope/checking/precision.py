@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gradscope.checking.calls import claimed
+from gradscope.checking.calls import HALF, claimed
 from gradscope.checking.case import Case
 from gradscope.checking.measure import gradient, norm
 from gradscope.errors import GradscopeError
@@ -13,8 +13,6 @@ _DRAWS = 3
 _MARGIN = 6
 _SATURATED = 1e-2
 """Relative difference between the energy's gradients in two types from which on it is no usual rounding."""
-_HALF = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
-"""Relative rounding of a gradient computed in these types."""
 _SUBNORMAL = 6e-8
 """Smallest number above 0 in float16."""
 
@@ -41,27 +39,32 @@ def rounding(case: Case) -> Tensor:
         assert whole is not None
         change = norm(narrow.flatten(1) - whole.value) / whole.norm.where(whole.norm > 0, 1)
         found = torch.maximum(found, change.where(change < _SATURATED, 0))
-    least = next((value for dtype, value in _HALF.items() if on_grid(case.claim, dtype)), _LEAST)
+    least = next((value for dtype, value in HALF.items() if _holds(case, dtype)), _LEAST)
     return least + _MARGIN * torch.maximum(found, found.median()).nan_to_num(nan=1.0).clamp(max=1.0)
 
 
-def on_grid(claim: Tensor, dtype: torch.dtype) -> bool:
-    """Whether every value is a number of a narrow type, which would be chance in a wider one."""
-    return bool(claim.any()) and bool((claim.to(dtype).to(claim.dtype) == claim).all())
-
-
-def on_half_grid(claim: Tensor) -> bool:
+def in_half(case: Case) -> bool:
     """Whether the claim holds float16 or bfloat16 numbers."""
-    return any(on_grid(claim, dtype) for dtype in _HALF)
+    return any(_holds(case, dtype) for dtype in HALF)
+
+
+def _holds(case: Case, dtype: torch.dtype) -> bool:
+    """Whether every value of the claim is a number of a narrow type, from a computation in it.
+
+    Small differences of float32 numbers near 1 are such numbers by chance.
+    """
+    claim = case.claim
+    alike = bool(claim.any()) and bool((claim.to(dtype).to(claim.dtype) == claim).all())
+    return alike and case.narrow
 
 
 def underflows(case: Case) -> bool:
     """Whether the claim is the gradient as float16 holds it, with zeros below 6e-8."""
-    if not case.basis.whole or not on_grid(case.claim, torch.float16):
+    if not case.basis.whole or not _holds(case, torch.float16):
         return False
     claim, truth = case.values, case.truth.value
     step = _SUBNORMAL / abs(case.declared.guidance_scale)
-    alike = (claim - truth).abs() <= _HALF[torch.float16] * truth.abs() + step + 3 * case.truth.error
+    alike = (claim - truth).abs() <= HALF[torch.float16] * truth.abs() + step + 3 * case.truth.error
     return bool(alike.all()) and bool(((claim == 0) & (truth.abs() > 3 * case.truth.error)).any())
 
 

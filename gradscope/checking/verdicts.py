@@ -88,8 +88,8 @@ _ALL = (
     Verdict(
         "saturated", "fault",
         "In float64 the same code gives g; in its own type the gradient is lost in rounding.",
-        "The guide is certain: 1 - p rounds to 0. Take the gradient in float64, or of the margin "
-        "z_y - logsumexp(others); a tempered or noise-aware guide saturates later.",
+        "The guide is certain: 1 - p rounds to 0; or the gradient is a small difference of large numbers. Take it in "
+        "float64, or of the margin z_y - logsumexp(others); a tempered or noise-aware guide saturates later.",
     ),
     Verdict(
         "batch_mixed", "fault", "The gradient of one sample depends on other samples.",

@@ -7,6 +7,7 @@ from planted import SHAPES, Problem, derivative
 from torch import nn
 
 import gradscope
+from gradscope.checking.calls import computes_in_half
 from gradscope.checking.history.loop import normalized
 from gradscope.stabilizers import Adam
 
@@ -86,6 +87,46 @@ def test_float16_underflow():
 
     found = gradscope.check(lambda x, t: derivative(energy)(x, t).half().float(), energy, problem.x, problem.t)
     assert found.verdict == "float16_underflow", str(found)
+
+
+@pytest.mark.parametrize("scale", [1e-7, 3e-7, 1e-6])
+def test_small_differences_of_float32_numbers_are_not_called_float16(scale):
+    """They are multiples of 2^-24, as the least numbers of float16 are."""
+    problem = Problem(seed=2)
+
+    def energy(x, t):
+        return scale * problem.energy(x, t)
+
+    def difference(x, t):
+        base = torch.full_like(x, 0.75)
+        return (base + derivative(energy)(x, t)) - base
+
+    claim = difference(problem.x, problem.t)
+    assert torch.equal(claim.half().float(), claim)
+    found = gradscope.check(difference, energy, problem.x, problem.t)
+    assert found.verdict == "saturated", str(found)
+
+
+def half_by_type(guide, x):
+    return guide.half()(x.half()).float()
+
+
+def half_by_autocast(guide, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return guide(x).float()
+
+
+@pytest.mark.parametrize("half", [half_by_type, half_by_autocast])
+def test_a_guide_in_half_precision_is_seen(half):
+    guide = nn.Linear(2, 3)
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+
+    def cond_fn(x, t):
+        x = x.requires_grad_(True)
+        return torch.autograd.grad(half(guide, x).log_softmax(dim=1)[:, 0].sum(), x)[0]
+
+    assert computes_in_half(cond_fn, x, 10)
+    assert not computes_in_half(lambda x, t: derivative(lambda x, t: guide.float()(x)[:, 0])(x, t), x, 10)
 
 
 def test_float16_without_underflow_is_right():

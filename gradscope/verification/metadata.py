@@ -190,7 +190,9 @@ class Metadata:
                 yield Finding(name, place, f"it takes {self.files[place]} bytes", self.remedy(name))
                 continue
             content, why = _read(self._location, place)
-            if content is None:
+            if content is None and name == WRITTEN.name and place not in self.files:
+                yield Finding(name, place, why, f"the next evaluation or resumption makes it from the copy in {ROOT}")
+            elif content is None:
                 yield Finding(name, place, why, f"restore it from the copy in {ROOT}, or {self.remedy(name)}")
             elif keys := _differing_keys(own := _document(content), _mapping(copy)):
                 what = (

@@ -107,6 +107,17 @@ def test_small_differences_of_float32_numbers_are_not_called_float16(scale):
     assert found.verdict == "saturated", str(found)
 
 
+def test_a_zero_in_float32_is_not_called_float16_however_small_the_gradient():
+    problem = Problem(seed=2)
+
+    def energy(x, t):
+        return 1e-12 * problem.energy(x, t)
+
+    assert gradscope.check(lambda x, t: torch.zeros_like(x), energy, problem.x, problem.t).verdict == "zero"
+    found = gradscope.check(lambda x, t: derivative(energy)(x, t).half().float(), energy, problem.x, problem.t)
+    assert found.verdict == "float16_underflow"
+
+
 def half_by_type(guide, x):
     return guide.half()(x.half()).float()
 

@@ -65,12 +65,13 @@ class Folder:
         replace_file(file, content, durable=True)
 
     def fill(self, files: Mapping[str, bytes]) -> None:
-        for key in (key for key in files if key != ROOT):
+        others = {key: content for key, content in files.items() if key != ROOT}
+        for key, content in others.items():
             file = self.path / key
             if not file.parent.exists():
                 file.parent.mkdir(parents=True)
             with file.open("xb") as new:
-                new.write(files[key])
+                new.write(content)
         self.replace(ROOT, files[ROOT])
 
     def remove(self, key: str) -> None:

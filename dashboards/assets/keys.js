@@ -5,6 +5,7 @@ window.dash_clientside = window.dash_clientside || {};
 (function (gradscope) {
   const STRIDE = 10; // steps with the shift key
   const CELLS_MAX = 16; // cells that are shown together
+  const FOLLOW = 30; // milliseconds in which the request of the curves leaves, before the controls take the browser
   const KEYS = {
     ArrowLeft: (at, stride) => ({ step: at.step - stride }),
     ArrowRight: (at, stride) => ({ step: at.step + stride }),
@@ -69,12 +70,17 @@ window.dash_clientside = window.dash_clientside || {};
     gradscope.update({ finding: "" }, true);
   }
 
-  // The cursor rests: the controls show its position, and the server sends curves and numbers.
+  // The cursor rests: the server sends curves and numbers. While it works, the controls follow.
   function cursorRested({ cell, sample, cells, variables }) {
-    setControl("cell", String(cell));
-    setControl("sample", sample);
-    setControl("cells", cells.map(String));
     dash_clientside.set_props("trajectory-cursor", { data: { cell, sample, cells, variables } });
+    setTimeout(setControls, FOLLOW);
+  }
+
+  function setControls() {
+    if (!page.root.isConnected) return; // another page is shown
+    setControl("cell", String(page.at.cell));
+    setControl("sample", page.at.sample);
+    setControl("cells", page.at.cells.map(String));
   }
 
   function setControl(key, value) {

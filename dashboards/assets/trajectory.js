@@ -99,7 +99,8 @@ window.gradscope = window.gradscope || {};
       const wait = now - this.restless < REST ? REST : 0;
       this.restless = now;
       clearTimeout(this.resting);
-      this.resting = setTimeout(() => this.root.isConnected && this.rested(this.at), wait);
+      if (wait) this.resting = setTimeout(() => this.root.isConnected && this.rested(this.at), wait);
+      else this.rested(this.at); // now, before the browser paints what follows the cursor
     }
 
     presentSoon(since) {

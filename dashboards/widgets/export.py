@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -60,9 +60,14 @@ class Call:
         """
         if isinstance(run, OpenLeaderboard) != _is_of_leaderboards(self.figure):
             raise GradscopeError(f"call: {run.path.name} is no store that {self.figure} shows")
-        return run.memo(
-            ("numbers", self.encode()), lambda: _figure(self.figure).numbers(**self._data(run), **self.arguments)
-        )
+        of_sample, rest = _figure(self.figure).of_sample, self._of_all_samples()
+
+        def collected() -> pd.DataFrame:
+            if of_sample is None or rest is None:
+                return _figure(self.figure).numbers(**self._data(run), **self.arguments)
+            return of_sample.numbers(rest.numbers(run), **self._data(run), sample=self.arguments["sample"])
+
+        return run.memo(("numbers", self.encode()), collected)
 
     def draw(self, run: Drawn) -> "go.Figure":
         """The figure. It is cached: do not change it."""
@@ -71,11 +76,23 @@ class Call:
 
     def page(self, run: Drawn) -> dict[str, Any]:
         """The figure as a page shows it: its data, and a layout of which the upper level may be changed."""
-        numbers, draft = self.numbers(run), _figure(self.figure).draft
+        draft, of_sample, rest = _figure(self.figure).draft, _figure(self.figure).of_sample, self._of_all_samples()
         if draft is None:
             return self.draw(run).to_dict()  # a copy: the cached figure is shared by threads
-        shown = run.memo(("page", self.encode()), lambda: draft(numbers).to_dict())
+
+        def drafted() -> dict[str, Any]:
+            if of_sample is None or rest is None:
+                return draft(self.numbers(run)).to_dict()
+            shared = run.memo(("shared", rest.encode()), lambda: of_sample.shared(rest.numbers(run)))
+            return of_sample.draft(shared, self.numbers(run)).to_dict()
+
+        shown = run.memo(("page", self.encode()), drafted)
         return shown | {"layout": {**shown["layout"]}}
+
+    def _of_all_samples(self) -> "Call | None":
+        """The same call without its sample; None where it names none."""
+        rest = {key: value for key, value in self.arguments.items() if key != "sample"}
+        return replace(self, arguments=rest) if self.arguments.get("sample") is not None else None
 
     def csv(self, run: Drawn, view: str = "") -> str:
         """The numbers as CSV. Its first lines start with ``#`` and state the origin.

@@ -16,7 +16,15 @@ from gradscope.analysis.technique_effects import compare_all
 from gradscope.plots.belief import belief, belief_numbers, draft_belief, draw_belief
 from gradscope.plots.cell_pair import variable_of
 from gradscope.plots.curve_grid import curve, curve_numbers, draw_curve
-from gradscope.plots.curves import curves, curves_numbers, draft_curves, draw_curves
+from gradscope.plots.curves import (
+    curves,
+    curves_numbers,
+    draft_curves,
+    draft_means,
+    draft_sample,
+    draw_curves,
+    with_sample,
+)
 from gradscope.plots.difference import difference, difference_numbers, draw_difference
 from gradscope.plots.draft import Draft
 from gradscope.plots.finals import draw_finals, finals, finals_numbers
@@ -93,6 +101,17 @@ __all__ = [
 Needs = Callable[[Mapping[str, Any]], tuple[str, ...]]
 
 
+class OfSample(NamedTuple):
+    """How a figure is made for another sample from what does not depend on the argument ``sample``."""
+
+    numbers: Callable[..., pd.DataFrame]
+    """Takes the numbers without a sample, a store ``ds`` and the ``sample``, and returns the numbers."""
+    shared: Callable[[pd.DataFrame], Any]
+    """Takes the numbers without a sample, and returns what all samples share."""
+    draft: Callable[[Any, pd.DataFrame], Draft]
+    """Takes what all samples share, and the numbers."""
+
+
 class Figure(NamedTuple):
     """The two parts of a figure, and the variables that it reads."""
 
@@ -104,6 +123,7 @@ class Figure(NamedTuple):
     timesteps are always available."""
     draft: Callable[[pd.DataFrame], Draft] | None = None
     """`draw` before plotly checks it, of figures that pages draw often."""
+    of_sample: OfSample | None = None
 
 
 def _always(*names: str) -> Needs:
@@ -114,11 +134,12 @@ def _named(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     return (variable_of(arguments["name"]),)
 
 
+_CURVES_OF_SAMPLE = OfSample(with_sample, lambda numbers: draft_means(numbers).packed(), draft_sample)
 FIGURES: Mapping[str, Figure] = {
     "accuracy": Figure(accuracy_numbers, draw_accuracy, _always("finite_fraction")),
     "belief": Figure(belief_numbers, draw_belief, _always("predicted_class", "log_prob", "entropy"), draft_belief),
     "confusion": Figure(confusion_numbers, draw_confusion, _always("written")),
-    "curves": Figure(curves_numbers, draw_curves, _named, draft_curves),
+    "curves": Figure(curves_numbers, draw_curves, _named, draft_curves, _CURVES_OF_SAMPLE),
     "difference": Figure(difference_numbers, draw_difference, _named),
     "effects": Figure(compare_all, draw_effects, _always("written")),
     "finals": Figure(finals_numbers, draw_finals, _always("image")),

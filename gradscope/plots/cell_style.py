@@ -66,7 +66,7 @@ def line(known: Coordinates, cell: Cell) -> dict[str, Any]:
             "symbol": symbol,
             "color": colour,
             "size": 7,
-            "maxdisplayed": 9,
+            "maxdisplayed": 6,
             "line": {"width": 1.5, "color": colour},
         },
         "meta": {"cell": cell_number(known, cell)},

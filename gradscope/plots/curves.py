@@ -1,6 +1,7 @@
 """A diagnostic along t in some cells: means, bands over samples, and the line of one sample."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -95,20 +96,21 @@ def curves_numbers(
     require_diagnostic(ds, name)
     focused = None if focus is None else full_cell(ds, focus)
     shown = full_cells(ds, cells if focused is None else [*cells, focused])
-    parts = []
-    for cell in shown:
-        values = cell_values(ds, name, cell)
-        own = np.full(values.shape[1], np.nan)
-        if sample is not None and cell == focused:
-            own = values[sample_index(ds, sample)]
-        parts.append({**summarised(values), "value": own})
-    numbers = cell_table(ds, shown, parts)
-    numbers.attrs = {
-        **diagnostic_attrs(ds, name),
-        "sample": sample,
-        "focus": focused,
-        "coordinates": coordinates(ds),
-    }
+    numbers = cell_table(ds, shown, [summarised(cell_values(ds, name, cell)) for cell in shown])
+    numbers.attrs = {**diagnostic_attrs(ds, name), "focus": focused, "coordinates": coordinates(ds)}
+    return with_sample(numbers, ds, sample)
+
+
+def with_sample(numbers: pd.DataFrame, ds: xr.Dataset, sample: int | None) -> pd.DataFrame:
+    """The numbers of the same call of `curves_numbers` with another sample: only ``value`` differs."""
+    about, steps = numbers.attrs, ds.sizes["timestep"]
+    value, focus = np.full(len(numbers), np.nan), about["focus"]
+    if sample is not None and focus is not None:
+        heads = without_attrs(numbers)[list(focus)].iloc[::steps].to_dict("records")
+        at = sample_index(ds, sample)
+        value[heads.index(focus) * steps :][:steps] = cell_values(ds, about["name"], focus)[at]
+    numbers = without_attrs(numbers).assign(value=value)
+    numbers.attrs = {**about, "sample": sample}
     return numbers
 
 
@@ -140,14 +142,34 @@ def draw_curves(numbers: pd.DataFrame) -> go.Figure:
 
 def draft_curves(numbers: pd.DataFrame) -> Draft:
     """`draw_curves`, before plotly checks it."""
-    about, timestep = numbers.attrs, numbers["timestep"]
-    known, name, focus, sample = (about[key] for key in ("coordinates", "name", "focus", "sample"))
-    numbers = rows_to_draw(numbers)
+    return draft_sample(draft_means(numbers), numbers)
+
+
+class Means(NamedTuple):
+    """What `curves` draws for all samples."""
+
+    draft: Draft
+    known: pd.DataFrame
+    """The numbers that are drawn: cut off below `bottom` on a logarithmic axis."""
+    bottom: float | None
+    """Lower end of a logarithmic axis."""
+    entries: int
+    """Number of lines in the legend."""
+
+    def packed(self) -> "Means":
+        """The same, for many figures of pages."""
+        return self._replace(draft=self.draft.packed())
+
+
+def draft_means(numbers: pd.DataFrame) -> Means:
+    """Means and bands over samples, of which no part depends on the sample that is drawn with them."""
+    about, numbers = numbers.attrs, rows_to_draw(numbers)
+    known, focus, bottom = about["coordinates"], about["focus"], None
     logarithmic = has_log_axis(numbers)
     numbers = without_attrs(numbers)
     hover = numbers[["q05", "q95", "n"]]  # before bands are cut off
     if logarithmic:
-        numbers, bottom = fit_to_log_axis(numbers, ["mean", "value"], list(QUANTILES))
+        numbers, bottom = fit_to_log_axis(numbers, ["mean"], list(QUANTILES))
     figure = Draft()
     each = sorted(by_cell(numbers), key=lambda part: part[0] != focus)  # the focused one is the first of its fold
     parts = sorted(folded(each), key=lambda shown: shown.rows.index[0])
@@ -171,27 +193,38 @@ def draft_curves(numbers: pd.DataFrame) -> Draft:
                 **line(known, cell),
             }
         )
-    for cell, rows, _, _ in focused if sample is not None else ():
+    nearest_curve(figure)
+    figure.update_yaxes(title={"text": escaped(about["label"])})
+    return Means(figure, numbers, bottom, len(parts) + len(focused))
+
+
+def draft_sample(means: Means, numbers: pd.DataFrame) -> Draft:
+    """The figure of `numbers`: their means, which another sample does not change, and the line of their sample."""
+    about, timestep, value = numbers.attrs, numbers["timestep"], rows_to_draw(numbers)["value"]
+    name, focus, sample, logarithmic = about["name"], about["focus"], about["sample"], means.bottom is not None
+    if logarithmic:
+        value = value.where(value > 0)
+    figure = means.draft.copy()
+    if sample is not None and focus is not None:
+        own = np.logical_and.reduce([means.known[dim] == value for dim, value in focus.items()])
         figure.add_trace(
             {
-                "x": rows["timestep"].to_numpy(),
-                "y": rows["value"].to_numpy(np.float32),
-                "name": f"sample {sample} of {escaped(cell_name(cell))}",
+                "x": means.known["timestep"].to_numpy()[own],
+                "y": value.to_numpy(np.float32)[own],
+                "name": f"sample {sample} of {escaped(cell_name(focus))}",
                 "mode": "lines",
                 "line": {"color": GREY, "width": 1.25},
                 "hovertemplate": f"<b>sample {sample}</b><br>t = %{{x}}: %{{y:.3g}}<extra></extra>",
             }
         )
-    if numbers["mean"].isna().all():
+    if means.known["mean"].isna().all():
         figure.add_annotation(text="no values", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
-    nearest_curve(figure)
-    figure.update_yaxes(title={"text": escaped(about["label"])})
-    top = numbers[["mean", "value"]].max(axis=None)
-    if logarithmic:
-        top = numbers[["mean", "q95", "value"]].max(axis=None)
-        set_log_axis(figure, bottom, top, room_below=0.02)
-    room = legend_above(figure, len(parts) + len(focused))
+    upper = means.known[["mean", "q95"] if logarithmic else ["mean"]].max(axis=None)
+    top = np.fmax(upper, value.max())
+    if means.bottom is not None:
+        set_log_axis(figure, means.bottom, top, room_below=0.02)
+    room = legend_above(figure, means.entries)
     finish(along_t(figure, timestep), 270 + room).update_layout(margin={"t": room + 26})
-    low = bottom if logarithmic else numbers[["mean", "value"]].min(axis=None)
+    low = np.fmin(means.known["mean"].min(), value.min()) if means.bottom is None else means.bottom
     thresholds(figure, name, low, top, logarithmic=logarithmic)
     return figure

@@ -58,6 +58,18 @@ class Draft:
             _merge(annotation, changes)
         return self
 
+    def copy(self) -> Self:
+        """The same figure so far, of which traces can be added and the layout can change."""
+        other = type(self)(self._layout)
+        other._traces = [*self._traces]
+        return other
+
+    def packed(self) -> Self:
+        """The same figure with arrays as plotly.js reads them: written once for all figures that begin with it."""
+        other = self.copy()
+        other._traces = [_plain(trace) for trace in self._traces]
+        return other
+
     def figure(self) -> go.Figure:
         """The figure.
 

@@ -1,7 +1,7 @@
 """Recorded arrays as lazy variables: masked where nothing is written yet, scaled if stored as float16."""
 
 import uuid
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,13 +91,14 @@ class _Backend(BackendArray):
         return found
 
 
-def lazy(
-    dims: Sequence[Hashable], recorded: Recorded | Final, attributes: Mapping[Any, Any], dask: bool
-) -> xr.Variable:
-    """A variable that is read when it is used; with dask, in the chunks of the store."""
-    variable = xr.Variable(dims, LazilyIndexedArray(_Backend(recorded)), attributes)
-    if not dask:
+def masked(stored: xr.Variable, recorded: Recorded | Final) -> xr.Variable:
+    """A stored variable whose values are read, and masked, when they are used."""
+    return xr.Variable(stored.dims, LazilyIndexedArray(_Backend(recorded)), stored.attrs)
+
+
+def chunked(variable: xr.Variable, size: Sequence[int]) -> xr.Variable:
+    """The variable as a dask array in chunks of this size; a single number stays as it is."""
+    if not variable.dims:
         return variable
-    chunks = dict(zip(dims, recorded.values.size, strict=True))
     # Without a name dask would read the values to compute one.
-    return variable.chunk(chunks, name=f"recorded-{uuid.uuid4().hex}")
+    return variable.chunk(dict(zip(variable.dims, size, strict=True)), name=f"recorded-{uuid.uuid4().hex}")

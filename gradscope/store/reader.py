@@ -8,7 +8,7 @@ import zarr
 from gradscope.errors import GradscopeError
 from gradscope.store.chunks import Chunks
 from gradscope.store.dims import cell_dims, is_tensor
-from gradscope.store.lazy import Final, Recorded, lazy
+from gradscope.store.lazy import Final, Recorded, chunked, masked
 from gradscope.store.locations.location import Location, StorePath, locate
 from gradscope.store.opening import attributes_of, marker_chunks, open_arrays, opened_again
 from gradscope.store.untrusted.content import check_coordinates
@@ -51,36 +51,37 @@ def open_store(where: StorePath, dask: bool = True) -> xr.Dataset:
     try:
         # Without decoding: gradscope stores values as they are, and a stranger's attributes must not change them.
         plain: dict[str, Any] = {"zarr_format": 3, "mask_and_scale": False, "decode_times": False}
-        ds = xr.open_zarr(group.store, chunks={} if dask else None, **plain)
-        # They are small, and groupby("label") needs them. Synchronously: in a task, dask would wait for that task.
+        ds = xr.open_zarr(group.store, chunks=None, **plain)  # xarray's chunks would be replaced by ours
+        # They are small, and groupby("label") needs them.
         further = {name: coord.variable for name, coord in ds.coords.items() if name not in ds.indexes}
-        ds = ds.assign_coords({name: variable.load(scheduler="synchronous") for name, variable in further.items()})
-        masked = _masked(ds, location, group, dask)
+        ds = ds.assign_coords({name: variable.load() for name, variable in further.items()})
+        variables = _variables(ds, location, group, dask)
         check_coordinates({str(name): coord.values for name, coord in ds.coords.items()}, ds.attrs, str(location))
     except GradscopeError:
         raise
     except Exception as error:  # zarr and its codecs raise errors of many types
         raise GradscopeError(f"{location} is damaged: {error}") from error
     ds.attrs = attributes_of(location, ds.attrs)
-    ds = ds.assign(masked)
+    ds = ds.assign(variables)
     if "timestep" in ds.dims and not ds.indexes["timestep"].is_unique:  # some solvers repeat a timestep
         ds = ds.drop_indexes("timestep").set_xindex("step")
     ds.encoding["source"] = str(location)  # selections keep it
     return ds
 
 
-def _masked(ds: xr.Dataset, location: Location, group: zarr.Group, dask: bool) -> dict[str, xr.Variable]:
+def _variables(ds: xr.Dataset, location: Location, group: zarr.Group, dask: bool) -> dict[str, xr.Variable]:
+    """The variables as readers get them: recorded ones masked; with dask, all in the chunks of the store."""
     chunks = {name: Chunks(location, array) for name, array in group.arrays()}
     chunks["written"] = marker = marker_chunks(location, group)
     rows = (*cell_dims(ds), "sample")
     recorded: Any = ds.attrs.get("recorded", ()) if "configuration" in ds.attrs else ()
-    timed = {}
-    for name, variable in ((str(key), found) for key, found in ds.data_vars.items()):
+    found = {str(name): variable.variable for name, variable in ds.data_vars.items()}
+    for name, variable in found.items():
         if name != "written" and "timestep" in variable.dims:
             least = 3 if is_tensor(ds, name) else 1
             # A copy that xarray wrote holds scaled float32, and the exponents beside it.
             exponent = chunks.get(f"{name}_exponent") if variable.dtype == "float16" else None
-            timed[name] = lazy(variable.dims, Recorded(chunks[name], marker, least, exponent), variable.attrs, dask)
+            found[name] = masked(variable, Recorded(chunks[name], marker, least, exponent))
         elif name in recorded and variable.dims[: len(rows)] == rows == ds["written"].dims[: len(rows)]:
-            timed[name] = lazy(variable.dims, Final(chunks[name], marker, len(rows)), variable.attrs, dask)
-    return timed
+            found[name] = masked(variable, Final(chunks[name], marker, len(rows)))
+    return {name: chunked(variable, chunks[name].size) for name, variable in found.items()} if dask else found

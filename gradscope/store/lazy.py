@@ -1,8 +1,9 @@
 """Recorded arrays as lazy variables: masked where nothing is written yet, scaled if stored as float16."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
 from gradscope.store.chunks import Chunks, Where
+
+_TASK_BYTES = 2**23
+"""Bytes up to which one task of dask reads several small chunks."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,22 @@ def masked(stored: xr.Variable, recorded: Recorded | Final) -> xr.Variable:
     return xr.Variable(stored.dims, LazilyIndexedArray(_Backend(recorded)), stored.attrs)
 
 
-def chunked(variable: xr.Variable, size: Sequence[int]) -> xr.Variable:
-    """The variable as a dask array in chunks of this size; a single number stays as it is."""
+def chunked(variable: xr.Variable, size: Sequence[int], apart: Collection[Hashable]) -> xr.Variable:
+    """The variable as a dask array, in chunks of this size or several of them; a single number stays as it is.
+
+    A recording's scalars have chunks of some kilobytes, its tensors of a megabyte. As a task of dask, above all on a
+    cluster, each would take longer than it takes to read. So chunks are joined from the last dimension on, within
+    `_TASK_BYTES`, but not along the dimensions `apart`.
+    """
     if not variable.dims:
         return variable
+    joined = list(size)
+    for axis, dim in reversed(list(enumerate(variable.dims))):
+        if dim in apart:
+            break
+        room = _TASK_BYTES // max(variable.dtype.itemsize * prod(joined), 1)
+        joined[axis] *= max(1, min(room, -(-variable.shape[axis] // size[axis])))
+        if joined[axis] < variable.shape[axis]:
+            break
     # Without a name dask would read the values to compute one.
-    return variable.chunk(dict(zip(variable.dims, size, strict=True)), name=f"recorded-{uuid.uuid4().hex}")
+    return variable.chunk(dict(zip(variable.dims, joined, strict=True)), name=f"recorded-{uuid.uuid4().hex}")

@@ -26,8 +26,8 @@ def open_store(where: StorePath, dask: bool = True) -> xr.Dataset:
     where
         A path, or a URL in an object store.
     dask
-        Whether variables are dask arrays in the chunks of the store. Without, each is read when it is used, and opening
-        a store takes half a second less.
+        Whether variables are dask arrays, in the chunks of the store or several of them. Without, each is read when it
+        is used, and opening a store takes half a second less.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def open_store(where: StorePath, dask: bool = True) -> xr.Dataset:
 
 
 def _variables(ds: xr.Dataset, location: Location, group: zarr.Group, dask: bool) -> dict[str, xr.Variable]:
-    """The variables as readers get them: recorded ones masked; with dask, all in the chunks of the store."""
+    """The variables as readers get them: recorded ones masked; with dask, all in chunks."""
     chunks = {name: Chunks(location, array) for name, array in group.arrays()}
     chunks["written"] = marker = marker_chunks(location, group)
     rows = (*cell_dims(ds), "sample")
@@ -84,4 +84,6 @@ def _variables(ds: xr.Dataset, location: Location, group: zarr.Group, dask: bool
             found[name] = masked(variable, Recorded(chunks[name], marker, least, exponent))
         elif name in recorded and variable.dims[: len(rows)] == rows == ds["written"].dims[: len(rows)]:
             found[name] = masked(variable, Final(chunks[name], marker, len(rows)))
-    return {name: chunked(variable, chunks[name].size) for name, variable in found.items()} if dask else found
+    if not dask:
+        return found
+    return {name: chunked(variable, chunks[name].size, cell_dims(ds)) for name, variable in found.items()}

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, create, open_store
+from gradscope.store import Array, Frame, Grid, Schema, StoreWriter, create, lazy, open_store
 from gradscope.store import schema as module
 from gradscope.store.chunks import Chunks
 
@@ -124,17 +124,20 @@ def test_opening_leaves_dasks_scheduler_alone(half):
         assert ds["label"].values.tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_chunks_are_those_of_the_store(half):
+def test_chunks_are_those_of_the_store_or_several_within_a_cell(half, monkeypatch):
     ds = open_store(half[0])
     stored = zarr.open_group(half[0], mode="r")["gradient"].chunks
     assert stored == (1, 1, 1, 1, 1, 8, 3, 2, 2)
+    assert ds["gradient"].variable.chunks == ((1,), (1,), (1, 1), (1,), (7,), (23,), (3,), (2,), (2,))
+    monkeypatch.setattr(lazy, "_TASK_BYTES", 1)
+    ds = open_store(half[0])
     assert ds["gradient"].variable.chunks == ((1,), (1,), (1, 1), (1,), (1,) * 7, (8, 8, 7), (3,), (2,), (2,))
     part = ds["gradient"].isel(stabilizer=1, sample=slice(1, 6), timestep=slice(5, 22, 4)).variable
     assert part.chunks == ((1,), (1,), (1,), (1,) * 5, (1, 2, 2), (3,), (2,), (2,))
     assert type(ds["gradient"].variable) is xr.Variable
 
 
-def test_a_selection_reads_its_own_chunks_alone(half, monkeypatch):
+def test_a_selection_reads_what_it_selects_alone(half, monkeypatch):
     path, expected = half
     found = open_store(path)["gradient"].isel(stabilizer=0, sample=4)
     asked = []
@@ -142,7 +145,7 @@ def test_a_selection_reads_its_own_chunks_alone(half, monkeypatch):
     monkeypatch.setattr(Chunks, "select", lambda self, where: asked.append(where) or original(self, where))
     np.testing.assert_array_equal(found.values, expected["gradient"][:, :, 0, :, 4])
     assert all(where[4] in (4, slice(4, 5, 1)) for where in asked)
-    assert sorted(len(where) for where in asked) == [6] * 3 + [9] * 3  # markers and values of three chunks
+    assert sorted(len(where) for where in asked) == [6, 9]  # the marker and the values of three chunks
 
 
 def test_values_appear_when_they_are_written(tmp_path):
@@ -175,3 +178,22 @@ def test_a_store_opened_without_dask_has_the_same_values(half):
     part = {"sample": [3, 1], "timestep": slice(None, None, 4)}
     xr.testing.assert_identical(ours.isel(part).load(), theirs.isel(part).load())
     xr.testing.assert_identical(ours.load(), theirs.load())
+
+
+@pytest.mark.parametrize("most", [1, 30, 100, 700, 2**23])
+def test_small_chunks_are_one_task_of_dask(half, most, monkeypatch):
+    """The chunks of dask are whole chunks of the store, joined from the last dimension on, within a limit."""
+    path, expected = half
+    monkeypatch.setattr(lazy, "_TASK_BYTES", most)
+    ds, group = open_store(path), zarr.open_group(path)
+    for name, values in expected.items():
+        stored, read, shape = group[name].chunks, ds[name].data.chunksize, group[name].shape
+        joined = [-(-have // size) for have, size in zip(read, stored, strict=True)]
+        assert all(have % size == 0 or have == end for have, size, end in zip(read, stored, shape, strict=True))
+        assert np.prod(joined) == 1 or np.prod(joined) * np.prod(stored) * ds[name].dtype.itemsize <= most
+        assert joined[:4] == [1] * 4  # cells stay apart
+        first = next(axis for axis, times in enumerate(joined) if times > 1) if max(joined) > 1 else len(shape)
+        assert read[first + 1 :] == shape[first + 1 :]
+        np.testing.assert_array_equal(ds[name].transpose(*group[name].metadata.dimension_names).values, values)
+    if most == 2**23:
+        assert {name: ds[name].data.npartitions for name in expected} == dict.fromkeys(expected, 2)

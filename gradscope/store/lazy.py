@@ -14,8 +14,8 @@ from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexed
 
 from gradscope.store.chunks import Chunks, Where
 
-_TASK_BYTES = 2**23
-"""Bytes up to which one task of dask reads several small chunks."""
+_TASK_BYTES = 2**20
+"""Bytes up to which one task of dask reads several small chunks: those of one chunk of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,10 @@ def masked(stored: xr.Variable, recorded: Recorded | Final) -> xr.Variable:
 def chunked(variable: xr.Variable, size: Sequence[int], apart: Collection[Hashable]) -> xr.Variable:
     """The variable as a dask array, in chunks of this size or several of them; a single number stays as it is.
 
-    A recording's scalars have chunks of some kilobytes, its tensors of a megabyte. As a task of dask, above all on a
-    cluster, each would take longer than it takes to read. So chunks are joined from the last dimension on, within
-    `_TASK_BYTES`, but not along the dimensions `apart`.
+    A recording's scalars have chunks of some kilobytes. As a task of dask, above all on a cluster, each would take
+    longer than it takes to read. So chunks are joined from the last dimension on, within `_TASK_BYTES`, but not along
+    the dimensions `apart`. Tensors have chunks of a megabyte and stay as they are: dask reads the whole chunk for a
+    part of it, so that a loop over samples would read each of them several times.
     """
     if not variable.dims:
         return variable

@@ -21,7 +21,7 @@ from gradscope.verification.metadata import RECORD_AGAIN, Finding
 from gradscope.verification.ranges import VERDICTS, outside, range_of, unlike_levels
 from gradscope.verification.recomputation import NORMS, expected, finite_so_far
 
-_SLAB = 2**22  # most values of a scalar that are compared together
+_SLAB = 2**20  # most values of a scalar that are compared together
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def test_a_store_opened_without_dask_has_the_same_values(half):
     xr.testing.assert_identical(ours.load(), theirs.load())
 
 
-@pytest.mark.parametrize("most", [1, 30, 100, 700, 2**23])
+@pytest.mark.parametrize("most", [1, 30, 100, 700, 2**20])
 def test_small_chunks_are_one_task_of_dask(half, most, monkeypatch):
     """The chunks of dask are whole chunks of the store, joined from the last dimension on, within a limit."""
     path, expected = half
@@ -195,5 +195,5 @@ def test_small_chunks_are_one_task_of_dask(half, most, monkeypatch):
         first = next(axis for axis, times in enumerate(joined) if times > 1) if max(joined) > 1 else len(shape)
         assert read[first + 1 :] == shape[first + 1 :]
         np.testing.assert_array_equal(ds[name].transpose(*group[name].metadata.dimension_names).values, values)
-    if most == 2**23:
+    if most == 2**20:
         assert {name: ds[name].data.npartitions for name in expected} == dict.fromkeys(expected, 2)

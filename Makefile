@@ -40,12 +40,13 @@ test: $(INSTALLED)
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
 
+# Slow tests often wait for other processes: three of them for two cores.
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
+	$(BIN)/python -m pytest -m slow -n $$($(BIN)/python -c 'import os; print(3 * os.cpu_count() // 2)') --dist loadfile
 
 test-browser: $(INSTALLED)
 	@command -v chromium > /dev/null || { echo "needs Chromium: apt-get install chromium"; exit 1; }
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m browser -n auto --dist loadfile
 
 # The wheel, without torch and dash: what reading and analysing a store needs.
 READING := numpy pandas scipy xarray zarr dask google-crc32c numcodecs pydantic

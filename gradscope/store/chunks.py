@@ -22,7 +22,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from gradscope.errors import GradscopeError
 from gradscope.store.locations.files import regular, replace_file
 from gradscope.store.locations.location import StorePath, locate
-from gradscope.store.untrusted.chunk_bytes import SUM, UNSOUND, is_sound
+from gradscope.store.untrusted.chunk_bytes import SUM, UNSOUND, is_sum_of
 
 _RUN_BYTES = 64 * 1024  # up to this size, reading unwanted elements in between is cheaper than a second read
 
@@ -123,12 +123,11 @@ class Chunks:
     def _select(self, where: Where) -> NDArray[Any]:
         wanted = self._ranges(where)
         values = np.empty([len(r) for r in wanted], self.array.dtype)
-        space = np.empty(self._bytes + SUM if self._summed else 0, np.uint8)
+        space = np.empty(self.size if self._summed else 0, self.array.dtype)
         for parts in product(*(pieces(r, size) for r, size in zip(wanted, self.size, strict=True))):
             index, there, inside = zip(*parts, strict=True)
             if self._summed:
-                chunk = self._checked(index, space)
-                values[there] = self.array.fill_value if chunk is None else chunk[inside]
+                self._fill_checked(values[there], index, inside, space)
             else:
                 self._fill(values[there], index, inside)
         return values[tuple(slice(None) if isinstance(w, slice) else 0 for w in where)]
@@ -211,24 +210,34 @@ class Chunks:
     def _key(self, index: Index) -> str:
         return self.array.metadata.encode_chunk_key(index)
 
-    def _checked(self, index: Index, space: NDArray[np.uint8]) -> NDArray[Any] | None:
-        """Read a chunk and its checksum into `space`, and check it; None if it was never written."""
-        file = self._file(index)
+    def _fill_checked(self, out: NDArray[Any], index: Index, inside: tuple[slice, ...], space: NDArray[Any]) -> None:
+        """Read a chunk, check its checksum, and put the slices `inside` of it into `out`, by way of `space`."""
+        whole = out.shape == self.size and out.flags.c_contiguous  # then it is read to where it belongs
+        chunk = out if whole else space
+        if not self._is_read(index, chunk):
+            out[...] = self.array.fill_value
+        elif not whole:
+            out[...] = chunk[inside]
+
+    def _is_read(self, index: Index, chunk: NDArray[Any]) -> bool:
+        """Read a chunk into `chunk`, and check its checksum; False if it was never written."""
+        file, data = self._file(index), chunk.reshape(-1).view(np.uint8)
         try:
             with regular(file) as content:
                 size = os.fstat(content.fileno()).st_size
-                if size != len(space):
-                    raise GradscopeError(f"{file} is damaged: it has {size} bytes, wanted {len(space)}")
+                if size != len(data) + SUM:
+                    raise GradscopeError(f"{file} is damaged: it has {size} bytes, wanted {len(data) + SUM}")
                 read = 0
-                while read < size and (count := content.readinto(space[read:].data)):
+                while read < len(data) and (count := content.readinto(data[read:].data)):
                     read += count
+                checksum = content.read(SUM)
         except FileNotFoundError:
-            return None
+            return False
         except OSError as error:
             raise GradscopeError(f"{file} cannot be read: {error.strerror}") from error
-        if read < size or not is_sound(space):
+        if read < len(data) or not is_sum_of(checksum, data):
             raise GradscopeError(f"{file} is damaged: {UNSOUND}")
-        return space[: self._bytes].view(self.array.dtype).reshape(self.size)
+        return True
 
     def _fill(self, out: NDArray[Any], index: Index, inside: tuple[slice, ...]) -> None:
         """Read the slices `inside` of a chunk into `out`, in the longest possible contiguous runs."""

@@ -97,7 +97,7 @@ def gradients(path: str, checks: bool) -> Work:
 
     def work() -> float:
         start = time.perf_counter()
-        with patch.object(store_chunks, "is_sound", store_chunks.is_sound if checks else lambda chunk: True):
+        with patch.object(store_chunks, "is_sum_of", store_chunks.is_sum_of if checks else lambda *chunk: True):
             for index in found:
                 found.read(index)
         return time.perf_counter() - start

@@ -63,7 +63,12 @@ def flaw(content: bytes, array: Any, inside: Sequence[int]) -> str | None:
 
 def is_sound(content: Bytes) -> bool:
     """Whether bytes end with their own checksum."""
-    return len(content) >= SUM and crc32c(content[:-SUM]) == number(content[-SUM:])
+    return is_sum_of(content[-SUM:].tobytes(), content[:-SUM])
+
+
+def is_sum_of(checksum: bytes, content: Bytes) -> bool:
+    """Whether a stored checksum is that of these bytes."""
+    return len(checksum) == SUM and crc32c(content) == int.from_bytes(checksum, "little")
 
 
 def is_summed(array: Any) -> bool:

@@ -50,7 +50,8 @@ def place(ds: xr.Dataset, cell: Mapping[str, str | float]) -> dict[str, int]:
     dims = cell_dims(ds)
     if unknown := [str(dim) for dim in cell if dim not in dims]:
         raise GradscopeError(f"cell: unknown dimension {unknown[0]!r}; {one_of(unknown[0], dims)}")
-    return {dim: _index(dim, ds.variables[dim].values.tolist(), cell.get(dim)) for dim in dims}
+    # An index is there already; its values would be made into an array each time.
+    return {dim: _index(dim, ds.variables[dim].to_index().tolist(), cell.get(dim)) for dim in dims}
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:

@@ -155,6 +155,8 @@ class Means(NamedTuple):
     """Lower end of a logarithmic axis."""
     entries: int
     """Number of lines in the legend."""
+    own: NDArray[np.bool_]
+    """Rows of the focused cell; none without one."""
 
     def packed(self) -> "Means":
         """The same, for many figures of pages."""
@@ -195,7 +197,10 @@ def draft_means(numbers: pd.DataFrame) -> Means:
         )
     nearest_curve(figure)
     figure.update_yaxes(title={"text": escaped(about["label"])})
-    return Means(figure, numbers, bottom, len(parts) + len(focused))
+    own = np.full(len(numbers), focus is not None)
+    for dim, value in (focus or {}).items():
+        own &= (numbers[dim] == value).to_numpy()
+    return Means(figure, numbers, bottom, len(parts) + len(focused), own)
 
 
 def draft_sample(means: Means, numbers: pd.DataFrame) -> Draft:
@@ -206,11 +211,10 @@ def draft_sample(means: Means, numbers: pd.DataFrame) -> Draft:
         value = value.where(value > 0)
     figure = means.draft.copy()
     if sample is not None and focus is not None:
-        own = np.logical_and.reduce([means.known[dim] == value for dim, value in focus.items()])
         figure.add_trace(
             {
-                "x": means.known["timestep"].to_numpy()[own],
-                "y": value.to_numpy(np.float32)[own],
+                "x": means.known["timestep"].to_numpy()[means.own],
+                "y": value.to_numpy(np.float32)[means.own],
                 "name": f"sample {sample} of {escaped(cell_name(focus))}",
                 "mode": "lines",
                 "line": {"color": GREY, "width": 1.25},

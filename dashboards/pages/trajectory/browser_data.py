@@ -133,4 +133,4 @@ def unit(run: OpenRun, name: str) -> str:
 
 def _rounded(values: NDArray) -> list[float | str]:
     texts = (f"{value:.4g}" for value in values.astype(np.float64).tolist())
-    return [float(text) if math.isfinite(float(text)) else text.replace("nan", "NaN") for text in texts]
+    return [value if math.isfinite(value := float(text)) else text.replace("nan", "NaN") for text in texts]
